@@ -1,0 +1,24 @@
+//! Compiles the protos without `protoc`: protox parses them, tonic writes the code.
+
+use std::env;
+use std::error::Error;
+use std::fs;
+use std::path::PathBuf;
+
+const FILES: [&str; 4] = [
+    "keepbest/v1/resources.proto",
+    "keepbest/v1/runs.proto",
+    "keepbest/v1/checkpoints.proto",
+    "keepbest/v1/artifacts.proto",
+];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo:rerun-if-changed=keepbest");
+    let out = PathBuf::from(env::var("OUT_DIR")?);
+    let mut compiler = protox::Compiler::new(["."])?;
+    compiler.include_source_info(true).include_imports(true).open_files(FILES)?;
+    fs::write(out.join("descriptors.bin"), compiler.encode_file_descriptor_set())?;
+    // `bytes(".")`: data fields are slices of the received frame, not copies.
+    tonic_prost_build::configure().bytes(".").btree_map(".").compile_fds(compiler.file_descriptor_set())?;
+    Ok(())
+}
