@@ -1,1 +1,75 @@
-//! Client of the Keepbest checkpoint service.
+//! Client of the Keepbest checkpoint service: typed calls, retries, uploads that resume, downloads that are verified.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), keepbest_client::Error> {
+//! use keepbest_client::{Client, Run, v1};
+//!
+//! let client = Client::connect_lazy("http://127.0.0.1:7400")?;
+//! let strategy = v1::Strategy { filepath: "model-{epoch:02d}.bin".into(), save_best_only: true, ..Default::default() };
+//! let mut run = Run::start(&client, v1::StartRunRequest {
+//!     parent: "teams/default/projects/mnist".into(),
+//!     strategy: Some(strategy),
+//!     ..Default::default()
+//! }).await?;
+//! let event = v1::Event {
+//!     kind: v1::EventKind::EpochEnd.into(),
+//!     metrics: [("val_loss".to_owned(), 0.25)].into(),
+//!     ..Default::default()
+//! };
+//! for decision in run.report(vec![event]).await? {
+//!     if decision.action() == v1::Action::Save {
+//!         run.save(&decision, "model.bin".as_ref()).await?;
+//!     }
+//! }
+//! run.finish(v1::RunState::Finished).await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The contract itself is told in the `.proto` files; their types are here as [`v1`].
+
+mod calls;
+mod client;
+mod digest;
+mod error;
+mod names;
+mod progress;
+mod pull;
+mod retry;
+mod run;
+mod upload;
+
+pub use keepbest_proto::v1;
+
+/// The types of `google.protobuf` that messages hold.
+pub mod well_known {
+    pub use prost_types::value::Kind;
+    pub use prost_types::{ListValue, Struct, Timestamp, Value};
+}
+
+pub use crate::client::{Builder, Client};
+pub use crate::digest::{CHUNK_BYTES, FileDigest, file_digest, hex, version_digest};
+pub use crate::error::{Error, Refusal, Result};
+pub use crate::names::{ProjectName, Target, parse_target, short_name};
+pub use crate::progress::{OnProgress, Progress};
+pub use crate::pull::{PullOptions, Pulled, pull};
+pub use crate::retry::Retry;
+pub use crate::run::Run;
+pub use crate::upload::{UploadOptions, Uploaded, upload, upload_file, upload_tree};
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use crate::{Client, PullOptions, Run, UploadOptions, pull, upload, v1};
+
+    /// Never runs: it compiles, so calls can be spawned.
+    #[expect(dead_code, reason = "compiling it is the test")]
+    fn futures_can_be_spawned(client: &'static Client, run: &'static mut Run, path: &'static Path) {
+        fn spawnable(_: impl Future<Output = impl Send> + Send + 'static) {}
+        spawnable(pull(client, "", path, Box::leak(Box::new(PullOptions::default()))));
+        spawnable(upload(client, "", 1, path, Box::leak(Box::new(UploadOptions::default()))));
+        spawnable(run.report(Vec::new()));
+        spawnable(client.start_run(v1::StartRunRequest::default()));
+    }
+}

@@ -1,0 +1,88 @@
+# `make` alone says what there is. `make demo` and `make test` need nothing but Rust, Python 3 and make.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+
+target := $(abspath $(or $(CARGO_TARGET_DIR),target))
+# In CI the lock file is law; a developer may have changed Cargo.toml a moment ago.
+locked := $(if $(CI),--locked)
+
+# Tests find these through the environment, and `keepbest` and the tools through the path.
+export PYTHON := $(CURDIR)/.venv/bin/python
+export KEEPBEST_BIN := $(target)/debug/keepbest
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+# What everything installs by itself; the demo and the tests run on the CPU.
+export KERAS_BACKEND := jax
+export JAX_PLATFORMS := cpu
+
+STAGES := setup fmt lint docs deny proto stubs settings test-rust test-python conformance
+
+.PHONY: help demo test setup build python fmt format lint docs deny proto stubs settings test-rust test-python conformance \
+	bench clean
+
+help: ## This list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+demo: build python ## Train a real model, kill it, resume it, and look at what was kept (a minute after the build)
+	@demo/run
+
+test: ## All checks and tests, with the time of each
+	@scripts/stages $(STAGES)
+
+build: ## The server and the command line, unoptimised: target/debug/keepbest
+	cargo build $(locked)
+
+python:
+	@scripts/setup-python
+
+setup: python ## What the tests need: .venv, and the Postgres server (installs when root)
+	@scripts/setup-postgres
+
+fmt: python ## Is all code formatted?
+	cargo fmt --all --check
+	cd clients/python && ruff format --check . ../../demo --config pyproject.toml
+
+format: python ## Format all code
+	cargo fmt --all
+	cd clients/python && ruff format . ../../demo --config pyproject.toml
+	buf format -w proto
+
+lint: python ## clippy, ruff, mypy and shellcheck; warnings are errors
+	cargo clippy $(locked) --workspace --all-targets -- -D warnings
+	cd clients/python && ruff check . ../../demo --config pyproject.toml
+	cd clients/python && mypy
+	shellcheck scripts/setup-* scripts/check-stubs scripts/stages demo/run .ci/run clients/python/generate.sh
+
+deny: python ## Licences and sources of the dependencies
+	cargo-deny $(locked) check bans licenses sources
+
+docs: ## The Rust documentation, warnings are errors
+	RUSTDOCFLAGS='-D warnings' cargo doc $(locked) --no-deps --workspace
+
+proto: python ## Lint and format of the contract
+	buf lint proto
+	buf format -d --exit-code proto
+
+stubs: python ## Is the generated Python code up to date?
+	scripts/check-stubs
+
+settings: build ## Is the example file of settings right?
+	$(KEEPBEST_BIN) check-config --config deploy/config.example.toml
+
+test-rust: setup ## Rust unit and integration tests, on SQLite and Postgres
+	cargo test $(locked) --workspace
+
+test-python: build python ## The Python client's tests, against the real server
+	cd clients/python && pytest
+
+conformance: build python ## Keras' own ModelCheckpoint tests, on our callback
+	PYTHONPATH=tests/conformance pytest -q -p dropin_plugin --pyargs keras.src.callbacks.model_checkpoint_test
+
+bench: ## Measurements with a release build
+	benches/run.sh
+
+clean: ## Remove what was built; data/ stays
+	cargo clean
+	rm -rf .venv

@@ -1,0 +1,128 @@
+"""Where the server is, and the channel to it: made at the first call, once in each process."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+# gRPC reads this when it is first imported: its own fork handlers stop and restart its threads around os.fork().
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "1")
+
+import grpc
+
+from keepbest._proto.keepbest.v1 import (
+    artifacts_pb2_grpc,
+    checkpoints_pb2_grpc,
+    runs_pb2_grpc,
+)
+
+ADDRESS_VARIABLE = "KEEPBEST_ADDRESS"
+DEFAULT_ADDRESS = "http://127.0.0.1:7400"
+_DEFAULT_PORT = 7400
+
+_OPTIONS: tuple[tuple[str, int], ...] = (
+    ("grpc.max_send_message_length", 8 << 20),
+    ("grpc.max_receive_message_length", 8 << 20),
+    # With the HTTP/2 default of 16 KiB a download costs twice the CPU.
+    ("grpc.http2.max_frame_size", 1 << 20),
+    # Servers close connections that ping more often than every five minutes.
+    ("grpc.keepalive_time_ms", 5 * 60 * 1000),
+    ("grpc.keepalive_timeout_ms", 20 * 1000),
+    # A server that restarts is found again within seconds, not after the default of up to two minutes.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 1000),
+    ("grpc.max_reconnect_backoff_ms", 3000),
+    # The client repeats calls itself; and a forked child must not find its parent's connections in a shared pool.
+    ("grpc.enable_retries", 0),
+    ("grpc.use_local_subchannel_pool", 1),
+)
+
+
+@dataclass(frozen=True)
+class Address:
+    """A server's `host:port`, and whether it is spoken to over TLS."""
+
+    target: str
+    tls: bool
+
+    @classmethod
+    def parse(cls, text: str | None) -> Address:
+        """Read `host:port`, `http://host:port` or `https://host:port`.
+
+        None means the environment's KEEPBEST_ADDRESS, else http://127.0.0.1:7400.
+
+        Raises:
+            ValueError: it is none of these.
+        """
+        text = text or os.environ.get(ADDRESS_VARIABLE) or DEFAULT_ADDRESS
+        parts = urlsplit(text if "://" in text else f"http://{text}")
+        wrong = f"address `{text}` is not host:port, http://host:port or https://host:port"
+        try:
+            host, port = parts.hostname, parts.port
+        except ValueError as error:
+            raise ValueError(f"{wrong}: {error}") from None
+        if parts.scheme not in ("http", "https") or not host or parts.path not in ("", "/") or parts.query:
+            raise ValueError(wrong)
+        port = port or (443 if parts.scheme == "https" else _DEFAULT_PORT)
+        return cls(f"[{host}]:{port}" if ":" in host else f"{host}:{port}", parts.scheme == "https")
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether it is this machine, where no HTTP proxy must stand between."""
+        return self.target.startswith(("127.", "localhost:", "[::1]:"))
+
+
+@dataclass
+class Stubs:
+    """The three services over one channel of one process."""
+
+    pid: int
+    channel: grpc.Channel
+    runs: runs_pb2_grpc.RunsStub
+    checkpoints: checkpoints_pb2_grpc.CheckpointsStub
+    artifacts: artifacts_pb2_grpc.ArtifactsStub
+
+
+@dataclass
+class Connection:
+    """A channel that is opened late, and anew in a forked child."""
+
+    address: Address
+    root_certificates: bytes | None = None
+    _stubs: Stubs | None = None
+    # Channels of parent processes: kept, because closing them in a child would touch the parent's connection.
+    _inherited: list[Stubs] = field(default_factory=list)
+
+    def stubs(self) -> Stubs:
+        """The services, over this process' own channel."""
+        stubs = self._stubs
+        if stubs is not None and stubs.pid == os.getpid():
+            return stubs
+        if stubs is not None:
+            self._inherited.append(stubs)
+        self._stubs = stubs = self._open()
+        return stubs
+
+    def close(self) -> None:
+        """Close this process' channel; the next call opens a new one."""
+        stubs, self._stubs = self._stubs, None
+        if stubs is not None and stubs.pid == os.getpid():
+            stubs.channel.close()
+
+    def _open(self) -> Stubs:
+        options = [*_OPTIONS]
+        if self.address.is_loopback:
+            options.append(("grpc.enable_http_proxy", 0))
+        if self.address.tls:
+            credentials = grpc.ssl_channel_credentials(self.root_certificates)
+            channel = grpc.secure_channel(self.address.target, credentials, options)
+        else:
+            channel = grpc.insecure_channel(self.address.target, options)
+        return Stubs(
+            pid=os.getpid(),
+            channel=channel,
+            runs=runs_pb2_grpc.RunsStub(channel),  # type: ignore[no-untyped-call]
+            checkpoints=checkpoints_pb2_grpc.CheckpointsStub(channel),  # type: ignore[no-untyped-call]
+            artifacts=artifacts_pb2_grpc.ArtifactsStub(channel),  # type: ignore[no-untyped-call]
+        )

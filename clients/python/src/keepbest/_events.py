@@ -1,0 +1,193 @@
+"""Events on their way: how metrics become messages, and when a decision can come."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from keepbest._proto.keepbest.v1.resources_pb2 import MetricValue
+from keepbest.types import Event, EventKind, NextDue, Strategy
+
+# A request holds at most 10,000 events and 4 MiB; these leave room, and keep one transaction short.
+_GROUP_EVENTS = 1_000
+_GROUP_BYTES = 1 << 20
+# Batch events that no decision waits for are sent when this many are waiting, or the oldest waited this long.
+_RIPE_EVENTS = 256
+_RIPE_SECONDS = 5.0
+# Events that wait for a server that is away. 10,000 events of 10 metrics are about 5 MB.
+_CAPACITY = 10_000
+_INT64 = range(-(1 << 63), 1 << 63)
+
+
+def make_event(
+    kind: EventKind, epoch: int, metrics: Mapping[str, Any], batch: int | None = None, step: int | None = None
+) -> Event:
+    """An event of this moment.
+
+    Args:
+        kind: epoch end, batch end or train end.
+        epoch: 0-based.
+        metrics: name to value. Numbers, NumPy scalars and 0-d arrays of any framework are numbers; other arrays, texts
+            and None are sent as what they are, and the strategy says what they mean.
+        batch: 0-based within the epoch; for batch events.
+        step: optimizer steps since the run began, if they are counted.
+    """
+    event = Event(kind=kind, epoch=epoch, batch=batch, step=step)
+    event.wall_time.GetCurrentTime()
+    for name, value in metrics.items():
+        plain = _plain(value)
+        if isinstance(plain, float):
+            event.metrics[name] = plain
+        else:
+            event.typed_metrics[name].CopyFrom(_typed(plain))
+    return event
+
+
+def _plain(value: Any) -> Any:
+    """A scalar array as its Python number; everything else as it is."""
+    shape = getattr(value, "shape", None)
+    if shape is None or isinstance(value, (float, int)):
+        return float(value) if isinstance(value, float) else value
+    if len(shape) > 0:
+        return value
+    return value.item() if hasattr(value, "item") else float(value)
+
+
+def _typed(value: Any) -> MetricValue:
+    if value is None:
+        return MetricValue(missing=True)
+    if isinstance(value, int):
+        return MetricValue(integer=value) if value in _INT64 else MetricValue(number=float(value))
+    if isinstance(value, str):
+        return MetricValue(text=value)
+    if hasattr(value, "shape"):
+        return MetricValue(not_scalar=str(value))
+    return MetricValue(text=str(value))
+
+
+class DueCounter:
+    """Counts towards the next event at which a decision can come.
+
+    Args of the constructor:
+        period: number of batches between saves; None when saves are due at the ends of epochs.
+    """
+
+    def __init__(self, period: int | None) -> None:
+        """Begin a new count."""
+        self._period = None if period is None else max(period, 1)
+        self._remaining = self._period
+        self._last_batch: int | None = None
+        self._unknown = False
+
+    @classmethod
+    def of(cls, strategy: Strategy) -> DueCounter:
+        """The counter of a strategy."""
+        by_batches = strategy.WhichOneof("save_frequency") == "every_batches"
+        return cls(strategy.every_batches if by_batches else None)
+
+    def correct(self, next_due: NextDue) -> None:
+        """Take over what the server says. If it says nothing, each event counts as due."""
+        when = next_due.WhichOneof("when")
+        self._unknown = when is None
+        if when == "batches":
+            self._remaining = next_due.batches
+
+    def step(self, event: Event) -> bool:
+        """Count an event; True if a decision can come at it."""
+        if event.kind == EventKind.EVENT_KIND_TRAIN_END:
+            return False
+        if self._unknown:
+            return True
+        if self._remaining is None or self._period is None:
+            return event.kind == EventKind.EVENT_KIND_EPOCH_END
+        if event.kind != EventKind.EVENT_KIND_BATCH_END:
+            return False
+        # Several batches can end at once (steps_per_execution), and numbers begin anew in each epoch.
+        last, self._last_batch = self._last_batch, event.batch
+        self._remaining -= event.batch + 1 if last is None or event.batch <= last else event.batch - last
+        if self._remaining > 0:
+            return False
+        self._remaining = self._period
+        return True
+
+
+@dataclass
+class Entry:
+    """An event that the server has not confirmed yet."""
+
+    event: Event
+    # Whether a decision can come at it.
+    due: bool
+    # The model as it was at this event, kept aside because the server could not be asked.
+    held: Path | None = None
+
+
+class EventBuffer:
+    """Events in their order, from their report to the server's confirmation."""
+
+    def __init__(self, counter: DueCounter) -> None:
+        """Begin empty."""
+        self._waiting: deque[Entry] = deque()
+        self._group: list[Entry] = []  # was sent, perhaps in vain: may only be sent again as it is
+        self._confirmed = counter
+        self._newest = copy.copy(counter)
+        self._since = time.monotonic()
+        self.dropped = 0
+
+    def __len__(self) -> int:
+        """How many events wait for their confirmation."""
+        return len(self._waiting) + len(self._group)
+
+    def add(self, event: Event) -> Entry:
+        """Take an event in. A full buffer drops its oldest event that was never sent."""
+        if not len(self):
+            self._since = time.monotonic()
+        if len(self._waiting) >= _CAPACITY:
+            self._waiting.popleft()
+            self.dropped += 1
+        entry = Entry(event, self._newest.step(event))
+        self._waiting.append(entry)
+        return entry
+
+    def ripe(self) -> bool:
+        """Whether to send what waits although no decision is asked for: it is much, old, or ends an epoch."""
+        if self._waiting and self._waiting[-1].event.kind == EventKind.EVENT_KIND_EPOCH_END:
+            return True
+        return len(self) >= _RIPE_EVENTS or (len(self) > 0 and time.monotonic() - self._since >= _RIPE_SECONDS)
+
+    def group(self) -> list[Entry]:
+        """The next events to send together: up to the first at which a decision can come."""
+        if self._group:
+            return self._group
+        counter, size_bytes = copy.copy(self._confirmed), 0
+        while self._waiting and len(self._group) < _GROUP_EVENTS and size_bytes < _GROUP_BYTES:
+            entry = self._waiting.popleft()
+            self._group.append(entry)
+            size_bytes += entry.event.ByteSize()
+            if counter.step(entry.event):
+                break
+        self._sent = counter
+        return self._group
+
+    def confirm(self, next_due: NextDue) -> None:
+        """The server has the group: forget it."""
+        self._group = []
+        self._since = time.monotonic()
+        self._confirmed = self._sent
+        self.correct(next_due)
+
+    def discard(self) -> None:
+        """The server refuses the group for good: forget it."""
+        self.dropped += len(self._group)
+        self._group = []
+
+    def correct(self, next_due: NextDue) -> None:
+        """Take over what the server says about the next decision."""
+        self._confirmed.correct(next_due)
+        if not len(self):
+            self._newest = copy.copy(self._confirmed)

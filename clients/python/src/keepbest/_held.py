@@ -1,0 +1,73 @@
+"""Models kept aside while the server cannot be asked whether they are wanted."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from keepbest._events import Entry
+from keepbest._local import Saver, extension_of, remove, replace, split_template
+from keepbest.types import Event, Mode
+
+
+@dataclass
+class HeldFiles:
+    """Keeps a model of each moment at which the server should have decided and was away.
+
+    Nobody knows then whether the model is the best one, so it never goes to the path of the template, where the best
+    one may be: it goes to `keepbest-held/` beside it. With `save_best_only` only the best of the held ones is kept,
+    and with a template without placeholders only the newest: what would be overwritten or refused anyway takes no room.
+    """
+
+    filepath: str
+    monitor: str
+    save_best_only: bool
+    # Unspecified while the run is not started: then all are kept.
+    direction: Mode
+    run: str
+    _kept: Entry | None = None
+
+    def keep(self, entry: Entry, save: Saver) -> None:
+        """Save the model of this moment aside, unless a held one is better."""
+        if self._kept is not None and self._kept.held is None:
+            self._kept = None  # it was decided meanwhile
+        if self._kept is not None and self.save_best_only and not self._is_better(entry.event, self._kept.event):
+            return
+        path = self._path(entry.event)
+        replace(path, save)
+        entry.held = path
+        if not self._replaceable(entry.event):
+            return
+        previous, self._kept = self._kept, entry
+        if previous is not None and previous.held is not None:
+            remove(previous.held)
+            previous.held = None
+
+    def _path(self, event: Event) -> Path:
+        directory, rest = split_template(self.filepath)
+        batch = f"-batch-{event.batch + 1}" if event.HasField("batch") else ""
+        name = f"{self.run}-epoch-{event.epoch + 1}{batch}{extension_of(rest)}"
+        return Path(directory) / "keepbest-held" / name
+
+    def _replaceable(self, event: Event) -> bool:
+        """Whether a later model may take the place of this one."""
+        if self.save_best_only:
+            return self.direction != Mode.MODE_UNSPECIFIED and math.isfinite(_value(event, self.monitor))
+        return "{" not in self.filepath
+
+    def _is_better(self, new: Event, old: Event) -> bool:
+        """Whether the server may prefer the new one. A value that is no number is kept beside the others."""
+        new_value, old_value = _value(new, self.monitor), _value(old, self.monitor)
+        if not math.isfinite(new_value):
+            return not math.isnan(new_value) or self.monitor not in new.metrics
+        return new_value > old_value if self.direction == Mode.MODE_MAX else new_value < old_value
+
+
+def _value(event: Event, monitor: str) -> float:
+    """The monitored number of an event; NaN if it has none."""
+    if monitor in event.metrics:
+        return event.metrics[monitor]
+    if monitor in event.typed_metrics and event.typed_metrics[monitor].WhichOneof("kind") == "integer":
+        return float(event.typed_metrics[monitor].integer)
+    return math.nan

@@ -1,0 +1,1 @@
+"""Stubs made by generate.sh; do not edit."""

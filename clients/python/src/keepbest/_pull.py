@@ -1,0 +1,150 @@
+"""Download a version: every byte is checked before a file appears under its name."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO
+
+import grpc
+from blake3 import blake3
+
+from keepbest._channel import Connection
+from keepbest._proto.keepbest.v1.artifacts_pb2 import (
+    GetVersionRequest,
+    ReadFileRequest,
+    ReadFileResponse,
+)
+from keepbest._proto.keepbest.v1.resources_pb2 import File, Version
+from keepbest._retry import Backoff, call
+from keepbest.errors import DataLoss, KeepbestError, from_rpc_error
+
+# The contract's unit of storage: a file's digest is BLAKE3 over the BLAKE3 digests of these.
+CHUNK_BYTES = 8 << 20
+_STREAM_SECONDS = 600.0
+
+
+class FileDigest:
+    """The digest of a file, fed piece by piece."""
+
+    def __init__(self) -> None:
+        """Begin with no bytes."""
+        self._file = blake3()
+        self._chunk = blake3()
+        self._chunk_bytes = 0
+
+    def update(self, data: bytes) -> None:
+        """Take more bytes in."""
+        view = memoryview(data)
+        while view:
+            piece = view[: CHUNK_BYTES - self._chunk_bytes]
+            self._chunk.update(piece)
+            self._chunk_bytes += len(piece)
+            view = view[len(piece) :]
+            if self._chunk_bytes == CHUNK_BYTES:
+                self._end_chunk()
+
+    def digest(self) -> bytes:
+        """The digest of all bytes, 32 bytes. Nothing may be added afterwards."""
+        if self._chunk_bytes:
+            self._end_chunk()
+        return self._file.digest()
+
+    def _end_chunk(self) -> None:
+        self._file.update(self._chunk.digest())
+        self._chunk, self._chunk_bytes = blake3(), 0
+
+
+def pull(connection: Connection, name: str, directory: Path, budget_seconds: float) -> Version:
+    """Download all files of version `name` (a resource name) into `directory`.
+
+    Raises:
+        DataLoss: the bytes that came do not match their size or digest.
+        ValueError: a path leaves the directory, or goes through a symlink in it.
+        KeepbestError: the server refused, or was away for longer than the budget.
+    """
+    get: Callable[..., Version] = connection.stubs().artifacts.GetVersion
+    version = call(get, GetVersionRequest(name=name, include_files=True), budget_seconds)
+    targets = [(file, target_path(directory, file.path)) for file in version.files]
+    for file, target in targets:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _pull_file(connection, version.name, file, target, budget_seconds)
+    return version
+
+
+def target_path(directory: Path, path: str) -> Path:
+    """Where a file of the checkpoint goes.
+
+    Raises:
+        ValueError: `path` is absolute, has `..` or a backslash in it, or leads through a symlink.
+    """
+    relative = PurePosixPath(path)
+    parts = relative.parts
+    if not parts or relative.is_absolute() or ".." in parts or "\\" in path or "\0" in path or Path(path).drive:
+        raise ValueError(f"path `{path}` of the version leaves the directory; it must be relative and without `..`")
+    target = directory
+    for part in parts:
+        target = target / part
+        if target.is_symlink():
+            raise ValueError(f"`{target}` is a symlink; move it away to pull `{path}`")
+    return target
+
+
+def _pull_file(connection: Connection, version: str, file: File, target: Path, budget_seconds: float) -> None:
+    descriptor, temporary = tempfile.mkstemp(prefix=".keepbest-", dir=target.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as opened:
+            _receive(connection, version, file, opened, budget_seconds)
+            opened.flush()
+            os.fsync(opened.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, target)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def _receive(connection: Connection, version: str, file: File, opened: BinaryIO, budget_seconds: float) -> None:
+    """Write the file's bytes to `opened`, going on where a broken stream stopped, and check them."""
+    digest, sha256, received, backoff = FileDigest(), hashlib.sha256(), 0, Backoff(budget_seconds)
+    while received < file.size_bytes:
+        try:
+            for data in _read(connection, version, file.path, received):
+                opened.write(data)
+                digest.update(data)
+                if file.sha256:
+                    sha256.update(data)
+                received += len(data)
+                backoff.progress()
+            if received < file.size_bytes:
+                raise DataLoss(f"`{file.path}` of {version} ended at byte {received} of {file.size_bytes}")
+        except KeepbestError as error:
+            backoff.pause(error)
+    if received != file.size_bytes:
+        raise DataLoss(f"`{file.path}` of {version} has {received} bytes instead of {file.size_bytes}")
+    if digest.digest() != file.digest:
+        raise DataLoss(f"`{file.path}` of {version} does not match its digest {file.digest.hex()}")
+    if file.sha256 and sha256.digest() != file.sha256:
+        raise DataLoss(f"`{file.path}` of {version} does not match its declared SHA-256 {file.sha256.hex()}")
+
+
+def _read(connection: Connection, version: str, path: str, offset_bytes: int) -> Iterator[bytes]:
+    request = ReadFileRequest(version=version, path=path, offset_bytes=offset_bytes)
+    read: Callable[..., Iterator[ReadFileResponse]] = connection.stubs().artifacts.ReadFile
+    try:
+        for message in read(request, timeout=_STREAM_SECONDS):
+            if message.data and message.offset_bytes != offset_bytes:
+                raise DataLoss(f"`{path}` of {version}: got byte {message.offset_bytes} instead of {offset_bytes}")
+            offset_bytes += len(message.data)
+            yield message.data
+    except grpc.RpcError as error:
+        raise from_rpc_error(error) from None
+
+
+def _umask() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,239 @@
+"""The client: start runs, find versions, pull them."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+
+from keepbest import _pull
+from keepbest._channel import Address, Connection
+from keepbest._events import EventBuffer
+from keepbest._proto.keepbest.v1.artifacts_pb2 import (
+    GetBestVersionRequest,
+    GetVersionRequest,
+    ListVersionsRequest,
+    ListVersionsResponse,
+    SetAliasRequest,
+)
+from keepbest._proto.keepbest.v1.runs_pb2 import (
+    RESUME_ALLOW,
+    RESUME_MUST,
+    RESUME_NEVER,
+    GetRunRequest,
+    ListDecisionsRequest,
+    ListDecisionsResponse,
+    ListEventsRequest,
+    ListEventsResponse,
+    StartRunRequest,
+    StartRunResponse,
+)
+from keepbest._retry import call
+from keepbest.names import parent_name, project_name, version_name
+from keepbest.run import Run
+from keepbest.strategy import direction_values, mode_value, struct_of
+from keepbest.strategy import strategy as make_strategy
+from keepbest.types import Decision, RecordedEvent, RunResource, Strategy, Version
+
+_RESUME = {"allow": RESUME_ALLOW, "never": RESUME_NEVER, "must": RESUME_MUST}
+
+
+class Client:
+    """A client of one Keepbest server.
+
+    It may be used from several threads. It connects at the first call, and anew in a forked child. Calls that may help
+    when repeated are repeated: connection lost, server restarting or overloaded.
+    """
+
+    def __init__(
+        self, address: str | None = None, *, timeout: float = 300.0, root_certificates: bytes | None = None
+    ) -> None:
+        """Make a client; no connection yet.
+
+        Args:
+            address: `host:port`, `http://host:port`, or `https://host:port` for TLS. None: the environment's
+                KEEPBEST_ADDRESS, else http://127.0.0.1:7400.
+            timeout: how long a call is repeated before its error is raised, in seconds; for uploads and downloads, how
+                long without any progress.
+            root_certificates: PEM of the certificate authorities to trust with https; None: the system's.
+
+        Raises:
+            ValueError: the address is none of these.
+        """
+        self.connection = Connection(Address.parse(address), root_certificates)
+        self.timeout = timeout
+
+    def start_run(
+        self,
+        project: str,
+        run: str | None = None,
+        strategy: Strategy | Mapping[str, Any] | None = None,
+        *,
+        metric_directions: Mapping[str, str] | None = None,
+        artifact: str = "",
+        artifact_type: str = "",
+        config: Mapping[str, Any] | None = None,
+        resume: Literal["allow", "never", "must"] = "allow",
+        writer: str = "",
+        request_id: str | None = None,
+        timeout: float | None = None,
+        _events: EventBuffer | None = None,
+    ) -> Run:
+        """Start a run or resume it, as a new attempt that fences all older ones.
+
+        Args:
+            project: `team/project` or `teams/{team}/projects/{project}`; made if it does not exist.
+            run: id of the run; None: the server makes one.
+            strategy: a `Strategy`, or the arguments of `keepbest.strategy` as a mapping, as
+                `{"filepath": "m.safetensors", "save_best_only": True}`.
+            metric_directions: name of a metric to `up` or `down`, for `mode="auto"`.
+            artifact: id of the artifact that the versions belong to; empty: `run-{run}-model`.
+            artifact_type: for a new artifact; empty: `model`.
+            config: the trainer's settings, free JSON.
+            resume: what to do when the run exists: `allow`, `never` (raises `AlreadyExists`); or `must` exist (raises
+                `NotFound`).
+            writer: which process of the run reports; empty: the only one.
+            request_id: unique to this start, so that a repeated one is the same attempt; None: made here.
+            timeout: as for the client, for this call.
+
+        Raises:
+            InvalidArgument: the strategy, its template or its direction cannot work; the text says what to pass.
+            FailedPrecondition: the run watches another monitor (`MONITOR_CONFLICT`).
+            ValueError: project, resume or a direction is malformed.
+        """
+        if resume not in _RESUME:
+            raise ValueError(f"resume `{resume}` is none of `allow`, `never`, `must`")
+        if strategy is not None and not isinstance(strategy, Strategy):
+            strategy = make_strategy(**strategy)
+        request = StartRunRequest(
+            parent=project_name(project),
+            run_id=run or "",
+            strategy=strategy,
+            metric_directions=direction_values(metric_directions or {}),
+            artifact_id=artifact,
+            artifact_type=artifact_type,
+            request_id=request_id or str(uuid.uuid4()),
+            resume=_RESUME[resume],
+            config=struct_of(config),
+        )
+        start: Callable[..., StartRunResponse] = self.connection.stubs().runs.StartRun
+        response = call(start, request, self.timeout if timeout is None else timeout)
+        return Run(self, response, writer, _events)
+
+    def run(self, name: str) -> RunResource:
+        """The run `teams/{team}/projects/{project}/runs/{run}` as it stands, without starting an attempt."""
+        get: Callable[..., RunResource] = self.connection.stubs().runs.GetRun
+        return call(get, GetRunRequest(name=name), self.timeout)
+
+    def best(
+        self, parent: str, metric: str | None = None, mode: str | None = None, include_files: bool = False
+    ) -> Version:
+        """The best version in a team, project, artifact or run.
+
+        Args:
+            parent: `team`, `team/project`, `team/project/artifact`, or a full resource name (of a run too).
+            metric: None: the monitor.
+            mode: `min` or `max`; needed with a metric that is not the monitor.
+            include_files: fill `Version.files`.
+
+        Raises:
+            NotFound: no version has the metric.
+        """
+        request = GetBestVersionRequest(
+            parent=parent_name(parent),
+            metric=metric or "",
+            mode=mode_value(mode or "auto"),
+            include_files=include_files,
+        )
+        get: Callable[..., Version] = self.connection.stubs().artifacts.GetBestVersion
+        return call(get, request, self.timeout)
+
+    def version(self, name: str, include_files: bool = False) -> Version:
+        """A version by number or alias: `team/project/artifact:v3`, `team/project/artifact:best`."""
+        request = GetVersionRequest(name=version_name(name), include_files=include_files)
+        get: Callable[..., Version] = self.connection.stubs().artifacts.GetVersion
+        return call(get, request, self.timeout)
+
+    def versions(self, parent: str, filter: str = "", order_by: str = "", page_size: int = 0) -> Iterator[Version]:
+        """The versions of an artifact, project, team or run, fetched page by page.
+
+        Args:
+            parent: as for `best`.
+            filter: comparisons joined by AND: `epoch >= 3 AND metrics.val_loss < 0.2`.
+            order_by: for example `metrics.val_loss asc`; empty: newest number first.
+            page_size: versions a call; 0: the server's choice.
+        """
+        request = ListVersionsRequest(parent=parent_name(parent), filter=filter, order_by=order_by, page_size=page_size)
+        while True:
+            method: Callable[..., ListVersionsResponse] = self.connection.stubs().artifacts.ListVersions
+            page = call(method, request, self.timeout)
+            yield from page.versions
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
+
+    def set_alias(self, version: str, alias: str, expected: str = "") -> Version:
+        """Make an alias of an artifact, or move it, to `version` (`team/project/artifact:v3`).
+
+        Args:
+            version: a version by number or alias.
+            alias: your name for it; `latest`, `best`, `epoch_*` and `vN` belong to the server.
+            expected: move it only if it points at this version now (`v2`); `none`: only if it does not exist.
+
+        Raises:
+            Aborted: it points elsewhere than `expected` says.
+        """
+        artifact, _, number = version_name(version).rpartition("/versions/")
+        request = SetAliasRequest(artifact=artifact, alias=alias, version=number, expected_version=expected)
+        method: Callable[..., Version] = self.connection.stubs().artifacts.SetAlias
+        return call(method, request, self.timeout)
+
+    def pull(self, name: str, directory: str | os.PathLike[str]) -> Version:
+        """Download all files of a version, `team/project/artifact:alias`, into a directory.
+
+        Each file is checked against its size and digest before it appears under its name, and replaces what was there.
+
+        Raises:
+            DataLoss: what came does not match.
+            ValueError: a path of the version leaves the directory, or leads through a symlink in it.
+        """
+        return _pull.pull(self.connection, version_name(name), Path(directory), self.timeout)
+
+    def decisions(self, run: str, epoch: int | None = None) -> Iterator[Decision]:
+        """Why the run's model was saved or not, oldest first; of one epoch (0-based) or of all."""
+        request = ListDecisionsRequest(parent=run, epoch=epoch)
+        while True:
+            method: Callable[..., ListDecisionsResponse] = self.connection.stubs().runs.ListDecisions
+            page = call(method, request, self.timeout)
+            yield from page.decisions
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
+
+    def events(self, run: str, metrics: list[str] | None = None) -> Iterator[RecordedEvent]:
+        """The run's events, oldest first, with all metrics or only these."""
+        request = ListEventsRequest(parent=run, metrics=metrics or [])
+        while True:
+            method: Callable[..., ListEventsResponse] = self.connection.stubs().runs.ListEvents
+            page = call(method, request, self.timeout)
+            yield from page.events
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
+
+    def close(self) -> None:
+        """Close the connection; a later call opens a new one."""
+        self.connection.close()
+
+    def __enter__(self) -> Client:
+        """The client itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the connection."""
+        self.close()

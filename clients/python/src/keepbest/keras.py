@@ -1,0 +1,192 @@
+"""`ModelCheckpoint` for Keras 3: Keras' arguments, decided and kept by a Keepbest server.
+
+    import keepbest.keras
+    model.fit(..., callbacks=[keepbest.keras.ModelCheckpoint("m-{epoch:02d}.keras", save_best_only=True,
+    run="mnist-7")])
+
+Needs no TensorFlow. For tf_keras and Keras 2, see `keepbest.tf_keras`.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import keras
+
+from keepbest._callback import CheckpointCallback
+from keepbest.client import Client
+
+_VERSION = tuple(int(part) for part in keras.__version__.split(".")[:2])
+if _VERSION < (3, 0):
+    raise ImportError(
+        f"keepbest.keras is for Keras 3, but Keras {keras.__version__} is installed; use keepbest.tf_keras"
+    )
+
+try:
+    from keras.src.utils.io_utils import print_msg
+except ImportError:  # not a public name; without it, lines go to the standard output
+
+    def print_msg(message: str) -> None:
+        """Print a line."""
+        print(message, flush=True)
+
+
+class ModelCheckpoint(CheckpointCallback, keras.callbacks.Callback):  # type: ignore[misc]
+    """Keras' ModelCheckpoint on a Keepbest server.
+
+    It saves a local file when, and only when, Keras' own would, with these differences: the best value survives a
+    restart of the script with the same `run`; NaN is never the best; a template or a direction that cannot work fails
+    at the first batch; the file at the path is replaced at once by a complete one; and each saved file is also
+    uploaded and becomes a version of the run's artifact. Give two callbacks in one training two different runs.
+
+    With `asynchronous`, the upload runs in a background thread, from a hard link (else a copy) of the saved file in
+    a hidden directory beside it. At most two uploads wait; then the training waits. An error is raised at the next
+    event or at the end of the training.
+
+    When the server is away, `on_unavailable="warn"` lets the training go on. Events wait, up to 10,000. Where the
+    server should have decided, the model is kept in `keepbest-held/` beside the path, never at the path itself,
+    because it may be worse than the one there: with `save_best_only` the best of the held models, with a path without
+    placeholders the newest, else all. When the server is back it decides: what it wants is moved to its path and
+    uploaded, the rest is removed. What is still not reported or saved at the end of the training is told in a warning.
+    """
+
+    _framework = "keras"
+    _other = ("tf_keras", "keepbest.tf_keras.ModelCheckpoint")
+
+    def __init__(
+        self,
+        filepath: str | os.PathLike[str],
+        monitor: str = "val_loss",
+        verbose: int = 0,
+        save_best_only: bool = False,
+        save_weights_only: bool = False,
+        mode: str = "auto",
+        save_freq: Literal["epoch"] | int = "epoch",
+        initial_value_threshold: float | None = None,
+        *,
+        server: str | None = None,
+        project: str | None = None,
+        run: str | None = None,
+        asynchronous: bool = False,
+        on_unavailable: Literal["warn", "raise"] = "warn",
+        min_delta: float = 0.0,
+        client: Client | None = None,
+        artifact: str = "",
+        config: Mapping[str, Any] | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        retry_seconds: float = 30.0,
+        finish_run: bool = True,
+    ) -> None:
+        """Check the arguments as Keras does. The first eight are Keras' own.
+
+        Args:
+            filepath: path or template: `"m-{epoch:02d}-{val_loss:.2f}.keras"`.
+            monitor: name of the metric to watch.
+            verbose: 1 prints a line for each decision.
+            save_best_only: save only when the monitor improves.
+            save_weights_only: save `.weights.h5` instead of the whole model.
+            mode: `auto`, `min` or `max`.
+            save_freq: `"epoch"`, or a number of batches.
+            initial_value_threshold: with `save_best_only`, the value to beat at first.
+            server: address; None: the environment's KEEPBEST_ADDRESS, else http://127.0.0.1:7400.
+            project: `team/project`; None: the environment's KEEPBEST_PROJECT, else `default/default`.
+            run: id of the run to begin or to continue; None: the environment's KEEPBEST_RUN, else a new one, printed
+                once.
+            asynchronous: upload in the background.
+            on_unavailable: `warn` or `raise` when the server is away.
+            min_delta: an improvement must be larger than this.
+            client: to use instead of a new one for `server`.
+            artifact: id of the artifact; empty: `run-{run}-model`.
+            config: the training's settings, free JSON, kept with the run.
+            metadata: free JSON on each version.
+            retry_seconds: how long a call is retried before the server counts as away.
+            finish_run: whether the end of the training ends the run; a later `fit` opens it again.
+
+        Raises:
+            ValueError: an argument is not what Keras allows.
+        """
+        super().__init__()
+        if mode not in ("auto", "min", "max"):
+            name = type(self).__name__
+            warnings.warn(f"{name} mode '{mode}' is unknown, fallback to auto mode.", stacklevel=2)
+            mode = "auto"
+        if save_freq != "epoch" and not isinstance(save_freq, int):
+            raise ValueError(f"Unrecognized save_freq: {save_freq}. Expected save_freq are 'epoch' or integer values")
+        _check_extension(os.fspath(filepath), save_weights_only)
+        self._configure(
+            filepath,
+            monitor=monitor,
+            verbose=verbose,
+            save_best_only=save_best_only,
+            save_weights_only=save_weights_only,
+            mode=mode,
+            save_freq=save_freq,
+            initial_value_threshold=initial_value_threshold,
+            server=server,
+            project=project,
+            run=run,
+            asynchronous=asynchronous,
+            on_unavailable=on_unavailable,
+            min_delta=min_delta,
+            client=client,
+            artifact=artifact,
+            config=config,
+            metadata=metadata,
+            retry_seconds=retry_seconds,
+            finish_run=finish_run,
+        )
+
+    def _dialect(self) -> dict[str, Any]:
+        return dialect(_VERSION)
+
+    def _metric_directions(self) -> dict[str, str]:
+        directions: dict[str, str] = {}
+        for group in getattr(self.model, "metrics", []):
+            # As in Keras: only what compile() made, and of two metrics of one name the last one counts.
+            if type(group).__name__ in ("CompileMetrics", "MetricsList"):
+                for metric in group.metrics:
+                    if hasattr(metric, "_direction"):
+                        directions[metric.name] = "up" if metric._direction == "up" else "down"
+        return directions
+
+    def _print(self, line: str) -> None:
+        print_msg(line)
+
+    def _write(self, path: str) -> None:
+        if self.save_weights_only:
+            self.model.save_weights(path, overwrite=True)
+        else:
+            self.model.save(path, overwrite=True)
+
+
+def dialect(version: tuple[int, ...]) -> dict[str, Any]:
+    """The strategy's fields with which the server decides as this version of Keras 3 does."""
+    monitor_callback = version >= (3, 11)
+    return {
+        "when_monitor_missing": "WHEN_MISSING_SAVE" if version >= (3, 10) else "WHEN_MISSING_SKIP",
+        "when_monitor_not_scalar": "WHEN_MISSING_SAVE",
+        "when_template_key_missing": "WHEN_TEMPLATE_KEY_MISSING_FAIL",
+        "initial_best": "INITIAL_BEST_NONE" if monitor_callback else "INITIAL_BEST_WORST",
+        "announce_finished": version >= (3, 13),
+        "direction_inference": (
+            "DIRECTION_INFERENCE_METRIC_DIRECTIONS" if monitor_callback else "DIRECTION_INFERENCE_NAME"
+        ),
+    }
+
+
+def _check_extension(filepath: str, save_weights_only: bool) -> None:
+    if save_weights_only and not filepath.endswith(".weights.h5"):
+        raise ValueError(
+            "When using `save_weights_only=True` in `ModelCheckpoint`, the filepath provided must end in "
+            f"`.weights.h5` (Keras weights format). Received: filepath={filepath}"
+        )
+    if not save_weights_only and not filepath.endswith((".keras", ".h5")):
+        raise ValueError(
+            f"The filepath provided must end in `.keras` (Keras model format). Received: filepath={filepath}"
+        )
+
+
+__all__ = ["ModelCheckpoint", "dialect"]

@@ -1,0 +1,227 @@
+"""One training job: report its events, get decisions, save what was decided."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from keepbest._events import DueCounter, Entry, EventBuffer, make_event
+from keepbest._files import Saveable, collect
+from keepbest._proto.keepbest.v1.checkpoints_pb2 import (
+    AbandonCheckpointRequest,
+    CommitCheckpointRequest,
+)
+from keepbest._proto.keepbest.v1.runs_pb2 import (
+    FinishRunRequest,
+    ReportEventsRequest,
+    ReportEventsResponse,
+    StartRunResponse,
+)
+from keepbest._retry import call
+from keepbest._upload import Uploader
+from keepbest.errors import InvalidArgument, KeepbestError, StaleAttempt, Unavailable
+from keepbest.strategy import struct_of
+from keepbest.types import Action, Decision, Event, EventKind, RunResource, RunState, Version
+
+if TYPE_CHECKING:
+    from keepbest.client import Client
+
+LateDecision = Callable[[Entry, Decision], None]
+
+
+class Run:
+    """A started run; `Client.start_run` makes it. Use it from one thread; `save` may run in another.
+
+    Attributes:
+        name: the resource name, `teams/{team}/projects/{project}/runs/{run}`.
+        attempt: the number of this start; a later start makes all calls of this one fail with `StaleAttempt`.
+        resumed: whether the run existed before.
+        resume_from: the newest committed version of the run to go on from, or None.
+        next_epoch: the first epoch without an event so far, 0-based: 0 in a new run.
+        resource: the run as the server answered it at the start.
+        warnings: things that work but were perhaps not meant.
+    """
+
+    def __init__(
+        self, client: Client, response: StartRunResponse, writer: str = "", events: EventBuffer | None = None
+    ) -> None:
+        """Go on from the server's answer to StartRun."""
+        self._client = client
+        self._writer = writer
+        self._next_sequence = response.next_sequence
+        self._events = EventBuffer(DueCounter.of(response.run.strategy)) if events is None else events
+        self._events.correct(response.next_due)
+        self.resource: RunResource = response.run
+        self.name: str = response.run.name
+        self.attempt: int = response.attempt
+        self.resumed: bool = response.resumed
+        self.resume_from: Version | None = response.resume_from if response.HasField("resume_from") else None
+        self.next_epoch: int = response.run.last_epoch + 1 if response.run.HasField("last_epoch") else 0
+        self.warnings: list[str] = list(response.warnings)
+
+    def report_epoch(self, epoch: int, metrics: Mapping[str, Any], step: int | None = None) -> Decision | None:
+        """Report the end of an epoch. See `report`.
+
+        Args:
+            epoch: 0-based.
+            metrics: name to value; see `report_batch`.
+            step: optimizer steps since the run began, if they are counted.
+        """
+        return self.report(make_event(EventKind.EVENT_KIND_EPOCH_END, epoch, metrics, step=step))
+
+    def report_batch(
+        self, epoch: int, batch: int, metrics: Mapping[str, Any], step: int | None = None
+    ) -> Decision | None:
+        """Report the end of a batch. See `report`; most batches are only buffered.
+
+        Args:
+            epoch: 0-based.
+            batch: 0-based within the epoch.
+            metrics: name to value: numbers, scalars and 0-d arrays of any framework; others are sent as text.
+            step: optimizer steps since the run began, if they are counted.
+        """
+        return self.report(make_event(EventKind.EVENT_KIND_BATCH_END, epoch, metrics, batch=batch, step=step))
+
+    def report(self, event: Event) -> Decision | None:
+        """Report an event; wait for the server only if a decision can come at it, or many events wait.
+
+        Returns:
+            The decision about this event, or None if no save was due at it. After SAVE, call `save`.
+
+        Raises:
+            Unavailable: the server is away. The event is kept and goes with the next report or `flush`. A SAVE that is
+                then decided for an event that is not the newest is abandoned, because its model is gone.
+            InvalidArgument: the server refuses the event, or one that was sent with it; they are dropped.
+            StaleAttempt: a newer attempt of the run was started.
+        """
+        entry = self._events.add(event)
+        if not entry.due and not self._events.ripe():
+            return None
+        return self.flush()
+
+    def flush(self, on_late: LateDecision | None = None, timeout: float | None = None) -> Decision | None:
+        """Send all events that wait.
+
+        Args:
+            on_late: called with decisions about events that are not the newest; by default their saves are abandoned.
+            timeout: retry for this many seconds; None: as the client was told.
+
+        Returns:
+            The decision about the newest event, if there was one.
+        """
+        newest = None
+        while group := self._events.group():
+            response = self._send(group, timeout)
+            first = self._next_sequence
+            self._events.confirm(response.next_due)
+            self._next_sequence = first + len(group)
+            for decision in response.decisions:
+                entry = group[decision.sequence - first]
+                if entry is group[-1] and not len(self._events):
+                    newest = decision
+                elif on_late is None:
+                    self.abandon(decision)
+                else:
+                    on_late(entry, decision)
+        return newest
+
+    def save(
+        self,
+        decision: Decision,
+        what: Saveable,
+        metadata: Mapping[str, Any] | None = None,
+        *,
+        sha256: bool = False,
+        timeout: float | None = None,
+    ) -> Version:
+        """Upload files to the checkpoint of a SAVE and commit it.
+
+        Args:
+            decision: what `report` returned.
+            what: a file, a directory, several of them, or a map from path in the checkpoint to file.
+            metadata: free JSON on the version.
+            sha256: declare the SHA-256 of each file; reads it twice.
+            timeout: give up after this many seconds without progress; None: as the client was told.
+
+        Raises:
+            Unavailable: the server is away. The checkpoint stays open: the same call again goes on where it stopped.
+            FileChanged: a file was written to while it was uploaded. This and every other error abandons the
+                checkpoint: the earlier best stands.
+            ValueError: the decision is no SAVE, or there is nothing to save.
+        """
+        if decision.action != Action.ACTION_SAVE:
+            raise ValueError(
+                f"the decision about event {decision.sequence} is {Action.Name(decision.action)}, not SAVE"
+            )
+        budget = self._client.timeout if timeout is None else timeout
+        try:
+            files = collect(what)
+            Uploader(self._client.connection, decision.checkpoint, self.attempt, budget, sha256).upload(files)
+            commit = CommitCheckpointRequest(
+                checkpoint=decision.checkpoint,
+                attempt=self.attempt,
+                file_count=len(files),
+                metadata=struct_of(metadata),
+            )
+            method: Callable[..., Version] = self._client.connection.stubs().checkpoints.CommitCheckpoint
+            return call(method, commit, budget)
+        except (Unavailable, StaleAttempt):
+            raise
+        except Exception:
+            self.abandon(decision)
+            raise
+
+    def abandon(self, decision: Decision) -> None:
+        """Give the save of a decision up. A server that is away finds it out itself: the checkpoint expires."""
+        if decision.action != Action.ACTION_SAVE:
+            return
+        request = AbandonCheckpointRequest(checkpoint=decision.checkpoint, attempt=self.attempt)
+        with contextlib.suppress(KeepbestError):
+            call(self._client.connection.stubs().checkpoints.AbandonCheckpoint, request, budget_seconds=5.0)
+
+    def finish(self, failed: bool = False, timeout: float | None = None) -> RunResource:
+        """Send all events that wait, and end the run. A later start opens it again.
+
+        A save that is decided only now is abandoned.
+        """
+        unsaved = self.flush(timeout=timeout)
+        if unsaved is not None:
+            self.abandon(unsaved)
+        state = RunState.RUN_STATE_FAILED if failed else RunState.RUN_STATE_FINISHED
+        request = FinishRunRequest(name=self.name, attempt=self.attempt, state=state)
+        budget = self._client.timeout if timeout is None else timeout
+        self.resource = call(self._client.connection.stubs().runs.FinishRun, request, budget)
+        return self.resource
+
+    def __enter__(self) -> Run:
+        """The run itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Finish the run: as failed if an exception goes through, which is then not hidden by another one."""
+        if error is None:
+            self.finish()
+            return
+        with contextlib.suppress(KeepbestError):
+            self.finish(failed=True, timeout=5.0)
+
+    def _send(self, group: list[Entry], timeout: float | None) -> ReportEventsResponse:
+        request = ReportEventsRequest(
+            run=self.name,
+            attempt=self.attempt,
+            writer=self._writer,
+            first_sequence=self._next_sequence,
+            events=[entry.event for entry in group],
+        )
+        budget = self._client.timeout if timeout is None else timeout
+        report: Callable[..., ReportEventsResponse] = self._client.connection.stubs().runs.ReportEvents
+        try:
+            return call(report, request, budget)
+        except InvalidArgument:
+            # Nothing of it was stored, and it can never be: what comes later must not wait behind it.
+            self._events.discard()
+            raise

@@ -1,0 +1,97 @@
+"""Build a strategy: when the server says SAVE."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from google.protobuf import struct_pb2
+
+from keepbest.types import MetricDirection, Mode, Strategy
+
+_MODES = {"auto": Mode.MODE_UNSPECIFIED, "min": Mode.MODE_MIN, "max": Mode.MODE_MAX}
+_DIRECTIONS = {"down": MetricDirection.METRIC_DIRECTION_DOWN, "up": MetricDirection.METRIC_DIRECTION_UP}
+
+
+def mode_value(mode: str) -> Mode:
+    """The wire's value of `auto`, `min` or `max`.
+
+    Raises:
+        ValueError: it is none of them.
+    """
+    if mode not in _MODES:
+        raise ValueError(f"mode `{mode}` is none of `auto`, `min`, `max`")
+    return _MODES[mode]
+
+
+def direction_values(directions: Mapping[str, str]) -> dict[str, MetricDirection]:
+    """The wire's values of a map from metric name to `up` or `down`.
+
+    Raises:
+        ValueError: a direction is neither.
+    """
+    for name, direction in directions.items():
+        if direction not in _DIRECTIONS:
+            raise ValueError(f"direction `{direction}` of metric `{name}` is neither `up` nor `down`")
+    return {name: _DIRECTIONS[direction] for name, direction in directions.items()}
+
+
+def struct_of(values: Mapping[str, Any] | None) -> struct_pb2.Struct | None:
+    """A mapping of JSON values as a protobuf Struct; None stays None."""
+    if values is None:
+        return None
+    struct = struct_pb2.Struct()
+    struct.update(dict(values))
+    return struct
+
+
+def strategy(
+    filepath: str | os.PathLike[str],
+    monitor: str = "val_loss",
+    verbose: int = 0,
+    save_best_only: bool = False,
+    save_weights_only: bool = False,
+    mode: str = "auto",
+    save_freq: Literal["epoch"] | int = "epoch",
+    options: Mapping[str, Any] | None = None,
+    initial_value_threshold: float | None = None,
+    min_delta: float = 0.0,
+    **fields: Any,
+) -> Strategy:
+    """A strategy from the arguments of the Keras callback ModelCheckpoint.
+
+    Args:
+        filepath: template of the path inside the checkpoint, relative: `"m-{epoch:02d}-{val_loss:.2f}.safetensors"`.
+        monitor: name of the metric to watch.
+        verbose: 1 makes the server fill `Decision.message`.
+        save_best_only: save only what improves the monitor.
+        save_weights_only: kept on the version for readers.
+        mode: `auto`, `min` or `max`.
+        save_freq: `"epoch"`, or a number of batches; 0 or less is each batch.
+        options: free JSON that the server keeps and shows.
+        initial_value_threshold: with `save_best_only`, the value to beat at first.
+        min_delta: an improvement must be larger than this.
+        fields: any other field of the message `Strategy`, for example `when_monitor_missing`.
+
+    Raises:
+        ValueError: mode or save_freq is none of the allowed values.
+    """
+    if save_freq != "epoch" and not isinstance(save_freq, int):
+        raise ValueError(f'save_freq `{save_freq}` is neither "epoch" nor a number of batches')
+    if save_freq == "epoch":
+        fields["every_epoch"] = True
+    else:
+        fields["every_batches"] = int(save_freq)
+    return Strategy(
+        filepath=os.fspath(filepath),
+        monitor=monitor,
+        verbose=int(verbose),
+        save_best_only=save_best_only,
+        save_weights_only=save_weights_only,
+        mode=mode_value(mode),
+        options=struct_of(options),
+        initial_value_threshold=initial_value_threshold,
+        min_delta=min_delta,
+        **fields,
+    )

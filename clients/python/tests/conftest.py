@@ -1,0 +1,198 @@
+"""Starts the real server, named by the environment's KEEPBEST_BIN, for the tests."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import socket
+import subprocess
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from google.protobuf import message
+
+import keepbest
+
+_ADDRESS = re.compile(r"127\.0\.0\.1:(\d+)")
+_START_SECONDS = 30.0
+
+
+class Server:
+    """A server process on its own data directory."""
+
+    def __init__(self, data: Path) -> None:
+        self._data = data
+        self._process: subprocess.Popen[str] | None = None
+        self.port = 0
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Start the process; after the first time on the same port."""
+        command = [os.environ["KEEPBEST_BIN"], "serve", "--data", str(self._data), "--listen", self.address]
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        assert self._process.stdout is not None
+        output = []
+        deadline = threading.Timer(_START_SECONDS, self._process.kill)
+        deadline.start()
+        for line in self._process.stdout:
+            output.append(line)
+            if (found := _ADDRESS.search(line)) and found[1] != "0":
+                self.port = int(found[1])
+                break
+        else:
+            pytest.fail(f"the server said no address:\n{''.join(output)}")
+        deadline.cancel()
+        threading.Thread(target=self._drain, args=(self._process.stdout,), daemon=True).start()
+
+    def kill(self) -> None:
+        """End the process as a power failure would (kill -9)."""
+        self._stop(signal.SIGKILL)
+
+    def stop(self) -> None:
+        """End the process in order."""
+        self._stop(signal.SIGTERM)
+
+    def _stop(self, how: signal.Signals) -> None:
+        if self._process is None:
+            return
+        self._process.send_signal(how)
+        try:
+            self._process.wait(timeout=30)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process = None
+
+    @staticmethod
+    def _drain(stream: object) -> None:
+        for _ in stream:  # type: ignore[attr-defined]
+            pass
+
+
+class Proxy:
+    """A TCP proxy in front of a server that can cut its connections.
+
+    `cut_at` lists numbers of bytes, counted from the trainer to the server over all connections: at each of them, all
+    connections are cut once, and `on_cut` is called with the cut's index.
+    """
+
+    def __init__(self, server: Server, cut_at: list[int], on_cut: Callable[[int], None] = lambda index: None) -> None:
+        self._server = server
+        self._cut_at = cut_at
+        self._on_cut = on_cut
+        self.forwarded_bytes = 0
+        self._lock = threading.Lock()
+        self._open: list[socket.socket] = []
+        self.cuts = 0
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    def close(self) -> None:
+        self._listener.close()
+        self._cut_all()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                trainer, _ = self._listener.accept()
+            except OSError:
+                return
+            try:
+                server = socket.create_connection(("127.0.0.1", self._server.port), timeout=5)
+                server.settimeout(None)
+            except OSError:
+                trainer.close()
+                continue
+            self._open += [trainer, server]
+            threading.Thread(target=self._pump, args=(trainer, server, True), daemon=True).start()
+            threading.Thread(target=self._pump, args=(server, trainer, False), daemon=True).start()
+
+    def _pump(self, source: socket.socket, target: socket.socket, counted: bool) -> None:
+        try:
+            while data := source.recv(1 << 16):
+                target.sendall(data)
+                if counted:
+                    self._count(len(data))
+        except OSError:
+            pass
+        finally:
+            for end in (source, target):
+                end.close()
+
+    def _count(self, size_bytes: int) -> None:
+        with self._lock:
+            self.forwarded_bytes += size_bytes
+            if self.cuts == len(self._cut_at) or self.forwarded_bytes < self._cut_at[self.cuts]:
+                return
+            self.cuts += 1
+            index = self.cuts - 1
+            self._cut_all()
+            self._on_cut(index)
+
+    def _cut_all(self) -> None:
+        for end in self._open:
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+            end.close()
+        self._open = []
+
+
+def _binary_or_fail() -> None:
+    if "KEEPBEST_BIN" not in os.environ:
+        pytest.fail("set KEEPBEST_BIN to the path of the server's binary `keepbest`")
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One server for all tests that leave it alone."""
+    _binary_or_fail()
+    server = Server(tmp_path_factory.mktemp("server"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def own_server(tmp_path: Path) -> Iterator[Server]:
+    """A server that the test may stop and kill."""
+    _binary_or_fail()
+    server = Server(tmp_path / "server-data")
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def client(server: Server) -> Iterator[keepbest.Client]:
+    with keepbest.Client(server.address, timeout=30) as client:
+        yield client
+
+
+@pytest.fixture
+def project() -> str:
+    """A project that no other test uses."""
+    return f"tests/p-{uuid.uuid4().hex[:8]}"
+
+
+def random_file(path: Path, size_bytes: int) -> bytes:
+    """A file of random bytes, and the bytes."""
+    data = os.urandom(size_bytes)
+    path.write_bytes(data)
+    return data
+
+
+def same(left: message.Message, right: message.Message) -> bool:
+    return left.SerializeToString(deterministic=True) == right.SerializeToString(deterministic=True)

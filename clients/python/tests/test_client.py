@@ -1,0 +1,228 @@
+"""Runs, decisions, versions, errors: the client against a real server."""
+
+from __future__ import annotations
+
+import math
+import os
+import subprocess
+import sys
+import time
+
+import grpc
+import pytest
+from conftest import Server, random_file, same
+
+import keepbest
+from keepbest import _pull, names
+from keepbest._channel import Address
+from keepbest._events import DueCounter, make_event
+from keepbest.types import EventKind, NextDue
+
+BEST = keepbest.strategy("m-{epoch:02d}.bin", save_best_only=True, verbose=1)
+
+
+def saved(run: keepbest.Run, epoch: int, value: float, path) -> keepbest.Version | None:
+    decision = run.report_epoch(epoch, {"val_loss": value})
+    return run.save(decision, path) if decision.action == keepbest.SAVE else None
+
+
+def test_only_improvements_become_versions(client, project, tmp_path):
+    random_file(tmp_path / "m", 1000)
+    with client.start_run(project, "r", BEST) as run:
+        versions = [
+            saved(run, epoch, value, tmp_path / "m") for epoch, value in enumerate([0.5, 0.7, math.nan, 0.5, 0.2])
+        ]
+    assert [version.number if version else None for version in versions] == [0, None, None, None, 1]
+    best = client.best(run.name)
+    assert (best.number, best.epoch, best.path, best.metrics["val_loss"]) == (1, 4, "m-05.bin", 0.2)
+    assert client.best(project, "val_loss", "max").number == 0
+    assert [version.number for version in client.versions(f"{project}/run-r-model")] == [1, 0]
+    assert client.version(f"{project}/run-r-model:best").name == best.name
+    actions = [decision.action for decision in client.decisions(run.name)]
+    assert actions == [keepbest.SAVE, keepbest.SKIP, keepbest.SKIP, keepbest.SKIP, keepbest.SAVE]
+    assert len(list(client.events(run.name))) == 5
+
+
+def test_decisions_carry_the_line_to_print(client, project):
+    run = client.start_run(project, "r", BEST)
+    decision = run.report_epoch(0, {"val_loss": 0.5})
+    assert decision.message == "\nEpoch 1: val_loss improved from None to 0.50000, saving model to m-01.bin"
+
+
+def test_a_resumed_run_goes_on_with_its_best(client, project, tmp_path):
+    random_file(tmp_path / "m", 1000)
+    first = client.start_run(project, "r", BEST)
+    version = saved(first, 0, 0.4, tmp_path / "m")
+    second = client.start_run(project, "r", BEST)
+    assert (second.resumed, second.next_epoch, second.attempt) == (True, 1, first.attempt + 1)
+    assert second.resume_from.name == version.name
+    assert saved(second, 1, 9.0, tmp_path / "m") is None
+    with pytest.raises(keepbest.StaleAttempt) as caught:
+        first.report_epoch(1, {"val_loss": 0.1})
+    assert caught.value.reason == "STALE_ATTEMPT"
+    assert caught.value.metadata["attempt"] == str(second.attempt)
+    assert caught.value.code is grpc.StatusCode.FAILED_PRECONDITION
+
+
+def test_a_repeated_start_is_one_attempt(client, project):
+    first = client.start_run(project, "r", BEST, request_id="one")
+    again = client.start_run(project, "r", BEST, request_id="one")
+    assert again.attempt == first.attempt
+
+
+def test_batches_are_sent_in_groups_and_waited_for_only_when_a_save_can_come(client, project):
+    run = client.start_run(project, "r", keepbest.strategy("m-{batch}.bin", save_freq=4))
+    due = [run.report_batch(0, batch, {"loss": 1.0}) for batch in range(10)]
+    assert [batch for batch, decision in enumerate(due) if decision] == [3, 7]
+    assert len(list(client.events(run.name))) == 8
+    run.finish()
+    assert len(list(client.events(run.name))) == 10
+
+
+def test_metrics_keep_their_types(client, project):
+    numpy = pytest.importorskip("numpy")
+    run = client.start_run(project, "r", keepbest.strategy("m-{steps:d}-{val_loss:.1f}.bin"))
+    metrics = {
+        "val_loss": numpy.float32(0.5),
+        "steps": numpy.int64(7),
+        "none": None,
+        "many": numpy.ones(2),
+        "text": "x",
+    }
+    assert run.report_epoch(0, metrics).path == "m-7-0.5.bin"
+    (recorded,) = client.events(run.name)
+    assert recorded.event.typed_metrics["many"].not_scalar == "[1. 1.]"
+    assert recorded.event.typed_metrics["none"].missing is True
+    assert recorded.event.typed_metrics["text"].text == "x"
+
+
+def test_errors_have_their_class_and_reason(client, project):
+    with pytest.raises(keepbest.NotFound):
+        client.version(f"{project}/nothing:best")
+    with pytest.raises(keepbest.NotFound):
+        client.start_run(project, "nothing", BEST, resume="must")
+    with pytest.raises(keepbest.InvalidArgument) as caught:
+        client.start_run(project, "r", keepbest.strategy("/absolute.bin"))
+    assert isinstance(caught.value, ValueError)
+    client.start_run(project, "r", BEST)
+    with pytest.raises(keepbest.AlreadyExists) as caught:
+        client.start_run(project, "r", BEST, resume="never")
+    assert caught.value.reason == "RUN_EXISTS"
+
+
+def test_an_unknown_direction_says_what_to_pass(client, project):
+    with pytest.raises(keepbest.InvalidArgument, match="mode"):
+        client.start_run(project, "r", keepbest.strategy("m.bin", monitor="val_foo"))
+    run = client.start_run(project, "r", keepbest.strategy("m.bin", monitor="val_foo"), metric_directions={"foo": "up"})
+    assert run.resource.direction == 2
+
+
+def test_an_exception_marks_the_run_as_failed_and_goes_through(client, project):
+    with pytest.raises(ZeroDivisionError), client.start_run(project, "r", BEST) as run:
+        raise ZeroDivisionError
+    assert client.run(run.name).state == 3
+
+
+def test_a_server_that_is_away_is_unavailable_after_the_budget():
+    client = keepbest.Client("127.0.0.1:1", timeout=0.5)
+    begin = time.monotonic()
+    with pytest.raises(keepbest.Unavailable):
+        client.run("teams/t/projects/p/runs/r")
+    assert time.monotonic() - begin < 5
+
+
+def test_events_reported_while_the_server_is_away_come_later(own_server: Server, project):
+    client = keepbest.Client(own_server.address, timeout=0.3)
+    run = client.start_run(project, "r", BEST)
+    own_server.kill()
+    for epoch, value in enumerate([0.5, 0.4]):
+        with pytest.raises(keepbest.Unavailable):
+            run.report_epoch(epoch, {"val_loss": value})
+    own_server.start()
+    client.timeout = 30
+    decision = run.report_epoch(2, {"val_loss": 0.45})
+    # The two models of the outage are gone, so their saves were given up and this one is the best.
+    assert decision.action == keepbest.SAVE
+    assert [recorded.event.epoch for recorded in client.events(run.name)] == [0, 1, 2]
+
+
+def test_a_call_is_repeated_while_the_server_restarts(own_server: Server, project):
+    client = keepbest.Client(own_server.address, timeout=60)
+    run = client.start_run(project, "r", BEST)
+    own_server.kill()
+    own_server.start()
+    assert run.report_epoch(0, {"val_loss": 1.0}).action == keepbest.SAVE
+
+
+def test_a_forked_child_makes_its_own_channel(client, project):
+    run = client.start_run(project, "r", BEST)
+    child = os.fork()
+    if child == 0:  # the child must not run pytest's clean-up
+        code = 1
+        try:
+            code = 0 if client.run(run.name).name == run.name else 2
+        finally:
+            os._exit(code)
+    assert client.run(run.name).name == run.name
+    end = time.monotonic() + 30
+    while (status := os.waitpid(child, os.WNOHANG))[0] == 0 and time.monotonic() < end:
+        time.sleep(0.05)
+    assert status == (child, 0)
+    assert run.report_epoch(0, {"val_loss": 1.0}).action == keepbest.SAVE
+
+
+def test_pull_brings_back_a_directory(client, project, tmp_path):
+    source = tmp_path / "source"
+    (source / "a" / "b").mkdir(parents=True)
+    big = random_file(source / "a" / "big", (8 << 20) + 5)
+    small = random_file(source / "a" / "b" / "small", 3)
+    (source / "empty").write_bytes(b"")
+    run = client.start_run(project, "r", BEST)
+    version = run.save(run.report_epoch(0, {"val_loss": 1.0}), source, {"note": "x"}, sha256=True)
+    assert (version.file_count, version.metadata["note"]) == (3, "x")
+    pulled = client.pull(f"{project}/run-r-model:best", tmp_path / "target")
+    assert same(client.version(f"{project}/run-r-model:v0", include_files=True), pulled)
+    assert (tmp_path / "target/a/big").read_bytes() == big
+    assert (tmp_path / "target/a/b/small").read_bytes() == small
+    assert sorted(path.name for path in (tmp_path / "target").rglob("*") if path.is_file()) == ["big", "empty", "small"]
+
+
+def test_pull_never_leaves_the_directory_and_follows_no_symlink(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path)
+    for path in ("/etc/passwd", "../x", "a/../../x", "", "a\\..\\x", "link/x"):
+        with pytest.raises(ValueError):
+            _pull.target_path(tmp_path, path)
+    assert _pull.target_path(tmp_path, "a/b") == tmp_path / "a" / "b"
+
+
+def test_importing_keepbest_imports_no_framework():
+    code = "import sys, keepbest; print({'keras', 'tensorflow', 'jax', 'numpy'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
+
+
+def test_addresses():
+    assert Address.parse("host:1") == Address("host:1", False)
+    assert Address.parse("http://host:1") == Address("host:1", False)
+    assert Address.parse("https://host") == Address("host:443", True)
+    assert Address.parse("[::1]:5") == Address("[::1]:5", False)
+    for text in ("ftp://x:1", "host:port", "http://host:1/path", "http://"):
+        with pytest.raises(ValueError, match="is not host:port"):
+            Address.parse(text)
+
+
+def test_short_names():
+    assert names.version_name("t/p/a:best") == "teams/t/projects/p/artifacts/a/versions/best"
+    assert names.parent_name("t/p") == "teams/t/projects/p"
+    assert names.parent_name("teams/t/projects/p/runs/r") == "teams/t/projects/p/runs/r"
+    for text in ("t/p/a", "t/p:best", "t//a:best", "t/p/a:"):
+        with pytest.raises(ValueError, match="neither"):
+            names.version_name(text)
+
+
+def test_the_due_counter_counts_as_the_server_does():
+    counter = DueCounter(3)
+    batches = [1, 3, 5, 1, 3, 0, 1, 2]  # two steps an execution, then another epoch
+    events = [make_event(EventKind.EVENT_KIND_BATCH_END, 0, {}, batch=batch) for batch in batches]
+    assert [counter.step(event) for event in events] == [False, True, False, True, False, True, False, False]
+    counter.correct(NextDue(batches=1))
+    assert counter.step(make_event(EventKind.EVENT_KIND_BATCH_END, 0, {}, batch=3))

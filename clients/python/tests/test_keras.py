@@ -1,0 +1,345 @@
+"""The callback for Keras 3, on the JAX backend, with a real server."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import warnings
+from pathlib import Path
+
+os.environ.setdefault("KERAS_BACKEND", "jax")
+
+import pytest
+from conftest import Proxy, Server
+
+import keepbest
+from keepbest import _session
+from keepbest._local import split_template
+
+keras = pytest.importorskip("keras", minversion="3.0")
+import numpy as np  # noqa: E402
+
+from keepbest.keras import ModelCheckpoint, dialect  # noqa: E402
+
+X = np.random.default_rng(1).random((30, 3), dtype="float32")
+Y = np.eye(3, dtype="float32")[np.random.default_rng(2).integers(0, 3, 30)]
+
+
+def model():
+    keras.utils.set_random_seed(1)
+    made = keras.Sequential([keras.layers.Input((3,)), keras.layers.Dense(5), keras.layers.Dense(3, "softmax")])
+    made.compile(loss="categorical_crossentropy", optimizer="sgd", metrics=["accuracy", keras.metrics.AUC(name="auc")])
+    return made
+
+
+class Drive:
+    """Calls a callback's hooks as `fit` does, with chosen logs."""
+
+    def __init__(self, callback, made=None):
+        self.model = made or model()
+        self.model.train_on_batch(X, Y)
+        self.callback = callback
+        callback.set_model(self.model)
+        callback.on_train_begin()
+
+    def epoch(self, epoch, **logs):
+        self.callback.on_epoch_begin(epoch)
+        self.callback.on_train_batch_end(0, {"loss": 1.0})
+        self.callback.on_epoch_end(epoch, logs)
+        return self
+
+    def end(self):
+        self.callback.on_train_end()
+
+
+def names(directory):
+    return sorted(path.relative_to(directory).as_posix() for path in directory.rglob("*") if path.is_file())
+
+
+@pytest.fixture
+def make(server: Server, project, tmp_path):
+    """Makes callbacks of one run that save below tmp_path/"out"."""
+
+    def make(template="m-{epoch:02d}.weights.h5", **arguments):
+        arguments = {"server": server.address, "project": project, "run": "r", "retry_seconds": 20.0, **arguments}
+        arguments.setdefault("save_weights_only", template.endswith(".weights.h5"))
+        return ModelCheckpoint(str(tmp_path / "out" / template), **arguments)
+
+    return make
+
+
+@pytest.mark.parametrize("template", ["m-{epoch}.keras", "m-{epoch}.h5", "m-{epoch}.weights.h5"])
+def test_fit_saves_locally_and_on_the_server(client, make, tmp_path, template):
+    callback = make(template, metadata={"author": "me"})
+    made = model()
+    made.fit(X, Y, epochs=2, validation_data=(X, Y), callbacks=[callback], verbose=0)
+    files = [template.format(epoch=1), template.format(epoch=2)]
+    assert names(tmp_path / "out") == files
+    version = client.best(callback.run_name, "val_loss", "min")
+    assert version.epoch == 1 and version.metadata["author"] == "me" and "val_auc" in version.metrics
+    assert version.weights_only == template.endswith(".weights.h5")
+    client.pull(version.name, tmp_path / "pulled")
+    path = tmp_path / "pulled" / files[1]
+    assert path.read_bytes() == (tmp_path / "out" / files[1]).read_bytes()
+    if version.weights_only:
+        other = model()
+        other.load_weights(path)
+    else:
+        other = keras.saving.load_model(path)
+    np.testing.assert_allclose(other.predict(X, verbose=0), made.predict(X, verbose=0), rtol=1e-5)
+    assert client.run(callback.run_name).state == 2
+
+
+def test_only_the_best_is_saved_and_the_lines_are_those_of_keras(make, tmp_path, capsys):
+    callback = make(save_best_only=True, verbose=1)
+    drive = Drive(callback).epoch(0, val_loss=0.5).epoch(1, val_loss=0.6).epoch(2, val_loss=0.4)
+    drive.end()
+    out = tmp_path / "out"
+    assert names(out) == ["m-01.weights.h5", "m-03.weights.h5"]
+    finished = ["\nEpoch 1: finished saving model to " + str(out / "m-01.weights.h5")] if dialect_announces() else []
+    lines = [f"\nEpoch 1: val_loss improved from None to 0.50000, saving model to {out / 'm-01.weights.h5'}", *finished]
+    assert "\n".join(lines) in capsys.readouterr().out
+    assert callback.best == 0.4
+
+
+def dialect_announces():
+    return dialect(tuple(int(part) for part in keras.__version__.split(".")[:2]))["announce_finished"]
+
+
+def test_a_restart_goes_on_with_the_best_and_the_epoch(client, make, tmp_path):
+    first = make("best.weights.h5", save_best_only=True)
+    assert first.initial_epoch() == 0
+    Drive(first).epoch(0, val_loss=0.5).epoch(1, val_loss=0.4)  # then the process dies
+    second = make("best.weights.h5", save_best_only=True)
+    assert second.initial_epoch() == 2
+    before = (tmp_path / "out" / "best.weights.h5").read_bytes()
+    drive = Drive(second).epoch(2, val_loss=9.0)
+    assert (tmp_path / "out" / "best.weights.h5").read_bytes() == before
+    assert second.best == 0.4
+    drive.epoch(3, val_loss=0.3).end()
+    assert [version.epoch for version in client.versions(second.run_name)] == [3, 1, 0]
+    assert second.initial_epoch() == 4
+
+
+def test_saves_after_batches(client, make, tmp_path):
+    callback = make("m-{epoch}-{batch}.weights.h5", save_freq=4)
+    model().fit(X, Y, batch_size=5, epochs=2, callbacks=[callback], verbose=0)  # 6 batches an epoch
+    assert names(tmp_path / "out") == ["m-1-4.weights.h5", "m-2-2.weights.h5", "m-2-6.weights.h5"]
+    assert [version.batch for version in client.versions(callback.run_name)] == [5, 1, 3]
+
+
+def test_a_direction_comes_from_the_compiled_metrics(client, make):
+    callback = make(monitor="val_auc", save_best_only=True)
+    Drive(callback).epoch(0, val_auc=0.5).epoch(1, val_auc=0.7).epoch(2, val_auc=0.6).end()
+    assert client.best(callback.run_name).epoch == 1
+    with pytest.raises(ValueError, match="mode"):
+        Drive(make(monitor="val_unknown", run="other")).epoch(0, val_unknown=1.0)
+
+
+def test_a_missing_monitor_warns_and_saves_as_keras_does(make, tmp_path):
+    drive = Drive(make(monitor="nothing", mode="min", save_best_only=True))
+    with pytest.warns(UserWarning, match="Can save best model only with nothing available"):
+        drive.epoch(0, val_loss=1.0)
+    assert names(tmp_path / "out") == ["m-01.weights.h5"]
+
+
+def test_a_missing_key_in_the_template_raises_as_keras_does(make):
+    with pytest.raises(KeyError, match="Failed to format this callback filepath"):
+        Drive(make("m-{val_nothing:.2f}.weights.h5")).epoch(0, val_loss=1.0)
+
+
+def test_a_bad_template_fails_at_the_first_batch(make):
+    callback = make("m-{epoch:zz}-{.weights.h5")
+    made = model()
+    made.train_on_batch(X, Y)
+    callback.set_model(made)
+    with pytest.raises(ValueError, match=r"filepath|template"):
+        callback.on_train_batch_end(0, {})
+
+
+def test_a_directory_at_the_path_is_an_error_and_the_save_is_abandoned(client, make, tmp_path):
+    (tmp_path / "out" / "m-01.weights.h5" / "x").mkdir(parents=True)
+    callback = make(save_best_only=True)
+    with pytest.raises(IOError, match="Please specify a non-directory filepath"):
+        Drive(callback).epoch(0, val_loss=0.1)
+    assert names(tmp_path / "out") == []
+    Drive(make(save_best_only=True)).epoch(1, val_loss=0.2).end()
+    assert client.best(callback.run_name).epoch == 1
+
+
+def test_a_save_that_fails_locally_leaves_the_old_file(make, tmp_path, monkeypatch):
+    drive = Drive(make("best.weights.h5")).epoch(0, val_loss=1.0)
+    before = (tmp_path / "out" / "best.weights.h5").read_bytes()
+
+    def half(path, overwrite):
+        Path(path).write_bytes(b"half")
+        raise RuntimeError("disk")
+
+    monkeypatch.setattr(drive.model, "save_weights", half)
+    with pytest.raises(RuntimeError, match="disk"):
+        drive.epoch(1, val_loss=1.0)
+    assert (tmp_path / "out" / "best.weights.h5").read_bytes() == before
+    assert names(tmp_path / "out") == ["best.weights.h5"]
+
+
+def test_asynchronous_uploads_keep_what_was_decided(client, make, tmp_path):
+    callback = make("same.weights.h5", asynchronous=True)
+    drive = Drive(callback)
+    saved = []
+    for epoch in range(4):
+        drive.epoch(epoch, val_loss=1.0)
+        saved.append((tmp_path / "out" / "same.weights.h5").read_bytes())
+        drive.model.train_on_batch(X, Y)
+    drive.end()
+    assert len(set(saved)) == 4
+    for version in client.versions(callback.run_name):
+        client.pull(version.name, tmp_path / f"v{version.number}")
+        assert (tmp_path / f"v{version.number}" / "same.weights.h5").read_bytes() == saved[version.epoch]
+    assert names(tmp_path / "out") == ["same.weights.h5"]
+
+
+def test_asynchronous_errors_are_not_lost(client, make):
+    callback = make(asynchronous=True)
+    drive = Drive(callback).epoch(0, val_loss=1.0)
+    callback._session._background.wait()
+
+    def fail(job):
+        raise keepbest.DataLoss("the upload failed")
+
+    callback._session._upload = fail
+    drive.epoch(1, val_loss=1.0)
+    callback._session._background.wait()
+    with pytest.raises(keepbest.DataLoss, match="the upload failed"):
+        drive.epoch(2, val_loss=1.0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        drive.end()
+
+    last = make(asynchronous=True, run="r2")
+    drive = Drive(last).epoch(0, val_loss=1.0)
+    last._session._background.wait()
+    last._session._upload = fail
+    drive.epoch(1, val_loss=1.0)
+    with pytest.raises(keepbest.DataLoss, match="the upload failed"):
+        drive.end()
+
+
+def away(monkeypatch):
+    monkeypatch.setattr(_session, "_PROBE_SECONDS", 0.0)
+
+
+def test_a_training_survives_an_outage_and_the_best_of_it_is_kept(own_server: Server, make, tmp_path, monkeypatch):
+    away(monkeypatch)
+    callback = make(server=own_server.address, save_best_only=True, retry_seconds=0.2)
+    drive = Drive(callback).epoch(0, val_loss=0.5)
+    own_server.kill()
+    drive.epoch(1, val_loss=0.45).epoch(2, val_loss=0.3).epoch(3, val_loss=0.4)
+    assert names(tmp_path / "out") == ["keepbest-held/r-epoch-3.weights.h5", "m-01.weights.h5"]
+    held = (tmp_path / "out/keepbest-held/r-epoch-3.weights.h5").read_bytes()
+    own_server.start()
+    callback._session.retry_seconds = 30.0
+    callback._session._away = None
+    drive.epoch(4, val_loss=0.9)
+    with pytest.warns(UserWarning, match="epoch 2: not saved: a later model took its place"):
+        drive.end()
+    assert names(tmp_path / "out") == ["m-01.weights.h5", "m-03.weights.h5"]
+    client = keepbest.Client(own_server.address)
+    best = client.best(callback.run_name)
+    assert (best.epoch, best.metrics["val_loss"]) == (2, 0.3)
+    client.pull(best.name, tmp_path / "pulled")
+    assert (tmp_path / "pulled" / "m-03.weights.h5").read_bytes() == held
+    assert [recorded.event.epoch for recorded in client.events(callback.run_name)][:5] == [0, 1, 2, 3, 4]
+
+
+def test_a_server_that_was_never_there_loses_no_model_and_is_told_at_the_end(make, tmp_path, monkeypatch):
+    away(monkeypatch)
+    callback = make("best.keras", server="127.0.0.1:1", save_best_only=True, retry_seconds=0.1)
+    with pytest.warns(UserWarning, match=r"events: not reported; the server is away"):
+        model().fit(X, Y, epochs=2, validation_data=(X, Y), callbacks=[callback], verbose=0)
+    held = names(tmp_path / "out")
+    assert held == ["keepbest-held/r-epoch-1.keras", "keepbest-held/r-epoch-2.keras"]
+    keras.saving.load_model(tmp_path / "out" / held[-1])
+
+
+def test_an_upload_that_met_no_server_is_done_later(own_server: Server, make, tmp_path, monkeypatch):
+    away(monkeypatch)
+    callback = make(server=own_server.address, retry_seconds=0.2)
+    drive = Drive(callback)
+    write = callback._write
+
+    def write_and_kill(path):
+        write(path)
+        own_server.kill()
+
+    monkeypatch.setattr(callback, "_write", write_and_kill)
+    drive.epoch(0, val_loss=1.0)
+    monkeypatch.setattr(callback, "_write", write)
+    own_server.start()
+    callback._session.retry_seconds = 30.0
+    drive.epoch(1, val_loss=1.0)
+    drive.end()
+    client = keepbest.Client(own_server.address)
+    assert [version.epoch for version in client.versions(callback.run_name)] == [1, 0]
+
+
+def test_raise_stops_the_training(make):
+    callback = make(server="127.0.0.1:1", on_unavailable="raise", retry_seconds=0.1)
+    with pytest.raises(keepbest.Unavailable):
+        model().fit(X, Y, epochs=1, callbacks=[callback], verbose=0)
+
+
+def test_an_upload_through_cuts(server: Server, client, make, tmp_path):
+    proxy = Proxy(server, [3 << 20, 20 << 20])
+    keras.utils.set_random_seed(1)
+    large = keras.Sequential([keras.layers.Input((3,)), keras.layers.Dense(2048), keras.layers.Dense(3000)])
+    large.compile(loss="mse", optimizer="sgd")
+    callback = make("m.keras", server=proxy.address)
+    large.fit(X, np.zeros((30, 3000), "float32"), epochs=1, callbacks=[callback], verbose=0)
+    assert proxy.cuts == 2
+    client.pull(client.best(callback.run_name, "loss", "min").name, tmp_path / "pulled")
+    assert (tmp_path / "pulled" / "m.keras").read_bytes() == (tmp_path / "out" / "m.keras").read_bytes()
+    proxy.close()
+
+
+def test_the_arguments_stand_in_the_order_of_keras():
+    ours = list(inspect.signature(ModelCheckpoint.__init__).parameters.values())
+    theirs = list(inspect.signature(keras.callbacks.ModelCheckpoint.__init__).parameters.values())
+    plain = [(parameter.name, parameter.default) for parameter in ours if parameter.kind != parameter.KEYWORD_ONLY]
+    assert plain == [(parameter.name, parameter.default) for parameter in theirs]
+
+
+def test_wrong_arguments_are_refused_as_by_keras(tmp_path):
+    for arguments, text in [
+        ({"save_freq": "often"}, "Unrecognized save_freq: often"),
+        ({"save_weights_only": True}, "must end in `.weights.h5`"),
+        ({"filepath": "m.bin"}, "must end in `.keras`"),
+        ({"filepath": "s3://bucket/m.keras"}, "is remote"),
+        ({"on_unavailable": "ignore"}, "neither `warn` nor `raise`"),
+        ({"project": "one/two/three"}, "neither `team/project`"),
+    ]:
+        with pytest.raises(ValueError, match=text):
+            ModelCheckpoint(**{"filepath": "m.keras", **arguments})
+    with pytest.warns(UserWarning, match="ModelCheckpoint mode 'up' is unknown, fallback to auto mode"):
+        ModelCheckpoint("m.keras", mode="up")
+
+
+def test_the_dialect_follows_the_version_of_keras():
+    assert dialect((3, 9))["when_monitor_missing"] == "WHEN_MISSING_SKIP"
+    assert dialect((3, 10))["direction_inference"] == "DIRECTION_INFERENCE_NAME"
+    assert dialect((3, 12))["announce_finished"] is False
+    assert dialect((3, 15)) == {
+        "when_monitor_missing": "WHEN_MISSING_SAVE",
+        "when_monitor_not_scalar": "WHEN_MISSING_SAVE",
+        "when_template_key_missing": "WHEN_TEMPLATE_KEY_MISSING_FAIL",
+        "initial_best": "INITIAL_BEST_NONE",
+        "announce_finished": True,
+        "direction_inference": "DIRECTION_INFERENCE_METRIC_DIRECTIONS",
+    }
+
+
+def test_templates_are_split_where_the_first_placeholder_stands():
+    assert split_template("m.keras") == ("", "m.keras")
+    assert split_template("a/b/m-{epoch}.keras") == ("a/b", "m-{epoch}.keras")
+    assert split_template("/a/{epoch}/m.keras") == ("/a", "{epoch}/m.keras")
+    assert split_template("/m.keras") == ("/", "m.keras")
+    assert split_template("a{epoch}/b/m.keras") == ("", "a{epoch}/b/m.keras")

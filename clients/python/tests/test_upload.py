@@ -1,0 +1,172 @@
+"""Uploads: large, small, many, cut, changed."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+
+import pytest
+from conftest import Proxy, Server, random_file
+
+import keepbest
+from keepbest import _upload
+from keepbest._proto.keepbest.v1.checkpoints_pb2 import GetCheckpointRequest
+
+ALWAYS = keepbest.strategy("m-{epoch}.bin")
+
+
+def decided(client, project, name="r"):
+    run = client.start_run(project, name, ALWAYS)
+    return run, run.report_epoch(0, {"val_loss": 1.0})
+
+
+def pulled(client, version, directory):
+    client.pull(version.name, directory)
+    return {
+        path.relative_to(directory).as_posix(): path.read_bytes() for path in directory.rglob("*") if path.is_file()
+    }
+
+
+@pytest.mark.parametrize("size_bytes", [0, 1, 256 << 10, (1 << 20) + 1, 8 << 20, (16 << 20) + 7])
+def test_every_size_comes_back_as_it_was(client, project, tmp_path, size_bytes):
+    data = random_file(tmp_path / "m.bin", size_bytes)
+    run, decision = decided(client, project)
+    version = run.save(decision, tmp_path / "m.bin")
+    assert (version.size_bytes, version.epoch) == (size_bytes, 0)
+    assert pulled(client, version, tmp_path / "pulled") == {"m.bin": data}
+
+
+def test_many_small_files_go_in_few_calls(client, project, tmp_path, monkeypatch):
+    calls = []
+    call = _upload.call
+    monkeypatch.setattr(
+        _upload, "call", lambda method, request, budget: calls.append(request) or call(method, request, budget)
+    )
+    for number in range(1200):
+        (tmp_path / f"f-{number:04d}").write_bytes(b"%d" % number)
+    run, decision = decided(client, project)
+    version = run.save(decision, tmp_path)
+    assert version.file_count == 1200
+    assert [len(request.files) for request in calls] == [1000, 200]
+
+
+def test_several_paths_and_a_map_of_names(client, project, tmp_path):
+    random_file(tmp_path / "a", 10)
+    random_file(tmp_path / "b", 10)
+    run, decision = decided(client, project)
+    version = run.save(decision, [tmp_path / "a", tmp_path / "b"])
+    assert sorted(pulled(client, version, tmp_path / "1")) == ["a", "b"]
+    version = run.save(run.report_epoch(1, {}), {"x/y": tmp_path / "a"})
+    assert sorted(pulled(client, version, tmp_path / "2")) == ["x/y"]
+
+
+def test_symlinks_equal_names_and_nothing_are_refused_and_abandon_the_save(client, project, tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "link").symlink_to("/etc/passwd")
+    (tmp_path / "a").write_bytes(b"1")
+    (tmp_path / "empty" / "sub").mkdir()
+    run = client.start_run(project, "r", ALWAYS)
+    for epoch, (what, text) in enumerate([
+        (tmp_path / "empty", "no file"),
+        (tmp_path / "linked", "symlink"),
+        ([tmp_path / "a", tmp_path / "a"], "would both be"),
+    ]):  # fmt: skip
+        decision = run.report_epoch(epoch, {})
+        with pytest.raises(ValueError, match=text):
+            run.save(decision, what)
+        state = (
+            client.connection.stubs().checkpoints.GetCheckpoint(GetCheckpointRequest(name=decision.checkpoint)).state
+        )
+        assert state == 3
+
+
+def test_a_skip_cannot_be_saved(client, project, tmp_path):
+    run = client.start_run(project, "r", keepbest.strategy("m.bin", save_best_only=True))
+    with pytest.raises(ValueError, match="not SAVE"):
+        run.save(run.report_epoch(0, {}), tmp_path)
+
+
+def test_an_upload_goes_on_after_each_cut(server: Server, project, tmp_path):
+    data = random_file(tmp_path / "m.bin", 40 << 20)
+    proxy = Proxy(server, [10 << 20, 24 << 20, 37 << 20])
+    client = keepbest.Client(proxy.address, timeout=60)
+    run, decision = decided(client, project)
+    version = run.save(decision, tmp_path / "m.bin")
+    assert proxy.cuts == 3
+    # What was durable was not sent again: 8 MiB chunks, so each cut costs less than two of them.
+    assert proxy.forwarded_bytes < (40 + 3 * 16) << 20
+    assert pulled(keepbest.Client(server.address), version, tmp_path / "pulled") == {"m.bin": data}
+    proxy.close()
+
+
+def test_an_upload_survives_kill_9_of_the_server(own_server: Server, project, tmp_path):
+    data = random_file(tmp_path / "m.bin", 40 << 20)
+
+    def restart(index: int) -> None:
+        own_server.kill()
+        own_server.start()
+
+    proxy = Proxy(own_server, [18 << 20], restart)
+    client = keepbest.Client(proxy.address, timeout=60)
+    run, decision = decided(client, project)
+    version = run.save(decision, tmp_path / "m.bin")
+    assert proxy.cuts == 1
+    assert pulled(keepbest.Client(own_server.address), version, tmp_path / "pulled") == {"m.bin": data}
+    proxy.close()
+
+
+def test_a_file_that_changes_meanwhile_is_not_committed(client, project, tmp_path, monkeypatch):
+    path = tmp_path / "m.bin"
+    random_file(path, 4 << 20)
+    run, decision = decided(client, project)
+    fill = _upload._Messages._fill
+
+    def fill_and_disturb(messages, message):
+        filled = fill(messages, message)
+        with path.open("r+b") as opened:
+            opened.write(b"changed")
+        os.utime(path)
+        return filled
+
+    monkeypatch.setattr(_upload._Messages, "_fill", fill_and_disturb)
+    with pytest.raises(keepbest.FileChanged, match="was changed while it was uploaded"):
+        run.save(decision, path)
+    with pytest.raises(keepbest.NotFound):
+        client.best(run.name)
+    state = client.connection.stubs().checkpoints.GetCheckpoint(GetCheckpointRequest(name=decision.checkpoint)).state
+    assert state == 3
+
+
+def test_a_save_that_met_no_server_can_be_repeated(own_server: Server, project, tmp_path):
+    random_file(tmp_path / "m.bin", 1 << 20)
+    client = keepbest.Client(own_server.address, timeout=0.3)
+    run, decision = decided(client, project)
+    own_server.kill()
+    with pytest.raises(keepbest.Unavailable):
+        run.save(decision, tmp_path / "m.bin")
+    own_server.start()
+    client.timeout = 30
+    assert run.save(decision, tmp_path / "m.bin").number == 0
+
+
+def test_a_newer_attempt_stops_an_upload(client, project, tmp_path):
+    random_file(tmp_path / "m.bin", 1 << 20)
+    run, decision = decided(client, project)
+    client.start_run(project, "r", ALWAYS)
+    with pytest.raises(keepbest.StaleAttempt):
+        run.save(decision, tmp_path / "m.bin")
+
+
+def test_saves_from_a_thread_do_not_disturb_reports(client, project, tmp_path):
+    random_file(tmp_path / "m.bin", 20 << 20)
+    run, decision = decided(client, project)
+    versions = []
+    thread = threading.Thread(target=lambda: versions.append(run.save(decision, tmp_path / "m.bin")))
+    thread.start()
+    for epoch in range(1, 5):
+        run.abandon(run.report_epoch(epoch, {}))
+        time.sleep(0.01)
+    thread.join()
+    assert versions[0].epoch == 0

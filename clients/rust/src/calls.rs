@@ -1,0 +1,246 @@
+//! One method for each RPC: the request's message in, the answer's message out. What they mean is told in the `.proto`
+//! files. Unary calls are tried again as the client's [`Retry`](crate::Retry) says; streams are not.
+
+use tonic::Streaming;
+use tonic::transport::Channel;
+
+use keepbest_proto::v1;
+use keepbest_proto::v1::artifacts_client::ArtifactsClient;
+use keepbest_proto::v1::checkpoints_client::CheckpointsClient;
+use keepbest_proto::v1::runs_client::RunsClient;
+
+use crate::client::{Client, MAX_LISTING_BYTES, MAX_MESSAGE_BYTES};
+use crate::error::Result;
+
+fn runs(channel: Channel) -> RunsClient<Channel> {
+    RunsClient::new(channel)
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES)
+}
+
+fn checkpoints(channel: Channel) -> CheckpointsClient<Channel> {
+    CheckpointsClient::new(channel)
+        .max_decoding_message_size(MAX_LISTING_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES)
+}
+
+fn artifacts(channel: Channel) -> ArtifactsClient<Channel> {
+    ArtifactsClient::new(channel)
+        .max_decoding_message_size(MAX_LISTING_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES)
+}
+
+/// Runs. Errors: [`Error::Refused`](crate::Error::Refused) with the codes of `runs.proto`,
+/// [`Error::Unreachable`](crate::Error::Unreachable) when no answer comes.
+impl Client {
+    /// Creates or resumes a run and begins an attempt. An empty `request_id` is filled, so that the call, tried again, begins
+    /// one attempt only.
+    pub async fn start_run(&self, mut request: v1::StartRunRequest) -> Result<v1::StartRunResponse> {
+        if request.request_id.is_empty() {
+            request.request_id = uuid::Uuid::new_v4().to_string();
+        }
+        self.unary(
+            "StartRun",
+            request,
+            |channel, request| async move { runs(channel).start_run(request).await },
+        )
+        .await
+    }
+
+    /// Reports events; each that is due is answered with a decision.
+    pub async fn report_events(&self, request: v1::ReportEventsRequest) -> Result<v1::ReportEventsResponse> {
+        let call = |channel, request| async move { runs(channel).report_events(request).await };
+        self.unary("ReportEvents", request, call).await
+    }
+
+    /// The same messages on one stream: one answer to each request, in order. Not tried again.
+    pub async fn stream_events(
+        &self,
+        requests: impl futures::Stream<Item = v1::ReportEventsRequest> + Send + 'static,
+    ) -> Result<Streaming<v1::ReportEventsResponse>> {
+        match runs(self.channel(0)).stream_events(requests).await {
+            Ok(response) => Ok(response.into_inner()),
+            Err(status) => Err(self.error("StreamEvents", &status)),
+        }
+    }
+
+    /// Ends a run.
+    pub async fn finish_run(&self, request: v1::FinishRunRequest) -> Result<v1::Run> {
+        self.unary(
+            "FinishRun",
+            request,
+            |channel, request| async move { runs(channel).finish_run(request).await },
+        )
+        .await
+    }
+
+    /// A run by its name.
+    pub async fn get_run(&self, name: &str) -> Result<v1::Run> {
+        let request = v1::GetRunRequest { name: name.to_owned() };
+        self.unary("GetRun", request, |channel, request| async move { runs(channel).get_run(request).await })
+            .await
+    }
+
+    /// A page of runs, newest first.
+    pub async fn list_runs(&self, request: v1::ListRunsRequest) -> Result<v1::ListRunsResponse> {
+        self.unary(
+            "ListRuns",
+            request,
+            |channel, request| async move { runs(channel).list_runs(request).await },
+        )
+        .await
+    }
+
+    /// A page of a run's events, oldest first.
+    pub async fn list_events(&self, request: v1::ListEventsRequest) -> Result<v1::ListEventsResponse> {
+        self.unary("ListEvents", request, |channel, request| async move {
+            runs(channel).list_events(request).await
+        })
+        .await
+    }
+
+    /// A page of a run's decisions, oldest first.
+    pub async fn list_decisions(
+        &self,
+        request: v1::ListDecisionsRequest,
+    ) -> Result<v1::ListDecisionsResponse> {
+        let call = |channel, request| async move { runs(channel).list_decisions(request).await };
+        self.unary("ListDecisions", request, call).await
+    }
+}
+
+/// Checkpoints. Errors: [`Error::Refused`](crate::Error::Refused) with the codes of `checkpoints.proto`,
+/// [`Error::Unreachable`](crate::Error::Unreachable) when no answer comes.
+impl Client {
+    /// Declares a file, or finds it again, and says how many of its bytes are durable.
+    pub async fn prepare_file(&self, request: v1::PrepareFileRequest) -> Result<v1::File> {
+        let call = |channel, request| async move { checkpoints(channel).prepare_file(request).await };
+        self.unary("PrepareFile", request, call).await
+    }
+
+    /// Writes a prepared file. Not tried again: [`upload_file`](crate::upload_file) does so from where the bytes are durable.
+    pub async fn write_file(
+        &self,
+        requests: impl futures::Stream<Item = v1::WriteFileRequest> + Send + 'static,
+    ) -> Result<v1::File> {
+        self.write_file_on(0, requests).await
+    }
+
+    /// The same on a connection of the caller's choice.
+    pub(crate) async fn write_file_on(
+        &self,
+        connection: usize,
+        requests: impl futures::Stream<Item = v1::WriteFileRequest> + Send + 'static,
+    ) -> Result<v1::File> {
+        match checkpoints(self.channel(connection)).write_file(requests).await {
+            Ok(response) => Ok(response.into_inner()),
+            Err(status) => Err(self.error("WriteFile", &status)),
+        }
+    }
+
+    /// Writes many small files whole.
+    pub async fn write_small_files(
+        &self,
+        request: v1::WriteSmallFilesRequest,
+    ) -> Result<v1::WriteSmallFilesResponse> {
+        let call = |channel, request| async move { checkpoints(channel).write_small_files(request).await };
+        self.unary("WriteSmallFiles", request, call).await
+    }
+
+    /// Publishes a checkpoint as a version.
+    pub async fn commit_checkpoint(&self, request: v1::CommitCheckpointRequest) -> Result<v1::Version> {
+        let call = |channel, request| async move { checkpoints(channel).commit_checkpoint(request).await };
+        self.unary("CommitCheckpoint", request, call).await
+    }
+
+    /// Gives a save up.
+    pub async fn abandon_checkpoint(&self, request: v1::AbandonCheckpointRequest) -> Result<v1::Checkpoint> {
+        let call = |channel, request| async move { checkpoints(channel).abandon_checkpoint(request).await };
+        self.unary("AbandonCheckpoint", request, call).await
+    }
+
+    /// A checkpoint with its files.
+    pub async fn get_checkpoint(&self, name: &str) -> Result<v1::Checkpoint> {
+        let request = v1::GetCheckpointRequest { name: name.to_owned() };
+        let call = |channel, request| async move { checkpoints(channel).get_checkpoint(request).await };
+        self.unary("GetCheckpoint", request, call).await
+    }
+}
+
+/// Artifacts. Errors: [`Error::Refused`](crate::Error::Refused) with the codes of `artifacts.proto`,
+/// [`Error::Unreachable`](crate::Error::Unreachable) when no answer comes.
+impl Client {
+    /// The best version in a run, an artifact, a project or a team.
+    pub async fn get_best_version(&self, request: v1::GetBestVersionRequest) -> Result<v1::Version> {
+        let call = |channel, request| async move { artifacts(channel).get_best_version(request).await };
+        self.unary("GetBestVersion", request, call).await
+    }
+
+    /// A version by its number or alias.
+    pub async fn get_version(&self, name: &str, include_files: bool) -> Result<v1::Version> {
+        let request = v1::GetVersionRequest { name: name.to_owned(), include_files };
+        let call = |channel, request| async move { artifacts(channel).get_version(request).await };
+        self.unary("GetVersion", request, call).await
+    }
+
+    /// A page of an artifact's versions.
+    pub async fn list_versions(&self, request: v1::ListVersionsRequest) -> Result<v1::ListVersionsResponse> {
+        let call = |channel, request| async move { artifacts(channel).list_versions(request).await };
+        self.unary("ListVersions", request, call).await
+    }
+
+    /// An artifact by its name.
+    pub async fn get_artifact(&self, name: &str) -> Result<v1::Artifact> {
+        let request = v1::GetArtifactRequest { name: name.to_owned() };
+        let call = |channel, request| async move { artifacts(channel).get_artifact(request).await };
+        self.unary("GetArtifact", request, call).await
+    }
+
+    /// A page of artifacts.
+    pub async fn list_artifacts(
+        &self,
+        request: v1::ListArtifactsRequest,
+    ) -> Result<v1::ListArtifactsResponse> {
+        let call = |channel, request| async move { artifacts(channel).list_artifacts(request).await };
+        self.unary("ListArtifacts", request, call).await
+    }
+
+    /// The bytes of a file or a range of it. Not tried again: [`pull`](crate::pull()) does so from where it was cut.
+    pub async fn read_file(&self, request: v1::ReadFileRequest) -> Result<Streaming<v1::ReadFileResponse>> {
+        self.read_file_on(0, request).await
+    }
+
+    /// The same on a connection of the caller's choice.
+    pub(crate) async fn read_file_on(
+        &self,
+        connection: usize,
+        request: v1::ReadFileRequest,
+    ) -> Result<Streaming<v1::ReadFileResponse>> {
+        match artifacts(self.channel(connection)).read_file(request).await {
+            Ok(response) => Ok(response.into_inner()),
+            Err(status) => Err(self.error("ReadFile", &status)),
+        }
+    }
+
+    /// Makes an alias or moves it. With `expected_version`, and tried again after a lost answer, it may say `ALIAS_MOVED` of
+    /// its own move.
+    pub async fn set_alias(&self, request: v1::SetAliasRequest) -> Result<v1::Version> {
+        let call = |channel, request| async move { artifacts(channel).set_alias(request).await };
+        self.unary("SetAlias", request, call).await
+    }
+
+    /// Removes an alias.
+    pub async fn delete_alias(&self, request: v1::DeleteAliasRequest) -> Result<v1::DeleteAliasResponse> {
+        let call = |channel, request| async move { artifacts(channel).delete_alias(request).await };
+        self.unary("DeleteAlias", request, call).await
+    }
+
+    /// Deletes a version.
+    pub async fn delete_version(
+        &self,
+        request: v1::DeleteVersionRequest,
+    ) -> Result<v1::DeleteVersionResponse> {
+        let call = |channel, request| async move { artifacts(channel).delete_version(request).await };
+        self.unary("DeleteVersion", request, call).await
+    }
+}

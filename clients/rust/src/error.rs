@@ -1,0 +1,234 @@
+//! What can go wrong, by what the caller can do about it.
+
+use std::collections::HashMap;
+use std::error::Error as _;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tonic::{Code, Status};
+use tonic_types::StatusExt as _;
+
+/// The result of every call of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Everything that can go wrong.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// What the caller gave is wrong; nothing was sent. The text says what would be right.
+    #[error("{0}")]
+    Invalid(String),
+    /// The server answered with an error. [`Refusal::reason`] says which.
+    #[error("{0}")]
+    Refused(Box<Refusal>),
+    /// No answer came: nothing listens there, or the connection broke and stayed broken over all retries.
+    #[error("the server at `{address}` cannot be reached ({problem})")]
+    Unreachable {
+        /// The address as it was given.
+        address: String,
+        /// What the transport says.
+        problem: String,
+    },
+    /// A local file or folder could not be read or written.
+    #[error("`{}` cannot be {step}", path.display())]
+    Io {
+        /// What was tried, as `read`, `written` or `renamed`.
+        step: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
+    /// Bytes do not match their digest. What was written of them is removed.
+    #[error("{0}")]
+    Corrupt(String),
+    /// The server's answer breaks the contract: the client is older than the server, or the server has a fault.
+    #[error("{0}")]
+    Protocol(String),
+}
+
+/// An error the server answered with.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{message}")]
+pub struct Refusal {
+    /// The RPC, as `CommitCheckpoint`.
+    pub rpc: &'static str,
+    /// The gRPC code.
+    pub code: Code,
+    /// `ErrorInfo.reason`, as `STALE_ATTEMPT`; empty when the answer carries none.
+    pub reason: String,
+    /// A sentence for people.
+    pub message: String,
+    /// `ErrorInfo.metadata`, as `next_sequence`.
+    pub metadata: HashMap<String, String>,
+    /// `RetryInfo.retry_delay`: when trying again makes sense.
+    pub retry_after: Option<Duration>,
+    /// Whether the transport made this error, not the server.
+    pub transport: bool,
+}
+
+/// What takes over from the caller's work and must not be fought by trying again.
+const FINAL_REASONS: [&str; 2] = ["UPLOAD_SUPERSEDED", "ALIAS_MOVED"];
+
+impl Error {
+    pub(crate) fn from_status(rpc: &'static str, status: &Status) -> Error {
+        Error::Refused(Box::new(Refusal::from_status(rpc, status)))
+    }
+
+    pub(crate) fn io(step: &'static str, path: &Path, source: io::Error) -> Error {
+        Error::Io { step, path: path.to_owned(), source }
+    }
+
+    /// A blocking task that did not end: it panicked, or the runtime is stopping.
+    pub(crate) fn aborted(problem: impl std::fmt::Display) -> Error {
+        Error::Protocol(format!("a task of the client ended early: {problem}"))
+    }
+
+    /// `ErrorInfo.reason` of the server's answer, as `STALE_ATTEMPT`; empty for every other error.
+    pub fn reason(&self) -> &str {
+        match self {
+            Error::Refused(refusal) => &refusal.reason,
+            _ => "",
+        }
+    }
+
+    /// The gRPC code of the server's answer.
+    pub fn code(&self) -> Option<Code> {
+        match self {
+            Error::Refused(refusal) => Some(refusal.code),
+            Error::Unreachable { .. } => Some(Code::Unavailable),
+            _ => None,
+        }
+    }
+
+    /// Whether the thing that was asked for does not exist.
+    pub fn is_not_found(&self) -> bool {
+        self.code() == Some(Code::NotFound)
+    }
+
+    /// Whether the same call may work later, as it is.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Error::Refused(refusal) => refusal.is_retryable(),
+            Error::Unreachable { .. } => true,
+            _ => false,
+        }
+    }
+
+    /// The pause that the server asked for.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Error::Refused(refusal) => refusal.retry_after,
+            _ => None,
+        }
+    }
+}
+
+impl Refusal {
+    fn from_status(rpc: &'static str, status: &Status) -> Refusal {
+        let details = status.get_error_details();
+        let (reason, metadata) =
+            details.error_info().map(|info| (info.reason.clone(), info.metadata.clone())).unwrap_or_default();
+        // Only a status that was made on this side has a source; a stream without its trailers was cut on its way.
+        let transport = status.source().is_some()
+            || (status.code() == Code::Unknown
+                && reason.is_empty()
+                && status.message().contains("grpc-status"));
+        Refusal {
+            rpc,
+            code: status.code(),
+            message: if transport { transport_problem(status) } else { message(rpc, status) },
+            reason,
+            metadata,
+            retry_after: details.retry_info().and_then(|info| info.retry_delay),
+            transport,
+        }
+    }
+
+    fn is_retryable(&self) -> bool {
+        match self.code {
+            Code::Unavailable | Code::DeadlineExceeded => true,
+            Code::Aborted => !FINAL_REASONS.contains(&self.reason.as_str()),
+            Code::ResourceExhausted => self.retry_after.is_some() || self.transport,
+            Code::Unknown | Code::Internal | Code::Cancelled => self.transport,
+            _ => false,
+        }
+    }
+}
+
+fn message(rpc: &'static str, status: &Status) -> String {
+    match status.message() {
+        "" => format!("{rpc} was answered with the code {:?} and no text", status.code()),
+        text => text.to_owned(),
+    }
+}
+
+/// The innermost cause: the outer ones only say "transport error".
+fn transport_problem(status: &Status) -> String {
+    let mut problem = status.message().to_owned();
+    let mut cause = status.source();
+    while let Some(error) = cause {
+        problem = error.to_string();
+        cause = error.source();
+    }
+    problem
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::time::Duration;
+
+    use tonic::{Code, Status};
+    use tonic_types::{ErrorDetails, StatusExt as _};
+
+    use super::Error;
+
+    fn refused(code: Code, reason: &str, retry_after: Option<Duration>) -> Error {
+        let mut details =
+            ErrorDetails::with_error_info(reason, "keepbest", [("attempt".to_owned(), "2".to_owned())]);
+        if retry_after.is_some() {
+            details.set_retry_info(retry_after);
+        }
+        Error::from_status("WriteFile", &Status::with_error_details(code, "text", details))
+    }
+
+    #[test]
+    fn the_reason_and_its_metadata_are_decoded() {
+        let error = refused(Code::FailedPrecondition, "STALE_ATTEMPT", None);
+        assert_eq!(error.reason(), "STALE_ATTEMPT");
+        let Error::Refused(refusal) = error else { panic!("{error}") };
+        assert_eq!(refusal.metadata["attempt"], "2");
+    }
+
+    #[test]
+    fn only_what_can_work_later_is_retryable() {
+        let second = Some(Duration::from_secs(1));
+        let table = [
+            (Code::Unavailable, "", None, true),
+            (Code::DeadlineExceeded, "IDLE_TIMEOUT", None, true),
+            (Code::Aborted, "", None, true),
+            (Code::Aborted, "UPLOAD_SUPERSEDED", None, false),
+            (Code::Aborted, "ALIAS_MOVED", None, false),
+            (Code::ResourceExhausted, "OVERLOADED", second, true),
+            (Code::ResourceExhausted, "STORE_FULL", None, false),
+            (Code::FailedPrecondition, "STALE_ATTEMPT", None, false),
+            (Code::NotFound, "NOT_FOUND", None, false),
+            (Code::Unknown, "", None, false),
+            (Code::Internal, "", None, false),
+        ];
+        for (code, reason, retry_after, retryable) in table {
+            assert_eq!(refused(code, reason, retry_after).is_retryable(), retryable, "{code:?} {reason}");
+        }
+    }
+
+    #[test]
+    fn a_broken_connection_is_retryable_and_names_its_cause() {
+        let cause = io::Error::new(io::ErrorKind::ConnectionReset, "connection reset by peer");
+        let error = Error::from_status("GetRun", &Status::from_error(Box::new(cause)));
+        assert!(error.is_retryable());
+        assert_eq!(error.to_string(), "connection reset by peer");
+    }
+}

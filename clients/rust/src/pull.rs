@@ -1,0 +1,175 @@
+//! Downloads: all files of a version, in parallel, each verified before it gets its name. What was cut goes on.
+
+mod fetch;
+mod part;
+mod path;
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use futures::{StreamExt as _, TryStreamExt as _};
+use keepbest_proto::v1;
+use tokio::sync::Semaphore;
+
+use self::part::{Opened, Part};
+use crate::client::Client;
+use crate::digest::version_digest;
+use crate::error::{Error, Result};
+use crate::progress::{FileMeter, Meter, OnProgress};
+
+/// How a download is done.
+#[derive(Debug, Clone)]
+pub struct PullOptions {
+    /// How many connections are used, 1 to 4; 4 unless set. One is enough for less than a GB.
+    pub connections: usize,
+    /// Told how far it is.
+    pub on_progress: OnProgress,
+}
+
+impl Default for PullOptions {
+    fn default() -> Self {
+        PullOptions { connections: 4, on_progress: OnProgress::default() }
+    }
+}
+
+/// What was downloaded.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Pulled {
+    /// The version, with its files. Its digest was verified.
+    pub version: v1::Version,
+    /// Bytes that came over the network this time.
+    pub received_bytes: u64,
+    /// Files that were there already, equal to the byte.
+    pub skipped_files: u64,
+}
+
+/// What all files of one download share.
+#[derive(Debug)]
+struct Pull<'a> {
+    client: &'a Client,
+    version: String,
+    directory: PathBuf,
+    meter: Arc<Meter>,
+    /// One permit for each connection; a range holds one.
+    connections: Semaphore,
+    next_connection: AtomicUsize,
+    received_bytes: AtomicU64,
+    skipped_files: AtomicU64,
+}
+
+/// One file of a download.
+#[derive(Debug)]
+struct PulledFile<'a> {
+    pull: &'a Pull<'a>,
+    file: v1::File,
+    meter: Arc<FileMeter>,
+}
+
+/// Downloads all files of a version into a directory, which is made if it does not exist. `version` is its name:
+/// `teams/*/projects/*/artifacts/*/versions/{vN or alias}`.
+///
+/// A file is written to `NAME.keepbest-part` beside its place and gets its name when all its bytes match its digest, and its
+/// SHA-256 if one was declared, and are on the disk. Calling this again goes on with what is verified. A file that is there
+/// already and equal is left alone; one that differs is replaced; other files in the directory are not touched.
+///
+/// # Errors
+/// [`Error::Refused`] with `NOT_FOUND` or `DATA_LOSS`; [`Error::Corrupt`] when bytes do not match their digest;
+/// [`Error::Invalid`] when a path would lead out of the directory, a symbolic link or another pull is in the way;
+/// [`Error::Io`] when the disk is full and the like; any retryable error when the budget of [`Retry`](crate::Retry) is spent
+/// without a byte more.
+pub async fn pull(client: &Client, version: &str, directory: &Path, options: &PullOptions) -> Result<Pulled> {
+    let version = client.get_version(version, true).await?;
+    let paths = checked_paths(&version)?;
+    std::fs::create_dir_all(directory).map_err(|error| Error::io("made", directory, error))?;
+    let total_bytes = version.files.iter().map(|file| u64::try_from(file.size_bytes).unwrap_or(0)).sum();
+    let connections = options.connections.clamp(1, 4);
+    let pull = Pull {
+        client,
+        version: version.name.clone(),
+        directory: directory.to_owned(),
+        meter: Meter::new(&options.on_progress, version.files.len() as u64, total_bytes),
+        connections: Semaphore::new(connections),
+        next_connection: AtomicUsize::new(0),
+        received_bytes: AtomicU64::new(0),
+        skipped_files: AtomicU64::new(0),
+    };
+    // Twice as many files as connections: one syncs to the disk while another is received.
+    futures::stream::iter(version.files.clone().into_iter().zip(paths))
+        .map(|(file, path)| pull.file(file, path))
+        .buffer_unordered(2 * connections)
+        .try_collect::<()>()
+        .await?;
+    let received_bytes = pull.received_bytes.load(Ordering::Relaxed);
+    let skipped_files = pull.skipped_files.load(Ordering::Relaxed);
+    Ok(Pulled { version, received_bytes, skipped_files })
+}
+
+/// The files' paths in the directory, when the list of files is what the version's digest says.
+fn checked_paths(version: &v1::Version) -> Result<Vec<PathBuf>> {
+    if version_digest(&version.files)[..] != version.digest[..] {
+        return Err(Error::Corrupt(format!(
+            "the list of files of `{}` does not match its digest",
+            version.name
+        )));
+    }
+    let mut seen = HashSet::new();
+    let mut paths = Vec::with_capacity(version.files.len());
+    for file in &version.files {
+        if !seen.insert(&file.path) {
+            return Err(Error::Protocol(format!("`{}` has the file `{}` twice", version.name, file.path)));
+        }
+        paths.push(path::relative(&file.path)?);
+    }
+    Ok(paths)
+}
+
+impl Pull<'_> {
+    async fn file(&self, file: v1::File, relative: PathBuf) -> Result<()> {
+        let size_bytes = u64::try_from(file.size_bytes)
+            .map_err(|_| Error::Protocol(format!("file `{}` has a negative size", file.path)))?;
+        let digest: [u8; 32] = file.digest[..]
+            .try_into()
+            .map_err(|_| Error::Protocol(format!("file `{}` has no digest of 32 bytes", file.path)))?;
+        let directory = self.directory.clone();
+        let opened =
+            blocking(move || part::open(path::make_room(&directory, &relative)?, size_bytes, digest)).await?;
+        let meter = self.meter.file();
+        match opened {
+            Opened::Equal => {
+                self.skipped_files.fetch_add(1, Ordering::Relaxed);
+                meter.done(size_bytes);
+            }
+            Opened::Part(part) => {
+                let part = Arc::new(part);
+                meter.set(part.verified_bytes());
+                let pulled = PulledFile { pull: self, file, meter };
+                pulled.receive(&part).await?;
+                let sha256 = pulled.file.sha256.clone();
+                blocking(move || part.finish(&sha256)).await?;
+                pulled.meter.done(size_bytes);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl PulledFile<'_> {
+    /// Receives what the part file lacks, range by range.
+    async fn receive(&self, part: &Arc<Part>) -> Result<()> {
+        futures::stream::iter(part.missing_ranges())
+            .map(|range| async move {
+                let _permit = self.pull.connections.acquire().await.expect("the semaphore is never closed");
+                let connection = self.pull.next_connection.fetch_add(1, Ordering::Relaxed);
+                fetch::fetch(self, part, range, connection).await
+            })
+            .buffer_unordered(4)
+            .try_collect::<()>()
+            .await
+    }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(Error::aborted)?
+}

@@ -1,0 +1,133 @@
+//! One range of a file: received on one connection, hashed and written on a thread of its own.
+
+use std::fs::OpenOptions;
+use std::io::{Seek as _, SeekFrom, Write as _};
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use keepbest_proto::v1;
+use tokio::sync::mpsc;
+
+use super::part::Part;
+use super::{PulledFile, blocking};
+use crate::digest::CHUNK_BYTES;
+use crate::error::{Error, Result};
+
+/// Messages of 1 MiB received ahead of the disk.
+const WRITE_BEHIND: usize = 4;
+
+/// Fetches a range that begins where a chunk does.
+pub(super) async fn fetch(
+    file: &PulledFile<'_>,
+    part: &Arc<Part>,
+    range: Range<u64>,
+    connection: usize,
+) -> Result<()> {
+    let (pieces, receiver) = mpsc::channel(WRITE_BEHIND);
+    let writer_part = Arc::clone(part);
+    let start = range.start;
+    let writing = blocking(move || write(&writer_part, start, receiver));
+    // The writer ends when the receiver has dropped its end, and the other way round.
+    let (received, written) = tokio::join!(receive(file, range, connection, pieces), writing);
+    written?;
+    received
+}
+
+/// Receives the range, over as many streams as it takes.
+async fn receive(
+    file: &PulledFile<'_>,
+    range: Range<u64>,
+    connection: usize,
+    pieces: mpsc::Sender<Bytes>,
+) -> Result<()> {
+    let client = file.pull.client;
+    let mut position = range.start;
+    let mut backoff = client.retry().start();
+    loop {
+        let before = position;
+        match stream(file, &mut position, range.end, connection, &pieces).await {
+            Ok(()) => return Ok(()),
+            Err(error) => {
+                if position > before {
+                    backoff.progressed();
+                }
+                backoff.pause(error).await?;
+            }
+        }
+    }
+}
+
+/// One stream from the position to the end; the position moves with what came.
+async fn stream(
+    file: &PulledFile<'_>,
+    position: &mut u64,
+    end: u64,
+    connection: usize,
+    pieces: &mpsc::Sender<Bytes>,
+) -> Result<()> {
+    let client = file.pull.client;
+    let request = v1::ReadFileRequest {
+        version: file.pull.version.clone(),
+        path: file.file.path.clone(),
+        offset_bytes: wire(*position),
+        length_bytes: wire(end - *position),
+    };
+    let mut messages = client.read_file_on(connection, request).await?;
+    while *position < end {
+        let message = match messages.message().await {
+            Ok(Some(message)) => message,
+            Ok(None) => return Err(broken(file, "ended early")),
+            Err(status) => return Err(client.error("ReadFile", &status)),
+        };
+        if message.data.is_empty() {
+            continue;
+        }
+        let bytes = message.data.len() as u64;
+        if message.offset_bytes != wire(*position) || *position + bytes > end {
+            return Err(broken(file, "brought bytes that were not asked for"));
+        }
+        if pieces.send(message.data).await.is_err() {
+            // The writer has the error.
+            return Ok(());
+        }
+        *position += bytes;
+        file.meter.add(bytes);
+        file.pull.received_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+    Ok(())
+}
+
+/// Writes pieces from an offset on and records each chunk that is whole.
+fn write(part: &Part, start: u64, mut pieces: mpsc::Receiver<Bytes>) -> Result<()> {
+    let path = part.data_path();
+    let failed = |error| Error::io("written", &path, error);
+    let mut file = OpenOptions::new().write(true).open(&path).map_err(failed)?;
+    file.seek(SeekFrom::Start(start)).map_err(failed)?;
+    let mut hasher = blake3::Hasher::new();
+    let mut position = start;
+    while let Some(mut piece) = pieces.blocking_recv() {
+        file.write_all(&piece).map_err(failed)?;
+        while !piece.is_empty() {
+            let chunk_end = (position / CHUNK_BYTES + 1) * CHUNK_BYTES;
+            let room = usize::try_from(chunk_end - position).expect("a chunk fits into memory");
+            let now = piece.split_to(room.min(piece.len()));
+            hasher.update(&now);
+            position += now.len() as u64;
+            if position == chunk_end || position == part.size_bytes() {
+                part.chunk_written((position - 1) / CHUNK_BYTES, *hasher.finalize().as_bytes())?;
+                hasher.reset();
+            }
+        }
+    }
+    Ok(())
+}
+
+fn broken(file: &PulledFile<'_>, problem: &str) -> Error {
+    Error::Protocol(format!("the stream of file `{}` {problem}", file.file.path))
+}
+
+fn wire(bytes: u64) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
+}

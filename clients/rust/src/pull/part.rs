@@ -1,0 +1,227 @@
+//! A file while it is downloaded: its bytes in one file, and beside it the record of which chunks are verified.
+//!
+//! The record is text: a line that says what is downloaded, then a line for each chunk in the order in which they came: its
+//! number and its digest. Recorded chunks are read and hashed again before a download goes on, so that no order of writes
+//! to the disk matters, and a torn line only costs its chunk.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use super::path::{PART_SUFFIX, STATE_SUFFIX, beside};
+use crate::digest::{CHUNK_BYTES, FileDigest, file_digest, file_sha256, hex};
+use crate::error::{Error, Result};
+
+/// Chunks that are asked for in one call: 64 MiB.
+const RANGE_CHUNKS: usize = 8;
+
+/// What was found at a file's place.
+#[derive(Debug)]
+pub(super) enum Opened {
+    /// The file, whole.
+    Equal,
+    /// Nothing, another file, or a part.
+    Part(Part),
+}
+
+#[derive(Debug)]
+pub(super) struct Part {
+    path: PathBuf,
+    size_bytes: u64,
+    digest: [u8; 32],
+    record: Mutex<Record>,
+}
+
+#[derive(Debug)]
+struct Record {
+    /// Locked while this process writes the part.
+    file: File,
+    /// The digests of the verified chunks.
+    chunks: Vec<Option<[u8; 32]>>,
+}
+
+/// Finds out what is there of a file that should have this size and digest.
+pub(super) fn open(path: PathBuf, size_bytes: u64, digest: [u8; 32]) -> Result<Opened> {
+    if is_equal(&path, size_bytes, &digest)? {
+        // Of a download that ended between its last two steps.
+        let _ = fs::remove_file(beside(&path, PART_SUFFIX));
+        let _ = fs::remove_file(beside(&path, STATE_SUFFIX));
+        return Ok(Opened::Equal);
+    }
+    let state_path = beside(&path, STATE_SUFFIX);
+    let mut options = OpenOptions::new();
+    let mut file = options
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&state_path)
+        .map_err(|error| Error::io("written", &state_path, error))?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            return Err(Error::Invalid(format!(
+                "`{}` is being written by another pull: wait for it",
+                path.display()
+            )));
+        }
+        Err(TryLockError::Error(error)) => return Err(Error::io("locked", &state_path, error)),
+    }
+    let mut text = Vec::new();
+    file.read_to_end(&mut text).map_err(|error| Error::io("read", &state_path, error))?;
+    let header = format!("keepbest-part 1 {size_bytes} {}\n", hex(&digest));
+    let count =
+        usize::try_from(size_bytes.div_ceil(CHUNK_BYTES)).expect("a file of 16 TiB has 2 million chunks");
+    let mut chunks = recorded(&String::from_utf8_lossy(&text), &header, count);
+    let part_path = beside(&path, PART_SUFFIX);
+    keep_verified(&part_path, size_bytes, &mut chunks)
+        .map_err(|error| Error::io("written", &part_path, error))?;
+    let part = Part { path, size_bytes, digest, record: Mutex::new(Record { file, chunks }) };
+    part.write_record(&header).map_err(|error| Error::io("written", &state_path, error))?;
+    Ok(Opened::Part(part))
+}
+
+fn is_equal(path: &Path, size_bytes: u64, digest: &[u8; 32]) -> Result<bool> {
+    match fs::symlink_metadata(path) {
+        Ok(metadata) if metadata.is_file() && metadata.len() == size_bytes => {
+            Ok(file_digest(path)? == *digest)
+        }
+        _ => Ok(false),
+    }
+}
+
+/// The chunks that a record names, if it is of the same file.
+fn recorded(text: &str, header: &str, count: usize) -> Vec<Option<[u8; 32]>> {
+    let mut chunks = vec![None; count];
+    let Some(lines) = text.strip_prefix(header) else { return chunks };
+    for line in lines.split_inclusive('\n') {
+        let entry = line.strip_suffix('\n').and_then(|line| line.split_once(' '));
+        let Some((number, digest)) = entry else { continue };
+        let chunk = number.parse::<usize>().ok().and_then(|number| chunks.get_mut(number));
+        if let (Some(chunk), Ok(digest)) = (chunk, blake3::Hash::from_hex(digest)) {
+            *chunk = Some(*digest.as_bytes());
+        }
+    }
+    chunks
+}
+
+/// Opens or makes the part file and forgets the chunks whose bytes are not in it.
+fn keep_verified(path: &Path, size_bytes: u64, chunks: &mut [Option<[u8; 32]>]) -> std::io::Result<()> {
+    let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+    file.set_len(size_bytes)?;
+    for (number, chunk) in chunks.iter_mut().enumerate() {
+        let Some(digest) = chunk else { continue };
+        file.seek(SeekFrom::Start(number as u64 * CHUNK_BYTES))?;
+        let mut hasher = blake3::Hasher::new();
+        std::io::copy(&mut (&mut file).take(CHUNK_BYTES), &mut hasher)?;
+        if hasher.finalize() != *digest {
+            *chunk = None;
+        }
+    }
+    Ok(())
+}
+
+impl Part {
+    /// Where the bytes go.
+    pub(super) fn data_path(&self) -> PathBuf {
+        beside(&self.path, PART_SUFFIX)
+    }
+
+    pub(super) fn size_bytes(&self) -> u64 {
+        self.size_bytes
+    }
+
+    /// How many bytes are there already.
+    pub(super) fn verified_bytes(&self) -> u64 {
+        let record = self.record.lock().unwrap_or_else(PoisonError::into_inner);
+        let verified = record.chunks.iter().enumerate().filter(|(_, chunk)| chunk.is_some());
+        verified.map(|(number, _)| CHUNK_BYTES.min(self.size_bytes - number as u64 * CHUNK_BYTES)).sum()
+    }
+
+    /// The ranges of bytes that are not there, each at most 64 MiB.
+    pub(super) fn missing_ranges(&self) -> Vec<Range<u64>> {
+        let record = self.record.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut ranges = Vec::new();
+        let mut number = 0;
+        while number < record.chunks.len() {
+            let missing =
+                record.chunks[number..].iter().take(RANGE_CHUNKS).take_while(|chunk| chunk.is_none());
+            let count = missing.count();
+            if count > 0 {
+                let end = ((number + count) as u64 * CHUNK_BYTES).min(self.size_bytes);
+                ranges.push(number as u64 * CHUNK_BYTES..end);
+            }
+            number += count.max(1);
+        }
+        ranges
+    }
+
+    /// Records a chunk whose bytes were written.
+    pub(super) fn chunk_written(&self, number: u64, digest: [u8; 32]) -> Result<()> {
+        let mut record = self.record.lock().unwrap_or_else(PoisonError::into_inner);
+        let index = usize::try_from(number).expect("a number of a chunk of this file");
+        record.chunks[index] = Some(digest);
+        let line = format!("{number} {}\n", hex(&digest));
+        record.file.write_all(line.as_bytes()).map_err(|error| Error::io("written", &self.path, error))
+    }
+
+    /// Verifies the whole file, brings it to the disk and gives it its name.
+    pub(super) fn finish(&self, sha256: &[u8]) -> Result<()> {
+        let data_path = self.data_path();
+        if let Err(error) = self.verify(&data_path, sha256) {
+            // Going on from bytes that are wrong would end here again.
+            let _ = fs::remove_file(&data_path);
+            let _ = fs::remove_file(beside(&self.path, STATE_SUFFIX));
+            return Err(error);
+        }
+        let written = |error| Error::io("written", &self.path, error);
+        OpenOptions::new().write(true).open(&data_path).and_then(|file| file.sync_all()).map_err(written)?;
+        fs::rename(&data_path, &self.path).map_err(written)?;
+        if let Some(folder) = self.path.parent().filter(|_| cfg!(unix)) {
+            // The name is on the disk too. An empty path is the working directory.
+            let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+            File::open(folder).and_then(|folder| folder.sync_all()).map_err(written)?;
+        }
+        let _ = fs::remove_file(beside(&self.path, STATE_SUFFIX));
+        Ok(())
+    }
+
+    fn verify(&self, data_path: &Path, sha256: &[u8]) -> Result<()> {
+        let record = self.record.lock().unwrap_or_else(PoisonError::into_inner);
+        let chunks: Option<Vec<_>> = record.chunks.iter().map(Option::as_ref).collect();
+        let chunks =
+            chunks.ok_or_else(|| Error::Protocol(format!("`{}` is not whole", self.path.display())))?;
+        let corrupt = |kind: &str| {
+            Error::Corrupt(format!(
+                "the bytes received for `{}` do not match its {kind}",
+                self.path.display()
+            ))
+        };
+        if FileDigest::of_chunks(chunks) != self.digest {
+            return Err(corrupt("digest"));
+        }
+        if !sha256.is_empty() && file_sha256(data_path)?[..] != *sha256 {
+            return Err(corrupt("SHA-256"));
+        }
+        Ok(())
+    }
+
+    /// Writes the record anew: without torn lines and chunks that turned out wrong.
+    fn write_record(&self, header: &str) -> std::io::Result<()> {
+        let mut record = self.record.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut text = header.to_owned();
+        for (number, chunk) in record.chunks.iter().enumerate() {
+            if let Some(digest) = chunk {
+                text.push_str(&format!("{number} {}\n", hex(digest)));
+            }
+        }
+        record.file.seek(SeekFrom::Start(0))?;
+        record.file.set_len(0)?;
+        record.file.write_all(text.as_bytes())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,145 @@
+//! Trying again: exponential backoff with full jitter, inside a budget of time.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::error::Error;
+
+/// When a call that failed is tried again. Only errors that can go away are: see [`Error::is_retryable`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Retry {
+    /// How long failures may go on before the last one is given to the caller. The clock starts with the first failure and
+    /// again whenever an upload or a download got on. Zero: never try again.
+    pub budget: Duration,
+    /// The longest first pause; each further one may be twice as long.
+    pub first_delay: Duration,
+    /// The longest pause of all, but for one the server asks for.
+    pub max_delay: Duration,
+}
+
+impl Default for Retry {
+    /// Two minutes, beginning with up to 100 ms and ending with up to 10 s: longer than a restart of the server or a
+    /// failover of its database.
+    fn default() -> Self {
+        Retry {
+            budget: Duration::from_secs(120),
+            first_delay: Duration::from_millis(100),
+            max_delay: Duration::from_secs(10),
+        }
+    }
+}
+
+impl Retry {
+    /// No second try.
+    pub fn never() -> Retry {
+        Retry { budget: Duration::ZERO, ..Retry::default() }
+    }
+
+    pub(crate) fn start(&self) -> Backoff<'_> {
+        Backoff { retry: self, failures: 0, failing_since: None }
+    }
+
+    /// The longest pause after this many failures.
+    fn ceiling(&self, failures: u32) -> Duration {
+        let factor = 1_u32.checked_shl(failures.saturating_sub(1)).unwrap_or(u32::MAX);
+        self.first_delay.saturating_mul(factor).min(self.max_delay)
+    }
+}
+
+/// The failures of one call so far.
+#[derive(Debug)]
+pub(crate) struct Backoff<'a> {
+    retry: &'a Retry,
+    failures: u32,
+    failing_since: Option<Instant>,
+}
+
+impl Backoff<'_> {
+    /// Something worked: the budget is whole again.
+    pub(crate) fn progressed(&mut self) {
+        self.failures = 0;
+        self.failing_since = None;
+    }
+
+    /// Waits before the next try, or gives the error back when there is to be none.
+    pub(crate) async fn pause(&mut self, error: Error) -> Result<(), Error> {
+        match self.delay(&error, Instant::now(), random_fraction()) {
+            Some(delay) => {
+                tokio::time::sleep(delay).await;
+                Ok(())
+            }
+            None => Err(error),
+        }
+    }
+
+    /// The pause after a failure, when trying again is allowed. Full jitter: many trainers that lost the same server come
+    /// back spread over the whole pause.
+    fn delay(&mut self, error: &Error, now: Instant, fraction: f64) -> Option<Duration> {
+        if !error.is_retryable() {
+            return None;
+        }
+        let failing_since = *self.failing_since.get_or_insert(now);
+        self.failures += 1;
+        let jittered = self.retry.ceiling(self.failures).mul_f64(fraction);
+        let delay = jittered.max(error.retry_after().unwrap_or_default());
+        (now + delay < failing_since + self.retry.budget).then_some(delay)
+    }
+}
+
+/// From 0 to 1, of the system's randomness.
+fn random_fraction() -> f64 {
+    let (high, _) = uuid::Uuid::new_v4().as_u64_pair();
+    f64::from(u32::try_from(high >> 32).expect("32 bits are left")) / f64::from(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::time::Instant;
+    use tonic::Status;
+    use tonic_types::{ErrorDetails, StatusExt as _};
+
+    use super::{Retry, random_fraction};
+    use crate::error::Error;
+
+    fn unavailable() -> Error {
+        Error::from_status("GetRun", &Status::unavailable("the server is stopping"))
+    }
+
+    #[test]
+    fn pauses_grow_up_to_the_longest() {
+        let retry = Retry::default();
+        let ceilings: Vec<_> = [1, 2, 3, 8, 40].map(|failures| retry.ceiling(failures).as_millis()).into();
+        assert_eq!(ceilings, [100, 200, 400, 10_000, 10_000]);
+        assert!((0.0..=1.0).contains(&random_fraction()));
+    }
+
+    #[test]
+    fn trying_ends_with_the_budget_and_progress_renews_it() {
+        let retry = Retry { budget: Duration::from_secs(30), ..Retry::default() };
+        let mut backoff = retry.start();
+        let mut now = Instant::now();
+        let started = now;
+        while let Some(delay) = backoff.delay(&unavailable(), now, 1.0) {
+            now += delay;
+        }
+        assert_eq!((now - started).as_millis(), 100 + 200 + 400 + 800 + 1_600 + 3_200 + 6_400 + 10_000);
+        backoff.progressed();
+        assert_eq!(backoff.delay(&unavailable(), now, 0.5), Some(Duration::from_millis(50)));
+    }
+
+    #[test]
+    fn the_servers_pause_is_kept() {
+        let details = ErrorDetails::with_retry_info(Some(Duration::from_secs(7)));
+        let status = Status::with_error_details(tonic::Code::ResourceExhausted, "busy", details);
+        let error = Error::from_status("WriteFile", &status);
+        assert_eq!(Retry::default().start().delay(&error, Instant::now(), 0.0), Some(Duration::from_secs(7)));
+    }
+
+    #[test]
+    fn without_a_budget_there_is_no_second_try() {
+        assert_eq!(Retry::never().start().delay(&unavailable(), Instant::now(), 0.0), None);
+    }
+}

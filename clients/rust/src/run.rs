@@ -1,0 +1,206 @@
+//! A run in hand: its name, its attempt and the sequence of its next event.
+
+use std::path::Path;
+
+use keepbest_proto::v1;
+use prost::Message as _;
+
+use crate::client::Client;
+use crate::error::{Error, Result};
+use crate::upload::{UploadOptions, Uploaded, upload};
+
+/// The server takes 10,000 events and 4 MiB in one request.
+const MAX_EVENTS: usize = 10_000;
+const MAX_EVENTS_BYTES: usize = 3 << 20;
+
+/// One attempt of a run, for one writer.
+///
+/// ```text
+/// start -> (report -> save for each decision SAVE)* -> finish
+/// ```
+#[derive(Debug)]
+pub struct Run {
+    client: Client,
+    started: v1::StartRunResponse,
+    name: String,
+    writer: String,
+    next_sequence: i64,
+    next_due: Option<v1::NextDue>,
+}
+
+impl Run {
+    /// Creates or resumes a run and begins an attempt of it.
+    ///
+    /// # Errors
+    /// [`Error::Refused`]: `BAD_STRATEGY`, `RUN_EXISTS`, `MONITOR_CONFLICT` and the others of `StartRun`.
+    pub async fn start(client: &Client, request: v1::StartRunRequest) -> Result<Run> {
+        let mut started = client.start_run(request).await?;
+        let run = started
+            .run
+            .as_ref()
+            .ok_or_else(|| Error::Protocol("StartRun answered without a run".to_owned()))?;
+        Ok(Run {
+            client: client.clone(),
+            name: run.name.clone(),
+            writer: String::new(),
+            next_sequence: started.next_sequence,
+            next_due: started.next_due.take(),
+            started,
+        })
+    }
+
+    /// The run's name: `teams/*/projects/*/runs/*`.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The number of this attempt; it fences all older ones.
+    pub fn attempt(&self) -> i64 {
+        self.started.attempt
+    }
+
+    /// The whole answer to the start: the resolved direction, warnings, whether the run existed.
+    pub fn started(&self) -> &v1::StartRunResponse {
+        &self.started
+    }
+
+    /// The newest version of the run when this attempt began, to go on from.
+    pub fn resume_from(&self) -> Option<&v1::Version> {
+        self.started.resume_from.as_ref()
+    }
+
+    /// The sequence of the next event.
+    pub fn next_sequence(&self) -> i64 {
+        self.next_sequence
+    }
+
+    /// When the next decision can come: until then reports need not be waited for.
+    pub fn next_due(&self) -> Option<&v1::NextDue> {
+        self.next_due.as_ref()
+    }
+
+    /// Reports events in their order and returns the decisions on those at which a save was due. Large batches go in several
+    /// requests.
+    ///
+    /// After an error the same events may be reported again: what was stored is not stored twice, and its decisions are read
+    /// back.
+    ///
+    /// # Errors
+    /// [`Error::Refused`]: `STALE_ATTEMPT` when a newer attempt took over, `BAD_EVENT`, `RUN_FINISHED` and the others of
+    /// `ReportEvents`.
+    pub async fn report(&mut self, events: Vec<v1::Event>) -> Result<Vec<v1::Decision>> {
+        let mut decisions = Vec::new();
+        let mut sequence = self.next_sequence;
+        let mut next_due = None;
+        for batch in batches(events) {
+            let count = i64::try_from(batch.len()).expect("a batch has at most 10,000 events");
+            let request = v1::ReportEventsRequest {
+                run: self.name.clone(),
+                attempt: self.attempt(),
+                writer: self.writer.clone(),
+                first_sequence: sequence,
+                events: batch,
+            };
+            let response = self.client.report_events(request).await?;
+            decisions.extend(response.decisions);
+            sequence += count;
+            next_due = response.next_due;
+        }
+        // Only now: after an error the caller reports all of them again, from the same sequence.
+        self.next_sequence = sequence;
+        self.next_due = next_due.or(self.next_due.take());
+        Ok(decisions)
+    }
+
+    /// Uploads a file or a directory for a decision SAVE and publishes it.
+    ///
+    /// # Errors
+    /// As [`upload`] and [`Run::commit`]. The upload goes on where it was cut when this is called again.
+    pub async fn save(&self, decision: &v1::Decision, source: &Path) -> Result<v1::Version> {
+        let uploaded = self.upload(&decision.checkpoint, source, &UploadOptions::default()).await?;
+        self.commit(&decision.checkpoint, uploaded.file_count).await
+    }
+
+    /// Uploads a file or a directory to a checkpoint, without publishing it.
+    ///
+    /// # Errors
+    /// As [`upload`].
+    pub async fn upload(&self, checkpoint: &str, source: &Path, options: &UploadOptions) -> Result<Uploaded> {
+        upload(&self.client, checkpoint, self.attempt(), source, options).await
+    }
+
+    /// Publishes a checkpoint as the next version of its artifact. `file_count`: how many files it must have.
+    ///
+    /// # Errors
+    /// [`Error::Refused`]: `FILES_INCOMPLETE`, `STALE_ATTEMPT`, `CHECKPOINT_DELETED` and the others of `CommitCheckpoint`.
+    pub async fn commit(&self, checkpoint: &str, file_count: u64) -> Result<v1::Version> {
+        let request = v1::CommitCheckpointRequest {
+            checkpoint: checkpoint.to_owned(),
+            attempt: self.attempt(),
+            file_count: i64::try_from(file_count).unwrap_or(i64::MAX),
+            metadata: None,
+        };
+        self.client.commit_checkpoint(request).await
+    }
+
+    /// Gives a save up, so that the earlier best stands and the next good value can win.
+    ///
+    /// # Errors
+    /// [`Error::Refused`]: `CHECKPOINT_COMMITTED`, `STALE_ATTEMPT`.
+    pub async fn abandon(&self, checkpoint: &str) -> Result<v1::Checkpoint> {
+        let request =
+            v1::AbandonCheckpointRequest { checkpoint: checkpoint.to_owned(), attempt: self.attempt() };
+        self.client.abandon_checkpoint(request).await
+    }
+
+    /// Ends the run as finished or failed. Repeating it is harmless.
+    ///
+    /// # Errors
+    /// [`Error::Refused`]: `STALE_ATTEMPT`.
+    pub async fn finish(&self, state: v1::RunState) -> Result<v1::Run> {
+        let request =
+            v1::FinishRunRequest { name: self.name.clone(), attempt: self.attempt(), state: state.into() };
+        self.client.finish_run(request).await
+    }
+}
+
+/// Cuts events into requests that the server takes.
+fn batches(events: Vec<v1::Event>) -> Vec<Vec<v1::Event>> {
+    let mut batches = Vec::new();
+    let mut batch = Vec::new();
+    let mut batch_bytes = 0;
+    for event in events {
+        // A tag and a length of up to five bytes stand before each event.
+        let event_bytes = event.encoded_len() + 6;
+        if !batch.is_empty() && (batch.len() == MAX_EVENTS || batch_bytes + event_bytes > MAX_EVENTS_BYTES) {
+            batches.push(std::mem::take(&mut batch));
+            batch_bytes = 0;
+        }
+        batch_bytes += event_bytes;
+        batch.push(event);
+    }
+    if !batch.is_empty() {
+        batches.push(batch);
+    }
+    batches
+}
+
+#[cfg(test)]
+mod tests {
+    use keepbest_proto::v1;
+
+    use super::batches;
+
+    fn event(text_bytes: usize) -> v1::Event {
+        v1::Event { metrics: [("m".repeat(text_bytes), 1.0)].into(), ..Default::default() }
+    }
+
+    #[test]
+    fn events_are_cut_by_count_and_by_bytes() {
+        let counts = |events| batches(events).iter().map(Vec::len).collect::<Vec<_>>();
+        assert_eq!(counts(Vec::new()), [0_usize; 0]);
+        assert_eq!(counts(vec![event(1); 10_001]), [10_000, 1]);
+        assert_eq!(counts(vec![event(2 << 20); 3]), [1, 1, 1]);
+        assert_eq!(counts(vec![event(1 << 20); 4]), [2, 2]);
+    }
+}

@@ -1,0 +1,152 @@
+//! Uploads: a file or a directory to a checkpoint. What was cut goes on where the server's bytes are durable.
+
+mod local;
+mod small;
+mod stream;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use futures::{StreamExt as _, TryStreamExt as _};
+use keepbest_proto::v1;
+
+use self::local::LocalFile;
+use self::stream::FileUpload;
+use crate::client::Client;
+use crate::digest::file_sha256;
+use crate::error::{Error, Result};
+use crate::progress::{Meter, OnProgress};
+
+/// How many files or groups of small files are on their way at once: one for each connection.
+const PARALLEL: usize = 4;
+
+/// How an upload is done.
+#[derive(Debug, Clone, Default)]
+pub struct UploadOptions {
+    /// Declare the SHA-256 of each file, so that it is shown and checked later. Each file is read once more for it.
+    pub sha256: bool,
+    /// Told how far it is.
+    pub on_progress: OnProgress,
+}
+
+/// What was uploaded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Uploaded {
+    pub file_count: u64,
+    pub size_bytes: u64,
+}
+
+/// Where the files go.
+#[derive(Debug, Clone, Copy)]
+struct Destination<'a> {
+    client: &'a Client,
+    checkpoint: &'a str,
+    attempt: i64,
+    sha256: bool,
+}
+
+/// Uploads a file, under its own name, or a directory, to the checkpoint of a decision SAVE. Calling it again goes on where
+/// it was cut.
+///
+/// # Errors
+/// As [`upload_file`] and [`upload_tree`].
+pub async fn upload(
+    client: &Client,
+    checkpoint: &str,
+    attempt: i64,
+    source: &Path,
+    options: &UploadOptions,
+) -> Result<Uploaded> {
+    let metadata = tokio::fs::metadata(source).await.map_err(|error| Error::io("read", source, error))?;
+    if metadata.is_dir() {
+        return upload_tree(client, checkpoint, attempt, source, options).await;
+    }
+    let name = source.file_name().and_then(|name| name.to_str()).ok_or_else(|| local::not_unicode(source))?;
+    let file = LocalFile { source: source.to_owned(), target: name.to_owned(), size_bytes: metadata.len() };
+    let destination = Destination { client, checkpoint, attempt, sha256: options.sha256 };
+    upload_files(destination, vec![file], &options.on_progress).await
+}
+
+/// Uploads all files below a directory; each keeps its path below it. Symbolic links are refused.
+///
+/// # Errors
+/// [`Error::Invalid`] when there is no file, more than 100,000, or something that is neither file nor folder;
+/// otherwise as [`upload_file`].
+pub async fn upload_tree(
+    client: &Client,
+    checkpoint: &str,
+    attempt: i64,
+    directory: &Path,
+    options: &UploadOptions,
+) -> Result<Uploaded> {
+    let root = directory.to_owned();
+    let files = tokio::task::spawn_blocking(move || local::list(&root)).await.map_err(Error::aborted)??;
+    let destination = Destination { client, checkpoint, attempt, sha256: options.sha256 };
+    upload_files(destination, files, &options.on_progress).await
+}
+
+/// Uploads one file as `target`, a relative path in the checkpoint, in messages of 1 MiB. What is durable already is not
+/// sent again, but read: at the end the server's digest must be that of the local file.
+///
+/// # Errors
+/// [`Error::Io`] when the file cannot be read; [`Error::Corrupt`] when it changed on its way; [`Error::Refused`] with
+/// `UPLOAD_SUPERSEDED`, `STALE_ATTEMPT`, `CHECKPOINT_DELETED`, `FILE_EXISTS`, `STORE_FULL` and the others of `WriteFile`;
+/// any retryable error when the budget of [`Retry`](crate::Retry) is spent without a byte more.
+pub async fn upload_file(
+    client: &Client,
+    checkpoint: &str,
+    attempt: i64,
+    source: &Path,
+    target: &str,
+    options: &UploadOptions,
+) -> Result<v1::File> {
+    let metadata = tokio::fs::metadata(source).await.map_err(|error| Error::io("read", source, error))?;
+    let file = LocalFile { source: source.to_owned(), target: target.to_owned(), size_bytes: metadata.len() };
+    let meter = Meter::new(&options.on_progress, 1, file.size_bytes);
+    let destination = Destination { client, checkpoint, attempt, sha256: options.sha256 };
+    upload_streamed(destination, file, 0, &meter).await
+}
+
+async fn upload_files(
+    destination: Destination<'_>,
+    files: Vec<LocalFile>,
+    on_progress: &OnProgress,
+) -> Result<Uploaded> {
+    let size_bytes = files.iter().map(|file| file.size_bytes).sum();
+    let uploaded = Uploaded { file_count: files.len() as u64, size_bytes };
+    let meter = Meter::new(on_progress, uploaded.file_count, size_bytes);
+    let (small, large): (Vec<_>, Vec<_>) =
+        files.into_iter().partition(|file| file.size_bytes < small::SMALL_FILE_BYTES);
+    let groups = futures::stream::iter(small::groups(small))
+        .map(|group| small::upload(destination, group, Arc::clone(&meter)))
+        .buffer_unordered(PARALLEL);
+    groups.try_collect::<()>().await?;
+    let streams = futures::stream::iter(large.into_iter().enumerate())
+        .map(|(number, file)| {
+            let meter = Arc::clone(&meter);
+            async move { upload_streamed(destination, file, number, &meter).await.map(drop) }
+        })
+        .buffer_unordered(PARALLEL);
+    streams.try_collect::<()>().await?;
+    Ok(uploaded)
+}
+
+async fn upload_streamed(
+    destination: Destination<'_>,
+    file: LocalFile,
+    connection: usize,
+    meter: &Arc<Meter>,
+) -> Result<v1::File> {
+    let sha256 = if destination.sha256 {
+        let source = file.source.clone();
+        tokio::task::spawn_blocking(move || file_sha256(&source)).await.map_err(Error::aborted)??.to_vec()
+    } else {
+        Vec::new()
+    };
+    FileUpload { destination, file, sha256: sha256.into(), connection, meter: meter.file() }.run().await
+}
+
+/// A size or an offset as the wire has it.
+fn wire_bytes(bytes: u64) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
+}

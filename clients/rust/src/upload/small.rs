@@ -1,0 +1,111 @@
+//! Small files, many in one call: no stream and no preparation for each.
+
+use std::collections::HashMap;
+use std::fs;
+use std::sync::Arc;
+
+use keepbest_proto::v1;
+
+use super::Destination;
+use super::local::LocalFile;
+use crate::digest::FileDigest;
+use crate::error::{Error, Result};
+use crate::progress::Meter;
+
+/// Smaller files than this go in groups; larger ones fill messages of their own.
+pub(super) const SMALL_FILE_BYTES: u64 = 256 << 10;
+/// The server takes as many in one call.
+const MAX_GROUP_FILES: usize = 1_000;
+/// The server takes 4 MiB in one message; the rest is room for paths and tags.
+const MAX_GROUP_BYTES: u64 = 3 << 20;
+/// Tags, lengths and the SHA-256 beside a file's path and bytes.
+const FILE_OVERHEAD_BYTES: u64 = 64;
+
+/// Cuts small files into groups that fit one call each.
+pub(super) fn groups(files: Vec<LocalFile>) -> Vec<Vec<LocalFile>> {
+    let mut groups = Vec::new();
+    let mut group = Vec::new();
+    let mut group_bytes = 0;
+    for file in files {
+        let bytes = file.size_bytes + file.target.len() as u64 + FILE_OVERHEAD_BYTES;
+        if !group.is_empty() && (group.len() == MAX_GROUP_FILES || group_bytes + bytes > MAX_GROUP_BYTES) {
+            groups.push(std::mem::take(&mut group));
+            group_bytes = 0;
+        }
+        group_bytes += bytes;
+        group.push(file);
+    }
+    if !group.is_empty() {
+        groups.push(group);
+    }
+    groups
+}
+
+/// Uploads a group and compares the digests.
+pub(super) async fn upload(
+    destination: Destination<'_>,
+    group: Vec<LocalFile>,
+    meter: Arc<Meter>,
+) -> Result<()> {
+    let sha256 = destination.sha256;
+    let files = tokio::task::spawn_blocking(move || read(&group, sha256)).await.map_err(Error::aborted)??;
+    let count = files.len() as u64;
+    let bytes = files.iter().map(|file| file.data.len() as u64).sum();
+    let mut expected = HashMap::with_capacity(files.len());
+    for file in &files {
+        let mut digest = FileDigest::default();
+        digest.update(&file.data);
+        expected.insert(file.path.clone(), digest.finish());
+    }
+    let request = v1::WriteSmallFilesRequest {
+        checkpoint: destination.checkpoint.to_owned(),
+        attempt: destination.attempt,
+        files,
+    };
+    for file in destination.client.write_small_files(request).await?.files {
+        match expected.remove(&file.path) {
+            Some(digest) if digest[..] == file.digest[..] => {}
+            Some(_) => {
+                return Err(Error::Corrupt(format!("file `{}` changed on its way to the server", file.path)));
+            }
+            None => {
+                return Err(Error::Protocol(format!("the server wrote `{}`, which was not sent", file.path)));
+            }
+        }
+    }
+    if let Some(path) = expected.keys().next() {
+        return Err(Error::Protocol(format!("the server did not write `{path}`")));
+    }
+    meter.files_done(count, bytes);
+    Ok(())
+}
+
+fn read(group: &[LocalFile], sha256: bool) -> Result<Vec<v1::SmallFile>> {
+    use sha2::Digest as _;
+    let read = |file: &LocalFile| {
+        let data = fs::read(&file.source).map_err(|error| Error::io("read", &file.source, error))?;
+        if data.len() as u64 != file.size_bytes {
+            return Err(Error::Corrupt(format!("`{}` changed while it was read", file.source.display())));
+        }
+        let sha256 = if sha256 { sha2::Sha256::digest(&data).to_vec() } else { Vec::new() };
+        Ok(v1::SmallFile { path: file.target.clone(), data: data.into(), sha256: sha256.into() })
+    };
+    group.iter().map(read).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{LocalFile, groups};
+
+    fn files(count: usize, size_bytes: u64) -> Vec<LocalFile> {
+        vec![LocalFile { source: "a".into(), target: "a".into(), size_bytes }; count]
+    }
+
+    #[test]
+    fn groups_are_cut_by_count_and_by_bytes() {
+        let counts = |files| groups(files).iter().map(Vec::len).collect::<Vec<_>>();
+        assert_eq!(counts(Vec::new()), [0_usize; 0]);
+        assert_eq!(counts(files(2_001, 0)), [1_000, 1_000, 1]);
+        assert_eq!(counts(files(13, 255 << 10)), [12, 1]);
+    }
+}

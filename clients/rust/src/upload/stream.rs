@@ -1,0 +1,190 @@
+//! One file on one stream: read and hashed on a thread of its own, sent in messages of 1 MiB, resumed where it was cut.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use keepbest_proto::v1;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+
+use super::local::LocalFile;
+use super::{Destination, wire_bytes};
+use crate::digest::{FileDigest, file_digest};
+use crate::error::{Error, Result};
+use crate::progress::FileMeter;
+
+/// 64 KiB gives a third of the throughput, 4 MiB is slower again.
+const MESSAGE_BYTES: u64 = 1 << 20;
+/// Messages read ahead of the network.
+const READ_AHEAD: usize = 4;
+/// How long a reader may take to notice that its stream has ended.
+const READER_END: Duration = Duration::from_secs(1);
+
+/// A file on its way.
+#[derive(Debug)]
+pub(super) struct FileUpload<'a> {
+    pub(super) destination: Destination<'a>,
+    pub(super) file: LocalFile,
+    /// 32 bytes or none.
+    pub(super) sha256: Bytes,
+    pub(super) connection: usize,
+    pub(super) meter: Arc<FileMeter>,
+}
+
+impl FileUpload<'_> {
+    /// Uploads the file, over as many streams as it takes.
+    pub(super) async fn run(self) -> Result<v1::File> {
+        let client = self.destination.client;
+        let request = v1::PrepareFileRequest {
+            checkpoint: self.destination.checkpoint.to_owned(),
+            attempt: self.destination.attempt,
+            path: self.file.target.clone(),
+            size_bytes: wire_bytes(self.file.size_bytes),
+            sha256: self.sha256.clone(),
+        };
+        let mut backoff = client.retry().start();
+        let mut durable_before = 0;
+        loop {
+            let prepared = client.prepare_file(request.clone()).await?;
+            let durable_bytes = u64::try_from(prepared.durable_bytes).unwrap_or(0).min(self.file.size_bytes);
+            if durable_bytes > durable_before {
+                backoff.progressed();
+                durable_before = durable_bytes;
+            }
+            self.meter.set(durable_bytes);
+            let sent = if prepared.state() == v1::FileState::Complete {
+                self.digest().await.map(|digest| (prepared, digest))
+            } else {
+                self.send(durable_bytes).await
+            };
+            match sent {
+                Ok((file, digest)) => return self.verified(file, &digest),
+                Err(error) => backoff.pause(error).await?,
+            }
+        }
+    }
+
+    async fn digest(&self) -> Result<[u8; 32]> {
+        let source = self.file.source.clone();
+        tokio::task::spawn_blocking(move || file_digest(&source)).await.map_err(Error::aborted)?
+    }
+
+    /// One stream from an offset to the end; with the digest of the whole local file.
+    async fn send(&self, offset_bytes: u64) -> Result<(v1::File, [u8; 32])> {
+        let (messages, receiver) = mpsc::channel(READ_AHEAD);
+        let reader = Reader {
+            source: self.file.source.clone(),
+            size_bytes: self.file.size_bytes,
+            head: v1::WriteFileRequest {
+                checkpoint: self.destination.checkpoint.to_owned(),
+                attempt: self.destination.attempt,
+                path: self.file.target.clone(),
+                offset_bytes: wire_bytes(offset_bytes),
+                ..Default::default()
+            },
+            messages,
+            meter: Arc::clone(&self.meter),
+        };
+        let reader = tokio::task::spawn_blocking(move || reader.read(offset_bytes));
+        let stream = ReceiverStream::new(receiver);
+        let answered = self.destination.client.write_file_on(self.connection, stream).await;
+        let read = tokio::time::timeout(READER_END, reader).await;
+        match (answered, read) {
+            // The reader's own trouble ended the stream: the server only saw it end.
+            (_, Ok(Ok(Err(error)))) => Err(error),
+            (Err(error), _) => Err(error),
+            (Ok(file), Ok(Ok(Ok(Some(digest))))) => Ok((file, digest)),
+            (Ok(_), Ok(Err(error))) => Err(Error::aborted(error)),
+            (Ok(_), _) => {
+                Err(Error::Protocol("WriteFile was answered before all bytes were sent".to_owned()))
+            }
+        }
+    }
+
+    fn verified(&self, file: v1::File, digest: &[u8; 32]) -> Result<v1::File> {
+        if file.state() != v1::FileState::Complete {
+            return Err(Error::Protocol(format!("file `{}` was sent and is not complete", file.path)));
+        }
+        if file.digest[..] != digest[..] {
+            return Err(Error::Corrupt(format!(
+                "the bytes stored as `{}` are not those of `{}`: it changed while it was uploaded; abandon the \
+                 checkpoint",
+                file.path,
+                self.file.source.display()
+            )));
+        }
+        self.meter.done(self.file.size_bytes);
+        Ok(file)
+    }
+}
+
+/// Reads the file on a thread that may block.
+struct Reader {
+    source: PathBuf,
+    size_bytes: u64,
+    /// The first message, without its data.
+    head: v1::WriteFileRequest,
+    messages: mpsc::Sender<v1::WriteFileRequest>,
+    meter: Arc<FileMeter>,
+}
+
+impl Reader {
+    /// The digest of the whole file, or `None` when the stream was ended by the other side. Bytes before the offset are
+    /// hashed too: they may have been sent from another file of that name.
+    fn read(mut self, offset_bytes: u64) -> Result<Option<[u8; 32]>> {
+        let mut file = File::open(&self.source).map_err(|error| Error::io("read", &self.source, error))?;
+        let mut digest = FileDigest::default();
+        let mut position = 0;
+        while position < offset_bytes {
+            let data = self.read_piece(&mut file, MESSAGE_BYTES.min(offset_bytes - position))?;
+            digest.update(&data);
+            position += data.len() as u64;
+        }
+        loop {
+            let data = self.read_piece(&mut file, MESSAGE_BYTES.min(self.size_bytes - position))?;
+            digest.update(&data);
+            position += data.len() as u64;
+            let finish = position == self.size_bytes;
+            if finish {
+                self.check_length(&file)?;
+            }
+            let message = v1::WriteFileRequest {
+                crc32c: Some(crc_fast::crc32_iscsi(&data)),
+                data: data.into(),
+                finish,
+                ..std::mem::take(&mut self.head)
+            };
+            if self.messages.blocking_send(message).is_err() {
+                return Ok(None);
+            }
+            self.meter.set(position);
+            if finish {
+                return Ok(Some(digest.finish()));
+            }
+        }
+    }
+
+    fn read_piece(&self, file: &mut File, piece_bytes: u64) -> Result<Vec<u8>> {
+        let mut data = Vec::with_capacity(usize::try_from(piece_bytes).expect("a message fits into memory"));
+        file.take(piece_bytes)
+            .read_to_end(&mut data)
+            .map_err(|error| Error::io("read", &self.source, error))?;
+        if data.len() as u64 == piece_bytes { Ok(data) } else { Err(self.changed()) }
+    }
+
+    fn check_length(&self, file: &File) -> Result<()> {
+        let metadata = file.metadata().map_err(|error| Error::io("read", &self.source, error))?;
+        if metadata.len() == self.size_bytes { Ok(()) } else { Err(self.changed()) }
+    }
+
+    fn changed(&self) -> Error {
+        Error::Corrupt(format!(
+            "`{}` changed its size while it was uploaded: upload it when nothing writes it any more",
+            self.source.display()
+        ))
+    }
+}

@@ -1,0 +1,317 @@
+//! Uploads and downloads against a server of a few lines that keeps bytes in memory and cuts streams.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use keepbest_client::v1::artifacts_server::{Artifacts, ArtifactsServer};
+use keepbest_client::v1::checkpoints_server::{Checkpoints, CheckpointsServer};
+use keepbest_client::{
+    CHUNK_BYTES, Client, Error, FileDigest, PullOptions, Retry, UploadOptions, pull, upload, v1,
+    version_digest,
+};
+use tokio_stream::StreamExt as _;
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::{Request, Response, Status, Streaming};
+
+const MIB: usize = 1 << 20;
+const VERSION: &str = "teams/t/projects/p/artifacts/a/versions/v0";
+
+/// A checkpoint, a version of it, and how often streams are cut.
+#[derive(Default)]
+struct Fake {
+    /// Path to size and bytes.
+    files: Mutex<BTreeMap<String, (usize, Vec<u8>)>>,
+    /// Each stream ends after so many messages.
+    messages_per_stream: AtomicU64,
+    messages_written: AtomicU64,
+    bytes_read: AtomicU64,
+    /// Flips a bit of what is read.
+    corrupt: AtomicU64,
+}
+
+fn digest(data: &[u8]) -> Vec<u8> {
+    let mut digest = FileDigest::default();
+    digest.update(data);
+    digest.finish().to_vec()
+}
+
+fn file(path: &str, size: usize, data: &[u8], complete: bool) -> v1::File {
+    v1::File {
+        path: path.to_owned(),
+        size_bytes: size as i64,
+        durable_bytes: data.len() as i64,
+        state: if complete { v1::FileState::Complete } else { v1::FileState::Open }.into(),
+        digest: if complete { digest(data).into() } else { Default::default() },
+        ..Default::default()
+    }
+}
+
+impl Fake {
+    fn cut_after(&self, messages: u64) {
+        self.messages_per_stream.store(messages, Ordering::SeqCst);
+    }
+
+    fn is_cut(&self, messages: u64) -> bool {
+        let limit = self.messages_per_stream.load(Ordering::SeqCst);
+        limit > 0 && messages >= limit
+    }
+
+    fn version(&self) -> v1::Version {
+        let files: Vec<_> = self
+            .files
+            .lock()
+            .unwrap()
+            .iter()
+            .map(|(path, (size, data))| file(path, *size, data, true))
+            .collect();
+        v1::Version {
+            name: VERSION.to_owned(),
+            file_count: files.len() as i64,
+            digest: version_digest(&files).to_vec().into(),
+            files,
+            ..Default::default()
+        }
+    }
+}
+
+/// What the tests do not call.
+macro_rules! uncalled {
+    ($($method:ident: $request:ident -> $response:ident),*) => {
+        $(fn $method<'a, 'f>(
+            &'a self,
+            _: Request<v1::$request>,
+        ) -> Pin<Box<dyn Future<Output = Result<Response<v1::$response>, Status>> + Send + 'f>>
+        where
+            'a: 'f,
+            Self: 'f,
+        {
+            Box::pin(async { Err(Status::unimplemented("")) })
+        })*
+    };
+}
+
+#[tonic::async_trait]
+impl Checkpoints for Shared {
+    async fn prepare_file(
+        &self,
+        request: Request<v1::PrepareFileRequest>,
+    ) -> Result<Response<v1::File>, Status> {
+        let request = request.into_inner();
+        let mut files = self.0.files.lock().unwrap();
+        let (size, data) =
+            files.entry(request.path.clone()).or_insert((request.size_bytes as usize, Vec::new()));
+        Ok(Response::new(file(&request.path, *size, data, false)))
+    }
+
+    async fn write_file(
+        &self,
+        request: Request<Streaming<v1::WriteFileRequest>>,
+    ) -> Result<Response<v1::File>, Status> {
+        let mut stream = request.into_inner();
+        let mut path = String::new();
+        let mut messages = 0;
+        while let Some(message) = stream.next().await {
+            let message = message?;
+            let mut files = self.0.files.lock().unwrap();
+            if !message.path.is_empty() {
+                path = message.path;
+                assert_eq!(message.offset_bytes as usize, files[&path].1.len());
+            }
+            assert_eq!(message.crc32c, Some(crc_fast::crc32_iscsi(&message.data)));
+            let (size, data) = files.get_mut(&path).unwrap();
+            data.extend_from_slice(&message.data);
+            self.0.messages_written.fetch_add(1, Ordering::SeqCst);
+            if message.finish {
+                assert_eq!(*size, data.len());
+                return Ok(Response::new(file(&path, *size, data, true)));
+            }
+            messages += 1;
+            if self.0.is_cut(messages) {
+                return Err(Status::unavailable("cut"));
+            }
+        }
+        Err(Status::invalid_argument("no finish"))
+    }
+
+    async fn write_small_files(
+        &self,
+        request: Request<v1::WriteSmallFilesRequest>,
+    ) -> Result<Response<v1::WriteSmallFilesResponse>, Status> {
+        let mut files = Vec::new();
+        for small in request.into_inner().files {
+            files.push(file(&small.path, small.data.len(), &small.data, true));
+            self.0.files.lock().unwrap().insert(small.path, (small.data.len(), small.data.to_vec()));
+        }
+        Ok(Response::new(v1::WriteSmallFilesResponse { files }))
+    }
+
+    uncalled! {
+        commit_checkpoint: CommitCheckpointRequest -> Version,
+        abandon_checkpoint: AbandonCheckpointRequest -> Checkpoint,
+        get_checkpoint: GetCheckpointRequest -> Checkpoint
+    }
+}
+
+#[tonic::async_trait]
+impl Artifacts for Shared {
+    type ReadFileStream =
+        Pin<Box<dyn tokio_stream::Stream<Item = Result<v1::ReadFileResponse, Status>> + Send>>;
+
+    async fn get_version(&self, _: Request<v1::GetVersionRequest>) -> Result<Response<v1::Version>, Status> {
+        Ok(Response::new(self.0.version()))
+    }
+
+    async fn read_file(
+        &self,
+        request: Request<v1::ReadFileRequest>,
+    ) -> Result<Response<Self::ReadFileStream>, Status> {
+        let request = request.into_inner();
+        assert_eq!(request.version, VERSION);
+        let start = request.offset_bytes as usize;
+        let data = self.0.files.lock().unwrap()[&request.path].1
+            [start..start + request.length_bytes as usize]
+            .to_vec();
+        let mut responses = Vec::new();
+        for (number, piece) in data.chunks(MIB).enumerate() {
+            if self.0.is_cut(number as u64) {
+                responses.push(Err(Status::unavailable("cut")));
+                break;
+            }
+            let mut piece = piece.to_vec();
+            piece[0] ^= self.0.corrupt.load(Ordering::SeqCst) as u8;
+            self.0.bytes_read.fetch_add(piece.len() as u64, Ordering::SeqCst);
+            let offset_bytes = (start + number * MIB) as i64;
+            responses.push(Ok(v1::ReadFileResponse { file: None, offset_bytes, data: piece.into() }));
+        }
+        Ok(Response::new(Box::pin(tokio_stream::iter(responses))))
+    }
+
+    uncalled! {
+        get_best_version: GetBestVersionRequest -> Version,
+        list_versions: ListVersionsRequest -> ListVersionsResponse,
+        get_artifact: GetArtifactRequest -> Artifact,
+        list_artifacts: ListArtifactsRequest -> ListArtifactsResponse,
+        set_alias: SetAliasRequest -> Version,
+        delete_alias: DeleteAliasRequest -> DeleteAliasResponse,
+        delete_version: DeleteVersionRequest -> DeleteVersionResponse
+    }
+}
+
+#[derive(Clone)]
+struct Shared(Arc<Fake>);
+
+async fn start() -> (Arc<Fake>, Client) {
+    let fake = Arc::new(Fake::default());
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address: SocketAddr = listener.local_addr().unwrap();
+    let server = tonic::transport::Server::builder()
+        .add_service(CheckpointsServer::new(Shared(Arc::clone(&fake))).max_decoding_message_size(4 * MIB))
+        .add_service(ArtifactsServer::new(Shared(Arc::clone(&fake))));
+    tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
+    let retry = Retry { first_delay: Duration::from_millis(1), ..Retry::default() };
+    (fake, Client::builder(format!("http://{address}")).retry(retry).connect_lazy().unwrap())
+}
+
+fn bytes(length: usize) -> Vec<u8> {
+    (0..length).map(|index| (index / 3 % 251) as u8).collect()
+}
+
+fn write_tree(folder: &Path) {
+    fs::create_dir_all(folder.join("variables")).unwrap();
+    fs::write(folder.join("variables/large.bin"), bytes(70 * MIB + 5)).unwrap();
+    fs::write(folder.join("model.pb"), bytes(1_000)).unwrap();
+    fs::write(folder.join("empty"), "").unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_goes_on_where_it_was_cut() {
+    let (fake, client) = start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let source = folder.path().join("model.bin");
+    let data = bytes(9 * MIB + 1);
+    fs::write(&source, &data).unwrap();
+    fake.cut_after(4);
+    let uploaded = upload(&client, "c", 1, &source, &UploadOptions::default()).await.unwrap();
+    assert_eq!((uploaded.file_count, uploaded.size_bytes), (1, data.len() as u64));
+    assert!(fake.files.lock().unwrap()["model.bin"].1 == data);
+    assert_eq!(fake.messages_written.load(Ordering::SeqCst), 10);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_that_goes_on_from_another_files_bytes_is_refused() {
+    let (fake, client) = start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let source = folder.path().join("model.bin");
+    fs::write(&source, bytes(9 * MIB)).unwrap();
+    fake.files.lock().unwrap().insert("model.bin".into(), (9 * MIB, vec![7; 8 * MIB]));
+    let error = upload(&client, "c", 1, &source, &UploadOptions::default()).await.unwrap_err();
+    assert!(matches!(error, Error::Corrupt(_)), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tree_comes_back_as_it_was() {
+    let (fake, client) = start().await;
+    let source = tempfile::tempdir().unwrap();
+    write_tree(source.path());
+    let uploaded = upload(&client, "c", 1, source.path(), &UploadOptions::default()).await.unwrap();
+    assert_eq!(uploaded.file_count, 3);
+
+    let folder = tempfile::tempdir().unwrap();
+    fake.cut_after(3);
+    let pulled = pull(&client, VERSION, folder.path(), &PullOptions::default()).await.unwrap();
+    assert_eq!((pulled.received_bytes, pulled.skipped_files), (uploaded.size_bytes, 0));
+    for path in ["variables/large.bin", "model.pb", "empty"] {
+        assert!(fs::read(folder.path().join(path)).unwrap() == fs::read(source.path().join(path)).unwrap());
+    }
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 3);
+    let again = pull(&client, VERSION, folder.path(), &PullOptions::default()).await.unwrap();
+    assert_eq!((again.received_bytes, again.skipped_files), (0, 3));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pull_goes_on_after_its_process_ended() {
+    let (fake, client) = start().await;
+    let data = bytes(30 * MIB);
+    fake.files.lock().unwrap().insert("model.bin".into(), (data.len(), data.clone()));
+    let folder = tempfile::tempdir().unwrap();
+    fake.cut_after(20);
+    let hasty = Client::builder(client.address()).retry(Retry::never()).connect_lazy().unwrap();
+    let error = pull(&hasty, VERSION, folder.path(), &PullOptions::default()).await.unwrap_err();
+    assert_eq!(error.to_string(), "cut");
+    assert!(!folder.path().join("model.bin").exists());
+
+    fake.cut_after(0);
+    let pulled = pull(&client, VERSION, folder.path(), &PullOptions::default()).await.unwrap();
+    assert_eq!(pulled.received_bytes, data.len() as u64 - 2 * CHUNK_BYTES);
+    assert!(fs::read(folder.path().join("model.bin")).unwrap() == data);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_bytes_never_get_the_name() {
+    let (fake, client) = start().await;
+    fake.files.lock().unwrap().insert("model.bin".into(), (5, b"bytes".to_vec()));
+    fake.corrupt.store(1, Ordering::SeqCst);
+    let folder = tempfile::tempdir().unwrap();
+    let error = pull(&client, VERSION, folder.path(), &PullOptions::default()).await.unwrap_err();
+    assert!(matches!(error, Error::Corrupt(_)), "{error}");
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_path_that_leads_out_is_not_pulled() {
+    let (fake, client) = start().await;
+    fake.files.lock().unwrap().insert("../escaped".into(), (5, b"bytes".to_vec()));
+    let folder = tempfile::tempdir().unwrap();
+    let error =
+        pull(&client, VERSION, &folder.path().join("inner"), &PullOptions::default()).await.unwrap_err();
+    assert!(matches!(error, Error::Invalid(_)), "{error}");
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+}

@@ -1,0 +1,53 @@
+//! The collector: what may go, then the bytes, then their rows. Safe to run anywhere at once.
+
+use crate::app::App;
+use crate::app::Error;
+use crate::store::Graces;
+
+/// What one pass of the collector did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct GcReport {
+    /// Pending checkpoints that expired.
+    pub expired_checkpoints: u64,
+    /// Deleted checkpoints whose files were taken away.
+    pub removed_checkpoints: u64,
+    /// Chunks that no file needed any more.
+    pub removed_chunks: u64,
+    /// Objects deleted from the store.
+    pub removed_objects: u64,
+    /// Bytes of the chunks that were removed.
+    pub freed_bytes: u64,
+}
+
+impl App {
+    /// One pass with the graces of the settings.
+    pub async fn collect(&self) -> Result<GcReport, Error> {
+        self.collect_with(self.limits.graces).await
+    }
+
+    /// One pass that waits for no grace: bytes of deleted versions go at once. Uploads under way keep their time.
+    pub async fn collect_now(&self) -> Result<GcReport, Error> {
+        self.collect_with(Graces { deleted_us: 0, chunk_us: 0, object_us: 0 }).await
+    }
+
+    async fn collect_with(&self, graces: Graces) -> Result<GcReport, Error> {
+        let now_us = self.clock.now_us();
+        let mut report = GcReport {
+            expired_checkpoints: self.store.expire_checkpoints(now_us).await?,
+            removed_checkpoints: self.store.purge_checkpoints(now_us, graces.deleted_us).await?,
+            ..GcReport::default()
+        };
+        (report.removed_chunks, report.freed_bytes) = self.store.drop_unused_chunks(now_us, graces).await?;
+        loop {
+            let keys = self.store.claim_doomed(now_us).await?;
+            if keys.is_empty() {
+                return Ok(report);
+            }
+            for key in &keys {
+                self.blobs.delete(key).await?;
+                report.removed_objects += 1;
+            }
+            self.store.forget_doomed(keys).await?;
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! Commit and abandon: where a checkpoint becomes a version, and best moves.
+
+use crate::app::App;
+use crate::app::Error;
+use crate::app::runs::check_json;
+use crate::domain::ids::CheckpointName;
+use crate::domain::metric::Metrics;
+use crate::domain::metric::improves;
+use crate::store::CheckpointRow;
+use crate::store::Commit;
+use crate::store::CommitPlan;
+use crate::store::FileRow;
+use crate::store::RunRow;
+use crate::store::VersionRow;
+
+impl App {
+    /// Publishes the checkpoint as the next version of its artifact.
+    pub async fn commit(
+        &self,
+        name: CheckpointName,
+        attempt: i64,
+        file_count: Option<i64>,
+        metadata: Option<String>,
+    ) -> Result<VersionRow, Error> {
+        check_json("metadata", metadata.as_ref())?;
+        let commit = Commit { name, attempt, file_count, metadata, now_us: self.clock.now_us() };
+        let uid = self.store.commit(commit, plan_commit).await?;
+        Ok(self.store.version_by_uid(&uid).await?)
+    }
+
+    /// Gives a save up and answers the checkpoint.
+    pub async fn abandon(&self, name: CheckpointName, attempt: i64) -> Result<(CheckpointRow, Vec<FileRow>), Error> {
+        self.store.abandon(name.clone(), attempt, self.clock.now_us()).await?;
+        self.checkpoint(&name).await
+    }
+
+    /// The checkpoint with its files.
+    pub async fn checkpoint(&self, name: &CheckpointName) -> Result<(CheckpointRow, Vec<FileRow>), Error> {
+        Ok(self.store.checkpoint(name).await?)
+    }
+}
+
+fn finite(metrics: &Metrics, name: &str) -> Option<f64> {
+    metrics.get(name).and_then(|value| value.as_f64()).filter(|value| value.is_finite())
+}
+
+/// What the commit changes: the monitor state takes the value as best if it is, and the alias `best` moves to a version
+/// that is strictly better than the one it points at.
+fn plan_commit(run: &RunRow, checkpoint: &CheckpointRow, best: Option<&Metrics>) -> CommitPlan {
+    let mut state = run.monitor_state.clone();
+    state.committed(&checkpoint.uid, run.direction);
+    let monitor = &run.strategy.monitor;
+    let best = best.and_then(|metrics| finite(metrics, monitor));
+    let is_best =
+        finite(&checkpoint.metrics, monitor).is_some_and(|value| improves(value, best, run.direction, 0.0));
+    let finite_metrics = checkpoint
+        .metrics
+        .keys()
+        .filter_map(|name| Some((name.clone(), finite(&checkpoint.metrics, name)?)))
+        .collect();
+    CommitPlan { state, is_best, finite_metrics }
+}

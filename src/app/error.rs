@@ -1,0 +1,58 @@
+//! What can go wrong, by what the caller can do about it. Everything below ends in one of these.
+
+use crate::blobs;
+use crate::domain::refusal::Refusal;
+use crate::store;
+
+/// Why a use case was not carried out.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A rule says no.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The database or the object store is away; the same call may succeed later.
+    #[error("{what} is not available")]
+    Unavailable {
+        /// `the database` or `the object store`.
+        what: &'static str,
+        /// For the log.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// No room on the disk.
+    #[error("{what} is full")]
+    Full {
+        /// `the database` or `the object store`.
+        what: &'static str,
+        /// For the log.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// Stored bytes are not what was committed.
+    #[error("{0}")]
+    DataLoss(String),
+    /// A bug, or a broken database.
+    #[error("internal error")]
+    Internal(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl From<store::Error> for Error {
+    fn from(error: store::Error) -> Error {
+        match error {
+            store::Error::Refused(refusal) => Error::Refused(refusal),
+            store::Error::Unavailable(_) => Error::Unavailable { what: "the database", source: Box::new(error) },
+            store::Error::Full(_) => Error::Full { what: "the database", source: Box::new(error) },
+            store::Error::Broken(_) | store::Error::Unreadable { .. } => Error::Internal(Box::new(error)),
+        }
+    }
+}
+
+impl From<blobs::Error> for Error {
+    fn from(error: blobs::Error) -> Error {
+        match error {
+            blobs::Error::Missing(_) => Error::DataLoss(error.to_string()),
+            blobs::Error::Full(_) => Error::Full { what: "the object store", source: Box::new(error) },
+            blobs::Error::Unavailable(_) => Error::Unavailable { what: "the object store", source: Box::new(error) },
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! Find, list, name and delete versions.
+
+use crate::app::App;
+use crate::app::Error;
+use crate::domain::alias;
+use crate::domain::alias::VersionRef;
+use crate::domain::filter::parse_filter;
+use crate::domain::filter::parse_order;
+use crate::domain::ids::ArtifactName;
+use crate::domain::ids::BestParent;
+use crate::domain::ids::Id;
+use crate::domain::ids::ListParent;
+use crate::domain::ids::VersionName;
+use crate::domain::ids::shown;
+use crate::domain::metric::Direction;
+use crate::domain::refusal::Refusal;
+use crate::store::AliasRow;
+use crate::store::ArtifactRow;
+use crate::store::BestQuery;
+use crate::store::BestScope;
+use crate::store::Expected;
+use crate::store::FileRow;
+use crate::store::VersionQuery;
+use crate::store::VersionRow;
+
+impl App {
+    /// The best version in a run, an artifact, a project or a team.
+    pub async fn best_version(
+        &self,
+        parent: &BestParent,
+        metric: Option<String>,
+        direction: Option<Direction>,
+    ) -> Result<VersionRow, Error> {
+        let (scope, monitor, name) = self.best_scope(parent).await?;
+        let (metric, direction) = which_metric(&name, monitor, metric, direction)?;
+        let query = BestQuery { scope, metric, direction };
+        match self.store.best_version(&query).await? {
+            Some(version) => Ok(version),
+            None => {
+                let message = format!("no committed version in `{name}` has a finite `{}`", shown(&query.metric));
+                Err(Refusal { message, ..Refusal::not_found("version", &name) }.into())
+            }
+        }
+    }
+
+    /// The indexed scope, the monitor that it follows if that is clear, and its name.
+    async fn best_scope(&self, parent: &BestParent) -> Result<(BestScope, Option<(String, Direction)>, String), Error> {
+        Ok(match parent {
+            BestParent::Run(name) => {
+                let run = self.store.run(name).await?;
+                (BestScope::Run(run.uid), Some((run.strategy.monitor, run.direction)), name.to_string())
+            }
+            BestParent::Artifact(name) => {
+                let artifact = self.store.artifact(name).await?;
+                (BestScope::Artifact(artifact.uid), Some((artifact.monitor, artifact.direction)), name.to_string())
+            }
+            BestParent::Project(name) => {
+                let list = ListParent { team: name.team.clone(), project: Some(name.project.clone()) };
+                let monitor = only(self.store.monitors(&list).await?);
+                (BestScope::Project(name.team.clone(), name.project.clone()), monitor, name.to_string())
+            }
+            BestParent::Team(name) => {
+                let list = ListParent { team: name.team.clone(), project: None };
+                let monitor = only(self.store.monitors(&list).await?);
+                (BestScope::Team(name.team.clone()), monitor, name.to_string())
+            }
+        })
+    }
+
+    /// A version by its number or an alias.
+    pub async fn version(&self, name: &VersionName) -> Result<VersionRow, Error> {
+        Ok(self.store.version(&name.artifact, &VersionRef::of(&name.version)).await?)
+    }
+
+    /// The files of a version.
+    pub async fn files_of_version(&self, version: &VersionRow) -> Result<Vec<FileRow>, Error> {
+        Ok(self.store.files(version.checkpoint.checkpoint.as_str()).await?)
+    }
+
+    /// Versions of an artifact by filter and order.
+    pub async fn list_versions(
+        &self,
+        artifact: &ArtifactName,
+        filter: &str,
+        order_by: &str,
+        offset: i64,
+        limit: i64,
+    ) -> Result<Vec<VersionRow>, Error> {
+        let (terms, order) = (parse_filter(filter)?, parse_order(order_by)?);
+        let artifact_uid = self.store.artifact(artifact).await?.uid;
+        Ok(self.store.list_versions(&VersionQuery { artifact_uid, terms, order, offset, limit }).await?)
+    }
+
+    /// An artifact with its aliases.
+    pub async fn artifact(&self, name: &ArtifactName) -> Result<(ArtifactRow, Vec<AliasRow>), Error> {
+        let artifact = self.store.artifact(name).await?;
+        let aliases = self.store.aliases(&artifact.uid).await?;
+        Ok((artifact, aliases))
+    }
+
+    /// Artifacts by project and id.
+    pub async fn list_artifacts(
+        &self,
+        parent: &ListParent,
+        after: Option<(String, String)>,
+        limit: i64,
+    ) -> Result<Vec<ArtifactRow>, Error> {
+        Ok(self.store.list_artifacts(parent, after, limit).await?)
+    }
+
+    /// Makes or moves an alias; `version` is `vN` or another alias, `expected` is empty, `none` or `vN`.
+    pub async fn set_alias(
+        &self,
+        artifact: &ArtifactName,
+        alias: &str,
+        version: &str,
+        expected: &str,
+    ) -> Result<VersionRow, Error> {
+        let alias = alias::check(alias)?;
+        let expected = parse_expected(expected)?;
+        let target = VersionName { artifact: artifact.clone(), version: Id::parse("version", version)? };
+        let artifact_uid = self.store.artifact(artifact).await?.uid;
+        let number = self.version(&target).await?.number;
+        self.store.set_alias(artifact_uid, alias, number, expected, self.clock.now_us()).await?;
+        Ok(self.store.version(artifact, &VersionRef::Number(number)).await?)
+    }
+
+    /// Removes an alias of a user's.
+    pub async fn delete_alias(&self, artifact: &ArtifactName, alias: &str) -> Result<(), Error> {
+        let alias = alias::check(alias)?;
+        let artifact_uid = self.store.artifact(artifact).await?.uid;
+        Ok(self.store.delete_alias(artifact_uid, alias).await?)
+    }
+
+    /// Deletes a version and answers its bytes.
+    pub async fn delete_version(&self, name: &VersionName, delete_aliases: bool) -> Result<i64, Error> {
+        let VersionRef::Number(number) = VersionRef::of(&name.version) else {
+            let message = format!("version `{name}` is named by an alias: name the one to delete as vN");
+            return Err(Refusal::invalid("BAD_NAME", message).into());
+        };
+        let artifact = self.store.artifact(&name.artifact).await?;
+        Ok(self.store.delete_version(artifact, number, delete_aliases, self.clock.now_us()).await?)
+    }
+}
+
+fn only(mut monitors: Vec<(String, Direction)>) -> Option<(String, Direction)> {
+    if monitors.len() == 1 { monitors.pop() } else { None }
+}
+
+fn which_metric(
+    name: &str,
+    monitor: Option<(String, Direction)>,
+    metric: Option<String>,
+    direction: Option<Direction>,
+) -> Result<(String, Direction), Refusal> {
+    match (metric, monitor, direction) {
+        (Some(metric), _, Some(direction)) => Ok((metric, direction)),
+        (Some(metric), Some(monitor), None) if monitor.0 == metric => Ok(monitor),
+        (None, Some((metric, own)), direction) => Ok((metric, direction.unwrap_or(own))),
+        (Some(metric), _, None) => Err(Refusal::invalid(
+            "METRIC_REQUIRED",
+            format!("`{}` is not the monitor of `{name}`, so pass the mode: MIN or MAX", shown(&metric)),
+        )),
+        (None, None, _) => Err(Refusal::invalid(
+            "METRIC_REQUIRED",
+            format!("`{name}` has no artifact, or its artifacts follow different metrics: pass metric and mode"),
+        )),
+    }
+}
+
+fn parse_expected(text: &str) -> Result<Expected, Refusal> {
+    if text.is_empty() {
+        return Ok(Expected::Anything);
+    }
+    if text == "none" {
+        return Ok(Expected::Nothing);
+    }
+    match Id::parse("version", text).map(|id| VersionRef::of(&id)) {
+        Ok(VersionRef::Number(number)) => Ok(Expected::Version(number)),
+        _ => {
+            let message = format!("expected_version `{}` is neither empty, `none` nor vN", shown(text));
+            Err(Refusal::invalid("BAD_NAME", message))
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! Bytes out: a file or a range of it, each chunk verified before its first byte leaves.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::Stream;
+use futures::StreamExt;
+
+use crate::app::App;
+use crate::app::Error;
+use crate::domain::digest::Digest;
+use crate::domain::ids::VersionName;
+use crate::domain::ids::shown;
+use crate::domain::path;
+use crate::domain::refusal::Refusal;
+use crate::store::FileChunk;
+use crate::store::FileRow;
+use crate::store::VersionRow;
+
+/// Chunks of one reader in memory: the one that leaves, and the next.
+const READ_AHEAD: usize = 2;
+/// Chunks looked up at once; more would hold many rows for a slow reader.
+const PAGE_CHUNKS: i64 = 256;
+/// Bytes of such a page.
+const PAGE_BYTES: i64 = PAGE_CHUNKS * (8 << 20);
+
+/// Bytes of a file, and where they stand in it.
+#[derive(Clone, Debug)]
+pub struct ReadPiece {
+    /// Where.
+    pub offset_bytes: i64,
+    /// What.
+    pub data: Bytes,
+}
+
+impl App {
+    /// The file and a stream of the bytes from `offset_bytes`, `length_bytes` of them (0: to the end).
+    pub async fn read_file(
+        &self,
+        name: &VersionName,
+        file_path: &str,
+        offset_bytes: i64,
+        length_bytes: i64,
+    ) -> Result<(FileRow, impl Stream<Item = Result<ReadPiece, Error>> + Send + use<>), Error> {
+        path::check(file_path)?;
+        let version = self.version(name).await?;
+        let file = self.store.file(version.checkpoint.checkpoint.as_str(), file_path).await?;
+        let until = range_end(&file, offset_bytes, length_bytes)?;
+        let permit = self.take_buffers(READ_AHEAD).await?;
+        let pages = pages(offset_bytes, until);
+        let (app, file_uid) = (self.clone(), file.uid.clone());
+        let chunks = futures::stream::iter(pages).then(move |(from, to)| {
+            let (app, file_uid) = (app.clone(), file_uid.clone());
+            async move { app.store.file_chunks(&file_uid, from, to).await.map(|it| (from, it)) }
+        });
+        let reader = Arc::new(Reader { app: self.clone(), version, path: file.path.clone() });
+        let pieces = chunks.flat_map(move |page| match page {
+            Ok((from, chunks)) => {
+                let reader = Arc::clone(&reader);
+                let mine = chunks.into_iter().filter(move |it| it.offset_bytes >= from || from == offset_bytes);
+                let reads = mine.map(move |chunk| Arc::clone(&reader).read(chunk, offset_bytes, until));
+                futures::stream::iter(reads).buffered(READ_AHEAD).boxed()
+            }
+            Err(error) => futures::stream::iter([Err(Error::from(error))]).boxed(),
+        });
+        // The buffers are given back when the stream is dropped.
+        let pieces = pieces.map(move |piece| {
+            let _held = &permit;
+            piece
+        });
+        Ok((file, pieces))
+    }
+
+    /// A chunk's bytes, verified.
+    pub(crate) async fn read_chunk(&self, key: &str, size_bytes: i64, digest: Digest) -> Result<Bytes, Error> {
+        let data = self.blobs.get(key).await?;
+        let hashing = data.clone();
+        let actual = tokio::task::spawn_blocking(move || Digest::of_pieces([&*hashing]));
+        let actual = actual.await.map_err(|error| Error::Internal(Box::new(error)))?;
+        if actual == digest && i64::try_from(data.len()) == Ok(size_bytes) {
+            return Ok(data);
+        }
+        Err(Error::DataLoss(format!(
+            "object `{key}` has {} bytes with digest {actual}, not {size_bytes} with {digest}",
+            data.len()
+        )))
+    }
+}
+
+/// Ranges of whole pages, so that the rows of a large file are looked up as they are needed.
+fn pages(from: i64, until: i64) -> Vec<(i64, i64)> {
+    let mut pages = Vec::new();
+    let mut start = from;
+    while start < until {
+        let end = (start / PAGE_BYTES + 1).saturating_mul(PAGE_BYTES).min(until);
+        pages.push((start, end));
+        start = end;
+    }
+    pages
+}
+
+fn range_end(file: &FileRow, offset_bytes: i64, length_bytes: i64) -> Result<i64, Refusal> {
+    if offset_bytes < 0 || length_bytes < 0 {
+        let message = format!("range from {offset_bytes} of {length_bytes} bytes is negative");
+        return Err(Refusal::invalid("BAD_RANGE", message));
+    }
+    let until = match length_bytes {
+        0 => Some(file.size_bytes.max(offset_bytes)),
+        length => offset_bytes.checked_add(length),
+    };
+    match until {
+        Some(until) if until <= file.size_bytes => Ok(until),
+        _ => {
+            let message = format!(
+                "range from {offset_bytes} of {length_bytes} bytes is beyond the end of file `{}`, which has {} bytes",
+                shown(&file.path),
+                file.size_bytes
+            );
+            Err(Refusal::out_of_range("OUT_OF_RANGE", message).with("size_bytes", file.size_bytes))
+        }
+    }
+}
+
+struct Reader {
+    app: App,
+    version: VersionRow,
+    path: String,
+}
+
+impl Reader {
+    /// The part of the chunk that lies in the range.
+    async fn read(self: Arc<Self>, chunk: FileChunk, from: i64, until: i64) -> Result<ReadPiece, Error> {
+        let data = match self.app.read_chunk(&chunk.object_key, chunk.size_bytes, chunk.digest).await {
+            Ok(data) => data,
+            Err(Error::DataLoss(why)) => return Err(self.lost(&chunk, why).await),
+            Err(error) => return Err(error),
+        };
+        let skip = usize::try_from((from - chunk.offset_bytes).max(0)).unwrap_or(usize::MAX).min(data.len());
+        let keep = usize::try_from((until - chunk.offset_bytes).max(0)).unwrap_or(usize::MAX).min(data.len());
+        Ok(ReadPiece {
+            offset_bytes: chunk.offset_bytes.saturating_add(i64::try_from(skip).unwrap_or(0)),
+            data: data.slice(skip..keep.max(skip)),
+        })
+    }
+
+    /// Bytes of a version that was deleted meanwhile are not lost, they are gone.
+    async fn lost(&self, chunk: &FileChunk, why: String) -> Error {
+        let uid = self.version.checkpoint.checkpoint.as_str();
+        let name = format!("{}/versions/v{}", self.version.artifact, self.version.number);
+        match self.app.store.is_committed(uid).await {
+            Ok(false) => Refusal::not_found("version", name).into(),
+            _ => Error::DataLoss(format!(
+                "file `{}` of version `{name}` is damaged at byte {}: {why}",
+                shown(&self.path),
+                chunk.offset_bytes
+            )),
+        }
+    }
+}

@@ -1,0 +1,348 @@
+//! Files in: declare, stream into chunks, store each once, finish. Memory is bounded by the buffers taken first.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::Stream;
+use futures::StreamExt;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use crate::app::App;
+use crate::app::Error;
+use crate::app::micros;
+use crate::blobs::new_key;
+use crate::domain::digest::CHUNK_BYTES;
+use crate::domain::digest::Digest;
+use crate::domain::ids::CheckpointName;
+use crate::domain::ids::shown;
+use crate::domain::path;
+use crate::domain::refusal::Refusal;
+use crate::store::FileRow;
+use crate::store::NewFile;
+use crate::store::Upload;
+use crate::store::WantedChunk;
+
+/// Largest file: 16 TiB is two million chunks.
+pub const MAX_FILE_BYTES: i64 = 16 << 40;
+/// Most files in one WriteSmallFiles.
+pub const MAX_SMALL_FILES: usize = 1_000;
+/// Chunks of one stream that are stored while the next one fills.
+const CHUNKS_IN_FLIGHT: usize = 2;
+/// What a stream takes of the buffers: those, and the one that fills.
+pub const STREAM_CHUNKS: usize = CHUNKS_IN_FLIGHT + 1;
+/// An upload that sends less than this in the idle time is slow on purpose or broken.
+const IDLE_BYTES: usize = 64 << 10;
+/// Objects of small files that are written at once.
+const SMALL_FILES_IN_FLIGHT: usize = 8;
+
+/// Whose file, and who writes.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// The checkpoint.
+    pub checkpoint: CheckpointName,
+    /// The attempt.
+    pub attempt: i64,
+    /// The file's path.
+    pub path: String,
+}
+
+/// One message of an upload.
+#[derive(Clone, Debug)]
+pub struct Piece {
+    /// Bytes of the file, in order.
+    pub data: Bytes,
+    /// CRC-32C of them.
+    pub crc32c: Option<u32>,
+    /// Nothing comes after this.
+    pub finish: bool,
+}
+
+/// A small file, whole.
+#[derive(Clone, Debug)]
+pub struct SmallFile {
+    /// The file's path.
+    pub path: String,
+    /// All its bytes.
+    pub data: Bytes,
+    /// Of them, if declared.
+    pub sha256: Option<Digest>,
+}
+
+impl App {
+    fn upload(&self, checkpoint: CheckpointName, attempt: i64) -> Upload {
+        let expire_time_us = self.clock.now_us().saturating_add(micros(self.limits.pending_expiry));
+        let token = uuid::Uuid::new_v4().simple().to_string();
+        Upload { checkpoint, attempt, token, expire_time_us }
+    }
+
+    /// Declares a file, or finds it again, and says how much of it is durable.
+    pub async fn prepare_file(
+        &self,
+        target: Target,
+        size_bytes: i64,
+        sha256: Option<Digest>,
+    ) -> Result<FileRow, Error> {
+        path::check(&target.path)?;
+        if !(0..=MAX_FILE_BYTES).contains(&size_bytes) {
+            let message = format!("size_bytes {size_bytes} is not between 0 and {MAX_FILE_BYTES}");
+            return Err(Refusal::invalid("SIZE_MISMATCH", message).into());
+        }
+        let new = NewFile { path: target.path, size_bytes, sha256 };
+        Ok(self.store.prepare_file(self.upload(target.checkpoint, target.attempt), new).await?)
+    }
+
+    /// Writes a prepared file from `offset_bytes` on. Ends well only with a piece that says `finish`.
+    pub async fn write_file(
+        &self,
+        target: Target,
+        offset_bytes: i64,
+        pieces: impl Stream<Item = Result<Piece, Error>> + Send,
+    ) -> Result<FileRow, Error> {
+        path::check(&target.path)?;
+        let permit = self.take_buffers(STREAM_CHUNKS).await?;
+        let upload = self.upload(target.checkpoint, target.attempt);
+        let file = self.store.begin_write(upload.clone(), target.path, offset_bytes).await?;
+        if file.digest.is_some() {
+            // An answer that was lost: the file is complete, whatever is sent again.
+            return Ok(file);
+        }
+        let mut cutter = Cutter {
+            app: self,
+            upload: &upload,
+            permit,
+            next_offset: file.durable_bytes,
+            file: &file,
+            filling: Vec::new(),
+            filled: 0,
+            in_flight: VecDeque::new(),
+        };
+        let received = cutter.receive(pieces, self.limits.upload_idle).await;
+        let settled = cutter.settle_all().await;
+        received?;
+        settled?;
+        let finished = self.store.finish_files(upload, vec![file]).await?;
+        finished.into_iter().next().ok_or_else(|| Error::Internal("finish answered no file".into()))
+    }
+
+    /// Writes small files whole: declares, stores and finishes all of them.
+    pub async fn write_small_files(
+        &self,
+        checkpoint: CheckpointName,
+        attempt: i64,
+        files: Vec<SmallFile>,
+    ) -> Result<Vec<FileRow>, Error> {
+        if files.len() > MAX_SMALL_FILES {
+            let message = format!("{} files in one call: at most {MAX_SMALL_FILES} are allowed", files.len());
+            return Err(Refusal::exhausted("LIMIT_EXCEEDED", message).into());
+        }
+        let mut new = Vec::with_capacity(files.len());
+        for file in &files {
+            path::check(&file.path)?;
+            let size_bytes = i64::try_from(file.data.len()).unwrap_or(i64::MAX);
+            new.push(NewFile { path: file.path.clone(), size_bytes, sha256: file.sha256 });
+        }
+        let _permit = self.take_buffers(1).await?;
+        let upload = self.upload(checkpoint, attempt);
+        let rows = self.store.begin_small_files(upload.clone(), new).await?;
+        let now_us = self.clock.now_us();
+        let mut bytes = std::collections::HashMap::new();
+        let mut wanted = Vec::new();
+        for (row, file) in rows.iter().zip(files) {
+            if row.digest.is_none() && !file.data.is_empty() {
+                let chunk = wanted_chunk(row, 0, Digest::of_pieces([&*file.data]), file.data.len(), now_us);
+                bytes.insert(chunk.object_key.clone(), file.data);
+                wanted.push(chunk);
+            }
+        }
+        let new = self.store.claim_chunks(upload.clone(), wanted, now_us).await?;
+        let puts = new.iter().filter_map(|chunk| Some((chunk.object_key.clone(), bytes.remove(&chunk.object_key)?)));
+        let mut puts = futures::stream::iter(puts.collect::<Vec<_>>())
+            .map(|(key, data)| async move { self.blobs.put(&key, vec![data]).await })
+            .buffer_unordered(SMALL_FILES_IN_FLIGHT);
+        while let Some(put) = puts.next().await {
+            put?;
+        }
+        self.store.settle_chunks(upload.clone(), new, now_us).await?;
+        Ok(self.store.finish_files(upload, rows).await?)
+    }
+}
+
+fn wanted_chunk(file: &FileRow, offset_bytes: i64, digest: Digest, length: usize, now_us: i64) -> WantedChunk {
+    WantedChunk {
+        file_uid: file.uid.clone(),
+        offset_bytes,
+        size_bytes: i64::try_from(length).unwrap_or(i64::MAX),
+        digest,
+        object_key: new_key(&digest, now_us),
+    }
+}
+
+/// Cuts a stream into chunks and stores a few of them at once.
+struct Cutter<'a> {
+    app: &'a App,
+    upload: &'a Upload,
+    permit: Arc<OwnedSemaphorePermit>,
+    file: &'a FileRow,
+    /// Where the chunk that fills stands in the file.
+    next_offset: i64,
+    filling: Vec<Bytes>,
+    filled: usize,
+    in_flight: VecDeque<JoinHandle<Result<(), Error>>>,
+}
+
+impl Cutter<'_> {
+    async fn receive(
+        &mut self,
+        pieces: impl Stream<Item = Result<Piece, Error>> + Send,
+        idle: Duration,
+    ) -> Result<(), Error> {
+        let mut pieces = std::pin::pin!(pieces);
+        let (mut deadline, mut since) = (Instant::now() + idle, 0);
+        loop {
+            let piece = match tokio::time::timeout_at(deadline, pieces.next()).await {
+                Ok(Some(piece)) => piece?,
+                Ok(None) => return Err(self.finish_missing().into()),
+                Err(_) => return Err(idle_timeout(idle).into()),
+            };
+            since += piece.data.len();
+            if since >= IDLE_BYTES {
+                (deadline, since) = (Instant::now() + idle, 0);
+            }
+            let finish = piece.finish;
+            self.take(piece).await?;
+            if finish {
+                return self.finish().await;
+            }
+        }
+    }
+
+    fn received(&self) -> i64 {
+        self.next_offset.saturating_add(i64::try_from(self.filled).unwrap_or(i64::MAX))
+    }
+
+    async fn take(&mut self, piece: Piece) -> Result<(), Error> {
+        check_crc(&piece)?;
+        let mut data = piece.data;
+        let after = self.received().saturating_add(i64::try_from(data.len()).unwrap_or(i64::MAX));
+        if after > self.file.size_bytes {
+            return Err(self.size_mismatch(after, "at least ").into());
+        }
+        while !data.is_empty() {
+            let room = usize::try_from(CHUNK_BYTES).unwrap_or(usize::MAX) - self.filled;
+            let part = data.split_to(room.min(data.len()));
+            self.filled += part.len();
+            self.filling.push(part);
+            if self.filled as u64 == CHUNK_BYTES {
+                self.store_chunk().await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn finish(&mut self) -> Result<(), Error> {
+        if self.received() != self.file.size_bytes {
+            return Err(self.size_mismatch(self.received(), "").into());
+        }
+        if self.filled > 0 { self.store_chunk().await } else { Ok(()) }
+    }
+
+    /// Hands the filled chunk to a task of its own, which goes on if the caller goes away: its bytes then are durable for
+    /// the resumed upload. The task holds its share of the buffers.
+    async fn store_chunk(&mut self) -> Result<(), Error> {
+        while self.in_flight.len() >= CHUNKS_IN_FLIGHT {
+            self.settle_oldest().await?;
+        }
+        let pieces = std::mem::take(&mut self.filling);
+        let length = std::mem::take(&mut self.filled);
+        let offset_bytes = self.next_offset;
+        self.next_offset = self.next_offset.saturating_add(i64::try_from(length).unwrap_or(i64::MAX));
+        let (app, upload, file) = (self.app.clone(), self.upload.clone(), self.file.clone());
+        let permit = Arc::clone(&self.permit);
+        self.in_flight.push_back(tokio::spawn(async move {
+            let result = app.store_chunk(upload, &file, offset_bytes, pieces, length).await;
+            drop(permit);
+            result
+        }));
+        Ok(())
+    }
+
+    async fn settle_oldest(&mut self) -> Result<(), Error> {
+        match self.in_flight.pop_front() {
+            Some(task) => task.await.map_err(|error| Error::Internal(Box::new(error)))?,
+            None => Ok(()),
+        }
+    }
+
+    /// Waits for all chunks, also after an error, so that what is durable is known when the caller is answered.
+    async fn settle_all(&mut self) -> Result<(), Error> {
+        let mut result = Ok(());
+        while !self.in_flight.is_empty() {
+            let settled = self.settle_oldest().await;
+            result = result.and(settled);
+        }
+        result
+    }
+
+    fn finish_missing(&self) -> Refusal {
+        let message = format!(
+            "the stream of file `{}` ended after {} of {} bytes without `finish`: what is durable stays, go on from there",
+            shown(&self.file.path),
+            self.received(),
+            self.file.size_bytes
+        );
+        Refusal::invalid("FINISH_MISSING", message)
+    }
+
+    fn size_mismatch(&self, received: i64, at_least: &str) -> Refusal {
+        let message = format!(
+            "file `{}` has {at_least}{received} bytes, but {} were declared: a file that changed needs a new save",
+            shown(&self.file.path),
+            self.file.size_bytes
+        );
+        Refusal::invalid("SIZE_MISMATCH", message)
+    }
+}
+
+impl App {
+    async fn store_chunk(
+        &self,
+        upload: Upload,
+        file: &FileRow,
+        offset_bytes: i64,
+        pieces: Vec<Bytes>,
+        length: usize,
+    ) -> Result<(), Error> {
+        let hashed = tokio::task::spawn_blocking(move || (Digest::of_pieces(pieces.iter().map(|it| &**it)), pieces));
+        let (digest, pieces) = hashed.await.map_err(|error| Error::Internal(Box::new(error)))?;
+        let now_us = self.clock.now_us();
+        let wanted = wanted_chunk(file, offset_bytes, digest, length, now_us);
+        let new = self.store.claim_chunks(upload.clone(), vec![wanted], now_us).await?;
+        let Some(chunk) = new.first() else { return Ok(()) };
+        self.blobs.put(&chunk.object_key, pieces).await?;
+        Ok(self.store.settle_chunks(upload, new, self.clock.now_us()).await?)
+    }
+}
+
+fn check_crc(piece: &Piece) -> Result<(), Refusal> {
+    let Some(declared) = piece.crc32c else { return Ok(()) };
+    let actual = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, &piece.data);
+    if actual == u64::from(declared) {
+        return Ok(());
+    }
+    let message = format!(
+        "crc32c of a message is {actual:08x}, but {declared:08x} was declared: its bytes changed on the way, send it again"
+    );
+    Err(Refusal::invalid("CHECKSUM_MISMATCH", message))
+}
+
+fn idle_timeout(idle: Duration) -> Refusal {
+    let message = format!(
+        "the upload sent less than 64 KiB in {} s: what is durable stays, ask PrepareFile where to go on",
+        idle.as_secs()
+    );
+    Refusal::deadline("IDLE_TIMEOUT", message)
+}

@@ -1,0 +1,31 @@
+//! When the collector runs; what it does is in `app/collect.rs`.
+
+use std::time::Duration;
+
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+
+use crate::app::App;
+
+/// Runs the collector every `interval` until told to stop. A pass that fails is tried again at the next turn.
+pub async fn collect_every(app: App, interval: Duration, stop: CancellationToken) {
+    let mut turns = tokio::time::interval(interval);
+    turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = turns.tick() => {}
+        }
+        match app.collect().await {
+            Ok(report) if report == Default::default() => {}
+            Ok(report) => tracing::info!(
+                expired_checkpoints = report.expired_checkpoints,
+                removed_chunks = report.removed_chunks,
+                removed_objects = report.removed_objects,
+                freed_bytes = report.freed_bytes,
+                "Collected what nobody needs"
+            ),
+            Err(error) => tracing::warn!(error = %error, "Left the collection for the next turn"),
+        }
+    }
+}

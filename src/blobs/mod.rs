@@ -1,0 +1,137 @@
+//! Bytes in an object store. The only room that names `object_store`; keys are made here and never used again.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use object_store::ObjectStore;
+use object_store::ObjectStoreExt;
+use object_store::PutPayload;
+use object_store::local::LocalFileSystem;
+use object_store::memory::InMemory;
+
+use crate::domain::digest::Digest;
+
+/// Why bytes were not stored or read.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// There is no such object.
+    #[error("object `{0}` is missing")]
+    Missing(String),
+    /// No room.
+    #[error("the object store is full")]
+    Full(#[source] object_store::Error),
+    /// The store is away, or refuses.
+    #[error("the object store is not available")]
+    Unavailable(#[source] object_store::Error),
+}
+
+impl From<object_store::Error> for Error {
+    fn from(error: object_store::Error) -> Error {
+        match error {
+            object_store::Error::NotFound { path, .. } => Error::Missing(path),
+            error if is_full(&error) => Error::Full(error),
+            error => Error::Unavailable(error),
+        }
+    }
+}
+
+/// Looks for a full disk, a quota or a file size limit among the causes.
+fn is_full(error: &object_store::Error) -> bool {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(it) = cause {
+        let kind = it.downcast_ref::<io::Error>().map(io::Error::kind);
+        if matches!(kind, Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge)) {
+            return true;
+        }
+        cause = it.source();
+    }
+    false
+}
+
+/// Where chunks are kept.
+#[derive(Clone, Debug)]
+pub struct Blobs {
+    store: Arc<dyn ObjectStore>,
+}
+
+impl Blobs {
+    /// Opens a folder, which must exist. Every write is synced, file and directory, before it counts.
+    pub fn open_folder(path: &Path) -> Result<Blobs, Error> {
+        let store = LocalFileSystem::new_with_prefix(path)?.with_fsync(true);
+        Ok(Blobs { store: Arc::new(store) })
+    }
+
+    /// In memory, for tests of what stands above.
+    pub fn in_memory() -> Blobs {
+        Blobs { store: Arc::new(InMemory::new()) }
+    }
+
+    /// Any store behind the trait: tests wrap one that fails on purpose.
+    pub fn over(store: Arc<dyn ObjectStore>) -> Blobs {
+        Blobs { store }
+    }
+
+    /// Stores an object; durable when it returns. The key is new, so repeating it is harmless.
+    pub async fn put(&self, key: &str, pieces: Vec<Bytes>) -> Result<(), Error> {
+        let payload: PutPayload = pieces.into_iter().collect();
+        self.store.put(&key.into(), payload).await?;
+        Ok(())
+    }
+
+    /// All bytes of an object.
+    pub async fn get(&self, key: &str) -> Result<Bytes, Error> {
+        Ok(self.store.get(&key.into()).await?.bytes().await?)
+    }
+
+    /// The size of an object.
+    pub async fn size_bytes(&self, key: &str) -> Result<u64, Error> {
+        Ok(self.store.head(&key.into()).await?.size)
+    }
+
+    /// Removes an object; one that is gone already is fine.
+    pub async fn delete(&self, key: &str) -> Result<(), Error> {
+        match self.store.delete(&key.into()).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// A key that was never used before: `chunks/2026-01-31/0a1b2c3d-<uuid>`. The day lets a scrub compare old slices, the
+/// digest's prefix spreads a day's objects.
+pub fn new_key(digest: &Digest, now_us: i64) -> String {
+    let [a, b, c, d, ..] = digest.0;
+    let (year, month, day) = date(now_us);
+    let unique = uuid::Uuid::now_v7().simple();
+    format!("chunks/{year:04}-{month:02}-{day:02}/{a:02x}{b:02x}{c:02x}{d:02x}-{unique}")
+}
+
+/// The UTC date (the usual algorithm with years that begin in March).
+fn date(now_us: i64) -> (i64, i64, i64) {
+    let days = now_us.div_euclid(86_400_000_000) + 719_468;
+    let era = days.div_euclid(146_097);
+    let day_of_era = days.rem_euclid(146_097);
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted = (5 * day_of_year + 2) / 153;
+    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
+    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    (year, month, day_of_year - (153 * shifted + 2) / 5 + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_carry_the_day_and_never_repeat() {
+        let digest = Digest([0xab; 32]);
+        let key = new_key(&digest, 1_795_429_230_500_000);
+        assert!(key.starts_with("chunks/2026-11-23/abababab-"), "{key}");
+        assert_ne!(key, new_key(&digest, 1_795_429_230_500_000));
+        assert_eq!(date(951_782_400_000_000), (2000, 2, 29));
+        assert_eq!(date(0), (1970, 1, 1));
+    }
+}

@@ -1,0 +1,73 @@
+//! The command line: reads arguments, calls the server through the client, prints for people or as JSON.
+//!
+//! Nothing is decided here. Each command is a function of its own arguments and a [`Context`].
+
+mod alias;
+mod args;
+mod context;
+mod decisions;
+mod failure;
+mod human;
+mod json;
+mod local;
+mod names;
+mod output;
+mod pull;
+mod push;
+mod runs;
+mod serve;
+mod show;
+mod versions;
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use self::args::{Arguments, Command};
+use self::context::Context;
+use self::failure::Failure;
+
+/// Runs the command that the process was started with.
+pub fn run() -> ExitCode {
+    let arguments = Arguments::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return report(&Failure::failed(format!("no threads can be started: {error}"))),
+    };
+    match runtime.block_on(execute(arguments)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => report(&failure),
+    }
+}
+
+async fn execute(arguments: Arguments) -> Result<(), Failure> {
+    let Arguments { command, global } = arguments;
+    let mut context = Context::new(global)?;
+    let context = &mut context;
+    match command {
+        Command::Serve(serve) => serve::serve(context, serve).await,
+        Command::CheckConfig(settings) => serve::check_config(context, &settings),
+        Command::Runs(runs) => runs::list(context, runs).await,
+        Command::Show(show) => show::show(context, show).await,
+        Command::Best(best) => show::best(context, best).await,
+        Command::Versions(versions) => versions::list(context, versions).await,
+        Command::Pull(pull) => pull::pull(context, pull).await,
+        Command::Push(push) => push::push(context, push).await,
+        Command::Decisions(decisions) => decisions::list(context, decisions).await,
+        Command::Alias(args::Alias { action: args::AliasAction::Set(set) }) => alias::set(context, set).await,
+        Command::Alias(args::Alias { action: args::AliasAction::Rm(rm) }) => alias::remove(context, rm).await,
+        Command::Rm(rm) => alias::remove_version(context, rm).await,
+        Command::Gc(gc) => local::collect(context, gc).await,
+        Command::Check(check) => local::check(context, check).await,
+    }
+}
+
+/// Says on stderr what went wrong. A reader that has read enough (`| head`) is no failure.
+fn report(failure: &Failure) -> ExitCode {
+    if !failure.is_closed_output() {
+        // Nothing is left to do when stderr is closed too.
+        let _ = writeln!(std::io::stderr(), "error: {failure}");
+    }
+    failure.exit_code()
+}

@@ -1,0 +1,110 @@
+//! How a command fails: one sentence, and the exit code that a script can tell it by.
+
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::process::ExitCode;
+
+use keepbest_client::Error as ClientError;
+
+use crate::config::ConfigError;
+
+/// Why a command did not do what it was asked to.
+#[derive(Debug)]
+pub(super) struct Failure {
+    kind: Kind,
+    text: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Failed,
+    Usage,
+    NotFound,
+    /// Whoever reads the output wants no more of it.
+    ClosedOutput,
+}
+
+impl Failure {
+    pub(super) fn failed(text: impl Into<String>) -> Failure {
+        Failure { kind: Kind::Failed, text: text.into() }
+    }
+
+    /// The arguments were wrong.
+    pub(super) fn usage(text: impl Into<String>) -> Failure {
+        Failure { kind: Kind::Usage, text: text.into() }
+    }
+
+    pub(super) fn not_found(text: impl Into<String>) -> Failure {
+        Failure { kind: Kind::NotFound, text: text.into() }
+    }
+
+    /// The same failure with what to do about it.
+    pub(super) fn with_hint(mut self, hint: &str) -> Failure {
+        self.text.push_str(hint);
+        self
+    }
+
+    pub(super) fn is_closed_output(&self) -> bool {
+        self.kind == Kind::ClosedOutput
+    }
+
+    pub(super) fn exit_code(&self) -> ExitCode {
+        match self.kind {
+            Kind::ClosedOutput => ExitCode::SUCCESS,
+            Kind::Failed => ExitCode::from(1),
+            Kind::Usage => ExitCode::from(2),
+            Kind::NotFound => ExitCode::from(3),
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.text)
+    }
+}
+
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Failure {
+        match &error {
+            ClientError::Unreachable { address, problem } => Failure::failed(format!(
+                "no server answers at `{address}` ({problem}): start one with `keepbest serve`, or name another with \
+                 `--server`"
+            )),
+            ClientError::Invalid(_) => Failure::usage(chain(&error)),
+            _ if error.is_not_found() => Failure::not_found(chain(&error)),
+            _ => Failure::failed(chain(&error)),
+        }
+    }
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Failure {
+        Failure::usage(chain(&error))
+    }
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Failure {
+        Failure::failed(format!("{error:#}"))
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Failure {
+        let kind = if error.kind() == io::ErrorKind::BrokenPipe { Kind::ClosedOutput } else { Kind::Failed };
+        Failure { kind, text: format!("the output cannot be written: {error}") }
+    }
+}
+
+/// An error with its causes.
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,154 @@
+//! Values as people read them: sizes, ages, epochs from 1, numbers.
+
+use keepbest_client::v1;
+use keepbest_client::well_known::Timestamp;
+
+/// A size with three digits and its unit.
+pub(super) fn size(bytes: i64) -> String {
+    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
+    if bytes < 1024 {
+        return format!("{bytes} B");
+    }
+    let mut value = bytes as f64 / 1024.0;
+    let mut unit = 0;
+    // 999.5 KiB would print as 1000.
+    while value >= 999.5 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    let digits = if value < 9.995 { 2 } else { usize::from(value < 99.95) };
+    format!("{value:.digits$} {}", UNITS[unit])
+}
+
+/// How long ago something was.
+pub(super) fn age(time: Option<&Timestamp>, now_us: i64) -> String {
+    let Some(time) = time else { return String::new() };
+    let seconds = (now_us - micros(time)) / 1_000_000;
+    match seconds {
+        ..5 => "now".to_owned(),
+        5..120 => format!("{seconds} s ago"),
+        120..7_200 => format!("{} min ago", seconds / 60),
+        7_200..172_800 => format!("{} h ago", seconds / 3_600),
+        _ => format!("{} days ago", seconds / 86_400),
+    }
+}
+
+/// An epoch or a batch as Keras prints it: counted from 1.
+pub(super) fn from_one(number: i64) -> String {
+    number.saturating_add(1).to_string()
+}
+
+/// The same of one that may be missing.
+pub(super) fn optional_from_one(number: Option<i64>) -> String {
+    number.map(from_one).unwrap_or_default()
+}
+
+/// A metric with six significant digits; what is shorter is whole.
+pub(super) fn metric(value: f64) -> String {
+    if value == 0.0 || !value.is_finite() {
+        return value.to_string();
+    }
+    let magnitude = value.abs().log10().floor();
+    if !(-5.0..15.0).contains(&magnitude) {
+        let text = format!("{value:.5e}");
+        let (mantissa, exponent) = text.split_once('e').unwrap_or((&text, "0"));
+        return format!("{}e{exponent}", trim_zeros(mantissa));
+    }
+    // The magnitude is from -5 to 14 here.
+    let decimals = (5.0 - magnitude).clamp(0.0, 10.0) as usize;
+    trim_zeros(&format!("{value:.decimals$}")).to_owned()
+}
+
+/// A metric that may be missing.
+pub(super) fn optional_metric(value: Option<f64>) -> String {
+    value.map(metric).unwrap_or_default()
+}
+
+/// A count with its noun.
+pub(super) fn count(number: i64, noun: &str) -> String {
+    if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
+}
+
+/// `min` or `max`; nothing when it was not resolved.
+pub(super) fn mode(mode: v1::Mode) -> &'static str {
+    match mode {
+        v1::Mode::Unspecified => "",
+        v1::Mode::Min => "min",
+        v1::Mode::Max => "max",
+    }
+}
+
+/// A monitor with its direction.
+pub(super) fn monitor(monitor: &str, direction: v1::Mode) -> String {
+    match mode(direction) {
+        "" => monitor.to_owned(),
+        mode => format!("{monitor} ({mode})"),
+    }
+}
+
+/// The name of an enum's value without its prefix: `RUN_STATE_ACTIVE` is `active`.
+pub(super) fn enum_name(name: &str, prefix: &str) -> String {
+    name.strip_prefix(prefix).unwrap_or(name).to_lowercase()
+}
+
+fn micros(time: &Timestamp) -> i64 {
+    time.seconds.saturating_mul(1_000_000).saturating_add(i64::from(time.nanos) / 1_000)
+}
+
+fn trim_zeros(text: &str) -> &str {
+    if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { text }
+}
+
+#[cfg(test)]
+mod tests {
+    use keepbest_client::well_known::Timestamp;
+
+    use super::{age, count, metric, size};
+
+    #[test]
+    fn sizes_have_three_digits() {
+        let table = [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1024, "1.00 KiB"),
+            (10_240, "10.0 KiB"),
+            (1_048_575, "1.00 MiB"),
+            (123 << 20, "123 MiB"),
+            (i64::MAX, "8192 PiB"),
+        ];
+        for (bytes, text) in table {
+            assert_eq!(size(bytes), text);
+        }
+    }
+
+    #[test]
+    fn ages_have_one_unit() {
+        let ages = [-9, 3, 90, 600, 7_200, 864_000].map(|seconds| {
+            age(Some(&Timestamp { seconds: 1_000_000 - seconds, nanos: 0 }), 1_000_000_000_000)
+        });
+        assert_eq!(ages, ["now", "now", "90 s ago", "10 min ago", "2 h ago", "10 days ago"]);
+        assert_eq!(age(None, 0), "");
+    }
+
+    #[test]
+    fn metrics_have_six_digits() {
+        let table = [
+            (0.0, "0"),
+            (0.1 + 0.2, "0.3"),
+            (0.213_456_789, "0.213457"),
+            (-12.5, "-12.5"),
+            (1_234_567.0, "1234567"),
+            (1e-9, "1e-9"),
+            (1.5e300, "1.5e300"),
+            (f64::NAN, "NaN"),
+        ];
+        for (value, text) in table {
+            assert_eq!(metric(value), text);
+        }
+    }
+
+    #[test]
+    fn one_thing_is_not_many() {
+        assert_eq!([count(1, "file"), count(2, "file")], ["1 file", "2 files"]);
+    }
+}

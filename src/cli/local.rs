@@ -1,0 +1,63 @@
+//! `keepbest gc` and `keepbest check`: work on the data folder itself, without a server.
+
+use serde_json::to_value;
+
+use super::args;
+use super::context::Context;
+use super::failure::Failure;
+use super::{human, serve};
+use crate::maintenance;
+use crate::telemetry;
+
+/// Warnings and errors only: the report says the rest.
+const LOG_FILTER: &str = "warn";
+
+/// Frees what was deleted or given up.
+pub(super) async fn collect(context: &mut Context, arguments: args::Gc) -> Result<(), Failure> {
+    let config = serve::load(&arguments.settings, None)?;
+    log()?;
+    let report = maintenance::gc(&config, arguments.now).await?;
+    if context.output.is_json() {
+        context.output.document(&to_value(&report).expect("a report is numbers"))?;
+        return Ok(());
+    }
+    context.output.properties(&[
+        ("expired checkpoints", report.expired_checkpoints.to_string()),
+        ("removed checkpoints", report.removed_checkpoints.to_string()),
+        ("removed chunks", report.removed_chunks.to_string()),
+        ("removed objects", report.removed_objects.to_string()),
+        ("freed", human::size(i64::try_from(report.freed_bytes).unwrap_or(i64::MAX))),
+    ])?;
+    Ok(())
+}
+
+/// Checks that all that is visible is whole.
+pub(super) async fn check(context: &mut Context, arguments: args::Check) -> Result<(), Failure> {
+    let config = serve::load(&arguments.settings, None)?;
+    log()?;
+    let report = maintenance::check(&config, arguments.read_data).await?;
+    if context.output.is_json() {
+        context.output.document(&to_value(&report).expect("a report is numbers and texts"))?;
+    } else {
+        context.output.properties(&[
+            ("versions", report.versions.to_string()),
+            ("files", report.files.to_string()),
+            ("chunks", report.chunks.to_string()),
+            ("read", human::size(i64::try_from(report.bytes_read).unwrap_or(i64::MAX))),
+        ])?;
+        for problem in &report.problems {
+            context.output.line(&format!("problem: {problem}"))?;
+        }
+    }
+    match report.problems.len() {
+        0 => Ok(()),
+        count => {
+            let count = human::count(i64::try_from(count).unwrap_or(i64::MAX), "problem");
+            Err(Failure::failed(format!("`{}` has {count}", config.data_dir.display())))
+        }
+    }
+}
+
+fn log() -> Result<(), Failure> {
+    telemetry::init(telemetry::Format::Text, LOG_FILTER).map_err(|error| Failure::failed(error.to_string()))
+}

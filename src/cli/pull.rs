@@ -1,0 +1,70 @@
+//! `keepbest pull`: download a version.
+
+use std::path::PathBuf;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use keepbest_client::{OnProgress, Progress, PullOptions, hex, short_name};
+use serde_json::json;
+
+use super::args;
+use super::context::Context;
+use super::failure::Failure;
+use super::{human, json, names};
+
+/// Downloads all files of a version.
+pub(super) async fn pull(context: &mut Context, arguments: args::Pull) -> Result<(), Failure> {
+    let target = names::version(&arguments.version, &context.project)?;
+    let client = context.connect().await?;
+    // An alias may move while the files come: its number does not.
+    let version = client.get_version(&target.name(), false).await?;
+    let directory = arguments
+        .directory
+        .unwrap_or_else(|| PathBuf::from(format!("{}-v{}", target.artifact, version.number)));
+    let bar = bar(context);
+    let options = PullOptions { on_progress: on_progress(&bar), ..PullOptions::default() };
+    let pulled = keepbest_client::pull(&client, &version.name, &directory, &options).await;
+    bar.finish_and_clear();
+    let pulled = pulled?;
+    let version = &pulled.version;
+    if context.output.is_json() {
+        context.output.document(&json!({
+            "version": json::version(version),
+            "directory": directory.to_string_lossy(),
+            "received_bytes": pulled.received_bytes,
+            "skipped_files": pulled.skipped_files,
+        }))?;
+        return Ok(());
+    }
+    let received = human::size(i64::try_from(pulled.received_bytes).unwrap_or(i64::MAX));
+    context.output.line(&format!(
+        "pulled {} to {}: {}, {} ({received} received)",
+        short_name(&version.name),
+        directory.display(),
+        human::count(version.file_count, "file"),
+        human::size(version.size_bytes),
+    ))?;
+    context.output.line(&format!("verified: BLAKE3 {}", hex(&version.digest)))?;
+    Ok(())
+}
+
+/// A bar on stderr, where a person sees it; nothing elsewhere.
+pub(super) fn bar(context: &Context) -> ProgressBar {
+    if context.output.is_json() {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template("{wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {msg}")
+        .expect("the template is well formed");
+    ProgressBar::new(0).with_style(style)
+}
+
+/// Moves the bar.
+pub(super) fn on_progress(bar: &ProgressBar) -> OnProgress {
+    let bar = bar.clone();
+    OnProgress::new(move |progress: Progress| {
+        bar.set_length(progress.bytes_total);
+        bar.set_position(progress.bytes_done);
+        if progress.files_total > 1 {
+            bar.set_message(format!("{}/{} files", progress.files_done, progress.files_total));
+        }
+    })
+}

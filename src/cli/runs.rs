@@ -1,0 +1,76 @@
+//! `keepbest runs`: the runs of a project or a team.
+
+use keepbest_client::{ProjectName, short_name, v1};
+use serde_json::json;
+
+use super::args;
+use super::context::{Context, page_size};
+use super::failure::Failure;
+use super::output::Column;
+use super::{human, json};
+
+/// Lists runs, newest first.
+pub(super) async fn list(context: &mut Context, arguments: args::Runs) -> Result<(), Failure> {
+    let parent = match &arguments.parent {
+        Some(text) => ProjectName::parse(&short_name(text))?.name(),
+        None => context.project.name(),
+    };
+    let client = context.connect().await?;
+    let mut runs = Vec::new();
+    let mut page_token = String::new();
+    loop {
+        let page_size = page_size(arguments.limit, runs.len());
+        let page =
+            client.list_runs(v1::ListRunsRequest { parent: parent.clone(), page_size, page_token }).await?;
+        runs.extend(page.runs);
+        page_token = page.next_page_token;
+        if page_token.is_empty() || runs.len() >= arguments.limit as usize {
+            break;
+        }
+    }
+    if context.output.is_json() {
+        let runs: Vec<_> = runs.iter().map(json::run).collect();
+        context.output.document(&json!({ "runs": runs }))?;
+        return Ok(());
+    }
+    if runs.is_empty() {
+        context.output.line(&format!("no runs in {}", short_name(&parent)))?;
+        return Ok(());
+    }
+    let columns = [
+        Column::Text("RUN".into()),
+        Column::Text("STATE".into()),
+        Column::Text("MONITOR".into()),
+        Column::Number("BEST".into()),
+        Column::Number("EPOCH".into()),
+        Column::Number("EVENTS".into()),
+        Column::Text("UPDATED".into()),
+    ];
+    let rows = runs.iter().map(|run| row(run, context.now_us)).collect();
+    context.output.table(&columns, rows)?;
+    Ok(())
+}
+
+fn row(run: &v1::Run, now_us: i64) -> Vec<String> {
+    vec![
+        short_name(&run.name),
+        human::enum_name(run.state().as_str_name(), "RUN_STATE_"),
+        monitor(run),
+        human::optional_metric(best(run)),
+        human::optional_from_one(run.last_epoch),
+        run.event_count.to_string(),
+        human::age(run.update_time.as_ref(), now_us),
+    ]
+}
+
+/// The monitor of a run with its direction.
+pub(super) fn monitor(run: &v1::Run) -> String {
+    let monitor = run.strategy.as_ref().map_or("", |strategy| strategy.monitor.as_str());
+    // The contract's default.
+    human::monitor(if monitor.is_empty() { "val_loss" } else { monitor }, run.direction())
+}
+
+/// The value to beat.
+pub(super) fn best(run: &v1::Run) -> Option<f64> {
+    run.monitor_state.as_ref().and_then(|state| state.best)
+}

@@ -1,0 +1,244 @@
+//! The settings of the server, read once: defaults, then the TOML file, then the environment, then flags.
+//!
+//! Every source goes through the same function, so each key has one type, one range and one error text whatever it came
+//! from. `deploy/config.example.toml` shows all keys. What the settings do is left to the rooms that take them.
+
+mod error;
+mod keys;
+mod url;
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+pub use self::error::ConfigError;
+use self::keys::Value;
+pub use self::keys::{KEYS, SettingValue};
+pub use self::url::DatabaseUrl;
+
+/// What begins the name of each environment variable: `limits.max_connections` is `KEEPBEST_LIMITS_MAX_CONNECTIONS`.
+const ENVIRONMENT_PREFIX: &str = "KEEPBEST_";
+
+/// All settings, checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// The folder that holds the database and the chunks. `./keepbest-data`: a first try needs no rights and leaves one
+    /// folder to delete.
+    pub data_dir: PathBuf,
+    /// Where the server listens; port 0 lets the system choose. `127.0.0.1:7400`: only this machine can reach it.
+    pub listen: SocketAddr,
+    /// Allows `listen` to be more than loopback. False: callers are not authenticated yet, so whoever reaches the port may
+    /// read and delete every model.
+    pub allow_remote: bool,
+    /// The metadata database. `None`: `SQLite` in `data_dir`, which needs no set-up.
+    pub database_url: Option<DatabaseUrl>,
+    pub log: Log,
+    pub limits: Limits,
+    pub collector: Collector,
+}
+
+/// What is logged, and how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Log {
+    /// Text: the first reader is a person at a terminal.
+    pub format: LogFormat,
+    /// Directives of `tracing`, for example `info,keepbest=debug`; `telemetry` parses them. `info`: one line for each event
+    /// that matters in production.
+    pub filter: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+/// What one server takes at most, so that its memory is bounded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections at once. 1,024: with 64 streams of a few KiB each even idle floods stay below 1 GiB.
+    pub max_connections: u32,
+    /// Calls at once on one connection. 64: a client has few calls in flight; without a limit, 50,000 half-open streams on
+    /// one connection took 384 MB.
+    pub max_streams_per_connection: u32,
+    /// Bytes of chunks in memory over all uploads. 256 MiB: 16 uploads of two 8 MiB chunks each (one fills while one is
+    /// stored), far more than one disk can take at full speed.
+    pub upload_buffers_bytes: u64,
+    /// How long an upload stream may send nothing. 60 s: longer than any pause of a living trainer's disk or network, short
+    /// enough that dead peers do not hold buffers.
+    pub upload_idle_seconds: u64,
+    /// How long a stop waits for calls to end. 10 s: uploads go on at another time from where they were, and supervisors
+    /// kill after 30 s.
+    pub drain_seconds: u64,
+}
+
+/// When the collector works and how long things stay that nobody can see any more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Collector {
+    /// Pause between passes. 300 s: a pass with nothing to do is a few indexed queries.
+    pub interval_seconds: u64,
+    /// When a checkpoint that was decided and never committed is given up. 86,400 s: a trainer that lost its network in the
+    /// evening can finish its upload the next morning.
+    pub pending_expiry_seconds: u64,
+    /// How long a deleted version keeps its bytes. 3,600 s: downloads that began before can end.
+    pub deleted_grace_seconds: u64,
+    /// How long a chunk that no file uses stays. 3,600 s: the next checkpoint of a run often has it again.
+    pub chunk_grace_seconds: u64,
+    /// How long an object stays after its chunk was forgotten. 3,600 s: longer than any read that looked its key up before.
+    pub object_grace_seconds: u64,
+}
+
+/// What the command line says; it wins over every other source.
+#[derive(Debug, Clone, Default)]
+pub struct Flags {
+    /// The TOML file. `None`: no file, only defaults, environment and flags.
+    pub config: Option<PathBuf>,
+    pub data_dir: Option<PathBuf>,
+    pub listen: Option<String>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            data_dir: PathBuf::from("./keepbest-data"),
+            listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7400),
+            allow_remote: false,
+            database_url: None,
+            log: Log { format: LogFormat::Text, filter: "info".to_owned() },
+            limits: Limits {
+                max_connections: 1024,
+                max_streams_per_connection: 64,
+                upload_buffers_bytes: 256 << 20,
+                upload_idle_seconds: 60,
+                drain_seconds: 10,
+            },
+            collector: Collector {
+                interval_seconds: 300,
+                pending_expiry_seconds: 86_400,
+                deleted_grace_seconds: 3_600,
+                chunk_grace_seconds: 3_600,
+                object_grace_seconds: 3_600,
+            },
+        }
+    }
+}
+
+impl Config {
+    /// Reads all sources of this process.
+    ///
+    /// # Errors
+    /// When the file cannot be read, a key is unknown, or a value is of the wrong kind or out of its range.
+    pub fn load(flags: &Flags) -> Result<Config, ConfigError> {
+        let text = match &flags.config {
+            None => None,
+            Some(path) => Some(
+                std::fs::read_to_string(path)
+                    .map_err(|source| ConfigError::Unreadable { path: path.clone(), source })?,
+            ),
+        };
+        let file = flags.config.as_deref().zip(text.as_deref());
+        let environment = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+        Config::from_sources(file, environment, flags)
+    }
+
+    /// The same from sources in hand: the file as its path and text, the environment as names and values.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn from_sources(
+        file: Option<(&Path, &str)>,
+        environment: impl IntoIterator<Item = (String, String)>,
+        flags: &Flags,
+    ) -> Result<Config, ConfigError> {
+        let mut config = Config::default();
+        if let Some((path, text)) = file {
+            config.apply_file(path, text)?;
+        }
+        config.apply_environment(environment)?;
+        if let Some(data_dir) = &flags.data_dir {
+            config.data_dir.clone_from(data_dir);
+        }
+        if let Some(listen) = &flags.listen {
+            config.set("listen", &Value::Text(listen.clone()), "`--listen`")?;
+        }
+        config.check_listen()?;
+        Ok(config)
+    }
+
+    /// Refuses what this version can read and cannot serve yet. The one place for it.
+    ///
+    /// # Errors
+    /// When the database is Postgres.
+    pub fn check_served(&self) -> Result<(), ConfigError> {
+        match &self.database_url {
+            Some(url) if url.is_postgres() => Err(ConfigError::NotServed {
+                key: "database_url",
+                problem: format!("is `{url}`, but Postgres is not served yet"),
+                remedy: "leave it out to use SQLite in `data_dir`".to_owned(),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    fn apply_file(&mut self, path: &Path, text: &str) -> Result<(), ConfigError> {
+        let table: toml::Table = text.parse().map_err(|error: toml::de::Error| ConfigError::Malformed {
+            path: path.to_owned(),
+            line: error.span().map_or(1, |span| text[..span.start.min(text.len())].lines().count().max(1)),
+            problem: error.message().to_owned(),
+        })?;
+        let origin = format!("`{}`", path.display());
+        for (name, value) in table {
+            match value {
+                toml::Value::Table(section) if keys::is_section(&name) => {
+                    for (key, value) in section {
+                        self.set(&format!("{name}.{key}"), &Value::Toml(value), &origin)?;
+                    }
+                }
+                value => self.set(&name, &Value::Toml(value), &origin)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Other variables that begin with `KEEPBEST_` are left alone: Kubernetes sets `KEEPBEST_SERVICE_HOST` and the like in
+    /// every pod beside a service of that name.
+    fn apply_environment(
+        &mut self,
+        environment: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<(), ConfigError> {
+        let environment: BTreeMap<_, _> =
+            environment.into_iter().filter(|(name, _)| name.starts_with(ENVIRONMENT_PREFIX)).collect();
+        for key in KEYS {
+            let name = environment_name(key);
+            if let Some(value) = environment.get(&name) {
+                self.set(key, &Value::Text(value.clone()), &format!("`{name}`"))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn check_listen(&self) -> Result<(), ConfigError> {
+        if self.allow_remote || self.listen.ip().is_loopback() {
+            return Ok(());
+        }
+        Err(ConfigError::NotServed {
+            key: "listen",
+            problem: format!(
+                "is `{}`, which other machines can reach, but callers are not authenticated yet: anyone there could \
+                 read and delete every model",
+                self.listen
+            ),
+            remedy: "use `127.0.0.1:7400`, or set `allow_remote = true` where a firewall or a proxy guards the port"
+                .to_owned(),
+        })
+    }
+}
+
+/// The environment variable of a key.
+pub fn environment_name(key: &str) -> String {
+    format!("{ENVIRONMENT_PREFIX}{}", key.replace('.', "_").to_uppercase())
+}
+
+#[cfg(test)]
+mod tests;

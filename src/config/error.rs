@@ -1,0 +1,23 @@
+//! What can be wrong with the settings: each error names the key, where it was set and what would be right.
+
+use std::io;
+use std::path::PathBuf;
+
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    #[error("the settings file `{}` cannot be read", path.display())]
+    Unreadable {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("line {line} of `{}` is not TOML: {problem}", path.display())]
+    Malformed { path: PathBuf, line: usize, problem: String },
+    #[error("key `{key}` in {origin} is unknown; the keys there are {known}")]
+    UnknownKey { key: String, origin: String, known: String },
+    #[error("key `{key}` from {origin} is {found}, but it must be {right}")]
+    Refused { key: String, origin: String, found: String, right: String },
+    #[error("key `{key}` {problem}; {remedy}")]
+    NotServed { key: &'static str, problem: String, remedy: String },
+}

@@ -1,0 +1,236 @@
+//! The keys of the settings: their names, kinds and ranges. One function sets them all, wherever they come from.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+
+use super::{Config, ConfigError, DatabaseUrl, LogFormat};
+
+/// Every key, as it stands in errors: a dot separates section and key.
+pub const KEYS: &[&str] = &[
+    "data_dir",
+    "listen",
+    "allow_remote",
+    "database_url",
+    "log.format",
+    "log.filter",
+    "limits.max_connections",
+    "limits.max_streams_per_connection",
+    "limits.upload_buffers_bytes",
+    "limits.upload_idle_seconds",
+    "limits.drain_seconds",
+    "collector.interval_seconds",
+    "collector.pending_expiry_seconds",
+    "collector.deleted_grace_seconds",
+    "collector.chunk_grace_seconds",
+    "collector.object_grace_seconds",
+];
+
+/// A year: a grace that is longer is a slip of the unit.
+const YEAR_SECONDS: u64 = 366 * 86_400;
+
+/// Two chunks of 8 MiB, what one upload needs.
+const LEAST_UPLOAD_BUFFERS_BYTES: u64 = 16 << 20;
+
+/// Whether the file may have a section of this name.
+pub(super) fn is_section(name: &str) -> bool {
+    KEYS.iter().any(|key| key.split_once('.').is_some_and(|(section, _)| section == name))
+}
+
+/// A value as its source gives it.
+#[derive(Debug)]
+pub(super) enum Value {
+    /// From the environment or a flag.
+    Text(String),
+    Toml(toml::Value),
+}
+
+/// A value as it is told.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[serde(untagged)]
+pub enum SettingValue {
+    Text(String),
+    Number(u64),
+    Flag(bool),
+}
+
+impl fmt::Display for SettingValue {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SettingValue::Text(text) => formatter.write_str(text),
+            SettingValue::Number(number) => write!(formatter, "{number}"),
+            SettingValue::Flag(flag) => write!(formatter, "{flag}"),
+        }
+    }
+}
+
+/// A value with what its errors must say.
+struct Setting<'a> {
+    key: &'a str,
+    value: &'a Value,
+    origin: &'a str,
+}
+
+impl Config {
+    pub(super) fn set(&mut self, key: &str, value: &Value, origin: &str) -> Result<(), ConfigError> {
+        let setting = Setting { key, value, origin };
+        let limits = &mut self.limits;
+        let collector = &mut self.collector;
+        match key {
+            "data_dir" => self.data_dir = setting.path()?,
+            "listen" => self.listen = setting.address()?,
+            "allow_remote" => self.allow_remote = setting.flag()?,
+            "database_url" => self.database_url = Some(setting.database_url()?),
+            "log.format" => self.log.format = setting.log_format()?,
+            "log.filter" => self.log.filter = setting.text("directives as `info`")?.to_owned(),
+            "limits.max_connections" => limits.max_connections = setting.small(1..=1_000_000)?,
+            "limits.max_streams_per_connection" => {
+                limits.max_streams_per_connection = setting.small(1..=10_000)?;
+            }
+            "limits.upload_buffers_bytes" => {
+                limits.upload_buffers_bytes = setting.number(LEAST_UPLOAD_BUFFERS_BYTES..=1 << 40)?;
+            }
+            "limits.upload_idle_seconds" => limits.upload_idle_seconds = setting.number(1..=3_600)?,
+            "limits.drain_seconds" => limits.drain_seconds = setting.number(0..=3_600)?,
+            "collector.interval_seconds" => collector.interval_seconds = setting.number(1..=86_400)?,
+            "collector.pending_expiry_seconds" => {
+                collector.pending_expiry_seconds = setting.number(60..=YEAR_SECONDS)?;
+            }
+            "collector.deleted_grace_seconds" => {
+                collector.deleted_grace_seconds = setting.number(0..=YEAR_SECONDS)?;
+            }
+            "collector.chunk_grace_seconds" => {
+                collector.chunk_grace_seconds = setting.number(0..=YEAR_SECONDS)?
+            }
+            "collector.object_grace_seconds" => {
+                collector.object_grace_seconds = setting.number(0..=YEAR_SECONDS)?;
+            }
+            _ => return Err(unknown(key, origin)),
+        }
+        Ok(())
+    }
+}
+
+impl Config {
+    /// What every key comes to, in the order of [`KEYS`]; without those that have no value. Passwords are not in it.
+    pub fn settings(&self) -> Vec<(&'static str, SettingValue)> {
+        let number = |number: u64| Some(SettingValue::Number(number));
+        let text = |text: String| Some(SettingValue::Text(text));
+        let (limits, collector) = (&self.limits, &self.collector);
+        let value = |key: &str| match key {
+            "data_dir" => text(self.data_dir.display().to_string()),
+            "listen" => text(self.listen.to_string()),
+            "allow_remote" => Some(SettingValue::Flag(self.allow_remote)),
+            "database_url" => self.database_url.as_ref().and_then(|url| text(url.to_string())),
+            "log.format" => text(if self.log.format == LogFormat::Text { "text" } else { "json" }.to_owned()),
+            "log.filter" => text(self.log.filter.clone()),
+            "limits.max_connections" => number(limits.max_connections.into()),
+            "limits.max_streams_per_connection" => number(limits.max_streams_per_connection.into()),
+            "limits.upload_buffers_bytes" => number(limits.upload_buffers_bytes),
+            "limits.upload_idle_seconds" => number(limits.upload_idle_seconds),
+            "limits.drain_seconds" => number(limits.drain_seconds),
+            "collector.interval_seconds" => number(collector.interval_seconds),
+            "collector.pending_expiry_seconds" => number(collector.pending_expiry_seconds),
+            "collector.deleted_grace_seconds" => number(collector.deleted_grace_seconds),
+            "collector.chunk_grace_seconds" => number(collector.chunk_grace_seconds),
+            "collector.object_grace_seconds" => number(collector.object_grace_seconds),
+            _ => None,
+        };
+        KEYS.iter().filter_map(|key| Some((*key, value(key)?))).collect()
+    }
+}
+
+/// Names the keys that stand in the same place.
+fn unknown(key: &str, origin: &str) -> ConfigError {
+    let section = key.split_once('.').map(|(section, _)| section).filter(|section| is_section(section));
+    let mut known: Vec<String> = Vec::new();
+    for candidate in KEYS {
+        match (section, candidate.split_once('.')) {
+            (Some(section), Some((of, name))) if section == of => known.push(format!("`{name}`")),
+            (None, None) => known.push(format!("`{candidate}`")),
+            (None, Some((of, _))) if known.last() != Some(&format!("[{of}]")) => {
+                known.push(format!("[{of}]"))
+            }
+            _ => {}
+        }
+    }
+    ConfigError::UnknownKey { key: key.to_owned(), origin: origin.to_owned(), known: known.join(", ") }
+}
+
+impl Setting<'_> {
+    fn refuse(&self, right: impl Into<String>) -> ConfigError {
+        let found = match self.value {
+            Value::Text(text) => format!("`{text}`"),
+            Value::Toml(value) => format!("`{value}`"),
+        };
+        ConfigError::Refused {
+            key: self.key.to_owned(),
+            origin: self.origin.to_owned(),
+            // A URL that does not parse may hold a password.
+            found: if self.key == "database_url" { "of another form".to_owned() } else { found },
+            right: right.into(),
+        }
+    }
+
+    fn text(&self, right: &str) -> Result<&str, ConfigError> {
+        match self.value {
+            Value::Text(text) | Value::Toml(toml::Value::String(text)) if !text.trim().is_empty() => {
+                Ok(text.trim())
+            }
+            _ => Err(self.refuse(right)),
+        }
+    }
+
+    fn number(&self, range: RangeInclusive<u64>) -> Result<u64, ConfigError> {
+        let number = match self.value {
+            Value::Text(text) => text.trim().replace('_', "").parse().ok(),
+            Value::Toml(toml::Value::Integer(number)) => u64::try_from(*number).ok(),
+            Value::Toml(_) => None,
+        };
+        number
+            .filter(|number| range.contains(number))
+            .ok_or_else(|| self.refuse(format!("a whole number from {} to {}", range.start(), range.end())))
+    }
+
+    fn small(&self, range: RangeInclusive<u32>) -> Result<u32, ConfigError> {
+        let number = self.number(u64::from(*range.start())..=u64::from(*range.end()))?;
+        Ok(u32::try_from(number).expect("the range ends at a u32"))
+    }
+
+    fn flag(&self) -> Result<bool, ConfigError> {
+        match self.value {
+            Value::Toml(toml::Value::Boolean(flag)) => Ok(*flag),
+            Value::Text(text) if text == "true" => Ok(true),
+            Value::Text(text) if text == "false" => Ok(false),
+            _ => Err(self.refuse("`true` or `false`")),
+        }
+    }
+
+    fn path(&self) -> Result<PathBuf, ConfigError> {
+        self.text("the path of a folder").map(PathBuf::from)
+    }
+
+    fn address(&self) -> Result<SocketAddr, ConfigError> {
+        let right = "an address with a port, as `127.0.0.1:7400`";
+        let text = self.text(right)?;
+        if let Some(port) = text.strip_prefix("localhost:").and_then(|port| port.parse().ok()) {
+            return Ok(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port));
+        }
+        text.parse().map_err(|_| self.refuse(right))
+    }
+
+    fn database_url(&self) -> Result<DatabaseUrl, ConfigError> {
+        let right = "`sqlite:PATH` or `postgres://USER:PASSWORD@HOST/DATABASE`";
+        DatabaseUrl::parse(self.text(right)?).ok_or_else(|| self.refuse(right))
+    }
+
+    fn log_format(&self) -> Result<LogFormat, ConfigError> {
+        let right = "`text` or `json`";
+        match self.text(right)? {
+            "text" => Ok(LogFormat::Text),
+            "json" => Ok(LogFormat::Json),
+            _ => Err(self.refuse(right)),
+        }
+    }
+}

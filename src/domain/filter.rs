@@ -1,0 +1,317 @@
+//! The filter and order of ListVersions: a tiny language, parsed into a tree of known fields and bound values.
+
+use crate::domain::ids::shown;
+use crate::domain::refusal::Refusal;
+
+/// Longest filter text.
+pub const MAX_FILTER_BYTES: usize = 4096;
+/// Most comparisons in a filter; each may cost an index look-up a version.
+pub const MAX_TERMS: usize = 16;
+
+/// What a comparison or an order looks at.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Field {
+    /// N of `vN`.
+    Number,
+    /// 0-based.
+    Epoch,
+    /// 0-based.
+    Batch,
+    /// Optimizer steps.
+    Step,
+    /// Bytes of all files.
+    SizeBytes,
+    /// Time of the commit.
+    CreateTime,
+    /// Id of the run.
+    Run,
+    /// A number of the version's event.
+    Metric(String),
+}
+
+/// `=` and its kin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Comparison {
+    /// `=`
+    Equal,
+    /// `!=`
+    NotEqual,
+    /// `<`
+    Less,
+    /// `<=`
+    LessOrEqual,
+    /// `>`
+    Greater,
+    /// `>=`
+    GreaterOrEqual,
+}
+
+/// What a field is compared with.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Operand {
+    /// A number, or a time in microseconds.
+    Number(f64),
+    /// A whole number.
+    Integer(i64),
+    /// A text in quotes.
+    Text(String),
+}
+
+/// One comparison.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Term {
+    /// What it looks at.
+    pub field: Field,
+    /// How.
+    pub comparison: Comparison,
+    /// With what.
+    pub operand: Operand,
+}
+
+/// The order of a list.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Order {
+    /// By what.
+    pub field: Field,
+    /// Largest first.
+    pub descending: bool,
+}
+
+impl Default for Order {
+    fn default() -> Self {
+        Order { field: Field::Number, descending: true }
+    }
+}
+
+fn bad_filter(message: String) -> Refusal {
+    Refusal::invalid("BAD_FILTER", message)
+}
+
+/// Parses `a >= 1 AND metrics.b < 0.5`; an empty text has no terms.
+pub fn parse_filter(text: &str) -> Result<Vec<Term>, Refusal> {
+    if text.len() > MAX_FILTER_BYTES {
+        return Err(bad_filter(format!("filter is {} bytes long, at most {MAX_FILTER_BYTES} are allowed", text.len())));
+    }
+    let mut terms = Vec::new();
+    let mut rest = text.trim();
+    while !rest.is_empty() {
+        if terms.len() == MAX_TERMS {
+            return Err(bad_filter(format!("filter has more than {MAX_TERMS} comparisons")));
+        }
+        let (term, after) = parse_term(rest)?;
+        terms.push(term);
+        let after = after.trim_start();
+        rest = match after.strip_prefix("AND") {
+            Some(next) if next.starts_with(char::is_whitespace) => next.trim_start(),
+            _ if after.is_empty() => after,
+            _ => return Err(bad_filter(format!("filter goes on with `{}` where `AND` or the end was expected", shown(after)))),
+        };
+        if rest.is_empty() && !after.is_empty() {
+            return Err(bad_filter("filter ends after `AND`: a comparison was expected".to_owned()));
+        }
+    }
+    Ok(terms)
+}
+
+const COMPARISONS: [(&str, Comparison); 6] = [
+    ("!=", Comparison::NotEqual),
+    ("<=", Comparison::LessOrEqual),
+    (">=", Comparison::GreaterOrEqual),
+    ("=", Comparison::Equal),
+    ("<", Comparison::Less),
+    (">", Comparison::Greater),
+];
+
+fn parse_term(text: &str) -> Result<(Term, &str), Refusal> {
+    let end = text.find(|c: char| c.is_whitespace() || "=!<>".contains(c)).unwrap_or(text.len());
+    let (name, rest) = text.split_at_checked(end).unwrap_or((text, ""));
+    let field = parse_field(name).ok_or_else(|| bad_filter(unknown_field(name)))?;
+    let rest = rest.trim_start();
+    let (comparison, rest) = COMPARISONS
+        .iter()
+        .find_map(|(sign, comparison)| Some((*comparison, rest.strip_prefix(sign)?)))
+        .ok_or_else(|| bad_filter(format!("filter field `{}` is not followed by one of = != < <= > >=", shown(name))))?;
+    let (word, rest) = parse_word(rest.trim_start())?;
+    let operand = operand_of(&field, name, &word)?;
+    if field == Field::Run && !matches!(comparison, Comparison::Equal | Comparison::NotEqual) {
+        return Err(bad_filter("filter field `run` is compared with = or != only".to_owned()));
+    }
+    Ok((Term { field, comparison, operand }, rest))
+}
+
+enum Word<'a> {
+    Bare(&'a str),
+    Quoted(&'a str),
+}
+
+fn parse_word(text: &str) -> Result<(Word<'_>, &str), Refusal> {
+    if let Some(quoted) = text.strip_prefix('"') {
+        return match quoted.split_once('"') {
+            Some((word, rest)) => Ok((Word::Quoted(word), rest)),
+            None => Err(bad_filter("filter has a text without its closing quote".to_owned())),
+        };
+    }
+    let end = text.find(char::is_whitespace).unwrap_or(text.len());
+    let (word, rest) = text.split_at_checked(end).unwrap_or((text, ""));
+    Ok((Word::Bare(word), rest))
+}
+
+fn operand_of(field: &Field, name: &str, word: &Word<'_>) -> Result<Operand, Refusal> {
+    let wrong = |expected: &str, got: &str| {
+        Err(bad_filter(format!("filter field `{name}` is compared with `{}`, but {expected} was expected", shown(got))))
+    };
+    match (field, word) {
+        (Field::Run, Word::Quoted(text)) => Ok(Operand::Text((*text).to_owned())),
+        (Field::Run, Word::Bare(text)) => wrong("a run id in quotes", text),
+        (Field::CreateTime, Word::Quoted(text)) => match time_us(text) {
+            Some(time_us) => Ok(Operand::Integer(time_us)),
+            None => wrong("a time such as \"2026-01-31T12:00:00Z\"", text),
+        },
+        (Field::CreateTime, Word::Bare(text)) => wrong("a time in quotes", text),
+        (Field::Metric(_), Word::Bare(text)) => match text.parse::<f64>() {
+            Ok(number) if number.is_finite() => Ok(Operand::Number(number)),
+            _ => wrong("a finite number", text),
+        },
+        (_, Word::Bare(text)) => match text.parse::<i64>() {
+            Ok(number) => Ok(Operand::Integer(number)),
+            Err(_) => wrong("a whole number", text),
+        },
+        (_, Word::Quoted(text)) => wrong("a number without quotes", text),
+    }
+}
+
+fn parse_field(name: &str) -> Option<Field> {
+    Some(match name {
+        "number" => Field::Number,
+        "epoch" => Field::Epoch,
+        "batch" => Field::Batch,
+        "step" => Field::Step,
+        "size_bytes" => Field::SizeBytes,
+        "create_time" => Field::CreateTime,
+        "run" => Field::Run,
+        _ => match name.strip_prefix("metrics.") {
+            Some(metric) if !metric.is_empty() => Field::Metric(metric.to_owned()),
+            _ => return None,
+        },
+    })
+}
+
+fn unknown_field(name: &str) -> String {
+    format!(
+        "field `{}` is unknown: number, epoch, batch, step, size_bytes, create_time, run and metrics.NAME are known",
+        shown(name)
+    )
+}
+
+/// Parses `metrics.val_loss desc`; empty is the newest first.
+pub fn parse_order(text: &str) -> Result<Order, Refusal> {
+    let mut words = text.split_whitespace();
+    let Some(name) = words.next() else { return Ok(Order::default()) };
+    let refuse = |message: String| Err(Refusal::invalid("BAD_ORDER", message));
+    let field = match parse_field(name) {
+        Some(Field::Batch | Field::Step | Field::Run) | None => {
+            return refuse(format!(
+                "order by `{}` is not possible: number, create_time, epoch, size_bytes and metrics.NAME are",
+                shown(name)
+            ));
+        }
+        Some(field) => field,
+    };
+    let descending = match words.next() {
+        None | Some("asc") => false,
+        Some("desc") => true,
+        Some(word) => return refuse(format!("order `{}` is neither `asc` nor `desc`", shown(word))),
+    };
+    match words.next() {
+        None => Ok(Order { field, descending }),
+        Some(word) => refuse(format!("order goes on with `{}` after its direction: one field is allowed", shown(word))),
+    }
+}
+
+/// Microseconds since the epoch of an RFC 3339 time in UTC (`...Z`), to the second or with a fraction.
+fn time_us(text: &str) -> Option<i64> {
+    let (date, time) = text.strip_suffix('Z')?.split_once('T')?;
+    let mut date = date.splitn(3, '-').map(str::parse::<i64>);
+    let (year, month, day) = (date.next()?.ok()?, date.next()?.ok()?, date.next()?.ok()?);
+    let (clock, fraction) = time.split_once('.').unwrap_or((time, "0"));
+    let mut clock = clock.splitn(3, ':').map(str::parse::<i64>);
+    let (hour, minute, second) = (clock.next()?.ok()?, clock.next()?.ok()?, clock.next()?.ok()?);
+    let in_range = (1970..=9999).contains(&year)
+        && (1..=12).contains(&month)
+        && (1..=31).contains(&day)
+        && (0..24).contains(&hour)
+        && (0..60).contains(&minute)
+        && (0..60).contains(&second)
+        && (1..=6).contains(&fraction.len())
+        && fraction.bytes().all(|b| b.is_ascii_digit());
+    if !in_range {
+        return None;
+    }
+    let micros: i64 = format!("{fraction:0<6}").parse().ok()?;
+    let seconds = days_since_1970(year, month, day) * 86_400 + hour * 3_600 + minute * 60 + second;
+    Some(seconds * 1_000_000 + micros)
+}
+
+/// The civil calendar's day number (the usual algorithm with years that begin in March).
+fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
+    let year = if month <= 2 { year - 1 } else { year };
+    let era = year.div_euclid(400);
+    let year_of_era = year.rem_euclid(400);
+    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
+    era * 146_097 + day_of_era - 719_468
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn comparisons_are_joined_by_and() {
+        let terms = parse_filter("epoch >= 3 AND metrics.val_loss<0.25 AND run = \"first\"").unwrap();
+        let expected = vec![
+            Term { field: Field::Epoch, comparison: Comparison::GreaterOrEqual, operand: Operand::Integer(3) },
+            Term {
+                field: Field::Metric("val_loss".to_owned()),
+                comparison: Comparison::Less,
+                operand: Operand::Number(0.25),
+            },
+            Term { field: Field::Run, comparison: Comparison::Equal, operand: Operand::Text("first".to_owned()) },
+        ];
+        assert_eq!(terms, expected);
+        assert_eq!(parse_filter("  ").unwrap(), vec![]);
+    }
+
+    #[test]
+    fn anything_else_is_refused_with_its_place() {
+        let many = vec!["epoch = 1"; MAX_TERMS + 1].join(" AND ");
+        let bad = [
+            "epoch", "epoch =", "epoch = x", "epoch = 1 OR epoch = 2", "epoch = 1 AND", "(epoch = 1)", "metrics. = 1",
+            "metrics.a = nan", "run = first", "run < \"a\"", "create_time > \"yesterday\"", "epoch = \"1\"",
+            "run = \"a", "1 = 1; DROP TABLE runs", many.as_str(),
+        ];
+        for filter in bad {
+            assert_eq!(parse_filter(filter).unwrap_err().reason, "BAD_FILTER", "{filter}");
+        }
+    }
+
+    #[test]
+    fn times_are_read_in_utc() {
+        let terms = parse_filter("create_time >= \"2026-11-23T10:20:30.5Z\"").unwrap();
+        assert_eq!(terms.first().unwrap().operand, Operand::Integer(1_795_429_230_500_000));
+        assert_eq!(time_us("1970-01-01T00:00:00Z"), Some(0));
+        assert_eq!(time_us("2000-03-01T00:00:00Z"), Some(951_868_800_000_000));
+    }
+
+    #[test]
+    fn orders_have_one_field_and_a_direction() {
+        assert_eq!(parse_order("").unwrap(), Order { field: Field::Number, descending: true });
+        assert_eq!(
+            parse_order("metrics.acc desc").unwrap(),
+            Order { field: Field::Metric("acc".to_owned()), descending: true }
+        );
+        for bad in ["batch", "foo", "epoch up", "epoch asc, number"] {
+            assert_eq!(parse_order(bad).unwrap_err().reason, "BAD_ORDER", "{bad}");
+        }
+    }
+}

@@ -1,0 +1,295 @@
+//! Names of things: ids, and the resource names made of them. Parsed at the door; a value that exists is valid.
+
+use std::fmt;
+
+use crate::domain::refusal::Refusal;
+
+/// Longest id: four of them and their words fit into one kilobyte, and each fits into a file name.
+pub const MAX_ID_BYTES: usize = 128;
+
+/// An id of a team, project, run, artifact, writer: `[A-Za-z0-9._-]{1,128}`, not `.` or `..`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Id(String);
+
+impl Id {
+    /// Parses an id; `what` names the thing in the error.
+    pub fn parse(what: &str, text: &str) -> Result<Id, Refusal> {
+        let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
+        let valid = (1..=MAX_ID_BYTES).contains(&text.len()) && text.bytes().all(allowed);
+        if valid && text != "." && text != ".." {
+            return Ok(Id(text.to_owned()));
+        }
+        Err(Refusal::invalid(
+            "BAD_NAME",
+            format!(
+                "{what} id `{}` is not valid: 1 to {MAX_ID_BYTES} of the characters A-Z a-z 0-9 . _ - are, except `.` and `..`",
+                shown(text)
+            ),
+        ))
+    }
+
+    /// The id as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Id {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// User text in a message: escaped, and cut so that a message stays a sentence.
+pub fn shown(text: &str) -> String {
+    const LONGEST: usize = 80;
+    let escaped: String = text.chars().take(LONGEST).flat_map(char::escape_debug).collect();
+    if text.chars().nth(LONGEST).is_some() { format!("{escaped}...") } else { escaped }
+}
+
+/// `teams/{team}`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TeamName {
+    /// The team.
+    pub team: Id,
+}
+
+/// `teams/{team}/projects/{project}`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProjectName {
+    /// The team.
+    pub team: Id,
+    /// The project.
+    pub project: Id,
+}
+
+/// `teams/{team}/projects/{project}/runs/{run}`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunName {
+    /// Where it stands.
+    pub project: ProjectName,
+    /// The run.
+    pub run: Id,
+}
+
+/// `.../runs/{run}/checkpoints/{checkpoint}`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CheckpointName {
+    /// The run.
+    pub run: RunName,
+    /// The checkpoint.
+    pub checkpoint: Id,
+}
+
+/// `teams/{team}/projects/{project}/artifacts/{artifact}`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ArtifactName {
+    /// Where it stands.
+    pub project: ProjectName,
+    /// The artifact.
+    pub artifact: Id,
+}
+
+/// `.../artifacts/{artifact}/versions/{version or alias}`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VersionName {
+    /// The artifact.
+    pub artifact: ArtifactName,
+    /// `vN` or an alias.
+    pub version: Id,
+}
+
+/// Where runs and artifacts are listed: one project, or all of a team (`projects/-`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListParent {
+    /// The team.
+    pub team: Id,
+    /// The project; none: all.
+    pub project: Option<Id>,
+}
+
+/// Where the best version is looked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BestParent {
+    /// In one run.
+    Run(RunName),
+    /// In one artifact.
+    Artifact(ArtifactName),
+    /// In a project.
+    Project(ProjectName),
+    /// In a team.
+    Team(TeamName),
+}
+
+fn segments<'a, const N: usize>(name: &'a str, words: [&str; N], form: &str) -> Result<[&'a str; N], Refusal> {
+    let refused =
+        || Refusal::invalid("BAD_NAME", format!("name `{}` is not of the form `{form}`", shown(name)));
+    let mut parts = name.split('/');
+    let mut ids = [""; N];
+    for (word, id) in words.iter().zip(ids.iter_mut()) {
+        if parts.next() != Some(word) {
+            return Err(refused());
+        }
+        *id = parts.next().ok_or_else(refused)?;
+    }
+    if parts.next().is_some() { Err(refused()) } else { Ok(ids) }
+}
+
+impl TeamName {
+    /// Parses the resource name.
+    pub fn parse(name: &str) -> Result<Self, Refusal> {
+        let [team] = segments(name, ["teams"], "teams/{team}")?;
+        Ok(TeamName { team: Id::parse("team", team)? })
+    }
+}
+
+impl ProjectName {
+    /// Parses the resource name.
+    pub fn parse(name: &str) -> Result<Self, Refusal> {
+        let [team, project] = segments(name, ["teams", "projects"], "teams/{team}/projects/{project}")?;
+        Ok(ProjectName { team: Id::parse("team", team)?, project: Id::parse("project", project)? })
+    }
+}
+
+impl RunName {
+    /// Parses the resource name.
+    pub fn parse(name: &str) -> Result<Self, Refusal> {
+        let form = "teams/{team}/projects/{project}/runs/{run}";
+        let [team, project, run] = segments(name, ["teams", "projects", "runs"], form)?;
+        let project = ProjectName { team: Id::parse("team", team)?, project: Id::parse("project", project)? };
+        Ok(RunName { project, run: Id::parse("run", run)? })
+    }
+}
+
+impl CheckpointName {
+    /// Parses the resource name.
+    pub fn parse(name: &str) -> Result<Self, Refusal> {
+        let form = "teams/{team}/projects/{project}/runs/{run}/checkpoints/{checkpoint}";
+        let words = ["teams", "projects", "runs", "checkpoints"];
+        let [team, project, run, checkpoint] = segments(name, words, form)?;
+        let project = ProjectName { team: Id::parse("team", team)?, project: Id::parse("project", project)? };
+        let run = RunName { project, run: Id::parse("run", run)? };
+        Ok(CheckpointName { run, checkpoint: Id::parse("checkpoint", checkpoint)? })
+    }
+}
+
+impl ArtifactName {
+    /// Parses the resource name.
+    pub fn parse(name: &str) -> Result<Self, Refusal> {
+        let form = "teams/{team}/projects/{project}/artifacts/{artifact}";
+        let [team, project, artifact] = segments(name, ["teams", "projects", "artifacts"], form)?;
+        let project = ProjectName { team: Id::parse("team", team)?, project: Id::parse("project", project)? };
+        Ok(ArtifactName { project, artifact: Id::parse("artifact", artifact)? })
+    }
+}
+
+impl VersionName {
+    /// Parses the resource name.
+    pub fn parse(name: &str) -> Result<Self, Refusal> {
+        let form = "teams/{team}/projects/{project}/artifacts/{artifact}/versions/{version or alias}";
+        let words = ["teams", "projects", "artifacts", "versions"];
+        let [team, project, artifact, version] = segments(name, words, form)?;
+        let project = ProjectName { team: Id::parse("team", team)?, project: Id::parse("project", project)? };
+        let artifact = ArtifactName { project, artifact: Id::parse("artifact", artifact)? };
+        Ok(VersionName { artifact, version: Id::parse("version", version)? })
+    }
+}
+
+impl ListParent {
+    /// Parses the resource name; `-` as project means all of the team.
+    pub fn parse(name: &str) -> Result<Self, Refusal> {
+        let form = "teams/{team}/projects/{project, or - for all}";
+        let [team, project] = segments(name, ["teams", "projects"], form)?;
+        let project = if project == "-" { None } else { Some(Id::parse("project", project)?) };
+        Ok(ListParent { team: Id::parse("team", team)?, project })
+    }
+}
+
+impl BestParent {
+    /// Parses the resource name of a run, an artifact, a project or a team.
+    pub fn parse(name: &str) -> Result<Self, Refusal> {
+        let count = name.split('/').count();
+        match name.split('/').nth(4) {
+            Some("runs") => Ok(BestParent::Run(RunName::parse(name)?)),
+            Some("artifacts") => Ok(BestParent::Artifact(ArtifactName::parse(name)?)),
+            None if count == 2 => Ok(BestParent::Team(TeamName::parse(name)?)),
+            None if count == 4 => Ok(BestParent::Project(ProjectName::parse(name)?)),
+            _ => Err(Refusal::invalid(
+                "BAD_NAME",
+                format!("name `{}` is not the name of a run, an artifact, a project or a team", shown(name)),
+            )),
+        }
+    }
+}
+
+impl fmt::Display for TeamName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "teams/{}", self.team)
+    }
+}
+
+impl fmt::Display for ProjectName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "teams/{}/projects/{}", self.team, self.project)
+    }
+}
+
+impl fmt::Display for RunName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/runs/{}", self.project, self.run)
+    }
+}
+
+impl fmt::Display for CheckpointName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/checkpoints/{}", self.run, self.checkpoint)
+    }
+}
+
+impl fmt::Display for ArtifactName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/artifacts/{}", self.project, self.artifact)
+    }
+}
+
+impl fmt::Display for VersionName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/versions/{}", self.artifact, self.version)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_print_as_they_were_parsed() {
+        for name in ["teams/a/projects/b/runs/c", "teams/a/projects/b.x/runs/c_1-2"] {
+            assert_eq!(RunName::parse(name).unwrap().to_string(), name);
+        }
+        let name = "teams/a/projects/b/runs/c/checkpoints/d";
+        assert_eq!(CheckpointName::parse(name).unwrap().to_string(), name);
+        let name = "teams/a/projects/b/artifacts/c/versions/best";
+        assert_eq!(VersionName::parse(name).unwrap().to_string(), name);
+    }
+
+    #[test]
+    fn anything_but_the_allowed_characters_is_refused() {
+        let long = "x".repeat(MAX_ID_BYTES + 1);
+        for id in ["", ".", "..", "a b", "a/b", "ü", "a\0", "%2e", long.as_str()] {
+            let error = Id::parse("run", id).unwrap_err();
+            assert_eq!(error.reason, "BAD_NAME", "{id:?}");
+        }
+    }
+
+    #[test]
+    fn the_best_is_looked_for_in_four_kinds_of_places() {
+        assert!(matches!(BestParent::parse("teams/a"), Ok(BestParent::Team(_))));
+        assert!(matches!(BestParent::parse("teams/a/projects/b"), Ok(BestParent::Project(_))));
+        assert!(matches!(BestParent::parse("teams/a/projects/b/runs/c"), Ok(BestParent::Run(_))));
+        assert!(matches!(BestParent::parse("teams/a/projects/b/artifacts/c"), Ok(BestParent::Artifact(_))));
+        for bad in ["", "teams", "teams/a/projects", "teams/a/projects/b/c/d", "runs/a"] {
+            assert!(BestParent::parse(bad).is_err(), "{bad}");
+        }
+    }
+}

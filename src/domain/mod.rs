@@ -1,0 +1,15 @@
+//! The rules: no IO, no clock, no async, no logging. Everything here can be tested with a table.
+
+pub mod alias;
+pub mod decision;
+pub mod digest;
+pub mod event;
+pub mod filter;
+pub mod format;
+pub mod ids;
+pub mod metric;
+pub mod monitor;
+pub mod path;
+pub mod refusal;
+pub mod strategy;
+pub mod template;

@@ -1,0 +1,365 @@
+//! The file name template of a run, such as `weights.{epoch:02d}-{val_loss:.2f}.ckpt`: parsed once, when the run is
+//! registered, with the semantics of Python's `str.format` and its metrics as keywords. What Python would look up beyond
+//! a plain key is refused here, so that a template cannot fail late for a reason that was known early.
+
+mod fault;
+mod render;
+
+pub use fault::PathFault;
+pub use render::{Fields, MissingKeys, RenderError, Rendered};
+
+use crate::domain::format::{Conversion, FormatError, FormatSpec, FormatValue};
+use crate::domain::path::MAX_PATH_BYTES;
+
+/// The longest template, in bytes: as long as the longest path that it could render to.
+pub const MAX_TEMPLATE_BYTES: usize = MAX_PATH_BYTES;
+
+/// The field that every event has.
+const EPOCH: &str = "epoch";
+
+/// Stands for a field's unknown value while a template's literal text is checked: neither a letter nor a control character.
+const PLACEHOLDER: char = '\u{fffc}';
+
+/// A template that can be rendered: its literal text is a safe relative path, and every field fits some value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Template {
+    source: String,
+    pieces: Vec<Piece>,
+}
+
+/// Why a template is refused when it is registered.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TemplateError {
+    /// The template is too long.
+    #[error("template has {bytes} bytes, more than the limit of {MAX_TEMPLATE_BYTES}; use a shorter one")]
+    TooLong {
+        /// How long it is.
+        bytes: usize,
+    },
+    /// A `}` closes nothing.
+    #[error("`}}` at byte {at} closes no field; write `}}}}` for the character itself")]
+    UnmatchedClose {
+        /// Where it is.
+        at: usize,
+    },
+    /// A `{` is never closed.
+    #[error(
+        "`{{` at byte {at} is never closed; end the field with `}}`, or write `{{{{` for the character itself"
+    )]
+    UnmatchedOpen {
+        /// Where it is.
+        at: usize,
+    },
+    /// A field without a name, or with a number in its place.
+    #[error("field `{{{name}}}` is positional; name what it prints, such as `{{epoch}}` or `{{val_loss}}`")]
+    Positional {
+        /// What stands in the name's place.
+        name: String,
+    },
+    /// A field such as `{a.b}`.
+    #[error("field `{{{name}}}` asks for an attribute; use the metric's name alone, without `.`")]
+    Attribute {
+        /// The name up to where it goes wrong.
+        name: String,
+    },
+    /// A field such as `{a[0]}`.
+    #[error("field `{{{name}}}` asks for an index; use the metric's name alone, without `[`")]
+    Index {
+        /// The name up to where it goes wrong.
+        name: String,
+    },
+    /// A `{` inside of a field.
+    #[error("field `{name}` has another field inside; write the width and the precision as digits")]
+    Nested {
+        /// The outer field.
+        name: String,
+    },
+    /// A `!` that no conversion follows.
+    #[error("field `{name}` has the conversion `!{conversion}`; use `!s`, `!r` or `!a`, then `:` or `}}`")]
+    Conversion {
+        /// The field.
+        name: String,
+        /// What follows the `!`.
+        conversion: String,
+    },
+    /// A spec that cannot be parsed or fits no value the field can have.
+    #[error("field `{name}` cannot be printed with `{spec}`: {error}; use a format such as `02d` or `.4f`")]
+    Spec {
+        /// The field.
+        name: String,
+        /// The format.
+        spec: String,
+        /// What Python says of it.
+        error: FormatError,
+    },
+    /// The literal text is no safe relative path.
+    #[error("template {fault}")]
+    Path {
+        /// What is wrong with it.
+        fault: PathFault,
+    },
+}
+
+/// A stretch of literal text, or a field.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Piece {
+    Literal(String),
+    Field(Field),
+}
+
+/// `{name!conversion:spec}`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Field {
+    name: String,
+    conversion: Option<Conversion>,
+    spec: FormatSpec,
+}
+
+impl Template {
+    /// Parses a template.
+    ///
+    /// # Errors
+    /// Everything that is known to be wrong before there is a value; see [`TemplateError`].
+    pub fn parse(source: &str) -> Result<Template, TemplateError> {
+        if source.len() > MAX_TEMPLATE_BYTES {
+            return Err(TemplateError::TooLong { bytes: source.len() });
+        }
+        let refused = |fault| TemplateError::Path { fault };
+        fault::check_characters(source).map_err(refused)?;
+        let pieces = pieces(source)?;
+        // The check must not depend on values: a value may be empty, so it counts as a name but not as length.
+        fault::check_segments(&skeleton(&pieces, Some(PLACEHOLDER))).map_err(refused)?;
+        fault::check_lengths(&skeleton(&pieces, None)).map_err(refused)?;
+        Ok(Template { source: source.to_owned(), pieces })
+    }
+
+    /// The template as it was written.
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+
+    /// The names of the fields in their order, repeated where the template repeats them.
+    pub fn fields(&self) -> impl Iterator<Item = &str> {
+        self.pieces.iter().filter_map(|piece| match piece {
+            Piece::Literal(_) => None,
+            Piece::Field(field) => Some(field.name.as_str()),
+        })
+    }
+}
+
+fn pieces(source: &str) -> Result<Vec<Piece>, TemplateError> {
+    let mut pieces = Vec::new();
+    let mut literal = String::new();
+    let mut characters = Characters::new(source);
+    while let Some((at, c)) = characters.next() {
+        match c {
+            '{' | '}' if characters.take(c) => literal.push(c),
+            '}' => return Err(TemplateError::UnmatchedClose { at }),
+            '{' => {
+                if !literal.is_empty() {
+                    pieces.push(Piece::Literal(std::mem::take(&mut literal)));
+                }
+                let field = field(&mut characters, at)?;
+                pieces.push(Piece::Field(field));
+            }
+            _ => literal.push(c),
+        }
+    }
+    if !literal.is_empty() {
+        pieces.push(Piece::Literal(literal));
+    }
+    Ok(pieces)
+}
+
+/// Reads a field whose `{` was at byte `at`.
+fn field(characters: &mut Characters<'_>, at: usize) -> Result<Field, TemplateError> {
+    let unmatched = TemplateError::UnmatchedOpen { at };
+    let mut name = String::new();
+    let end = loop {
+        match characters.next().ok_or_else(|| unmatched.clone())?.1 {
+            '.' => return Err(TemplateError::Attribute { name: name + "." }),
+            '[' => return Err(TemplateError::Index { name: name + "[" }),
+            '{' => return Err(TemplateError::Nested { name }),
+            end @ ('}' | ':' | '!') => break end,
+            c => name.push(c),
+        }
+    };
+    // Python counts any Unicode digits as a position; an empty name is one, too.
+    if name.chars().all(char::is_numeric) {
+        return Err(TemplateError::Positional { name });
+    }
+    let (conversion, end) = match end {
+        '!' => {
+            let (conversion, end) = conversion(characters, &name, unmatched.clone())?;
+            (Some(conversion), end)
+        }
+        end => (None, end),
+    };
+    let mut spec = String::new();
+    if end == ':' {
+        loop {
+            match characters.next().ok_or_else(|| unmatched.clone())?.1 {
+                '{' => return Err(TemplateError::Nested { name }),
+                '}' => break,
+                c => spec.push(c),
+            }
+        }
+    }
+    let parsed = FormatSpec::parse(&spec)
+        .and_then(|parsed| fits_some_value(&name, conversion, &parsed).map(|()| parsed));
+    match parsed {
+        Ok(spec) => Ok(Field { name, conversion, spec }),
+        Err(error) => Err(TemplateError::Spec { name, spec, error }),
+    }
+}
+
+/// Reads what follows the `!`: one letter, then the end of the field or of this part of it.
+fn conversion(
+    characters: &mut Characters<'_>,
+    name: &str,
+    unmatched: TemplateError,
+) -> Result<(Conversion, char), TemplateError> {
+    let mut written = String::new();
+    loop {
+        match characters.next().ok_or_else(|| unmatched.clone())?.1 {
+            end @ ('}' | ':') => {
+                let mut letters = written.chars();
+                return match (letters.next().and_then(Conversion::from_letter), letters.next()) {
+                    (Some(conversion), None) => Ok((conversion, end)),
+                    _ => Err(TemplateError::Conversion { name: name.to_owned(), conversion: written }),
+                };
+            }
+            c => written.push(c),
+        }
+    }
+}
+
+/// Tries the spec on one value of each type that the field can have.
+fn fits_some_value(name: &str, conversion: Option<Conversion>, spec: &FormatSpec) -> Result<(), FormatError> {
+    let text = FormatValue::Str("");
+    let (first, others) = match (conversion, name) {
+        (Some(_), _) => (text, vec![]),
+        (None, EPOCH) => (FormatValue::Int(1), vec![]),
+        (None, _) => (FormatValue::Float(1.0), vec![FormatValue::Int(1), text]),
+    };
+    match spec.format(&first) {
+        Err(_) if others.iter().any(|value| spec.format(value).is_ok()) => Ok(()),
+        outcome => outcome.map(|_| ()),
+    }
+}
+
+/// The literal text, with `placeholder` for each field.
+fn skeleton(pieces: &[Piece], placeholder: Option<char>) -> String {
+    let mut skeleton = String::new();
+    for piece in pieces {
+        match piece {
+            Piece::Literal(text) => skeleton.push_str(text),
+            Piece::Field(_) => skeleton.extend(placeholder),
+        }
+    }
+    skeleton
+}
+
+/// The characters of a template with their places.
+struct Characters<'a>(std::iter::Peekable<std::str::CharIndices<'a>>);
+
+impl<'a> Characters<'a> {
+    fn new(source: &'a str) -> Characters<'a> {
+        Characters(source.char_indices().peekable())
+    }
+
+    fn next(&mut self) -> Option<(usize, char)> {
+        self.0.next()
+    }
+
+    fn take(&mut self, wanted: char) -> bool {
+        self.0.next_if(|&(_, c)| c == wanted).is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(source: &str) -> String {
+        match Template::parse(source) {
+            Ok(template) => format!("accepted {template:?}"),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    #[test]
+    fn any_key_that_python_reads_is_a_field_name() {
+        let template = Template::parse("{epoch:02d}-{my metric}/{a/b!r:>8}{top-5}{{{-1}}}");
+        let fields = template.as_ref().map(|template| template.fields().collect::<Vec<_>>());
+        assert_eq!(fields, Ok(vec!["epoch", "my metric", "a/b", "top-5", "-1"]));
+    }
+
+    #[test]
+    fn what_is_more_than_a_plain_key_is_refused() {
+        for (source, start) in [
+            ("{}", "field `{}` is positional; name what it prints"),
+            ("{0}", "field `{0}` is positional"),
+            ("{:.2f}", "field `{}` is positional"),
+            ("{\u{663}}", "field `{\u{663}}` is positional"),
+            ("{a.b}", "field `{a.}` asks for an attribute"),
+            ("{a[0]}", "field `{a[}` asks for an index"),
+            ("{a:{b}}", "field `a` has another field inside"),
+            ("{a{b}}", "field `a` has another field inside"),
+            ("{a!x}", "field `a` has the conversion `!x`"),
+            ("{a!}", "field `a` has the conversion `!`"),
+            ("{a!rr}", "field `a` has the conversion `!rr`"),
+            ("{a!:x}", "field `a` has the conversion `!`"),
+        ] {
+            let refusal = refusal(source);
+            assert!(refusal.starts_with(start), "{source:?}: {refusal}");
+        }
+    }
+
+    #[test]
+    fn unbalanced_braces_are_refused_with_their_place() {
+        for source in ["ab{", "ab{a", "ab{a:", "ab{a:2", "ab{a!", "ab{a!r"] {
+            assert_eq!(Template::parse(source), Err(TemplateError::UnmatchedOpen { at: 2 }), "{source:?}");
+        }
+        assert_eq!(Template::parse("a}b"), Err(TemplateError::UnmatchedClose { at: 1 }));
+        assert_eq!(Template::parse("{a}}"), Err(TemplateError::UnmatchedClose { at: 3 }));
+        assert_eq!(refusal("a}b"), "`}` at byte 1 closes no field; write `}}` for the character itself");
+    }
+
+    #[test]
+    fn literal_text_that_leaves_the_prefix_is_refused() {
+        for (source, fault) in [
+            ("/x/{epoch}", PathFault::Absolute),
+            ("C:{epoch}", PathFault::Absolute),
+            ("~/{epoch}", PathFault::Home),
+            ("{epoch}/../x", PathFault::ParentSegment),
+            ("a/./{epoch}", PathFault::CurrentSegment),
+            ("a//{epoch}", PathFault::EmptySegment),
+            ("{epoch}\\x", PathFault::Backslash),
+            ("{epoch}\n", PathFault::Control { code_point: 10 }),
+            ("", PathFault::Empty),
+        ] {
+            assert_eq!(Template::parse(source), Err(TemplateError::Path { fault }), "{source:?}");
+        }
+        for source in ["{a}:x", "{a}/b", "..{a}", "a..b", ".{a}"] {
+            assert!(Template::parse(source).is_ok(), "{source:?}");
+        }
+    }
+
+    #[test]
+    fn a_template_beyond_the_limit_is_refused() {
+        let bytes = MAX_TEMPLATE_BYTES + 1;
+        assert_eq!(Template::parse(&"a".repeat(bytes)), Err(TemplateError::TooLong { bytes }));
+    }
+
+    #[test]
+    fn a_spec_that_fits_no_value_is_refused_early() {
+        for source in ["{val_loss:.2q}", "{val_loss:2ff}", "{epoch:s}", "{a!r:d}", "{a:300}"] {
+            assert!(matches!(Template::parse(source), Err(TemplateError::Spec { .. })), "{source:?}");
+        }
+        for source in ["{val_loss:d}", "{batch:s}", "{epoch:.2f}", "{epoch!s:s}"] {
+            assert!(Template::parse(source).is_ok(), "{source:?}");
+        }
+    }
+}

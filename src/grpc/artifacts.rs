@@ -1,0 +1,181 @@
+//! Service `Artifacts`.
+
+use std::pin::Pin;
+
+use futures::Stream;
+use futures::StreamExt;
+use keepbest_proto::v1;
+use keepbest_proto::v1::artifacts_server::Artifacts;
+use tonic::Request;
+use tonic::Response;
+use tonic::Status;
+
+use crate::app::VersionRow;
+use crate::app::reads::ReadPiece;
+use crate::domain::ids::ArtifactName;
+use crate::domain::ids::BestParent;
+use crate::domain::ids::ListParent;
+use crate::domain::ids::VersionName;
+use crate::grpc::Face;
+use crate::grpc::convert::artifact_to;
+use crate::grpc::convert::file_to;
+use crate::grpc::convert::mode_of;
+use crate::grpc::convert::version_to;
+use crate::grpc::pages::Query;
+use crate::grpc::pages::bad_token;
+use crate::grpc::pages::page_size;
+use crate::grpc::record;
+use crate::grpc::status::OrStatus;
+
+/// Data of one message; larger ones are slower (memory for each is allocated anew).
+const READ_MESSAGE_BYTES: usize = 1 << 20;
+
+impl Face {
+    async fn version_with_files(&self, version: &VersionRow, include_files: bool) -> Result<v1::Version, Status> {
+        let files = match include_files {
+            true => self.app.files_of_version(version).await.or_status()?,
+            false => Vec::new(),
+        };
+        Ok(version_to(version, &files))
+    }
+}
+
+#[tonic::async_trait]
+impl Artifacts for Face {
+    type ReadFileStream = Pin<Box<dyn Stream<Item = Result<v1::ReadFileResponse, Status>> + Send>>;
+
+    async fn get_best_version(
+        &self,
+        request: Request<v1::GetBestVersionRequest>,
+    ) -> Result<Response<v1::Version>, Status> {
+        let request = request.into_inner();
+        record(&request.parent);
+        let parent = BestParent::parse(&request.parent).or_status()?;
+        let metric = Some(request.metric).filter(|it| !it.is_empty());
+        let direction = mode_of(request.mode).or_status()?;
+        let version = self.app.best_version(&parent, metric, direction).await.or_status()?;
+        self.version_with_files(&version, request.include_files).await.map(Response::new)
+    }
+
+    async fn get_version(&self, request: Request<v1::GetVersionRequest>) -> Result<Response<v1::Version>, Status> {
+        let request = request.into_inner();
+        record(&request.name);
+        let name = VersionName::parse(&request.name).or_status()?;
+        let version = self.app.version(&name).await.or_status()?;
+        self.version_with_files(&version, request.include_files).await.map(Response::new)
+    }
+
+    async fn list_versions(
+        &self,
+        request: Request<v1::ListVersionsRequest>,
+    ) -> Result<Response<v1::ListVersionsResponse>, Status> {
+        let request = request.into_inner();
+        record(&request.parent);
+        let parent = ArtifactName::parse(&request.parent).or_status()?;
+        let limit = page_size(request.page_size).or_status()?;
+        let query = Query::of(&["versions", &request.parent, &request.filter, &request.order_by]);
+        let offset = query.offset(&request.page_token).or_status()?;
+        let listed = self.app.list_versions(&parent, &request.filter, &request.order_by, offset, limit + 1);
+        let versions = listed.await.or_status()?;
+        let page = usize::try_from(limit).unwrap_or(0);
+        let more = versions.len() > page;
+        Ok(Response::new(v1::ListVersionsResponse {
+            versions: versions.iter().take(page).map(|it| version_to(it, &[])).collect(),
+            next_page_token: if more { query.token(&(offset + limit).to_string()) } else { String::new() },
+        }))
+    }
+
+    async fn get_artifact(&self, request: Request<v1::GetArtifactRequest>) -> Result<Response<v1::Artifact>, Status> {
+        let request = request.into_inner();
+        record(&request.name);
+        let name = ArtifactName::parse(&request.name).or_status()?;
+        let (artifact, aliases) = self.app.artifact(&name).await.or_status()?;
+        Ok(Response::new(artifact_to(&artifact, &aliases)))
+    }
+
+    async fn list_artifacts(
+        &self,
+        request: Request<v1::ListArtifactsRequest>,
+    ) -> Result<Response<v1::ListArtifactsResponse>, Status> {
+        let request = request.into_inner();
+        record(&request.parent);
+        let parent = ListParent::parse(&request.parent).or_status()?;
+        let limit = page_size(request.page_size).or_status()?;
+        let query = Query::of(&["artifacts", &request.parent]);
+        let position = query.position(&request.page_token).or_status()?;
+        let after = match position.map(|it| it.split_once('/').ok_or_else(bad_token)) {
+            Some(after) => after.map(|(project, id)| Some((project.to_owned(), id.to_owned()))).or_status()?,
+            None => None,
+        };
+        let artifacts = self.app.list_artifacts(&parent, after, limit + 1).await.or_status()?;
+        let page = usize::try_from(limit).unwrap_or(0);
+        let last = if artifacts.len() > page { artifacts.get(page.saturating_sub(1)) } else { None };
+        let next_page_token =
+            last.map(|it| query.token(&format!("{}/{}", it.name.project.project, it.name.artifact))).unwrap_or_default();
+        Ok(Response::new(v1::ListArtifactsResponse {
+            artifacts: artifacts.iter().take(page).map(|it| artifact_to(it, &[])).collect(),
+            next_page_token,
+        }))
+    }
+
+    async fn read_file(
+        &self,
+        request: Request<v1::ReadFileRequest>,
+    ) -> Result<Response<Self::ReadFileStream>, Status> {
+        let request = request.into_inner();
+        record(&request.version);
+        let name = VersionName::parse(&request.version).or_status()?;
+        let read = self.app.read_file(&name, &request.path, request.offset_bytes, request.length_bytes);
+        let (file, pieces) = read.await.or_status()?;
+        let first = v1::ReadFileResponse { file: Some(file_to(&file)), offset_bytes: request.offset_bytes, ..Default::default() };
+        let messages = pieces.flat_map(|piece| match piece.or_status() {
+            Ok(piece) => futures::stream::iter(messages(piece)).left_stream(),
+            Err(status) => futures::stream::iter([Err(status)]).right_stream(),
+        });
+        Ok(Response::new(futures::stream::iter([Ok(first)]).chain(messages).boxed()))
+    }
+
+    async fn set_alias(&self, request: Request<v1::SetAliasRequest>) -> Result<Response<v1::Version>, Status> {
+        let request = request.into_inner();
+        record(&request.artifact);
+        let artifact = ArtifactName::parse(&request.artifact).or_status()?;
+        let set = self.app.set_alias(&artifact, &request.alias, &request.version, &request.expected_version);
+        Ok(Response::new(version_to(&set.await.or_status()?, &[])))
+    }
+
+    async fn delete_alias(
+        &self,
+        request: Request<v1::DeleteAliasRequest>,
+    ) -> Result<Response<v1::DeleteAliasResponse>, Status> {
+        let request = request.into_inner();
+        record(&request.artifact);
+        let artifact = ArtifactName::parse(&request.artifact).or_status()?;
+        self.app.delete_alias(&artifact, &request.alias).await.or_status()?;
+        Ok(Response::new(v1::DeleteAliasResponse {}))
+    }
+
+    async fn delete_version(
+        &self,
+        request: Request<v1::DeleteVersionRequest>,
+    ) -> Result<Response<v1::DeleteVersionResponse>, Status> {
+        let request = request.into_inner();
+        record(&request.name);
+        let name = VersionName::parse(&request.name).or_status()?;
+        let size_bytes = self.app.delete_version(&name, request.delete_aliases).await.or_status()?;
+        Ok(Response::new(v1::DeleteVersionResponse { size_bytes }))
+    }
+}
+
+/// A verified piece as messages of at most 1 MiB; slices, not copies.
+fn messages(piece: ReadPiece) -> Vec<Result<v1::ReadFileResponse, Status>> {
+    let mut data = piece.data;
+    let mut offset_bytes = piece.offset_bytes;
+    let mut messages = Vec::with_capacity(data.len() / READ_MESSAGE_BYTES + 1);
+    while !data.is_empty() {
+        let part = data.split_to(READ_MESSAGE_BYTES.min(data.len()));
+        let length = i64::try_from(part.len()).unwrap_or(0);
+        messages.push(Ok(v1::ReadFileResponse { file: None, offset_bytes, data: part }));
+        offset_bytes += length;
+    }
+    messages
+}

@@ -1,0 +1,164 @@
+//! Service `Checkpoints`.
+
+use futures::Stream;
+use keepbest_proto::v1;
+use keepbest_proto::v1::checkpoints_server::Checkpoints;
+use tonic::Request;
+use tonic::Response;
+use tonic::Status;
+use tonic::Streaming;
+
+use crate::app::Error;
+use crate::app::uploads::Piece;
+use crate::app::uploads::SmallFile;
+use crate::app::uploads::Target;
+use crate::domain::ids::CheckpointName;
+use crate::domain::refusal::Refusal;
+use crate::grpc::Face;
+use crate::grpc::convert::checkpoint_to;
+use crate::grpc::convert::file_to;
+use crate::grpc::convert::json_of;
+use crate::grpc::convert::sha256_of;
+use crate::grpc::convert::version_to;
+use crate::grpc::record;
+use crate::grpc::status::OrStatus;
+
+fn target_of(checkpoint: &str, attempt: i64, path: String) -> Result<Target, Refusal> {
+    Ok(Target { checkpoint: CheckpointName::parse(checkpoint)?, attempt, path })
+}
+
+fn piece_of(message: v1::WriteFileRequest) -> Piece {
+    Piece { data: message.data, crc32c: message.crc32c, finish: message.finish }
+}
+
+/// The messages of an upload as pieces, the first one included. A transport that breaks ends it with an error; a client's
+/// cancel looks like an end, which is why `finish` is explicit.
+fn pieces(
+    first: v1::WriteFileRequest,
+    messages: Streaming<v1::WriteFileRequest>,
+) -> impl Stream<Item = Result<Piece, Error>> + Send {
+    futures::stream::unfold((Some(first), messages), |(first, mut messages)| async move {
+        let piece = match first {
+            Some(first) => Ok(piece_of(first)),
+            None => match messages.message().await {
+                Ok(Some(message)) => check_later(message),
+                Ok(None) => return None,
+                Err(status) => Err(broken(&status)),
+            },
+        };
+        Some((piece, (None, messages)))
+    })
+}
+
+/// Later messages must not name another file: one stream writes one.
+fn check_later(message: v1::WriteFileRequest) -> Result<Piece, Error> {
+    if message.checkpoint.is_empty() && message.path.is_empty() && message.offset_bytes == 0 {
+        return Ok(piece_of(message));
+    }
+    let text = "checkpoint, path and offset_bytes stand in the first message of a stream only: open another stream";
+    Err(Refusal::invalid("BAD_MESSAGE", text).into())
+}
+
+fn broken(status: &Status) -> Error {
+    if status.code() == tonic::Code::OutOfRange {
+        // What tonic says of a message over the limit.
+        return Refusal::exhausted("LIMIT_EXCEEDED", status.message().to_owned()).into();
+    }
+    let text = format!("the upload broke off ({}): ask PrepareFile where to go on", status.code());
+    Refusal::aborted("UPLOAD_BROKEN", text).into()
+}
+
+#[tonic::async_trait]
+impl Checkpoints for Face {
+    async fn prepare_file(&self, request: Request<v1::PrepareFileRequest>) -> Result<Response<v1::File>, Status> {
+        let request = request.into_inner();
+        record(&request.checkpoint);
+        let target = target_of(&request.checkpoint, request.attempt, request.path).or_status()?;
+        let sha256 = sha256_of(&request.sha256).or_status()?;
+        let file = self.app.prepare_file(target, request.size_bytes, sha256).await.or_status()?;
+        Ok(Response::new(file_to(&file)))
+    }
+
+    async fn write_file(
+        &self,
+        request: Request<Streaming<v1::WriteFileRequest>>,
+    ) -> Result<Response<v1::File>, Status> {
+        let mut messages = request.into_inner();
+        let Some(mut first) = messages.message().await? else {
+            let text = "the stream has no message: the first one names checkpoint, attempt and path";
+            return Err(Refusal::invalid("FINISH_MISSING", text)).or_status();
+        };
+        record(&first.checkpoint);
+        let path = std::mem::take(&mut first.path);
+        let target = target_of(&first.checkpoint, first.attempt, path).or_status()?;
+        let offset_bytes = first.offset_bytes;
+        if offset_bytes < 0 {
+            let text = format!("offset_bytes {offset_bytes} is negative");
+            return Err(Refusal::invalid("BAD_RANGE", text)).or_status();
+        }
+        let file = self.app.write_file(target, offset_bytes, pieces(first, messages)).await.or_status()?;
+        Ok(Response::new(file_to(&file)))
+    }
+
+    async fn write_small_files(
+        &self,
+        request: Request<v1::WriteSmallFilesRequest>,
+    ) -> Result<Response<v1::WriteSmallFilesResponse>, Status> {
+        let request = request.into_inner();
+        record(&request.checkpoint);
+        let checkpoint = CheckpointName::parse(&request.checkpoint).or_status()?;
+        let mut files = Vec::with_capacity(request.files.len());
+        for file in request.files {
+            let sha256 = sha256_of(&file.sha256).or_status()?;
+            files.push(SmallFile { path: file.path, data: file.data, sha256 });
+        }
+        let files = self.app.write_small_files(checkpoint, request.attempt, files).await.or_status()?;
+        Ok(Response::new(v1::WriteSmallFilesResponse { files: files.iter().map(file_to).collect() }))
+    }
+
+    async fn commit_checkpoint(
+        &self,
+        request: Request<v1::CommitCheckpointRequest>,
+    ) -> Result<Response<v1::Version>, Status> {
+        let request = request.into_inner();
+        record(&request.checkpoint);
+        let name = CheckpointName::parse(&request.checkpoint).or_status()?;
+        let metadata = json_of("metadata", request.metadata).or_status()?;
+        let file_count = match request.file_count {
+            0 => None,
+            1.. => Some(request.file_count),
+            _ => return Err(Refusal::invalid("BAD_FILE_COUNT", "file_count is negative")).or_status(),
+        };
+        let version = self.app.commit(name, request.attempt, file_count, metadata).await.or_status()?;
+        Ok(Response::new(version_to(&version, &[])))
+    }
+
+    async fn abandon_checkpoint(
+        &self,
+        request: Request<v1::AbandonCheckpointRequest>,
+    ) -> Result<Response<v1::Checkpoint>, Status> {
+        let request = request.into_inner();
+        record(&request.checkpoint);
+        let name = CheckpointName::parse(&request.checkpoint).or_status()?;
+        let (checkpoint, files) = self.app.abandon(name, request.attempt).await.or_status()?;
+        Ok(Response::new(checkpoint_to(request.checkpoint, &checkpoint, &files, String::new())))
+    }
+
+    async fn get_checkpoint(
+        &self,
+        request: Request<v1::GetCheckpointRequest>,
+    ) -> Result<Response<v1::Checkpoint>, Status> {
+        let request = request.into_inner();
+        record(&request.name);
+        let name = CheckpointName::parse(&request.name).or_status()?;
+        let (checkpoint, files) = self.app.checkpoint(&name).await.or_status()?;
+        let version = match checkpoint.version {
+            Some(number) => {
+                let run = self.app.run(&name.run).await.or_status()?;
+                format!("{}/artifacts/{}/versions/v{number}", name.run.project, run.artifact)
+            }
+            None => String::new(),
+        };
+        Ok(Response::new(checkpoint_to(request.name, &checkpoint, &files, version)))
+    }
+}

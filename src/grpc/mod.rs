@@ -1,0 +1,70 @@
+//! The gRPC face: one file a service, each method three steps (convert in, call `app`, convert out).
+
+mod artifacts;
+mod checkpoints;
+mod convert;
+mod pages;
+mod runs;
+mod status;
+
+use keepbest_proto::FILE_DESCRIPTOR_SET;
+use keepbest_proto::v1::artifacts_server::ArtifactsServer;
+use keepbest_proto::v1::checkpoints_server::CheckpointsServer;
+use keepbest_proto::v1::runs_server::RunsServer;
+use tonic::service::Routes;
+
+use crate::app::App;
+
+pub(crate) use status::internal;
+
+/// Largest message in or out: 1 MiB of data is best, 3 MiB of small files are taken, and names need room.
+pub const MAX_MESSAGE_BYTES: usize = 4 << 20;
+/// Largest answer: a page of a thousand versions with their metrics.
+const MAX_ANSWER_BYTES: usize = 32 << 20;
+
+/// A service of this API; cheap to clone.
+#[derive(Clone, Debug)]
+struct Face {
+    app: App,
+}
+
+/// All services, health and reflection among them.
+pub async fn routes(app: App) -> Result<Routes, tonic_reflection::server::Error> {
+    let face = Face { app };
+    let (health, service) = tonic_health::server::health_reporter();
+    health.set_serving::<RunsServer<Face>>().await;
+    health.set_serving::<CheckpointsServer<Face>>().await;
+    health.set_serving::<ArtifactsServer<Face>>().await;
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let mut routes = Routes::builder();
+    routes
+        .add_service(service)
+        .add_service(reflection().build_v1()?)
+        // Older grpcurl asks for this one.
+        .add_service(reflection().build_v1alpha()?)
+        .add_service(
+            RunsServer::new(face.clone())
+                .max_decoding_message_size(MAX_MESSAGE_BYTES)
+                .max_encoding_message_size(MAX_ANSWER_BYTES),
+        )
+        .add_service(
+            CheckpointsServer::new(face.clone())
+                .max_decoding_message_size(MAX_MESSAGE_BYTES)
+                .max_encoding_message_size(MAX_ANSWER_BYTES),
+        )
+        .add_service(
+            ArtifactsServer::new(face)
+                .max_decoding_message_size(MAX_MESSAGE_BYTES)
+                .max_encoding_message_size(MAX_ANSWER_BYTES),
+        );
+    Ok(routes.routes())
+}
+
+/// Puts the name of the thing into the request's log line.
+fn record(name: &str) {
+    tracing::Span::current().record("resource", tracing::field::display(crate::domain::ids::shown(name)));
+}

@@ -1,0 +1,93 @@
+//! Page sizes and page tokens. A token belongs to its query: with another one it is refused.
+
+use crate::domain::digest::Digest;
+use crate::domain::refusal::Refusal;
+
+/// What a request gets that does not say.
+const DEFAULT_PAGE: i64 = 50;
+/// Rows of versions, runs and decisions are small; a thousand of them stay below a message's limit.
+const MAX_PAGE: i64 = 1_000;
+
+/// A clamped page size.
+pub(crate) fn page_size(asked: i32) -> Result<i64, Refusal> {
+    page_size_within(asked, DEFAULT_PAGE, MAX_PAGE)
+}
+
+/// A clamped page size with limits of its own.
+pub(crate) fn page_size_within(asked: i32, default: i64, most: i64) -> Result<i64, Refusal> {
+    match i64::from(asked) {
+        0 => Ok(default),
+        1.. => Ok(i64::from(asked).min(most)),
+        _ => Err(Refusal::invalid("BAD_PAGE_SIZE", format!("page_size {asked} is negative: 0 means {default}"))),
+    }
+}
+
+/// The query that a token belongs to.
+#[derive(Clone, Debug)]
+pub(crate) struct Query(String);
+
+impl Query {
+    /// All parts of the request that must stay the same from page to page.
+    pub(crate) fn of(parts: &[&str]) -> Query {
+        let pieces = parts.iter().flat_map(|part| [part.as_bytes(), b"\0"]);
+        let mut digest = Digest::of_pieces(pieces).to_string();
+        digest.truncate(16);
+        Query(digest)
+    }
+
+    /// A token that goes on at `position`.
+    pub(crate) fn token(&self, position: &str) -> String {
+        format!("{}.{position}", self.0)
+    }
+
+    /// The position of a token; empty for the first page.
+    pub(crate) fn position<'t>(&self, token: &'t str) -> Result<Option<&'t str>, Refusal> {
+        if token.is_empty() {
+            return Ok(None);
+        }
+        match token.split_once('.') {
+            Some((query, position)) if query == self.0 => Ok(Some(position)),
+            _ => Err(bad_token()),
+        }
+    }
+
+    /// The position of a token as a number; 0 for the first page.
+    pub(crate) fn offset(&self, token: &str) -> Result<i64, Refusal> {
+        match self.position(token)? {
+            None => Ok(0),
+            Some(position) => position.parse().ok().filter(|it| *it >= 0).ok_or_else(bad_token),
+        }
+    }
+}
+
+/// The token was not made for this query.
+pub(crate) fn bad_token() -> Refusal {
+    Refusal::invalid("BAD_PAGE_TOKEN", "page_token is not one that this query gave: begin with an empty one")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_belongs_to_its_query() {
+        let query = Query::of(&["teams/a", "epoch = 1"]);
+        let token = query.token("17");
+        assert_eq!(query.offset(&token), Ok(17));
+        assert_eq!(query.offset(""), Ok(0));
+        for other in [Query::of(&["teams/b", "epoch = 1"]), Query::of(&["teams/aepoch = 1"])] {
+            assert_eq!(other.offset(&token).unwrap_err().reason, "BAD_PAGE_TOKEN");
+        }
+        for bad in ["x", ".", "17", &query.token("-1"), &query.token("x")] {
+            assert_eq!(query.offset(bad).unwrap_err().reason, "BAD_PAGE_TOKEN", "{bad}");
+        }
+    }
+
+    #[test]
+    fn page_sizes_are_clamped() {
+        assert_eq!(page_size(0), Ok(50));
+        assert_eq!(page_size(7), Ok(7));
+        assert_eq!(page_size(i32::MAX), Ok(1_000));
+        assert!(page_size(-1).is_err());
+    }
+}

@@ -1,0 +1,103 @@
+//! app::Error to tonic::Status: the only map. Internal causes are logged here and hidden from the caller.
+
+use std::time::Duration;
+
+use tonic::Code;
+use tonic::Status;
+use tonic_types::ErrorDetails;
+use tonic_types::StatusExt;
+
+use crate::app::Error;
+use crate::domain::refusal::Kind;
+use crate::domain::refusal::Refusal;
+
+/// The domain of all reasons (`ErrorInfo.domain`).
+const DOMAIN: &str = "keepbest";
+/// When a caller should come back if the database or the store is away.
+const AWAY_RETRY: Duration = Duration::from_secs(1);
+
+fn code(kind: Kind) -> Code {
+    match kind {
+        Kind::Invalid => Code::InvalidArgument,
+        Kind::NotFound => Code::NotFound,
+        Kind::AlreadyExists => Code::AlreadyExists,
+        Kind::Precondition => Code::FailedPrecondition,
+        Kind::Aborted => Code::Aborted,
+        Kind::OutOfRange => Code::OutOfRange,
+        Kind::Exhausted => Code::ResourceExhausted,
+        Kind::DeadlineExceeded => Code::DeadlineExceeded,
+    }
+}
+
+/// The status of a refusal, with its reason and metadata as details.
+pub(crate) fn refused(refusal: &Refusal) -> Status {
+    let mut details = ErrorDetails::new();
+    let metadata = refusal.metadata.iter().map(|(key, value)| ((*key).to_owned(), value.clone()));
+    details.set_error_info(refusal.reason, DOMAIN, metadata.collect::<std::collections::HashMap<_, _>>());
+    if let Some(delay) = refusal.retry_after {
+        details.set_retry_info(Some(delay));
+    }
+    Status::with_error_details(code(refusal.kind), refusal.message.clone(), details)
+}
+
+fn with_reason(code: Code, reason: &str, message: impl Into<String>, retry: Option<Duration>) -> Status {
+    let mut details = ErrorDetails::new();
+    details.set_error_info(reason, DOMAIN, std::collections::HashMap::<String, String>::new());
+    if retry.is_some() {
+        details.set_retry_info(retry);
+    }
+    Status::with_error_details(code, message, details)
+}
+
+/// The status of an error.
+pub(crate) fn status(error: Error) -> Status {
+    match error {
+        Error::Refused(refusal) => refused(&refusal),
+        Error::Unavailable { what, source } => {
+            tracing::warn!(error = %causes(&*source), "Answered UNAVAILABLE: {what} is away");
+            let message = format!("{what} is not available: try the same call again");
+            with_reason(Code::Unavailable, "UNAVAILABLE", message, Some(AWAY_RETRY))
+        }
+        Error::Full { what, source } => {
+            tracing::error!(error = %causes(&*source), "Answered RESOURCE_EXHAUSTED: {what} is full");
+            let message = format!("{what} is full: nothing was stored; free space or delete versions, then try again");
+            with_reason(Code::ResourceExhausted, "STORE_FULL", message, None)
+        }
+        Error::DataLoss(why) => {
+            tracing::error!(error = %why, "Answered DATA_LOSS");
+            with_reason(Code::DataLoss, "DATA_LOSS", why, None)
+        }
+        Error::Internal(source) => internal(&causes(&*source)),
+    }
+}
+
+/// A fixed text and an id that finds the cause in the log.
+pub(crate) fn internal(cause: &str) -> Status {
+    let id = uuid::Uuid::new_v4().simple().to_string();
+    tracing::error!(error.id = %id, error = %cause, "Answered INTERNAL");
+    with_reason(Code::Internal, "INTERNAL", format!("internal error {id}: the server's log has its cause"), None)
+}
+
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(it) = cause {
+        text.push_str(": ");
+        text.push_str(&it.to_string());
+        cause = it.source();
+    }
+    text
+}
+
+/// For `?` on refusals and errors in a method that answers a status.
+pub(crate) trait OrStatus<T> {
+    /// The value, or the error as a status.
+    #[expect(clippy::result_large_err, reason = "tonic's signature")]
+    fn or_status(self) -> Result<T, Status>;
+}
+
+impl<T, E: Into<Error>> OrStatus<T> for Result<T, E> {
+    fn or_status(self) -> Result<T, Status> {
+        self.map_err(|error| status(error.into()))
+    }
+}

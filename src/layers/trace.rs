@@ -1,0 +1,172 @@
+//! One log line a request: method, resource, code, latency, request id. And two repairs on the way: a panic becomes
+//! INTERNAL with an id, and tonic's OUT_OF_RANGE for a message over the limit becomes RESOURCE_EXHAUSTED.
+
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::task::Context;
+use std::task::Poll;
+use std::task::ready;
+use std::time::Instant;
+
+use futures::FutureExt;
+use http::HeaderMap;
+use http::Request;
+use http::Response;
+use http_body::Frame;
+use tonic::Code;
+use tonic::Status;
+use tonic::body::Body;
+use tower::Layer;
+use tower::Service;
+use tracing::Instrument;
+use tracing::Span;
+
+use crate::grpc::internal;
+
+/// The request id comes in and goes out under this name; one is made if it is missing.
+const REQUEST_ID: &str = "x-request-id";
+/// Longest request id taken from a caller.
+const MAX_REQUEST_ID_BYTES: usize = 64;
+
+/// Puts [`Trace`] around a service.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TraceLayer;
+
+impl<S> Layer<S> for TraceLayer {
+    type Service = Trace<S>;
+
+    fn layer(&self, inner: S) -> Trace<S> {
+        Trace { inner }
+    }
+}
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub struct Trace<S> {
+    inner: S,
+}
+
+type Answer<E> = Pin<Box<dyn Future<Output = Result<Response<Body>, E>> + Send>>;
+
+impl<S> Service<Request<Body>> for Trace<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>> + Clone + Send + 'static,
+    S::Future: Send,
+    S::Error: Send,
+{
+    type Response = Response<Body>;
+    type Error = S::Error;
+    type Future = Answer<S::Error>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Answer<S::Error> {
+        let ready = self.inner.clone();
+        let mut inner = std::mem::replace(&mut self.inner, ready);
+        let started = Instant::now();
+        let request_id = request_id(request.headers());
+        let method = request.uri().path().trim_start_matches('/').to_owned();
+        let span = tracing::info_span!(
+            "request", rpc.method = %method, request.id = %request_id, resource = tracing::field::Empty
+        );
+        let mut line = Line { started, span: span.clone(), code: None };
+        let answer = async move {
+            let answered = AssertUnwindSafe(inner.call(request)).catch_unwind().await;
+            let mut response = match answered {
+                Ok(response) => response?,
+                Err(_) => internal(&format!("{method} panicked")).into_http(),
+            };
+            repair(&mut response);
+            if let Ok(value) = request_id.parse() {
+                response.headers_mut().insert(REQUEST_ID, value);
+            }
+            // An answer without a body has its code in the headers.
+            line.code = code_in(response.headers());
+            Ok(response.map(|body| Body::new(Logged { body, line })))
+        };
+        Box::pin(answer.instrument(span))
+    }
+}
+
+fn request_id(headers: &HeaderMap) -> String {
+    let harmless = |id: &&str| {
+        (1..=MAX_REQUEST_ID_BYTES).contains(&id.len())
+            && id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+    };
+    let given = headers.get(REQUEST_ID).and_then(|value| value.to_str().ok()).filter(harmless);
+    given.map_or_else(|| uuid::Uuid::new_v4().simple().to_string(), str::to_owned)
+}
+
+fn code_in(headers: &HeaderMap) -> Option<Code> {
+    headers.get("grpc-status").map(|value| Code::from_bytes(value.as_bytes()))
+}
+
+/// OUT_OF_RANGE is for reads beyond the end; what tonic says of a message that is too long is a limit.
+fn repair(response: &mut Response<Body>) {
+    if code_in(response.headers()) != Some(Code::OutOfRange) || response.headers().contains_key("grpc-status-details-bin") {
+        return;
+    }
+    let text = Status::from_header_map(response.headers()).map(|it| it.message().to_owned()).unwrap_or_default();
+    *response = Status::resource_exhausted(text).into_http();
+}
+
+/// Writes its line when it is dropped: also for a caller that went away.
+#[derive(Debug)]
+struct Line {
+    started: Instant,
+    span: Span,
+    code: Option<Code>,
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        let code = self.code.unwrap_or(Code::Cancelled);
+        let latency_ms = self.started.elapsed().as_secs_f64() * 1_000.0;
+        self.span.in_scope(|| tracing::info!(rpc.code = ?code, latency_ms, "Answered"));
+    }
+}
+
+/// Passes a body on and remembers the code in its trailers.
+struct Logged {
+    body: Body,
+    line: Line,
+}
+
+impl http_body::Body for Logged {
+    type Data = <Body as http_body::Body>::Data;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Status>>> {
+        let span = self.line.span.clone();
+        let frame = {
+            let _entered = span.enter();
+            ready!(Pin::new(&mut self.body).poll_frame(context))
+        };
+        match &frame {
+            Some(Ok(frame)) => {
+                if let Some(trailers) = frame.trailers_ref() {
+                    self.line.code = Some(code_in(trailers).unwrap_or(Code::Ok));
+                }
+            }
+            Some(Err(status)) => self.line.code = Some(status.code()),
+            None => {
+                self.line.code = self.line.code.or(Some(Code::Ok));
+            }
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        self.body.size_hint()
+    }
+}

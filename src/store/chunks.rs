@@ -1,0 +1,128 @@
+//! Chunks: what the team holds, in two short transactions around each upload of bytes.
+//!
+//! T1 touches a known chunk and pins it, or writes an intent to store a new object. Then the bytes go to the store. T2
+//! makes the chunk row, or touches the one of a faster upload, removes the intent, and pins. Whoever adds a reference also
+//! writes the referenced row: that is what the collector tests (`collect.rs`).
+
+use crate::domain::digest::Digest;
+use crate::domain::refusal::Refusal;
+use crate::store::Error;
+use crate::store::Store;
+use crate::store::checkpoints::lock_pending;
+use crate::store::connection::Connection;
+use crate::store::connection::args;
+use crate::store::files::Upload;
+use crate::store::files::lock_file;
+
+/// How long an upload may take between T1 and T2 before its object is collected.
+const INTENT_US: i64 = 24 * 3_600 * 1_000_000;
+
+/// A piece of a file that is about to be stored.
+#[derive(Clone, Debug)]
+pub struct WantedChunk {
+    /// The file.
+    pub file_uid: String,
+    /// Where it stands in the file.
+    pub offset_bytes: i64,
+    /// Its length.
+    pub size_bytes: i64,
+    /// BLAKE3 of its bytes.
+    pub digest: Digest,
+    /// Where its bytes go if they are new; never used before.
+    pub object_key: String,
+}
+
+/// A piece whose bytes are durable under its key.
+pub type StoredChunk = WantedChunk;
+
+impl Store {
+    /// T1: pins the chunks that the team holds, and writes an intent for each that is new. Answers which are new.
+    pub async fn claim_chunks(&self, upload: Upload, wanted: Vec<WantedChunk>, now_us: i64) -> Result<Vec<WantedChunk>, Error> {
+        self.write(move |connection| {
+            Box::pin(async move {
+                let Upload { checkpoint, attempt, expire_time_us, token } = &upload;
+                lock_pending(connection, checkpoint, *attempt, *expire_time_us).await?;
+                let team = checkpoint.run.project.team.as_str();
+                let mut new = Vec::new();
+                for chunk in wanted {
+                    lock_file(connection, &chunk.file_uid, token).await?;
+                    if touch(connection, team, &chunk, now_us).await? {
+                        pin(connection, team, &chunk).await?;
+                    } else {
+                        let intent = "INSERT INTO doomed_objects (object_key, due_time_us) VALUES ($1, $2)";
+                        connection.execute(intent, args![&chunk.object_key, now_us + INTENT_US]).await?;
+                        new.push(chunk);
+                    }
+                }
+                Ok(new)
+            })
+        })
+        .await
+    }
+
+    /// T2: makes the rows of chunks whose bytes are durable, and pins them.
+    pub async fn settle_chunks(&self, upload: Upload, stored: Vec<StoredChunk>, now_us: i64) -> Result<(), Error> {
+        self.write(move |connection| {
+            Box::pin(async move {
+                let Upload { checkpoint, attempt, expire_time_us, token } = &upload;
+                lock_pending(connection, checkpoint, *attempt, *expire_time_us).await?;
+                let team = checkpoint.run.project.team.as_str();
+                for chunk in stored {
+                    lock_file(connection, &chunk.file_uid, token).await?;
+                    settle(connection, team, &chunk, now_us).await?;
+                    pin(connection, team, &chunk).await?;
+                }
+                Ok(())
+            })
+        })
+        .await
+    }
+}
+
+/// Marks a chunk as just used, so that a collector that saw it unused leaves it; whether the team holds it.
+async fn touch(
+    connection: &mut Connection<'_>,
+    team: &str,
+    chunk: &WantedChunk,
+    now_us: i64,
+) -> Result<bool, Error> {
+    // The time always changes, also when two touches share a microsecond: the collector compares it.
+    let sql = "UPDATE chunks SET touch_time_us = CASE WHEN touch_time_us < $1 THEN $1 ELSE touch_time_us + 1 END \
+        WHERE team = $2 AND digest = $3";
+    Ok(connection.execute(sql, args![now_us, team, chunk.digest]).await? == 1)
+}
+
+async fn settle(
+    connection: &mut Connection<'_>,
+    team: &str,
+    chunk: &StoredChunk,
+    now_us: i64,
+) -> Result<(), Error> {
+    let insert = "INSERT INTO chunks (team, digest, size_bytes, object_key, touch_time_us) VALUES ($1, $2, $3, $4, $5) \
+        ON CONFLICT (team, digest) DO NOTHING";
+    let values = args![team, chunk.digest, chunk.size_bytes, &chunk.object_key, now_us];
+    if connection.execute(insert, values).await? == 0 {
+        // A faster upload of the same bytes won. Our object keeps its intent, so the collector removes it.
+        return match touch(connection, team, chunk, now_us).await? {
+            true => Ok(()),
+            false => Err(lost_race()),
+        };
+    }
+    let intent = "DELETE FROM doomed_objects WHERE object_key = $1 AND due_time_us > 0";
+    match connection.execute(intent, args![&chunk.object_key]).await? {
+        1 => Ok(()),
+        // The collector took the intent: the object may be gone, so nothing may refer to it.
+        _ => Err(lost_race()),
+    }
+}
+
+fn lost_race() -> Error {
+    Refusal::aborted("RACE", "the upload took so long that its bytes were collected: send them again").into()
+}
+
+async fn pin(connection: &mut Connection<'_>, team: &str, chunk: &WantedChunk) -> Result<(), Error> {
+    let sql = "INSERT INTO file_chunks (file_uid, offset_bytes, size_bytes, team, digest) VALUES ($1, $2, $3, $4, $5) \
+        ON CONFLICT (file_uid, offset_bytes) DO UPDATE SET size_bytes = excluded.size_bytes, digest = excluded.digest";
+    let values = args![&chunk.file_uid, chunk.offset_bytes, chunk.size_bytes, team, chunk.digest];
+    connection.execute(sql, values).await.map(drop)
+}

@@ -1,0 +1,132 @@
+//! Deleting a version: its aliases go or move, and the run's best is what is right without it.
+
+use crate::domain::alias;
+use crate::domain::ids::ArtifactName;
+use crate::domain::refusal::Refusal;
+use crate::store::Error;
+use crate::store::Store;
+use crate::store::aliases::lock_artifact;
+use crate::store::aliases::put_server_alias;
+use crate::store::connection::Connection;
+use crate::store::connection::args;
+use crate::store::runs::RunRow;
+use crate::store::runs::lock_run_by_uid;
+use crate::store::runs::save_monitor_state;
+use crate::store::versions::ArtifactRow;
+use crate::store::versions::BestQuery;
+use crate::store::versions::BestScope;
+use crate::store::versions::best_statement;
+
+impl Store {
+    /// Deletes a version and answers its size in bytes. Refused while an alias of a user's points at it, unless told.
+    /// Repeated: the same answer.
+    pub async fn delete_version(
+        &self,
+        artifact: ArtifactRow,
+        number: i64,
+        delete_aliases: bool,
+        now_us: i64,
+    ) -> Result<i64, Error> {
+        self.write(move |connection| {
+            Box::pin(async move {
+                let find = "SELECT uid, run_uid, state, size_bytes FROM checkpoints WHERE artifact_uid = $1 AND version = $2";
+                let not_found = || Error::from(Refusal::not_found("version", shown(&artifact.name, number)));
+                let row = connection.row(find, args![&artifact.uid, number]).await?.ok_or_else(not_found)?;
+                let (uid, size_bytes) = (row.text(0)?, row.int(3)?);
+                // Always the run before the artifact, as the commit does: no deadlock.
+                let run = lock_run_by_uid(connection, &row.text(1)?).await?;
+                lock_artifact(connection, &artifact.uid).await?;
+                check_aliases(connection, &artifact, number, &uid, delete_aliases).await?;
+                let delete = "UPDATE checkpoints SET state = 'DELETED', delete_time_us = $1 \
+                    WHERE uid = $2 AND state = 'COMMITTED'";
+                if connection.execute(delete, args![now_us, &uid]).await? == 0 {
+                    return Err(not_found());
+                }
+                connection.execute("DELETE FROM version_metrics WHERE checkpoint_uid = $1", args![&uid]).await?;
+                move_aliases(connection, &artifact, &uid, now_us).await?;
+                correct_best(connection, run, &uid, now_us).await?;
+                Ok(size_bytes)
+            })
+        })
+        .await
+    }
+}
+
+fn shown(artifact: &ArtifactName, number: i64) -> String {
+    format!("{artifact}/versions/v{number}")
+}
+
+async fn check_aliases(
+    connection: &mut Connection<'_>,
+    artifact: &ArtifactRow,
+    number: i64,
+    uid: &str,
+    delete_aliases: bool,
+) -> Result<(), Error> {
+    let sql = "SELECT alias FROM aliases WHERE checkpoint_uid = $1 AND owner = 'user' ORDER BY alias";
+    let rows = connection.rows(sql, args![uid]).await?;
+    let names: Vec<String> = rows.iter().map(|row| row.text(0)).collect::<Result<_, _>>()?;
+    if names.is_empty() || delete_aliases {
+        return Ok(());
+    }
+    let list = names.join(", ");
+    let message = format!(
+        "version `{}` is in use by the aliases {list}: move them, or delete it with them (`delete_aliases`)",
+        shown(&artifact.name, number)
+    );
+    Err(Refusal::precondition("VERSION_HAS_ALIASES", message).with("aliases", list).into())
+}
+
+/// `latest` goes to the highest number left, `best` to the best value left; all other names of the version go.
+async fn move_aliases(
+    connection: &mut Connection<'_>,
+    artifact: &ArtifactRow,
+    uid: &str,
+    now_us: i64,
+) -> Result<(), Error> {
+    let had = "SELECT alias FROM aliases WHERE checkpoint_uid = $1 AND owner = 'server'";
+    let had = connection.rows(had, args![uid]).await?;
+    connection.execute("DELETE FROM aliases WHERE checkpoint_uid = $1", args![uid]).await?;
+    for row in had {
+        let name = row.text(0)?;
+        let next = match name.as_str() {
+            alias::LATEST => {
+                let sql = "SELECT uid FROM checkpoints WHERE artifact_uid = $1 AND state = 'COMMITTED' \
+                    ORDER BY version DESC LIMIT 1";
+                connection.row(sql, args![&artifact.uid]).await?
+            }
+            alias::BEST => {
+                let scope = BestScope::Artifact(artifact.uid.clone());
+                let query = BestQuery { scope, metric: artifact.monitor.clone(), direction: artifact.direction };
+                let (sql, values) = best_statement(&query);
+                connection.row(&sql, values).await?
+            }
+            _ => None,
+        };
+        if let Some(next) = next {
+            put_server_alias(connection, &artifact.uid, &name, &next.text(0)?, now_us).await?;
+        }
+    }
+    Ok(())
+}
+
+/// The value to beat is the best one left, else what the strategy starts with.
+async fn correct_best(
+    connection: &mut Connection<'_>,
+    mut run: RunRow,
+    uid: &str,
+    now_us: i64,
+) -> Result<(), Error> {
+    if run.monitor_state.best_checkpoint.as_deref() != Some(uid) {
+        return Ok(());
+    }
+    let scope = BestScope::Run(run.uid.clone());
+    let query = BestQuery { scope, metric: run.strategy.monitor.clone(), direction: run.direction };
+    let (sql, values) = best_statement(&query);
+    let left = match connection.row(&sql, values).await? {
+        Some(row) => Some((row.text(0)?, row.real_or_null(1)?.unwrap_or(f64::NAN))),
+        None => None,
+    };
+    run.monitor_state.best_replaced(left, &run.strategy, run.direction);
+    save_monitor_state(connection, &run.uid, &run.monitor_state, now_us).await
+}

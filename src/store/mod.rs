@@ -1,0 +1,291 @@
+//! Metadata in SQLite or Postgres. The only room that names `sqlx`; no transaction leaves it.
+//!
+//! Rules that must read, decide and write in one transaction hand the deciding part in as a function of the domain.
+
+mod aliases;
+mod check;
+mod checkpoints;
+mod chunks;
+mod collect;
+mod connection;
+mod decisions;
+mod deletions;
+mod events;
+mod files;
+mod runs;
+mod versions;
+mod writer;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::ConnectOptions;
+use sqlx::PgPool;
+use sqlx::SqlitePool;
+use sqlx::migrate::Migration;
+use sqlx::migrate::MigrationType;
+use sqlx::migrate::Migrator;
+use sqlx::postgres::PgConnectOptions;
+use sqlx::postgres::PgPoolOptions;
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::sqlite::SqliteJournalMode;
+use sqlx::sqlite::SqlitePoolOptions;
+use sqlx::sqlite::SqliteSynchronous;
+
+use crate::domain::refusal::Refusal;
+use crate::store::connection::Connection;
+use crate::store::connection::Row;
+use crate::store::connection::Value;
+use crate::store::writer::Work;
+use crate::store::writer::Writer;
+
+pub use aliases::AliasRow;
+pub use aliases::Expected;
+pub use check::CheckChunk;
+pub use check::CheckVersion;
+pub use checkpoints::CheckpointRow;
+pub use checkpoints::CheckpointState;
+pub use checkpoints::Commit;
+pub use checkpoints::CommitPlan;
+pub use checkpoints::PlanCommit;
+pub use chunks::StoredChunk;
+pub use chunks::WantedChunk;
+pub use collect::Collected;
+pub use collect::Graces;
+pub use decisions::DecisionFilter;
+pub use decisions::DecisionRow;
+pub use events::EventRow;
+pub use events::Judge;
+pub use events::Judgement;
+pub use events::Report;
+pub use events::Reported;
+pub use files::FileChunk;
+pub use files::FileRow;
+pub use files::NewFile;
+pub use files::Upload;
+pub use runs::RunRow;
+pub use runs::RunState;
+pub use runs::StartRun;
+pub use runs::Started;
+pub use versions::ArtifactRow;
+pub use versions::BestQuery;
+pub use versions::BestScope;
+pub use versions::VersionQuery;
+pub use versions::VersionRow;
+
+/// How long a call waits for a connection before the database counts as away.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long SQLite waits for a lock of another process (`keepbest gc` beside the server).
+const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+/// Readers of SQLite; each is a thread, and reads are short.
+const SQLITE_READERS: u32 = 4;
+/// Connections to Postgres: enough for group commit (16 reach 11,000 commits/s), few enough for three replicas.
+const POSTGRES_CONNECTIONS: u32 = 24;
+
+/// Why the store did not do it.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Error {
+    /// A rule says no.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The database is away or too busy; the same call may succeed later.
+    #[error("the database is not available")]
+    Unavailable(#[source] Arc<sqlx::Error>),
+    /// No room on the disk.
+    #[error("the database's disk is full")]
+    Full(#[source] Arc<sqlx::Error>),
+    /// A bug, or a broken database.
+    #[error("the database refused a statement")]
+    Broken(#[source] Arc<sqlx::Error>),
+    /// What was stored cannot be read back.
+    #[error("stored {what} cannot be read: {why}")]
+    Unreadable {
+        /// Column or row.
+        what: &'static str,
+        /// What the reader said.
+        why: String,
+    },
+}
+
+impl Error {
+    #[expect(non_snake_case, reason = "reads as the variant it makes")]
+    fn Internal(error: sqlx::Error) -> Error {
+        Error::Broken(Arc::new(error))
+    }
+
+    fn stopped() -> Error {
+        Error::Unavailable(Arc::new(sqlx::Error::PoolClosed))
+    }
+
+    fn shared(&self) -> Error {
+        self.clone()
+    }
+
+    fn unreadable(what: &'static str, why: impl std::fmt::Display) -> Error {
+        Error::Unreadable { what, why: why.to_string() }
+    }
+}
+
+impl From<sqlx::Error> for Error {
+    fn from(error: sqlx::Error) -> Error {
+        /// SQLITE_FULL, and Postgres' disk_full.
+        const FULL: [&str; 2] = ["13", "53100"];
+        /// SQLITE_BUSY, its SNAPSHOT and RECOVERY kin, LOCKED; serialization, deadlock, shutdown, too many connections.
+        const AWAY: [&str; 11] =
+            ["5", "6", "261", "517", "40001", "40P01", "57P01", "57P02", "57P03", "53300", "25006"];
+        let code = error.as_database_error().and_then(|it| it.code()).map(|code| code.into_owned());
+        let error = Arc::new(error);
+        match (&*error, code.as_deref()) {
+            (_, Some(code)) if FULL.contains(&code) => Error::Full(error),
+            (_, Some(code)) if AWAY.contains(&code) => Error::Unavailable(error),
+            (
+                sqlx::Error::PoolTimedOut
+                | sqlx::Error::PoolClosed
+                | sqlx::Error::Io(_)
+                | sqlx::Error::WorkerCrashed
+                | sqlx::Error::Tls(_),
+                _,
+            ) => Error::Unavailable(error),
+            _ => Error::Broken(error),
+        }
+    }
+}
+
+enum Database {
+    Sqlite { readers: SqlitePool, writer: Writer },
+    Postgres { pool: PgPool },
+}
+
+/// The metadata of all teams, in one database.
+pub struct Store {
+    database: Database,
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self.database {
+            Database::Sqlite { .. } => "Store(sqlite)",
+            Database::Postgres { .. } => "Store(postgres)",
+        })
+    }
+}
+
+/// The migrations, oldest first. One is only ever added.
+const MIGRATIONS: [(i64, &str, &str); 1] = [(1, "init", include_str!("../../migrations/0001_init.sql"))];
+
+fn migrator() -> Migrator {
+    let migration = |(version, name, sql): (i64, &'static str, &'static str)| {
+        let sql = sqlx::SqlSafeStr::into_sql_str(sql);
+        Migration::new(version, name.into(), MigrationType::Simple, sql, false)
+    };
+    Migrator::with_migrations(MIGRATIONS.into_iter().map(migration).collect())
+}
+
+impl Store {
+    /// Opens the SQLite database at `path`, makes it if it is missing, and brings its schema up to date.
+    pub async fn open_sqlite(path: &Path) -> Result<Store, Error> {
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            // A commit is durable when it returns; NORMAL would lose the last ones with the power.
+            .synchronous(SqliteSynchronous::Full)
+            .busy_timeout(BUSY_TIMEOUT)
+            .foreign_keys(true);
+        let mut connection = options.connect().await?;
+        migrator().run_direct(None, &mut connection, false).await.map_err(from_migration)?;
+        assert_durable(&mut connection).await?;
+        let readers = SqlitePoolOptions::new()
+            .max_connections(SQLITE_READERS)
+            .acquire_timeout(ACQUIRE_TIMEOUT)
+            .connect_with(options.create_if_missing(false).read_only(true))
+            .await?;
+        Ok(Store { database: Database::Sqlite { readers, writer: Writer::start(connection) } })
+    }
+
+    /// Opens a Postgres database and brings its schema up to date.
+    pub async fn open_postgres(url: &str) -> Result<Store, Error> {
+        let options: PgConnectOptions = url.parse()?;
+        let pool = PgPoolOptions::new()
+            .max_connections(POSTGRES_CONNECTIONS)
+            .acquire_timeout(ACQUIRE_TIMEOUT)
+            .before_acquire(|connection, _| {
+                Box::pin(async move {
+                    // See writer.rs: a connection must never come back inside somebody's transaction.
+                    sqlx::query("ROLLBACK").execute(connection).await?;
+                    Ok(true)
+                })
+            })
+            .connect_with(options)
+            .await?;
+        migrator().run(&pool).await.map_err(from_migration)?;
+        Ok(Store { database: Database::Postgres { pool } })
+    }
+
+    /// Closes it: what was acknowledged is durable anyhow, this only frees the connections.
+    pub async fn close(&self) {
+        match &self.database {
+            Database::Sqlite { readers, .. } => readers.close().await,
+            Database::Postgres { pool } => pool.close().await,
+        }
+    }
+
+    /// Runs a write transaction to its end, even if the caller goes away. Answers after the commit.
+    async fn write<T: Send + 'static>(&self, work: impl Work<T>) -> Result<T, Error> {
+        match &self.database {
+            Database::Sqlite { writer, .. } => writer.write(work).await,
+            Database::Postgres { pool } => writer::write_postgres(pool.clone(), work).await,
+        }
+    }
+
+    /// All rows of a query, outside of a transaction.
+    async fn rows(&self, sql: &str, values: Vec<Value>) -> Result<Vec<Row>, Error> {
+        match &self.database {
+            Database::Sqlite { readers, .. } => {
+                Connection::Sqlite(&mut *readers.acquire().await?).rows(sql, values).await
+            }
+            Database::Postgres { pool } => Connection::Postgres(&mut *pool.acquire().await?).rows(sql, values).await,
+        }
+    }
+
+    /// The first row of a query, outside of a transaction.
+    async fn row(&self, sql: &str, values: Vec<Value>) -> Result<Option<Row>, Error> {
+        Ok(self.rows(sql, values).await?.into_iter().next())
+    }
+}
+
+/// Reads the settings back: a file system or a build that ignores them would lose acknowledged commits.
+async fn assert_durable(connection: &mut sqlx::SqliteConnection) -> Result<(), Error> {
+    let mut connection = Connection::Sqlite(connection);
+    let journal = connection.row("PRAGMA journal_mode", vec![]).await?;
+    let synchronous = connection.row("PRAGMA synchronous", vec![]).await?;
+    let journal = journal.map(|row| row.text(0)).transpose()?.unwrap_or_default();
+    let synchronous = synchronous.map(|row| row.int(0)).transpose()?.unwrap_or_default();
+    if journal == "wal" && synchronous == 2 {
+        return Ok(());
+    }
+    Err(Error::unreadable("settings", format!("journal_mode is `{journal}` and synchronous {synchronous}, not wal and 2")))
+}
+
+fn from_migration(error: sqlx::migrate::MigrateError) -> Error {
+    match error {
+        sqlx::migrate::MigrateError::Execute(error) => Error::from(error),
+        other => Error::unreadable("schema", other),
+    }
+}
+
+/// JSON of a domain value, for a TEXT column.
+fn to_json(value: &impl serde::Serialize) -> Result<String, Error> {
+    serde_json::to_string(value).map_err(|error| Error::unreadable("value", error))
+}
+
+/// A domain value from the JSON of a TEXT column.
+fn from_json<T: serde::de::DeserializeOwned>(what: &'static str, text: &str) -> Result<T, Error> {
+    serde_json::from_str(text).map_err(|error| Error::unreadable(what, error))
+}
+
+/// A new unique id; later ones sort later.
+fn new_uid() -> String {
+    uuid::Uuid::now_v7().simple().to_string()
+}

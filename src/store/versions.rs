@@ -1,0 +1,389 @@
+//! Versions and artifacts: find, list and delete. Which is best is one `ORDER BY`, here.
+
+use crate::domain::alias::VersionRef;
+use crate::domain::digest::Digest;
+use crate::domain::filter::Comparison;
+use crate::domain::filter::Field;
+use crate::domain::filter::Operand;
+use crate::domain::filter::Order;
+use crate::domain::filter::Term;
+use crate::domain::ids::ArtifactName;
+use crate::domain::ids::CheckpointName;
+use crate::domain::ids::Id;
+use crate::domain::ids::ListParent;
+use crate::domain::ids::RunName;
+use crate::domain::metric::Direction;
+use crate::domain::metric::Metrics;
+use crate::domain::refusal::Refusal;
+use crate::store::Error;
+use crate::store::Store;
+use crate::store::connection::Row;
+use crate::store::connection::Value;
+use crate::store::connection::args;
+use crate::store::files::digest_of;
+use crate::store::from_json;
+use crate::store::runs::direction_of;
+use crate::store::runs::project_of;
+use crate::store::runs::stored_id;
+
+/// An artifact as it is stored.
+#[derive(Clone, Debug)]
+pub struct ArtifactRow {
+    /// Unique for ever.
+    pub uid: String,
+    /// Its full name.
+    pub name: ArtifactName,
+    /// For example `model`.
+    pub kind: String,
+    /// The metric that `best` follows.
+    pub monitor: String,
+    /// Its direction.
+    pub direction: Direction,
+    /// Numbers given out.
+    pub version_count: i64,
+    /// Microseconds since 1970.
+    pub create_time_us: i64,
+}
+
+/// A version as it is stored.
+#[derive(Clone, Debug)]
+pub struct VersionRow {
+    /// Its artifact.
+    pub artifact: ArtifactName,
+    /// N of `vN`.
+    pub number: i64,
+    /// Its checkpoint; the checkpoint's id is its uid.
+    pub checkpoint: CheckpointName,
+    /// The attempt that saved it.
+    pub attempt: i64,
+    /// 0-based.
+    pub epoch: i64,
+    /// 0-based.
+    pub batch: Option<i64>,
+    /// Optimizer steps.
+    pub step: Option<i64>,
+    /// The rendered template.
+    pub path: String,
+    /// Whether it holds the weights only.
+    pub weights_only: bool,
+    /// Bytes of all files.
+    pub size_bytes: i64,
+    /// How many files.
+    pub file_count: i64,
+    /// Over its files.
+    pub digest: Digest,
+    /// Of its event.
+    pub metrics: Metrics,
+    /// Names that point at it.
+    pub aliases: Vec<String>,
+    /// The decision's reason code.
+    pub reason: String,
+    /// The same as a sentence.
+    pub reason_text: String,
+    /// Microseconds since 1970.
+    pub commit_time_us: i64,
+    /// Free JSON.
+    pub metadata: Option<String>,
+}
+
+const SELECT_VERSION: &str = "SELECT a.team, a.project, a.id, c.version, r.id, c.uid, c.attempt, c.epoch, c.batch, \
+    c.step, c.path, c.weights_only, c.size_bytes, c.file_count, c.digest, c.metrics, c.reason, c.reason_text, \
+    c.commit_time_us, c.metadata FROM checkpoints c JOIN artifacts a ON a.uid = c.artifact_uid \
+    JOIN runs r ON r.uid = c.run_uid";
+
+fn version_of(row: &Row) -> Result<VersionRow, Error> {
+    let project = project_of(row, 0)?;
+    let run = RunName { project: project.clone(), run: stored_id(&row.text(4)?)? };
+    Ok(VersionRow {
+        artifact: ArtifactName { project, artifact: stored_id(&row.text(2)?)? },
+        number: row.int(3)?,
+        checkpoint: CheckpointName { run, checkpoint: stored_id(&row.text(5)?)? },
+        attempt: row.int(6)?,
+        epoch: row.int(7)?,
+        batch: row.int_or_null(8)?,
+        step: row.int_or_null(9)?,
+        path: row.text(10)?,
+        weights_only: row.flag(11)?,
+        size_bytes: row.int(12)?,
+        file_count: row.int(13)?,
+        digest: digest_of(&row.bytes(14)?)?,
+        metrics: from_json("metrics", &row.text(15)?)?,
+        aliases: Vec::new(),
+        reason: row.text(16)?,
+        reason_text: row.text(17)?,
+        commit_time_us: row.int(18)?,
+        metadata: row.text_or_null(19)?,
+    })
+}
+
+const SELECT_ARTIFACT: &str =
+    "SELECT uid, team, project, id, type, monitor, direction, next_version, create_time_us FROM artifacts";
+
+fn artifact_of(row: &Row) -> Result<ArtifactRow, Error> {
+    Ok(ArtifactRow {
+        uid: row.text(0)?,
+        name: ArtifactName { project: project_of(row, 1)?, artifact: stored_id(&row.text(3)?)? },
+        kind: row.text(4)?,
+        monitor: row.text(5)?,
+        direction: direction_of(&row.text(6)?)?,
+        version_count: row.int(7)?,
+        create_time_us: row.int(8)?,
+    })
+}
+
+/// Where the best version is looked for, as the indexes know it.
+#[derive(Clone, Debug)]
+pub enum BestScope {
+    /// One run, by uid.
+    Run(String),
+    /// One artifact, by uid.
+    Artifact(String),
+    /// One project.
+    Project(Id, Id),
+    /// One team.
+    Team(Id),
+}
+
+/// Which version is best.
+#[derive(Clone, Debug)]
+pub struct BestQuery {
+    /// Where.
+    pub scope: BestScope,
+    /// By which metric.
+    pub metric: String,
+    /// Which way.
+    pub direction: Direction,
+}
+
+/// Which versions to list, and in which order.
+#[derive(Clone, Debug)]
+pub struct VersionQuery {
+    /// The artifact's uid.
+    pub artifact_uid: String,
+    /// All must hold.
+    pub terms: Vec<Term>,
+    /// The order.
+    pub order: Order,
+    /// How many to pass over.
+    pub offset: i64,
+    /// How many at most.
+    pub limit: i64,
+}
+
+impl BestScope {
+    fn condition(&self, values: &mut Vec<Value>) -> String {
+        let mut place = |value: Value| {
+            values.push(value);
+            values.len()
+        };
+        match self {
+            BestScope::Run(uid) => format!("m.run_uid = ${}", place(uid.into())),
+            BestScope::Artifact(uid) => format!("m.artifact_uid = ${}", place(uid.into())),
+            BestScope::Project(team, project) => {
+                let team = place(team.as_str().into());
+                format!("m.team = ${team} AND m.project = ${}", place(project.as_str().into()))
+            }
+            BestScope::Team(team) => format!("m.team = ${}", place(team.as_str().into())),
+        }
+    }
+}
+
+/// The uid of the best version: the best value wins, of equal values the one that was committed first.
+pub(super) fn best_statement(query: &BestQuery) -> (String, Vec<Value>) {
+    let mut values = args![&query.metric];
+    let scope = query.scope.condition(&mut values);
+    let direction = match query.direction {
+        Direction::Min => "ASC",
+        Direction::Max => "DESC",
+    };
+    let sql = format!(
+        "SELECT m.checkpoint_uid, m.value FROM version_metrics m WHERE m.name = $1 AND {scope} \
+         ORDER BY m.value {direction}, m.commit_time_us, m.checkpoint_uid LIMIT 1"
+    );
+    (sql, values)
+}
+
+impl Store {
+    /// The best version, if any has the metric.
+    pub async fn best_version(&self, query: &BestQuery) -> Result<Option<VersionRow>, Error> {
+        let (sql, values) = best_statement(query);
+        match self.row(&sql, values).await? {
+            Some(row) => self.version_by_uid(&row.text(0)?).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// A committed version by its checkpoint's uid.
+    pub async fn version_by_uid(&self, uid: &str) -> Result<VersionRow, Error> {
+        let sql = format!("{SELECT_VERSION} WHERE c.uid = $1 AND c.state = 'COMMITTED'");
+        let row = self.row(&sql, args![uid]).await?.ok_or_else(|| Error::from(Refusal::not_found("version", uid)))?;
+        self.with_aliases(vec![version_of(&row)?]).await?.pop().ok_or_else(|| Error::unreadable("version", uid))
+    }
+
+    /// A committed version by its number or an alias.
+    pub async fn version(&self, artifact: &ArtifactName, version: &VersionRef) -> Result<VersionRow, Error> {
+        let project = &artifact.project;
+        let mut values =
+            args![project.team.as_str(), project.project.as_str(), artifact.artifact.as_str()];
+        let which = match version {
+            VersionRef::Number(number) => {
+                values.push((*number).into());
+                "c.version = $4"
+            }
+            VersionRef::Alias(alias) => {
+                values.push(alias.as_str().into());
+                "c.uid = (SELECT l.checkpoint_uid FROM aliases l WHERE l.artifact_uid = a.uid AND l.alias = $4)"
+            }
+        };
+        let sql = format!(
+            "{SELECT_VERSION} WHERE a.team = $1 AND a.project = $2 AND a.id = $3 AND c.state = 'COMMITTED' AND {which}"
+        );
+        let Some(row) = self.row(&sql, values).await? else {
+            let shown = match version {
+                VersionRef::Number(number) => format!("{artifact}/versions/v{number}"),
+                VersionRef::Alias(alias) => format!("{artifact}/versions/{alias}"),
+            };
+            return Err(Refusal::not_found("version", shown).into());
+        };
+        let versions = self.with_aliases(vec![version_of(&row)?]).await?;
+        versions.into_iter().next().ok_or_else(|| Error::unreadable("version", artifact))
+    }
+
+    /// The run's newest committed version.
+    pub async fn newest_version_of_run(&self, run_uid: &str) -> Result<Option<VersionRow>, Error> {
+        let sql = format!(
+            "{SELECT_VERSION} WHERE c.run_uid = $1 AND c.state = 'COMMITTED' ORDER BY c.version DESC LIMIT 1"
+        );
+        let row = self.row(&sql, args![run_uid]).await?;
+        let versions = self.with_aliases(row.as_ref().map(version_of).transpose()?.into_iter().collect()).await?;
+        Ok(versions.into_iter().next())
+    }
+
+    /// Versions of an artifact.
+    pub async fn list_versions(&self, query: &VersionQuery) -> Result<Vec<VersionRow>, Error> {
+        let mut values = args![&query.artifact_uid, query.limit, query.offset];
+        let mut sql = SELECT_VERSION.to_owned();
+        let order = order_by(&query.order, &mut sql, &mut values);
+        sql.push_str(" WHERE c.artifact_uid = $1 AND c.state = 'COMMITTED'");
+        for term in &query.terms {
+            sql.push_str(" AND ");
+            sql.push_str(&condition(term, &mut values));
+        }
+        sql.push_str(&format!(" ORDER BY {order} LIMIT $2 OFFSET $3"));
+        let rows = self.rows(&sql, values).await?;
+        self.with_aliases(rows.iter().map(version_of).collect::<Result<_, _>>()?).await
+    }
+
+    async fn with_aliases(&self, mut versions: Vec<VersionRow>) -> Result<Vec<VersionRow>, Error> {
+        let (Some(first), Some(last)) = (versions.first(), versions.last()) else { return Ok(versions) };
+        // One version asks for its own aliases; a page asks once for all of its artifact's.
+        let sql = "SELECT l.checkpoint_uid, l.alias FROM aliases l WHERE l.checkpoint_uid = $1 ORDER BY l.alias";
+        let of_artifact = "SELECT l.checkpoint_uid, l.alias FROM aliases l WHERE l.artifact_uid = \
+            (SELECT c.artifact_uid FROM checkpoints c WHERE c.uid = $1) ORDER BY l.alias";
+        let one = first.checkpoint == last.checkpoint;
+        let uid = first.checkpoint.checkpoint.as_str();
+        let rows = self.rows(if one { sql } else { of_artifact }, args![uid]).await?;
+        let mut aliases: std::collections::HashMap<String, Vec<String>> = std::collections::HashMap::new();
+        for row in rows {
+            aliases.entry(row.text(0)?).or_default().push(row.text(1)?);
+        }
+        for version in &mut versions {
+            version.aliases = aliases.remove(version.checkpoint.checkpoint.as_str()).unwrap_or_default();
+        }
+        Ok(versions)
+    }
+
+    /// The artifact of this name.
+    pub async fn artifact(&self, name: &ArtifactName) -> Result<ArtifactRow, Error> {
+        let sql = format!("{SELECT_ARTIFACT} WHERE team = $1 AND project = $2 AND id = $3");
+        let key = args![name.project.team.as_str(), name.project.project.as_str(), name.artifact.as_str()];
+        let row = self.row(&sql, key).await?;
+        row.as_ref().map(artifact_of).transpose()?.ok_or_else(|| Refusal::not_found("artifact", name).into())
+    }
+
+    /// Artifacts by project and id, after the one that `after` names.
+    pub async fn list_artifacts(
+        &self,
+        parent: &ListParent,
+        after: Option<(String, String)>,
+        limit: i64,
+    ) -> Result<Vec<ArtifactRow>, Error> {
+        let (project, id) = after.unwrap_or_default();
+        let mut values = args![parent.team.as_str(), project, id, limit];
+        let mut sql = format!("{SELECT_ARTIFACT} WHERE team = $1 AND (project > $2 OR (project = $2 AND id > $3))");
+        if let Some(project) = &parent.project {
+            values.push(project.as_str().into());
+            sql.push_str(" AND project = $5");
+        }
+        sql.push_str(" ORDER BY project, id LIMIT $4");
+        self.rows(&sql, values).await?.iter().map(artifact_of).collect()
+    }
+
+    /// The monitors that the artifacts of a project or a team follow: at most two, since more than one is ambiguous.
+    pub async fn monitors(&self, parent: &ListParent) -> Result<Vec<(String, Direction)>, Error> {
+        let mut values = args![parent.team.as_str()];
+        let mut sql = "SELECT DISTINCT monitor, direction FROM artifacts WHERE team = $1".to_owned();
+        if let Some(project) = &parent.project {
+            values.push(project.as_str().into());
+            sql.push_str(" AND project = $2");
+        }
+        sql.push_str(" LIMIT 2");
+        let rows = self.rows(&sql, values).await?;
+        rows.iter().map(|row| Ok((row.text(0)?, direction_of(&row.text(1)?)?))).collect()
+    }
+}
+
+/// The column of a field that is one; metrics have their own table.
+fn column(field: &Field) -> &'static str {
+    match field {
+        Field::Epoch => "c.epoch",
+        Field::Batch => "c.batch",
+        Field::Step => "c.step",
+        Field::SizeBytes => "c.size_bytes",
+        Field::CreateTime => "c.commit_time_us",
+        Field::Run => "r.id",
+        Field::Number | Field::Metric(_) => "c.version",
+    }
+}
+
+fn order_by(order: &Order, sql: &mut String, values: &mut Vec<Value>) -> String {
+    let direction = if order.descending { "DESC" } else { "ASC" };
+    match &order.field {
+        Field::Metric(name) => {
+            values.push(name.into());
+            sql.push_str(&format!(
+                " JOIN version_metrics m ON m.checkpoint_uid = c.uid AND m.name = ${}",
+                values.len()
+            ));
+            format!("m.value {direction}, c.version")
+        }
+        field => format!("{} {direction}, c.version", column(field)),
+    }
+}
+
+fn condition(term: &Term, values: &mut Vec<Value>) -> String {
+    let sign = match term.comparison {
+        Comparison::Equal => "=",
+        Comparison::NotEqual => "<>",
+        Comparison::Less => "<",
+        Comparison::LessOrEqual => "<=",
+        Comparison::Greater => ">",
+        Comparison::GreaterOrEqual => ">=",
+    };
+    let mut place = |value: Value| {
+        values.push(value);
+        values.len()
+    };
+    let operand = match &term.operand {
+        Operand::Number(number) => place((*number).into()),
+        Operand::Integer(number) => place((*number).into()),
+        Operand::Text(text) => place(text.into()),
+    };
+    match &term.field {
+        Field::Metric(name) => format!(
+            "EXISTS (SELECT 1 FROM version_metrics f WHERE f.checkpoint_uid = c.uid AND f.name = ${} AND f.value {sign} ${operand})",
+            place(name.into())
+        ),
+        field => format!("{} {sign} ${operand}", column(field)),
+    }
+}

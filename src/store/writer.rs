@@ -1,0 +1,145 @@
+//! Write transactions: group commit on SQLite, one spawned task each on Postgres.
+//!
+//! A job runs to its end even if its caller goes away: sqlx 0.9.0 can lose later acknowledged writes when a future is
+//! dropped inside a transaction, and tonic drops handlers whenever a client cancels.
+//!
+//! SQLite has one writer. It takes all jobs that wait, runs each in a savepoint, and commits them with one sync; an answer
+//! leaves only after that commit.
+
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+
+use futures::FutureExt;
+use sqlx::PgPool;
+use sqlx::SqliteConnection;
+use tokio::sync::mpsc;
+use tokio::sync::oneshot;
+
+use crate::store::Error;
+use crate::store::connection::Connection;
+
+/// Jobs that wait for the writer. When it is full, callers wait: that is the back-pressure.
+const QUEUE: usize = 1024;
+/// Most jobs in one commit, so that one answer does not wait for hundreds of others' work.
+const BATCH: usize = 256;
+
+/// A future that a job makes over the connection it is lent.
+pub(super) type JobFuture<'c, T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send + 'c>>;
+
+/// One write transaction: gets a connection inside a transaction, may be refused, never begins or commits itself.
+pub(super) trait Work<T>: for<'a, 'c> FnOnce(&'a mut Connection<'c>) -> JobFuture<'a, T> + Send + 'static {}
+impl<T, F> Work<T> for F where F: for<'a, 'c> FnOnce(&'a mut Connection<'c>) -> JobFuture<'a, T> + Send + 'static {}
+
+trait Job: Send {
+    /// Runs the work; whether it may be kept.
+    fn run<'a>(&'a mut self, connection: &'a mut Connection<'_>) -> Pin<Box<dyn Future<Output = bool> + Send + 'a>>;
+    /// Answers the caller, once the commit is known.
+    fn answer(self: Box<Self>, committed: Result<(), Error>);
+}
+
+struct Pending<T, F> {
+    work: Option<F>,
+    result: Option<Result<T, Error>>,
+    caller: oneshot::Sender<Result<T, Error>>,
+}
+
+impl<T: Send + 'static, F: Work<T>> Job for Pending<T, F> {
+    fn run<'a>(&'a mut self, connection: &'a mut Connection<'_>) -> Pin<Box<dyn Future<Output = bool> + Send + 'a>> {
+        Box::pin(async move {
+            let Some(work) = self.work.take() else { return false };
+            let result = guarded(work, connection).await;
+            let keep = result.is_ok();
+            self.result = Some(result);
+            keep
+        })
+    }
+
+    fn answer(self: Box<Self>, committed: Result<(), Error>) {
+        let result = match (self.result, committed) {
+            (Some(Err(refused)), _) => Err(refused),
+            (_, Err(error)) => Err(error),
+            (Some(Ok(value)), Ok(())) => Ok(value),
+            (None, Ok(())) => Err(Error::stopped()),
+        };
+        // The caller may be gone; the work stands all the same.
+        drop(self.caller.send(result));
+    }
+}
+
+/// Runs the work; a panic in it is an error of this job alone.
+async fn guarded<T, F: Work<T>>(work: F, connection: &mut Connection<'_>) -> Result<T, Error> {
+    match AssertUnwindSafe(async { work(connection).await }).catch_unwind().await {
+        Ok(result) => result,
+        Err(_) => Err(Error::Internal(sqlx::Error::Protocol("a write panicked".to_owned()))),
+    }
+}
+
+/// The one writer of a SQLite database.
+#[derive(Clone)]
+pub(super) struct Writer {
+    jobs: mpsc::Sender<Box<dyn Job>>,
+}
+
+impl Writer {
+    /// Takes the connection over and serves jobs until the last handle is gone.
+    pub(super) fn start(connection: SqliteConnection) -> Writer {
+        let (jobs, waiting) = mpsc::channel(QUEUE);
+        tokio::spawn(serve(connection, waiting));
+        Writer { jobs }
+    }
+
+    /// Queues the work and waits for its commit.
+    pub(super) async fn write<T: Send + 'static>(&self, work: impl Work<T>) -> Result<T, Error> {
+        let (caller, answer) = oneshot::channel();
+        let job = Pending { work: Some(work), result: None, caller };
+        self.jobs.send(Box::new(job)).await.map_err(|_| Error::stopped())?;
+        answer.await.map_err(|_| Error::stopped())?
+    }
+}
+
+async fn serve(mut connection: SqliteConnection, mut waiting: mpsc::Receiver<Box<dyn Job>>) {
+    let mut batch = Vec::with_capacity(BATCH);
+    while waiting.recv_many(&mut batch, BATCH).await > 0 {
+        let committed = commit(&mut Connection::Sqlite(&mut connection), &mut batch).await;
+        if committed.is_err() {
+            // Whatever failed, the next batch begins outside of a transaction.
+            drop(Connection::Sqlite(&mut connection).control("ROLLBACK").await);
+        }
+        for job in batch.drain(..) {
+            job.answer(committed.as_ref().map(|()| ()).map_err(Error::shared));
+        }
+    }
+}
+
+async fn commit(connection: &mut Connection<'_>, batch: &mut [Box<dyn Job>]) -> Result<(), Error> {
+    connection.control("BEGIN IMMEDIATE").await?;
+    for job in batch {
+        connection.control("SAVEPOINT job").await?;
+        if !job.run(connection).await {
+            connection.control("ROLLBACK TO job").await?;
+        }
+        connection.control("RELEASE job").await?;
+    }
+    connection.control("COMMIT").await
+}
+
+/// The same promise on Postgres: the section runs in a task of its own and is joined.
+pub(super) async fn write_postgres<T: Send + 'static>(pool: PgPool, work: impl Work<T>) -> Result<T, Error> {
+    let section = async move {
+        let mut lent = pool.acquire().await?;
+        let mut connection = Connection::Postgres(&mut lent);
+        connection.control("BEGIN").await?;
+        match guarded(work, &mut connection).await {
+            Ok(value) => {
+                connection.control("COMMIT").await?;
+                Ok(value)
+            }
+            Err(refused) => {
+                connection.control("ROLLBACK").await?;
+                Err(refused)
+            }
+        }
+    };
+    tokio::spawn(section).await.map_err(|_| Error::stopped())?
+}

@@ -1,0 +1,1 @@
+//! The store's suite, one body run on SQLite and on Postgres.

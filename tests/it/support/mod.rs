@@ -1,0 +1,6 @@
+//! What the tests stand on.
+
+pub(crate) mod databases;
+pub(crate) mod requests;
+pub(crate) mod server;
+pub(crate) mod traces;

@@ -1,0 +1,193 @@
+//! Servers for tests: one in this process, and one as a process of its own that can be killed.
+
+use std::io::BufRead;
+use std::io::BufReader;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::Child;
+use std::process::Command;
+use std::process::Stdio;
+
+use keepbest::config::Config;
+use keepbest::server::serve_until;
+use keepbest_client::Client;
+use keepbest_proto::v1::artifacts_client::ArtifactsClient;
+use keepbest_proto::v1::checkpoints_client::CheckpointsClient;
+use keepbest_proto::v1::runs_client::RunsClient;
+use tempfile::TempDir;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
+
+/// A server in this process on a fresh data folder; it stops when it is dropped.
+pub(crate) struct TestServer {
+    config: Config,
+    folder: TempDir,
+    address: SocketAddr,
+    stop: CancellationToken,
+    serving: Option<JoinHandle<anyhow::Result<()>>>,
+}
+
+/// Settings for tests: a free port, and no waiting.
+pub(crate) fn test_config(data_dir: &Path) -> Config {
+    let mut config = Config { data_dir: data_dir.to_owned(), listen: ([127, 0, 0, 1], 0).into(), ..Config::default() };
+    config.limits.drain_seconds = 1;
+    config
+}
+
+/// Starts a server with the usual settings.
+pub(crate) async fn start() -> TestServer {
+    start_with(|_| {}).await
+}
+
+/// Starts a server with other settings.
+pub(crate) async fn start_with(change: impl FnOnce(&mut Config)) -> TestServer {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = test_config(folder.path());
+    change(&mut config);
+    let mut server = TestServer {
+        config,
+        folder,
+        address: ([127, 0, 0, 1], 0).into(),
+        stop: CancellationToken::new(),
+        serving: None,
+    };
+    server.begin().await;
+    server
+}
+
+impl TestServer {
+    async fn begin(&mut self) {
+        let (ready, address) = tokio::sync::oneshot::channel();
+        self.stop = CancellationToken::new();
+        let serving = serve_until(self.config.clone(), |it| ready.send(it).unwrap(), self.stop.clone());
+        self.serving = Some(tokio::spawn(serving));
+        match address.await {
+            Ok(address) => self.address = address,
+            Err(_) => panic!("{:?}", self.serving.take().unwrap().await),
+        }
+    }
+
+    /// Stops gracefully and starts again on the same folder, at another port.
+    pub(crate) async fn restart(&mut self) {
+        self.stop().await;
+        self.begin().await;
+    }
+
+    /// Stops gracefully and waits for the end.
+    pub(crate) async fn stop(&mut self) {
+        self.stop.cancel();
+        if let Some(serving) = self.serving.take() {
+            serving.await.unwrap().unwrap();
+        }
+    }
+
+    /// `http://127.0.0.1:PORT`.
+    pub(crate) fn address(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// The data folder.
+    pub(crate) fn data_dir(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The settings that it runs with.
+    pub(crate) fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The Rust client.
+    pub(crate) fn client(&self) -> Client {
+        Client::connect_lazy(self.address()).unwrap()
+    }
+
+    /// A bare channel, for calls that no client would make.
+    pub(crate) fn channel(&self) -> Channel {
+        Channel::from_shared(self.address()).unwrap().connect_lazy()
+    }
+
+    pub(crate) fn runs(&self) -> RunsClient<Channel> {
+        RunsClient::new(self.channel())
+    }
+
+    pub(crate) fn checkpoints(&self) -> CheckpointsClient<Channel> {
+        CheckpointsClient::new(self.channel())
+    }
+
+    pub(crate) fn artifacts(&self) -> ArtifactsClient<Channel> {
+        ArtifactsClient::new(self.channel())
+    }
+}
+
+impl Drop for TestServer {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+/// `keepbest serve` as a process; killed with -9 when it is dropped.
+pub(crate) struct ServerProcess {
+    data_dir: PathBuf,
+    listen: String,
+    child: Child,
+}
+
+impl ServerProcess {
+    /// Starts the built program on the folder and waits for its address.
+    pub(crate) fn start(data_dir: &Path) -> ServerProcess {
+        Self::start_at(data_dir, "127.0.0.1:0")
+    }
+
+    fn start_at(data_dir: &Path, listen: &str) -> ServerProcess {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_keepbest"))
+            .args(["serve", "--listen", listen, "--data"])
+            .arg(data_dir)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let line = lines.next().expect("the server says where it listens").unwrap();
+        // The rest is read away so that the server never blocks on its output.
+        std::thread::spawn(move || lines.for_each(drop));
+        let listen = line.split_whitespace().find(|word| word.contains("127.0.0.1:")).unwrap().to_owned();
+        ServerProcess { data_dir: data_dir.to_owned(), listen, child }
+    }
+
+    /// `http://127.0.0.1:PORT`; the same after a restart.
+    pub(crate) fn address(&self) -> String {
+        format!("http://{}", self.listen)
+    }
+
+    /// The process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// kill -9, and start again on the same folder and port.
+    pub(crate) fn kill_and_restart(&mut self) {
+        self.kill();
+        *self = Self::start_at(&self.data_dir, &self.listen);
+    }
+
+    /// kill -9.
+    pub(crate) fn kill(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+
+    /// SIGTERM, and the exit code.
+    pub(crate) fn terminate(&mut self) -> Option<i32> {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        self.child.wait().unwrap().code()
+    }
+}
+
+impl Drop for ServerProcess {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
