@@ -32,8 +32,8 @@ Names:
   TEAM/PROJECT/RUN, TEAM/PROJECT/ARTIFACT and TEAM/PROJECT/ARTIFACT:ALIAS; the alias may be a version as v3.
   Without TEAM/PROJECT/ they are looked up in --project. Full names (teams/TEAM/projects/...) work too.
 
-Epochs and batches are counted from 1, as Keras prints them. With --json, and in --filter, they are counted from 0,
-as trainers report them.
+Epochs and batches are counted from 1, as Keras prints them. With --json, in --filter and in the aliases epoch_N
+they are counted from 0, as trainers report them.
 
 Exit codes: 0 done, 1 failed, 2 wrong arguments, 3 not found.";
 

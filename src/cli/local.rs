@@ -18,7 +18,7 @@ pub(super) async fn collect(context: &mut Context, arguments: args::Gc) -> Resul
     log()?;
     let report = maintenance::gc(&config, arguments.now).await?;
     if context.output.is_json() {
-        context.output.document(&to_value(&report).expect("a report is numbers"))?;
+        context.output.document(&to_value(report).expect("a report is numbers"))?;
         return Ok(());
     }
     context.output.properties(&[

@@ -8,21 +8,18 @@ use std::path::PathBuf;
 /// Each room of `src/` with the rooms that it may import, floor by floor from below. `lib` only lists them.
 const ROOMS: [(&str, &[&str]); 14] = [
     ("domain", &[]),
-    ("clock", &["domain"]),
+    ("clock", &[]),
     ("store", &["domain"]),
     ("blobs", &["domain"]),
     ("app", &["domain", "clock", "store", "blobs"]),
-    ("grpc", &["domain", "store", "app"]),
-    ("layers", &["domain", "app"]),
+    ("grpc", &["domain", "app"]),
+    ("layers", &["grpc"]),
     ("background", &["app"]),
     ("config", &["domain"]),
     ("telemetry", &[]),
-    (
-        "server",
-        &["domain", "clock", "store", "blobs", "app", "grpc", "layers", "background", "config", "telemetry"],
-    ),
-    ("maintenance", &["domain", "clock", "store", "blobs", "app", "config", "server", "telemetry"]),
-    ("cli", &["config", "maintenance", "server", "telemetry"]),
+    ("maintenance", &["clock", "store", "blobs", "app", "config"]),
+    ("server", &["app", "grpc", "layers", "background", "config", "maintenance"]),
+    ("cli", &["clock", "config", "maintenance", "server", "telemetry"]),
     ("main", &["cli"]),
 ];
 
@@ -30,18 +27,18 @@ const ROOMS: [(&str, &[&str]); 14] = [
 const WORDS: [(&str, &[&str]); 17] = [
     ("SystemTime::now", &["clock"]),
     ("TcpListener", &["server"]),
-    ("anyhow", &["cli", "main"]),
+    ("anyhow", &["maintenance", "server", "cli"]),
     ("blake3", &["domain"]),
-    ("clap", &["cli", "main"]),
+    ("clap", &["cli"]),
     ("crc_fast", &["app"]),
     ("keepbest_client", &["cli"]),
-    ("keepbest_proto", &["grpc", "server"]),
+    ("keepbest_proto", &["grpc"]),
     ("object_store", &["blobs"]),
     ("prost_types", &["grpc"]),
     ("rmp_serde", &["store"]),
     ("sqlx", &["store"]),
-    ("std::env", &["config", "cli"]),
-    ("tokio::spawn", &["store", "app", "background", "server"]),
+    ("std::env", &["config"]),
+    ("tokio::spawn", &["store", "app", "server"]),
     ("toml", &["config"]),
     ("tonic", &["grpc", "layers", "server"]),
     ("tracing_subscriber", &["telemetry"]),
@@ -65,7 +62,7 @@ const IMPURE: [&str; 10] = [
 const MOST_LINES: usize = 400;
 
 /// Every migration with its checksum. A line is only ever added.
-const MIGRATIONS: [(&str, u64); 1] = [("0001_init.sql", 0)];
+const MIGRATIONS: [(&str, u64); 1] = [("0001_init.sql", 0x45bd_30ec_c384_b6d5)];
 
 /// Folders of our own Rust code.
 const RUST: [&str; 4] = ["src", "tests/it", "proto/src", "clients/rust/src"];
