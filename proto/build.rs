@@ -12,6 +12,7 @@ const FILES: [&str; 4] = [
     "keepbest/v1/artifacts.proto",
 ];
 
+#[expect(clippy::disallowed_methods, reason = "how cargo tells a build script where to write")]
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=keepbest");
     let out = PathBuf::from(env::var("OUT_DIR")?);

@@ -19,6 +19,4 @@ pub mod maintenance;
 pub mod server;
 pub mod telemetry;
 
-
-
 pub mod cli;

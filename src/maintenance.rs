@@ -67,7 +67,8 @@ pub async fn open(config: &Config) -> anyhow::Result<App> {
     let database = config.data_dir.join(DATABASE);
     let store = Store::open_sqlite(&database).await;
     let store = store.with_context(|| format!("open the database `{}`", database.display()))?;
-    let blobs = Blobs::open_folder(&objects).with_context(|| format!("open the folder `{}`", objects.display()))?;
+    let blobs =
+        Blobs::open_folder(&objects).with_context(|| format!("open the folder `{}`", objects.display()))?;
     Ok(App::new(store, blobs, Clock::System, limits(config)))
 }
 

@@ -128,7 +128,8 @@ async fn drained<E>(
 
 /// Accepted connections, at most `most` at once; further ones wait in the kernel's queue.
 fn connections(listener: TcpListener, most: u32) -> impl Stream<Item = io::Result<Connection>> {
-    let places = Arc::new(Semaphore::new(usize::try_from(most).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS)));
+    let places =
+        Arc::new(Semaphore::new(usize::try_from(most).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS)));
     let accepted = futures::stream::unfold((listener, places), |(listener, places)| async move {
         loop {
             let Ok(place) = Arc::clone(&places).acquire_owned().await else { return None };
@@ -174,7 +175,11 @@ impl AsyncRead for Connection {
 }
 
 impl AsyncWrite for Connection {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(context, data)
     }
 

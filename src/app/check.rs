@@ -3,6 +3,7 @@
 use crate::app::App;
 use crate::app::Error;
 use crate::domain::digest::Digest;
+use crate::domain::digest::Sha256;
 use crate::store::CheckChunk;
 use crate::store::CheckVersion;
 use crate::store::FileRow;
@@ -28,7 +29,8 @@ pub struct CheckReport {
 impl App {
     /// Checks all committed versions; with `read_data` every byte, else that every object stands with its size.
     pub async fn check(&self, read_data: bool) -> Result<CheckReport, Error> {
-        let mut report = CheckReport { problems: self.store.contradictions().await?, ..CheckReport::default() };
+        let mut report =
+            CheckReport { problems: self.store.contradictions().await?, ..CheckReport::default() };
         let mut after = String::new();
         loop {
             let page = self.store.check_versions(&after, PAGE).await?;
@@ -58,17 +60,24 @@ impl App {
             report.files += 1;
             let chunks = self.store.check_chunks(&file.uid).await?;
             let mut wrong = structure_problems(file, &chunks);
+            // Hashed only for a file that declared it: it is the slowest part.
+            let mut sha256 = file.sha256.filter(|_| read_data).map(|declared| (declared, Sha256::default()));
             for chunk in &chunks {
                 report.chunks += 1;
-                if let Some(why) = self.check_chunk(chunk, read_data, report).await? {
+                let hasher = sha256.as_mut().map(|(_, hasher)| hasher);
+                if let Some(why) = self.check_chunk(chunk, read_data, hasher, report).await? {
                     wrong.push(format!("at byte {}: {why}", chunk.offset_bytes));
                 }
             }
-            problems.extend(wrong.into_iter().map(|why| format!("{} file `{}` {why}", version.name, file.path)));
+            if wrong.is_empty() && sha256.is_some_and(|(declared, hasher)| hasher.finish() != declared) {
+                wrong.push("has another SHA-256 than was declared".to_owned());
+            }
+            problems
+                .extend(wrong.into_iter().map(|why| format!("{} file `{}` {why}", version.name, file.path)));
         }
-        let parts = files.iter().filter_map(|it| {
-            Some((it.path.as_str(), u64::try_from(it.size_bytes).unwrap_or(0), it.digest?))
-        });
+        let parts = files
+            .iter()
+            .filter_map(|it| Some((it.path.as_str(), u64::try_from(it.size_bytes).unwrap_or(0), it.digest?)));
         if Digest::of_version(parts) != version.digest {
             problems.push(format!("{} has other files than its digest says", version.name));
         }
@@ -79,6 +88,7 @@ impl App {
         &self,
         chunk: &CheckChunk,
         read_data: bool,
+        hasher: Option<&mut Sha256>,
         report: &mut CheckReport,
     ) -> Result<Option<String>, Error> {
         let Some(key) = &chunk.object_key else { return Ok(Some("its chunk has no row".to_owned())) };
@@ -86,6 +96,9 @@ impl App {
             return match self.read_chunk(key, chunk.size_bytes, chunk.digest).await {
                 Ok(data) => {
                     report.bytes_read += data.len() as u64;
+                    if let Some(hasher) = hasher {
+                        hasher.update(&data);
+                    }
                     Ok(None)
                 }
                 Err(Error::DataLoss(why)) => Ok(Some(why)),

@@ -29,7 +29,11 @@ impl App {
     }
 
     /// Gives a save up and answers the checkpoint.
-    pub async fn abandon(&self, name: CheckpointName, attempt: i64) -> Result<(CheckpointRow, Vec<FileRow>), Error> {
+    pub async fn abandon(
+        &self,
+        name: CheckpointName,
+        attempt: i64,
+    ) -> Result<(CheckpointRow, Vec<FileRow>), Error> {
         self.store.abandon(name.clone(), attempt, self.clock.now_us()).await?;
         self.checkpoint(&name).await
     }

@@ -40,7 +40,9 @@ impl From<store::Error> for Error {
     fn from(error: store::Error) -> Error {
         match error {
             store::Error::Refused(refusal) => Error::Refused(refusal),
-            store::Error::Unavailable(_) => Error::Unavailable { what: "the database", source: Box::new(error) },
+            store::Error::Unavailable(_) => {
+                Error::Unavailable { what: "the database", source: Box::new(error) }
+            }
             store::Error::Full(_) => Error::Full { what: "the database", source: Box::new(error) },
             store::Error::Broken(_) | store::Error::Unreadable { .. } => Error::Internal(Box::new(error)),
         }
@@ -52,7 +54,9 @@ impl From<blobs::Error> for Error {
         match error {
             blobs::Error::Missing(_) => Error::DataLoss(error.to_string()),
             blobs::Error::Full(_) => Error::Full { what: "the object store", source: Box::new(error) },
-            blobs::Error::Unavailable(_) => Error::Unavailable { what: "the object store", source: Box::new(error) },
+            blobs::Error::Unavailable(_) => {
+                Error::Unavailable { what: "the object store", source: Box::new(error) }
+            }
         }
     }
 }

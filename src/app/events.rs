@@ -55,7 +55,8 @@ impl App {
     /// Stores events and answers each save attempt.
     pub async fn report_events(&self, new: NewEvents) -> Result<Answer, Error> {
         if new.events.len() > MAX_EVENTS {
-            let message = format!("{} events in one request: at most {MAX_EVENTS} are allowed", new.events.len());
+            let message =
+                format!("{} events in one request: at most {MAX_EVENTS} are allowed", new.events.len());
             return Err(Refusal::exhausted("LIMIT_EXCEEDED", message).into());
         }
         let now_us = self.clock.now_us();
@@ -88,7 +89,12 @@ impl App {
     }
 
     /// A run's events from `position` on.
-    pub async fn list_events(&self, name: &RunName, position: i64, limit: i64) -> Result<Vec<EventRow>, Error> {
+    pub async fn list_events(
+        &self,
+        name: &RunName,
+        position: i64,
+        limit: i64,
+    ) -> Result<Vec<EventRow>, Error> {
         let run = self.store.run(name).await?;
         Ok(self.store.list_events(&run.uid, position, limit).await?)
     }

@@ -68,7 +68,8 @@ pub struct App {
 impl App {
     /// Puts the rooms together.
     pub fn new(store: Store, blobs: Blobs, clock: Clock, limits: Limits) -> App {
-        let chunks = usize::try_from(limits.buffer_bytes / CHUNK_BYTES).unwrap_or(1).max(uploads::STREAM_CHUNKS);
+        let chunks =
+            usize::try_from(limits.buffer_bytes / CHUNK_BYTES).unwrap_or(1).max(uploads::STREAM_CHUNKS);
         App { store: Arc::new(store), blobs, clock, limits, buffers: Arc::new(Semaphore::new(chunks)) }
     }
 

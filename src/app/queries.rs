@@ -37,14 +37,18 @@ impl App {
         match self.store.best_version(&query).await? {
             Some(version) => Ok(version),
             None => {
-                let message = format!("no committed version in `{name}` has a finite `{}`", shown(&query.metric));
+                let message =
+                    format!("no committed version in `{name}` has a finite `{}`", shown(&query.metric));
                 Err(Refusal { message, ..Refusal::not_found("version", &name) }.into())
             }
         }
     }
 
     /// The indexed scope, the monitor that it follows if that is clear, and its name.
-    async fn best_scope(&self, parent: &BestParent) -> Result<(BestScope, Option<(String, Direction)>, String), Error> {
+    async fn best_scope(
+        &self,
+        parent: &BestParent,
+    ) -> Result<(BestScope, Option<(String, Direction)>, String), Error> {
         Ok(match parent {
             BestParent::Run(name) => {
                 let run = self.store.run(name).await?;
@@ -52,7 +56,11 @@ impl App {
             }
             BestParent::Artifact(name) => {
                 let artifact = self.store.artifact(name).await?;
-                (BestScope::Artifact(artifact.uid), Some((artifact.monitor, artifact.direction)), name.to_string())
+                (
+                    BestScope::Artifact(artifact.uid),
+                    Some((artifact.monitor, artifact.direction)),
+                    name.to_string(),
+                )
             }
             BestParent::Project(name) => {
                 let list = ListParent { team: name.team.clone(), project: Some(name.project.clone()) };
@@ -163,7 +171,9 @@ fn which_metric(
         )),
         (None, None, _) => Err(Refusal::invalid(
             "METRIC_REQUIRED",
-            format!("`{name}` has no artifact, or its artifacts follow different metrics: pass metric and mode"),
+            format!(
+                "`{name}` has no artifact, or its artifacts follow different metrics: pass metric and mode"
+            ),
         )),
     }
 }

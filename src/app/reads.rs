@@ -57,7 +57,8 @@ impl App {
         let pieces = chunks.flat_map(move |page| match page {
             Ok((from, chunks)) => {
                 let reader = Arc::clone(&reader);
-                let mine = chunks.into_iter().filter(move |it| it.offset_bytes >= from || from == offset_bytes);
+                let mine =
+                    chunks.into_iter().filter(move |it| it.offset_bytes >= from || from == offset_bytes);
                 let reads = mine.map(move |chunk| Arc::clone(&reader).read(chunk, offset_bytes, until));
                 futures::stream::iter(reads).buffered(READ_AHEAD).boxed()
             }
@@ -72,7 +73,12 @@ impl App {
     }
 
     /// A chunk's bytes, verified.
-    pub(crate) async fn read_chunk(&self, key: &str, size_bytes: i64, digest: Digest) -> Result<Bytes, Error> {
+    pub(crate) async fn read_chunk(
+        &self,
+        key: &str,
+        size_bytes: i64,
+        digest: Digest,
+    ) -> Result<Bytes, Error> {
         let data = self.blobs.get(key).await?;
         let hashing = data.clone();
         let actual = tokio::task::spawn_blocking(move || Digest::of_pieces([&*hashing]));

@@ -88,7 +88,8 @@ fn check_label(what: &str, text: &str) -> Result<(), Refusal> {
 pub(crate) fn check_json(what: &str, json: Option<&String>) -> Result<(), Refusal> {
     match json {
         Some(json) if json.len() > MAX_JSON_BYTES => {
-            let message = format!("{what} has {} bytes as JSON: at most {MAX_JSON_BYTES} are allowed", json.len());
+            let message =
+                format!("{what} has {} bytes as JSON: at most {MAX_JSON_BYTES} are allowed", json.len());
             Err(Refusal::invalid("BAD_METADATA", message))
         }
         _ => Ok(()),
@@ -114,7 +115,11 @@ impl App {
             .start_run(StartRun {
                 name: RunName { project: start.project, run },
                 artifact: start.artifact,
-                artifact_type: if start.artifact_type.is_empty() { "model".to_owned() } else { start.artifact_type },
+                artifact_type: if start.artifact_type.is_empty() {
+                    "model".to_owned()
+                } else {
+                    start.artifact_type
+                },
                 strategy: start.strategy,
                 direction: validated.direction,
                 request_id: start.request_id,

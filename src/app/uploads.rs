@@ -159,7 +159,8 @@ impl App {
             }
         }
         let new = self.store.claim_chunks(upload.clone(), wanted, now_us).await?;
-        let puts = new.iter().filter_map(|chunk| Some((chunk.object_key.clone(), bytes.remove(&chunk.object_key)?)));
+        let puts =
+            new.iter().filter_map(|chunk| Some((chunk.object_key.clone(), bytes.remove(&chunk.object_key)?)));
         let mut puts = futures::stream::iter(puts.collect::<Vec<_>>())
             .map(|(key, data)| async move { self.blobs.put(&key, vec![data]).await })
             .buffer_unordered(SMALL_FILES_IN_FLIGHT);
@@ -171,7 +172,13 @@ impl App {
     }
 }
 
-fn wanted_chunk(file: &FileRow, offset_bytes: i64, digest: Digest, length: usize, now_us: i64) -> WantedChunk {
+fn wanted_chunk(
+    file: &FileRow,
+    offset_bytes: i64,
+    digest: Digest,
+    length: usize,
+    now_us: i64,
+) -> WantedChunk {
     WantedChunk {
         file_uid: file.uid.clone(),
         offset_bytes,
@@ -316,7 +323,8 @@ impl App {
         pieces: Vec<Bytes>,
         length: usize,
     ) -> Result<(), Error> {
-        let hashed = tokio::task::spawn_blocking(move || (Digest::of_pieces(pieces.iter().map(|it| &**it)), pieces));
+        let hashed =
+            tokio::task::spawn_blocking(move || (Digest::of_pieces(pieces.iter().map(|it| &**it)), pieces));
         let (digest, pieces) = hashed.await.map_err(|error| Error::Internal(Box::new(error)))?;
         let now_us = self.clock.now_us();
         let wanted = wanted_chunk(file, offset_bytes, digest, length, now_us);

@@ -36,8 +36,9 @@ fn number(text: &str) -> Option<i64> {
 /// Checks an alias that a user sets: ids, but not the server's names and nothing that reads as a version.
 pub fn check(alias: &str) -> Result<Id, Refusal> {
     let id = Id::parse("alias", alias).map_err(|refusal| Refusal::invalid("BAD_ALIAS", refusal.message))?;
-    let like_a_version =
-        alias.strip_prefix('v').is_some_and(|rest| !rest.is_empty() && rest.bytes().all(|b| b.is_ascii_digit()));
+    let like_a_version = alias
+        .strip_prefix('v')
+        .is_some_and(|rest| !rest.is_empty() && rest.bytes().all(|b| b.is_ascii_digit()));
     let servers = alias == LATEST || alias == BEST || alias.starts_with("epoch_");
     if servers || like_a_version {
         let message = format!(

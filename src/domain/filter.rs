@@ -90,7 +90,10 @@ fn bad_filter(message: String) -> Refusal {
 /// Parses `a >= 1 AND metrics.b < 0.5`; an empty text has no terms.
 pub fn parse_filter(text: &str) -> Result<Vec<Term>, Refusal> {
     if text.len() > MAX_FILTER_BYTES {
-        return Err(bad_filter(format!("filter is {} bytes long, at most {MAX_FILTER_BYTES} are allowed", text.len())));
+        return Err(bad_filter(format!(
+            "filter is {} bytes long, at most {MAX_FILTER_BYTES} are allowed",
+            text.len()
+        )));
     }
     let mut terms = Vec::new();
     let mut rest = text.trim();
@@ -104,7 +107,12 @@ pub fn parse_filter(text: &str) -> Result<Vec<Term>, Refusal> {
         rest = match after.strip_prefix("AND") {
             Some(next) if next.starts_with(char::is_whitespace) => next.trim_start(),
             _ if after.is_empty() => after,
-            _ => return Err(bad_filter(format!("filter goes on with `{}` where `AND` or the end was expected", shown(after)))),
+            _ => {
+                return Err(bad_filter(format!(
+                    "filter goes on with `{}` where `AND` or the end was expected",
+                    shown(after)
+                )));
+            }
         };
         if rest.is_empty() && !after.is_empty() {
             return Err(bad_filter("filter ends after `AND`: a comparison was expected".to_owned()));
@@ -130,7 +138,9 @@ fn parse_term(text: &str) -> Result<(Term, &str), Refusal> {
     let (comparison, rest) = COMPARISONS
         .iter()
         .find_map(|(sign, comparison)| Some((*comparison, rest.strip_prefix(sign)?)))
-        .ok_or_else(|| bad_filter(format!("filter field `{}` is not followed by one of = != < <= > >=", shown(name))))?;
+        .ok_or_else(|| {
+            bad_filter(format!("filter field `{}` is not followed by one of = != < <= > >=", shown(name)))
+        })?;
     let (word, rest) = parse_word(rest.trim_start())?;
     let operand = operand_of(&field, name, &word)?;
     if field == Field::Run && !matches!(comparison, Comparison::Equal | Comparison::NotEqual) {
@@ -158,7 +168,10 @@ fn parse_word(text: &str) -> Result<(Word<'_>, &str), Refusal> {
 
 fn operand_of(field: &Field, name: &str, word: &Word<'_>) -> Result<Operand, Refusal> {
     let wrong = |expected: &str, got: &str| {
-        Err(bad_filter(format!("filter field `{name}` is compared with `{}`, but {expected} was expected", shown(got))))
+        Err(bad_filter(format!(
+            "filter field `{name}` is compared with `{}`, but {expected} was expected",
+            shown(got)
+        )))
     };
     match (field, word) {
         (Field::Run, Word::Quoted(text)) => Ok(Operand::Text((*text).to_owned())),
@@ -224,7 +237,9 @@ pub fn parse_order(text: &str) -> Result<Order, Refusal> {
     };
     match words.next() {
         None => Ok(Order { field, descending }),
-        Some(word) => refuse(format!("order goes on with `{}` after its direction: one field is allowed", shown(word))),
+        Some(word) => {
+            refuse(format!("order goes on with `{}` after its direction: one field is allowed", shown(word)))
+        }
     }
 }
 
@@ -270,13 +285,21 @@ mod tests {
     fn comparisons_are_joined_by_and() {
         let terms = parse_filter("epoch >= 3 AND metrics.val_loss<0.25 AND run = \"first\"").unwrap();
         let expected = vec![
-            Term { field: Field::Epoch, comparison: Comparison::GreaterOrEqual, operand: Operand::Integer(3) },
+            Term {
+                field: Field::Epoch,
+                comparison: Comparison::GreaterOrEqual,
+                operand: Operand::Integer(3),
+            },
             Term {
                 field: Field::Metric("val_loss".to_owned()),
                 comparison: Comparison::Less,
                 operand: Operand::Number(0.25),
             },
-            Term { field: Field::Run, comparison: Comparison::Equal, operand: Operand::Text("first".to_owned()) },
+            Term {
+                field: Field::Run,
+                comparison: Comparison::Equal,
+                operand: Operand::Text("first".to_owned()),
+            },
         ];
         assert_eq!(terms, expected);
         assert_eq!(parse_filter("  ").unwrap(), vec![]);
@@ -286,9 +309,21 @@ mod tests {
     fn anything_else_is_refused_with_its_place() {
         let many = vec!["epoch = 1"; MAX_TERMS + 1].join(" AND ");
         let bad = [
-            "epoch", "epoch =", "epoch = x", "epoch = 1 OR epoch = 2", "epoch = 1 AND", "(epoch = 1)", "metrics. = 1",
-            "metrics.a = nan", "run = first", "run < \"a\"", "create_time > \"yesterday\"", "epoch = \"1\"",
-            "run = \"a", "1 = 1; DROP TABLE runs", many.as_str(),
+            "epoch",
+            "epoch =",
+            "epoch = x",
+            "epoch = 1 OR epoch = 2",
+            "epoch = 1 AND",
+            "(epoch = 1)",
+            "metrics. = 1",
+            "metrics.a = nan",
+            "run = first",
+            "run < \"a\"",
+            "create_time > \"yesterday\"",
+            "epoch = \"1\"",
+            "run = \"a",
+            "1 = 1; DROP TABLE runs",
+            many.as_str(),
         ];
         for filter in bad {
             assert_eq!(parse_filter(filter).unwrap_err().reason, "BAD_FILTER", "{filter}");

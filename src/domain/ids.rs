@@ -121,7 +121,11 @@ pub enum BestParent {
     Team(TeamName),
 }
 
-fn segments<'a, const N: usize>(name: &'a str, words: [&str; N], form: &str) -> Result<[&'a str; N], Refusal> {
+fn segments<'a, const N: usize>(
+    name: &'a str,
+    words: [&str; N],
+    form: &str,
+) -> Result<[&'a str; N], Refusal> {
     let refused =
         || Refusal::invalid("BAD_NAME", format!("name `{}` is not of the form `{form}`", shown(name)));
     let mut parts = name.split('/');

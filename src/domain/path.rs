@@ -11,8 +11,10 @@ pub const MAX_SEGMENT_BYTES: usize = 255;
 /// Checks a file's path: `/` between segments, no empty, `.` or `..` segment, no control character, no backslash, no drive.
 pub fn check(path: &str) -> Result<(), Refusal> {
     let refuse = |why: &str| {
-        let message =
-            format!("path `{}` {why}: a relative path such as `variables/variables.index` is right", shown(path));
+        let message = format!(
+            "path `{}` {why}: a relative path such as `variables/variables.index` is right",
+            shown(path)
+        );
         Err(Refusal::invalid("BAD_PATH", message))
     };
     if path.is_empty() {
@@ -55,7 +57,8 @@ mod tests {
     #[test]
     fn paths_that_leave_the_folder_are_refused() {
         let long = "x".repeat(MAX_SEGMENT_BYTES + 1);
-        let bad = ["", "/a", "../a", "a/../b", "a//b", "a/", "./a", "a\\b", "a\nb", "C:x", "a\0", long.as_str()];
+        let bad =
+            ["", "/a", "../a", "a/../b", "a//b", "a/", "./a", "a\\b", "a\nb", "C:x", "a\0", long.as_str()];
         for path in bad {
             assert_eq!(check(path).unwrap_err().reason, "BAD_PATH", "{path:?}");
         }

@@ -31,7 +31,11 @@ use crate::grpc::status::OrStatus;
 const READ_MESSAGE_BYTES: usize = 1 << 20;
 
 impl Face {
-    async fn version_with_files(&self, version: &VersionRow, include_files: bool) -> Result<v1::Version, Status> {
+    async fn version_with_files(
+        &self,
+        version: &VersionRow,
+        include_files: bool,
+    ) -> Result<v1::Version, Status> {
         let files = match include_files {
             true => self.app.files_of_version(version).await.or_status()?,
             false => Vec::new(),
@@ -57,7 +61,10 @@ impl Artifacts for Face {
         self.version_with_files(&version, request.include_files).await.map(Response::new)
     }
 
-    async fn get_version(&self, request: Request<v1::GetVersionRequest>) -> Result<Response<v1::Version>, Status> {
+    async fn get_version(
+        &self,
+        request: Request<v1::GetVersionRequest>,
+    ) -> Result<Response<v1::Version>, Status> {
         let request = request.into_inner();
         record(&request.name);
         let name = VersionName::parse(&request.name).or_status()?;
@@ -85,7 +92,10 @@ impl Artifacts for Face {
         }))
     }
 
-    async fn get_artifact(&self, request: Request<v1::GetArtifactRequest>) -> Result<Response<v1::Artifact>, Status> {
+    async fn get_artifact(
+        &self,
+        request: Request<v1::GetArtifactRequest>,
+    ) -> Result<Response<v1::Artifact>, Status> {
         let request = request.into_inner();
         record(&request.name);
         let name = ArtifactName::parse(&request.name).or_status()?;
@@ -104,14 +114,17 @@ impl Artifacts for Face {
         let query = Query::of(&["artifacts", &request.parent]);
         let position = query.position(&request.page_token).or_status()?;
         let after = match position.map(|it| it.split_once('/').ok_or_else(bad_token)) {
-            Some(after) => after.map(|(project, id)| Some((project.to_owned(), id.to_owned()))).or_status()?,
+            Some(after) => {
+                after.map(|(project, id)| Some((project.to_owned(), id.to_owned()))).or_status()?
+            }
             None => None,
         };
         let artifacts = self.app.list_artifacts(&parent, after, limit + 1).await.or_status()?;
         let page = usize::try_from(limit).unwrap_or(0);
         let last = if artifacts.len() > page { artifacts.get(page.saturating_sub(1)) } else { None };
-        let next_page_token =
-            last.map(|it| query.token(&format!("{}/{}", it.name.project.project, it.name.artifact))).unwrap_or_default();
+        let next_page_token = last
+            .map(|it| query.token(&format!("{}/{}", it.name.project.project, it.name.artifact)))
+            .unwrap_or_default();
         Ok(Response::new(v1::ListArtifactsResponse {
             artifacts: artifacts.iter().take(page).map(|it| artifact_to(it, &[])).collect(),
             next_page_token,
@@ -127,7 +140,11 @@ impl Artifacts for Face {
         let name = VersionName::parse(&request.version).or_status()?;
         let read = self.app.read_file(&name, &request.path, request.offset_bytes, request.length_bytes);
         let (file, pieces) = read.await.or_status()?;
-        let first = v1::ReadFileResponse { file: Some(file_to(&file)), offset_bytes: request.offset_bytes, ..Default::default() };
+        let first = v1::ReadFileResponse {
+            file: Some(file_to(&file)),
+            offset_bytes: request.offset_bytes,
+            ..Default::default()
+        };
         let messages = pieces.flat_map(|piece| match piece.or_status() {
             Ok(piece) => futures::stream::iter(messages(piece)).left_stream(),
             Err(status) => futures::stream::iter([Err(status)]).right_stream(),
@@ -135,7 +152,10 @@ impl Artifacts for Face {
         Ok(Response::new(futures::stream::iter([Ok(first)]).chain(messages).boxed()))
     }
 
-    async fn set_alias(&self, request: Request<v1::SetAliasRequest>) -> Result<Response<v1::Version>, Status> {
+    async fn set_alias(
+        &self,
+        request: Request<v1::SetAliasRequest>,
+    ) -> Result<Response<v1::Version>, Status> {
         let request = request.into_inner();
         record(&request.artifact);
         let artifact = ArtifactName::parse(&request.artifact).or_status()?;

@@ -55,7 +55,8 @@ fn check_later(message: v1::WriteFileRequest) -> Result<Piece, Error> {
     if message.checkpoint.is_empty() && message.path.is_empty() && message.offset_bytes == 0 {
         return Ok(piece_of(message));
     }
-    let text = "checkpoint, path and offset_bytes stand in the first message of a stream only: open another stream";
+    let text =
+        "checkpoint, path and offset_bytes stand in the first message of a stream only: open another stream";
     Err(Refusal::invalid("BAD_MESSAGE", text).into())
 }
 
@@ -70,7 +71,10 @@ fn broken(status: &Status) -> Error {
 
 #[tonic::async_trait]
 impl Checkpoints for Face {
-    async fn prepare_file(&self, request: Request<v1::PrepareFileRequest>) -> Result<Response<v1::File>, Status> {
+    async fn prepare_file(
+        &self,
+        request: Request<v1::PrepareFileRequest>,
+    ) -> Result<Response<v1::File>, Status> {
         let request = request.into_inner();
         record(&request.checkpoint);
         let target = target_of(&request.checkpoint, request.attempt, request.path).or_status()?;

@@ -18,7 +18,10 @@ pub(crate) fn page_size_within(asked: i32, default: i64, most: i64) -> Result<i6
     match i64::from(asked) {
         0 => Ok(default),
         1.. => Ok(i64::from(asked).min(most)),
-        _ => Err(Refusal::invalid("BAD_PAGE_SIZE", format!("page_size {asked} is negative: 0 means {default}"))),
+        _ => Err(Refusal::invalid(
+            "BAD_PAGE_SIZE",
+            format!("page_size {asked} is negative: 0 means {default}"),
+        )),
     }
 }
 

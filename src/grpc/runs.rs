@@ -55,7 +55,10 @@ fn resume_of(value: i32) -> Result<Resume, Refusal> {
         Ok(v1::Resume::Unspecified | v1::Resume::Allow) => Ok(Resume::Allow),
         Ok(v1::Resume::Never) => Ok(Resume::Never),
         Ok(v1::Resume::Must) => Ok(Resume::Must),
-        Err(_) => Err(Refusal::invalid("BAD_RESUME", format!("resume has value {value}, which this server does not know"))),
+        Err(_) => Err(Refusal::invalid(
+            "BAD_RESUME",
+            format!("resume has value {value}, which this server does not know"),
+        )),
     }
 }
 
@@ -100,7 +103,10 @@ async fn report(app: &App, request: v1::ReportEventsRequest) -> Result<v1::Repor
 impl Runs for Face {
     type StreamEventsStream = Pin<Box<dyn Stream<Item = Result<v1::ReportEventsResponse, Status>> + Send>>;
 
-    async fn start_run(&self, request: Request<v1::StartRunRequest>) -> Result<Response<v1::StartRunResponse>, Status> {
+    async fn start_run(
+        &self,
+        request: Request<v1::StartRunRequest>,
+    ) -> Result<Response<v1::StartRunResponse>, Status> {
         let request = request.into_inner();
         record(&format!("{}/runs/{}", request.parent, request.run_id));
         let begun = self.app.start_run(start_of(request).or_status()?).await.or_status()?;
@@ -130,15 +136,16 @@ impl Runs for Face {
     ) -> Result<Response<Self::StreamEventsStream>, Status> {
         let app = self.app.clone();
         // One request at a time: what is not asked for is not read, so a slow database slows the sender down.
-        let answers = futures::stream::try_unfold((app, request.into_inner()), |(app, mut requests)| async move {
-            match requests.message().await? {
-                Some(request) => {
-                    let answer = report(&app, request).await.or_status()?;
-                    Ok(Some((answer, (app, requests))))
+        let answers =
+            futures::stream::try_unfold((app, request.into_inner()), |(app, mut requests)| async move {
+                match requests.message().await? {
+                    Some(request) => {
+                        let answer = report(&app, request).await.or_status()?;
+                        Ok(Some((answer, (app, requests))))
+                    }
+                    None => Ok(None),
                 }
-                None => Ok(None),
-            }
-        });
+            });
         Ok(Response::new(answers.boxed()))
     }
 
@@ -148,7 +155,10 @@ impl Runs for Face {
         let state = match v1::RunState::try_from(request.state) {
             Ok(v1::RunState::Unspecified | v1::RunState::Finished) => RunState::Finished,
             Ok(v1::RunState::Failed) => RunState::Failed,
-            _ => return Err(Refusal::invalid("BAD_STATE", "state is neither FINISHED nor FAILED")).or_status(),
+            _ => {
+                return Err(Refusal::invalid("BAD_STATE", "state is neither FINISHED nor FAILED"))
+                    .or_status();
+            }
         };
         let name = RunName::parse(&request.name).or_status()?;
         let run = self.app.finish_run(name, request.attempt, state).await.or_status()?;
@@ -162,13 +172,17 @@ impl Runs for Face {
         Ok(Response::new(run_to(&self.app.run(&name).await.or_status()?)))
     }
 
-    async fn list_runs(&self, request: Request<v1::ListRunsRequest>) -> Result<Response<v1::ListRunsResponse>, Status> {
+    async fn list_runs(
+        &self,
+        request: Request<v1::ListRunsRequest>,
+    ) -> Result<Response<v1::ListRunsResponse>, Status> {
         let request = request.into_inner();
         record(&request.parent);
         let parent = ListParent::parse(&request.parent).or_status()?;
         let limit = page_size(request.page_size).or_status()?;
         let query = Query::of(&["runs", &request.parent]);
-        let before = query.position(&request.page_token).or_status()?.map(run_position).transpose().or_status()?;
+        let before =
+            query.position(&request.page_token).or_status()?.map(run_position).transpose().or_status()?;
         let runs = self.app.list_runs(&parent, before, limit + 1).await.or_status()?;
         let page = runs.get(..runs.len().min(usize::try_from(limit).unwrap_or(0))).unwrap_or_default();
         let next = (runs.len() > page.len()).then_some(page.last()).flatten();
@@ -220,7 +234,8 @@ impl Runs for Face {
         let position = query.offset(&request.page_token).or_status()?;
         let mut rows = self.app.list_decisions(&name, filter, position, limit + 1).await.or_status()?;
         let page = usize::try_from(limit).unwrap_or(0);
-        let next_page_token = rows.get(page).map(|row| query.token(&row.position.to_string())).unwrap_or_default();
+        let next_page_token =
+            rows.get(page).map(|row| query.token(&row.position.to_string())).unwrap_or_default();
         rows.truncate(page);
         let decisions = rows.into_iter().map(|row| decision_to(&name, row)).collect();
         Ok(Response::new(v1::ListDecisionsResponse { decisions, next_page_token }))
@@ -233,7 +248,10 @@ fn action_of(value: i32) -> Result<Option<Action>, Refusal> {
         Ok(v1::Action::Save) => Ok(Some(Action::Save)),
         Ok(v1::Action::Skip) => Ok(Some(Action::Skip)),
         Ok(v1::Action::Fail) => Ok(Some(Action::Fail)),
-        Err(_) => Err(Refusal::invalid("BAD_FILTER", format!("action has value {value}, which this server does not know"))),
+        Err(_) => Err(Refusal::invalid(
+            "BAD_FILTER",
+            format!("action has value {value}, which this server does not know"),
+        )),
     }
 }
 

@@ -1,4 +1,4 @@
-//! app::Error to tonic::Status: the only map. Internal causes are logged here and hidden from the caller.
+//! `app::Error` to `tonic::Status`: the only map. Internal causes are logged here and hidden from the caller.
 
 use std::time::Duration;
 
@@ -60,7 +60,8 @@ pub(crate) fn status(error: Error) -> Status {
         }
         Error::Full { what, source } => {
             tracing::error!(error = %causes(&*source), "Answered RESOURCE_EXHAUSTED: {what} is full");
-            let message = format!("{what} is full: nothing was stored; free space or delete versions, then try again");
+            let message =
+                format!("{what} is full: nothing was stored; free space or delete versions, then try again");
             with_reason(Code::ResourceExhausted, "STORE_FULL", message, None)
         }
         Error::DataLoss(why) => {
@@ -75,7 +76,12 @@ pub(crate) fn status(error: Error) -> Status {
 pub(crate) fn internal(cause: &str) -> Status {
     let id = uuid::Uuid::new_v4().simple().to_string();
     tracing::error!(error.id = %id, error = %cause, "Answered INTERNAL");
-    with_reason(Code::Internal, "INTERNAL", format!("internal error {id}: the server's log has its cause"), None)
+    with_reason(
+        Code::Internal,
+        "INTERNAL",
+        format!("internal error {id}: the server's log has its cause"),
+        None,
+    )
 }
 
 fn causes(error: &dyn std::error::Error) -> String {
@@ -92,7 +98,6 @@ fn causes(error: &dyn std::error::Error) -> String {
 /// For `?` on refusals and errors in a method that answers a status.
 pub(crate) trait OrStatus<T> {
     /// The value, or the error as a status.
-    #[expect(clippy::result_large_err, reason = "tonic's signature")]
     fn or_status(self) -> Result<T, Status>;
 }
 

@@ -1,5 +1,6 @@
 //! One log line a request: method, resource, code, latency, request id. And two repairs on the way: a panic becomes
-//! INTERNAL with an id, and tonic's OUT_OF_RANGE for a message over the limit becomes RESOURCE_EXHAUSTED.
+//! INTERNAL with an id, and tonic's `OUT_OF_RANGE` for a message over the limit becomes
+//! `RESOURCE_EXHAUSTED`.
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
@@ -104,12 +105,15 @@ fn code_in(headers: &HeaderMap) -> Option<Code> {
     headers.get("grpc-status").map(|value| Code::from_bytes(value.as_bytes()))
 }
 
-/// OUT_OF_RANGE is for reads beyond the end; what tonic says of a message that is too long is a limit.
+/// `OUT_OF_RANGE` is for reads beyond the end; what tonic says of a message that is too long is a limit.
 fn repair(response: &mut Response<Body>) {
-    if code_in(response.headers()) != Some(Code::OutOfRange) || response.headers().contains_key("grpc-status-details-bin") {
+    if code_in(response.headers()) != Some(Code::OutOfRange)
+        || response.headers().contains_key("grpc-status-details-bin")
+    {
         return;
     }
-    let text = Status::from_header_map(response.headers()).map(|it| it.message().to_owned()).unwrap_or_default();
+    let text =
+        Status::from_header_map(response.headers()).map(|it| it.message().to_owned()).unwrap_or_default();
     *response = Status::resource_exhausted(text).into_http();
 }
 

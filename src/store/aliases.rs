@@ -107,7 +107,9 @@ impl Store {
             JOIN checkpoints c ON c.uid = a.checkpoint_uid WHERE a.artifact_uid = $1 ORDER BY a.alias";
         let rows = self.rows(sql, args![artifact_uid]).await?;
         rows.iter()
-            .map(|row| Ok(AliasRow { alias: row.text(0)?, version: row.int(1)?, update_time_us: row.int(2)? }))
+            .map(|row| {
+                Ok(AliasRow { alias: row.text(0)?, version: row.int(1)?, update_time_us: row.int(2)? })
+            })
             .collect()
     }
 }

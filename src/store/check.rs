@@ -38,8 +38,7 @@ impl Store {
         let rows = self.rows(sql, args![after, limit]).await?;
         rows.iter()
             .map(|row| {
-                let name =
-                    format!("{}/{}/{}:v{}", row.text(1)?, row.text(2)?, row.text(3)?, row.int(4)?);
+                let name = format!("{}/{}/{}:v{}", row.text(1)?, row.text(2)?, row.text(3)?, row.int(4)?);
                 Ok(CheckVersion { uid: row.text(0)?, name, digest: digest_of(&row.bytes(5)?)? })
             })
             .collect()

@@ -182,14 +182,20 @@ pub(super) async fn lock_pending(
     let lock = "UPDATE checkpoints SET expire_time_us = $1 WHERE uid = $2 AND state = 'PENDING'";
     connection.execute(lock, args![expire_time_us, name.checkpoint.as_str()]).await?;
     let checkpoint = read(connection, name).await?;
-    let newest = connection.row("SELECT attempt FROM runs WHERE uid = $1", args![&checkpoint.run_uid]).await?;
+    let newest =
+        connection.row("SELECT attempt FROM runs WHERE uid = $1", args![&checkpoint.run_uid]).await?;
     let newest = newest.map_or(Ok(0), |row| row.int(0))?;
     check_newest(name, &checkpoint, attempt, newest)?;
     check_pending(name, checkpoint.state)?;
     Ok(checkpoint)
 }
 
-fn check_newest(name: &CheckpointName, row: &CheckpointRow, attempt: i64, newest: i64) -> Result<(), Refusal> {
+fn check_newest(
+    name: &CheckpointName,
+    row: &CheckpointRow,
+    attempt: i64,
+    newest: i64,
+) -> Result<(), Refusal> {
     if attempt == newest && row.attempt == newest {
         return Ok(());
     }
@@ -210,7 +216,9 @@ pub(super) fn check_pending(name: &CheckpointName, state: CheckpointState) -> Re
         )),
         CheckpointState::Deleted => Err(Refusal::precondition(
             "CHECKPOINT_DELETED",
-            format!("checkpoint `{name}` was given up, expired or deleted: report the event that should be saved anew"),
+            format!(
+                "checkpoint `{name}` was given up, expired or deleted: report the event that should be saved anew"
+            ),
         )),
     }
 }
@@ -223,8 +231,11 @@ impl Store {
              (SELECT uid FROM runs WHERE team = $2 AND project = $3 AND id = $4)"
         );
         let row = self.row(&sql, key_of(name)).await?;
-        let checkpoint =
-            row.as_ref().map(checkpoint_of).transpose()?.ok_or_else(|| Error::from(Refusal::not_found("checkpoint", name)))?;
+        let checkpoint = row
+            .as_ref()
+            .map(checkpoint_of)
+            .transpose()?
+            .ok_or_else(|| Error::from(Refusal::not_found("checkpoint", name)))?;
         let files = self.files(&checkpoint.uid).await?;
         Ok((checkpoint, files))
     }
@@ -264,7 +275,8 @@ pub(super) async fn give_up(
     uid: &str,
     now_us: i64,
 ) -> Result<(), Error> {
-    let sql = "UPDATE checkpoints SET state = 'DELETED', delete_time_us = $1 WHERE uid = $2 AND state = 'PENDING'";
+    let sql =
+        "UPDATE checkpoints SET state = 'DELETED', delete_time_us = $1 WHERE uid = $2 AND state = 'PENDING'";
     connection.execute(sql, args![now_us, uid]).await?;
     run.monitor_state.abandoned(uid);
     save_monitor_state(connection, &run.uid, &run.monitor_state, now_us).await
@@ -283,22 +295,34 @@ async fn publish(connection: &mut Connection<'_>, commit: Commit, plan: PlanComm
     check_pending(name, checkpoint.state)?;
     // Writers of files take this row too, so no file changes from here on.
     connection
-        .execute("UPDATE checkpoints SET expire_time_us = expire_time_us WHERE uid = $1", args![&checkpoint.uid])
+        .execute(
+            "UPDATE checkpoints SET expire_time_us = expire_time_us WHERE uid = $1",
+            args![&checkpoint.uid],
+        )
         .await?;
     let files = files_of(connection, &checkpoint.uid).await?;
     let (size_bytes, digest) = check_files(&commit, &files)?;
 
-    let number = "UPDATE artifacts SET next_version = next_version + 1 WHERE uid = $1 RETURNING next_version - 1";
+    let number =
+        "UPDATE artifacts SET next_version = next_version + 1 WHERE uid = $1 RETURNING next_version - 1";
     let number = connection.row(number, args![&checkpoint.artifact_uid]).await?;
-    let number = number.map_or(Err(Error::unreadable("artifact", &checkpoint.artifact_uid)), |row| row.int(0))?;
+    let number =
+        number.map_or(Err(Error::unreadable("artifact", &checkpoint.artifact_uid)), |row| row.int(0))?;
     let best = best_metrics(connection, &checkpoint.artifact_uid).await?;
     let plan = plan(&run, &checkpoint, best.as_ref());
 
     let sql = "UPDATE checkpoints SET state = 'COMMITTED', version = $1, size_bytes = $2, file_count = $3, digest = $4, \
         metadata = $5, commit_time_us = $6 WHERE uid = $7";
     let file_count = i64::try_from(files.len()).unwrap_or(i64::MAX);
-    let values =
-        args![number, size_bytes, file_count, digest, commit.metadata.clone(), commit.now_us, &checkpoint.uid];
+    let values = args![
+        number,
+        size_bytes,
+        file_count,
+        digest,
+        commit.metadata.clone(),
+        commit.now_us,
+        &checkpoint.uid
+    ];
     connection.execute(sql, values).await?;
     insert_metrics(connection, &run, &checkpoint, &plan, commit.now_us).await?;
     let servers = [Some(alias::LATEST), plan.is_best.then_some(alias::BEST)].into_iter().flatten();
@@ -325,13 +349,14 @@ fn check_files(commit: &Commit, files: &[FileRow]) -> Result<(i64, Digest), Refu
         return Err(Refusal::precondition("FILES_INCOMPLETE", message).with("files", open.len()));
     }
     if let Some(expected) = commit.file_count.filter(|it| usize::try_from(*it) != Ok(files.len())) {
-        let message = format!("checkpoint `{name}` has {} file(s), but {expected} were to be committed", files.len());
+        let message =
+            format!("checkpoint `{name}` has {} file(s), but {expected} were to be committed", files.len());
         return Err(Refusal::precondition("FILES_INCOMPLETE", message).with("files", files.len()));
     }
     let size_bytes = files.iter().fold(0_i64, |sum, file| sum.saturating_add(file.size_bytes));
-    let parts = files
-        .iter()
-        .filter_map(|file| Some((file.path.as_str(), u64::try_from(file.size_bytes).unwrap_or(0), file.digest?)));
+    let parts = files.iter().filter_map(|file| {
+        Some((file.path.as_str(), u64::try_from(file.size_bytes).unwrap_or(0), file.digest?))
+    });
     Ok((size_bytes, Digest::of_version(parts)))
 }
 

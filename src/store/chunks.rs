@@ -37,7 +37,12 @@ pub type StoredChunk = WantedChunk;
 
 impl Store {
     /// T1: pins the chunks that the team holds, and writes an intent for each that is new. Answers which are new.
-    pub async fn claim_chunks(&self, upload: Upload, wanted: Vec<WantedChunk>, now_us: i64) -> Result<Vec<WantedChunk>, Error> {
+    pub async fn claim_chunks(
+        &self,
+        upload: Upload,
+        wanted: Vec<WantedChunk>,
+        now_us: i64,
+    ) -> Result<Vec<WantedChunk>, Error> {
         self.write(move |connection| {
             Box::pin(async move {
                 let Upload { checkpoint, attempt, expire_time_us, token } = &upload;
@@ -61,7 +66,12 @@ impl Store {
     }
 
     /// T2: makes the rows of chunks whose bytes are durable, and pins them.
-    pub async fn settle_chunks(&self, upload: Upload, stored: Vec<StoredChunk>, now_us: i64) -> Result<(), Error> {
+    pub async fn settle_chunks(
+        &self,
+        upload: Upload,
+        stored: Vec<StoredChunk>,
+        now_us: i64,
+    ) -> Result<(), Error> {
         self.write(move |connection| {
             Box::pin(async move {
                 let Upload { checkpoint, attempt, expire_time_us, token } = &upload;

@@ -83,7 +83,9 @@ impl Store {
                         let chunks = "DELETE FROM file_chunks WHERE file_uid IN \
                             (SELECT uid FROM files WHERE checkpoint_uid = $1)";
                         connection.execute(chunks, args![&uid]).await?;
-                        connection.execute("DELETE FROM files WHERE checkpoint_uid = $1", args![&uid]).await?;
+                        connection
+                            .execute("DELETE FROM files WHERE checkpoint_uid = $1", args![&uid])
+                            .await?;
                         let mark = "UPDATE checkpoints SET purge_time_us = $1 WHERE uid = $2";
                         connection.execute(mark, args![now_us, &uid]).await.map(drop)
                     })
@@ -165,7 +167,9 @@ impl Store {
         self.write(move |connection| {
             Box::pin(async move {
                 for key in keys {
-                    connection.execute("DELETE FROM doomed_objects WHERE object_key = $1", args![key]).await?;
+                    connection
+                        .execute("DELETE FROM doomed_objects WHERE object_key = $1", args![key])
+                        .await?;
                 }
                 Ok(())
             })

@@ -97,7 +97,8 @@ async fn move_aliases(
             }
             alias::BEST => {
                 let scope = BestScope::Artifact(artifact.uid.clone());
-                let query = BestQuery { scope, metric: artifact.monitor.clone(), direction: artifact.direction };
+                let query =
+                    BestQuery { scope, metric: artifact.monitor.clone(), direction: artifact.direction };
                 let (sql, values) = best_statement(&query);
                 connection.row(&sql, values).await?
             }

@@ -81,7 +81,12 @@ impl Store {
     }
 
     /// Rows of a run's events from `position` on, oldest first: at most `limit` events, and at least one row.
-    pub async fn list_events(&self, run_uid: &str, position: i64, limit: i64) -> Result<Vec<EventRow>, Error> {
+    pub async fn list_events(
+        &self,
+        run_uid: &str,
+        position: i64,
+        limit: i64,
+    ) -> Result<Vec<EventRow>, Error> {
         let sql = "SELECT position, writer, first_sequence, attempt, body FROM events \
             WHERE run_uid = $1 AND position >= $2 AND position < $3 ORDER BY position";
         let mut rows = self.rows(sql, args![run_uid, position, position.saturating_add(limit)]).await?;
@@ -190,8 +195,15 @@ async fn record(
         return Err(Error::unreadable("decision", "it is of no event of its request"));
     };
     if let (Action::Save, Some(uid)) = (judgement.decision.action, &judgement.checkpoint_uid) {
-        insert_pending(connection, run, uid, event, &judgement.decision, (report.now_us, report.pending_expiry_us))
-            .await?;
+        insert_pending(
+            connection,
+            run,
+            uid,
+            event,
+            &judgement.decision,
+            (report.now_us, report.pending_expiry_us),
+        )
+        .await?;
     }
     let row = DecisionRow {
         position: run.event_count + offset,
@@ -276,7 +288,8 @@ fn unpack(body: &[u8]) -> Result<Vec<Event>, Error> {
     let packed: Packed = rmp_serde::from_slice(body).map_err(|error| Error::unreadable("events", error))?;
     let name = |place: u32| packed.names.get(place as usize).cloned().unwrap_or_default();
     let event = |it: PackedEvent| {
-        let numbers = it.numbers.into_iter().map(|(place, number)| (name(place), MetricValue::Number(number)));
+        let numbers =
+            it.numbers.into_iter().map(|(place, number)| (name(place), MetricValue::Number(number)));
         let mut metrics: Metrics = numbers.collect();
         metrics.extend(it.others.into_iter().map(|(place, value)| (name(place), value)));
         Event {

@@ -73,7 +73,10 @@ fn file_of(row: &Row) -> Result<FileRow, Error> {
 
 /// All files of a checkpoint in the order of their paths (by bytes). Their durable size is not looked up: only complete
 /// files are asked for it here, and those are durable whole.
-pub(super) async fn files_of(connection: &mut Connection<'_>, checkpoint_uid: &str) -> Result<Vec<FileRow>, Error> {
+pub(super) async fn files_of(
+    connection: &mut Connection<'_>,
+    checkpoint_uid: &str,
+) -> Result<Vec<FileRow>, Error> {
     sorted(&connection.rows(FILES_OF_CHECKPOINT, args![checkpoint_uid]).await?)
 }
 
@@ -140,7 +143,8 @@ async fn declare(
         return Err(Refusal::already_exists("FILE_EXISTS", message).into());
     }
     if file_count >= MAX_FILES {
-        let message = format!("checkpoint `{name}` has {MAX_FILES} files, which is the most: pack small ones together");
+        let message =
+            format!("checkpoint `{name}` has {MAX_FILES} files, which is the most: pack small ones together");
         return Err(Refusal::exhausted("LIMIT_EXCEEDED", message).into());
     }
     let file = FileRow {
@@ -166,7 +170,11 @@ async fn take_over(connection: &mut Connection<'_>, file: &FileRow, token: &str)
 }
 
 /// The stream `token` still may write the file; takes its row for the rest of the transaction.
-pub(super) async fn lock_file(connection: &mut Connection<'_>, file_uid: &str, token: &str) -> Result<(), Error> {
+pub(super) async fn lock_file(
+    connection: &mut Connection<'_>,
+    file_uid: &str,
+    token: &str,
+) -> Result<(), Error> {
     let sql = "UPDATE files SET writer_token = writer_token WHERE uid = $1 AND writer_token = $2 AND state = 'OPEN'";
     if connection.execute(sql, args![file_uid, token]).await? == 1 {
         return Ok(());
@@ -202,7 +210,12 @@ impl Store {
     }
 
     /// Makes this stream the writer of a prepared file that goes on at `offset_bytes`; an offset of 0 begins anew.
-    pub async fn begin_write(&self, upload: Upload, path: String, offset_bytes: i64) -> Result<FileRow, Error> {
+    pub async fn begin_write(
+        &self,
+        upload: Upload,
+        path: String,
+        offset_bytes: i64,
+    ) -> Result<FileRow, Error> {
         self.write(move |connection| {
             Box::pin(async move {
                 let Upload { checkpoint: name, attempt, expire_time_us, token } = &upload;
@@ -310,8 +323,11 @@ async fn finish(connection: &mut Connection<'_>, token: &str, mut file: FileRow)
     lock_file(connection, &file.uid, token).await?;
     let durable = durable_bytes(connection, &file).await?;
     if durable != file.size_bytes {
-        let message =
-            format!("file `{}` has {durable} bytes, but {} were declared", shown(&file.path), file.size_bytes);
+        let message = format!(
+            "file `{}` has {durable} bytes, but {} were declared",
+            shown(&file.path),
+            file.size_bytes
+        );
         return Err(Refusal::invalid("SIZE_MISMATCH", message).with("durable_bytes", durable).into());
     }
     let chunks = "SELECT digest FROM file_chunks WHERE file_uid = $1 ORDER BY offset_bytes";

@@ -80,6 +80,8 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Readers of SQLite; each is a thread, and reads are short.
 const SQLITE_READERS: u32 = 4;
+/// Prepared statements kept by a connection: all of ours, so none is parsed twice.
+const STATEMENTS: usize = 256;
 /// Connections to Postgres: enough for group commit (16 reach 11,000 commits/s), few enough for three replicas.
 const POSTGRES_CONNECTIONS: u32 = 24;
 
@@ -118,10 +120,6 @@ impl Error {
         Error::Unavailable(Arc::new(sqlx::Error::PoolClosed))
     }
 
-    fn shared(&self) -> Error {
-        self.clone()
-    }
-
     fn unreadable(what: &'static str, why: impl std::fmt::Display) -> Error {
         Error::Unreadable { what, why: why.to_string() }
     }
@@ -129,9 +127,9 @@ impl Error {
 
 impl From<sqlx::Error> for Error {
     fn from(error: sqlx::Error) -> Error {
-        /// SQLITE_FULL, and Postgres' disk_full.
+        /// `SQLITE_FULL`, and Postgres' `disk_full`.
         const FULL: [&str; 2] = ["13", "53100"];
-        /// SQLITE_BUSY, its SNAPSHOT and RECOVERY kin, LOCKED; serialization, deadlock, shutdown, too many connections.
+        /// `SQLITE_BUSY`, its SNAPSHOT and RECOVERY kin, LOCKED; serialization, deadlock, shutdown, too many connections.
         const AWAY: [&str; 11] =
             ["5", "6", "261", "517", "40001", "40P01", "57P01", "57P02", "57P03", "53300", "25006"];
         let code = error.as_database_error().and_then(|it| it.code()).map(|code| code.into_owned());
@@ -192,7 +190,8 @@ impl Store {
             // A commit is durable when it returns; NORMAL would lose the last ones with the power.
             .synchronous(SqliteSynchronous::Full)
             .busy_timeout(BUSY_TIMEOUT)
-            .foreign_keys(true);
+            .foreign_keys(true)
+            .statement_cache_capacity(STATEMENTS);
         let mut connection = options.connect().await?;
         migrator().run_direct(None, &mut connection, false).await.map_err(from_migration)?;
         assert_durable(&mut connection).await?;
@@ -245,7 +244,9 @@ impl Store {
             Database::Sqlite { readers, .. } => {
                 Connection::Sqlite(&mut *readers.acquire().await?).rows(sql, values).await
             }
-            Database::Postgres { pool } => Connection::Postgres(&mut *pool.acquire().await?).rows(sql, values).await,
+            Database::Postgres { pool } => {
+                Connection::Postgres(&mut *pool.acquire().await?).rows(sql, values).await
+            }
         }
     }
 
@@ -265,7 +266,10 @@ async fn assert_durable(connection: &mut sqlx::SqliteConnection) -> Result<(), E
     if journal == "wal" && synchronous == 2 {
         return Ok(());
     }
-    Err(Error::unreadable("settings", format!("journal_mode is `{journal}` and synchronous {synchronous}, not wal and 2")))
+    Err(Error::unreadable(
+        "settings",
+        format!("journal_mode is `{journal}` and synchronous {synchronous}, not wal and 2"),
+    ))
 }
 
 fn from_migration(error: sqlx::migrate::MigrateError) -> Error {

@@ -130,7 +130,10 @@ fn run_of(row: &Row) -> Result<RunRow, Error> {
 }
 
 /// Takes the run's row for the rest of the transaction and reads it.
-pub(super) async fn lock_run(connection: &mut Connection<'_>, name: &RunName) -> Result<Option<RunRow>, Error> {
+pub(super) async fn lock_run(
+    connection: &mut Connection<'_>,
+    name: &RunName,
+) -> Result<Option<RunRow>, Error> {
     let lock = "UPDATE runs SET revision = revision + 1 WHERE team = $1 AND project = $2 AND id = $3";
     let key = args![name.project.team.as_str(), name.project.project.as_str(), name.run.as_str()];
     if connection.execute(lock, key.clone()).await? == 0 {
@@ -158,7 +161,10 @@ pub(super) fn check_attempt(run: &RunRow, attempt: i64) -> Result<(), Refusal> {
             run.name, run.attempt
         )
     } else {
-        format!("attempt {attempt} of run `{}` has not begun: the newest is {}, as StartRun told", run.name, run.attempt)
+        format!(
+            "attempt {attempt} of run `{}` has not begun: the newest is {}, as StartRun told",
+            run.name, run.attempt
+        )
     };
     Err(Refusal::precondition("STALE_ATTEMPT", message).with("attempt", run.attempt))
 }
@@ -228,14 +234,24 @@ impl Store {
                         return Ok(started);
                     }
                 }
-                Err(Refusal::aborted("RACE", format!("run `{}` was made at this moment: try again", start.name)).into())
+                Err(Refusal::aborted(
+                    "RACE",
+                    format!("run `{}` was made at this moment: try again", start.name),
+                )
+                .into())
             })
         })
         .await
     }
 
     /// Ends a run; ending it again changes nothing.
-    pub async fn finish_run(&self, name: RunName, attempt: i64, state: RunState, now_us: i64) -> Result<RunRow, Error> {
+    pub async fn finish_run(
+        &self,
+        name: RunName,
+        attempt: i64,
+        state: RunState,
+        now_us: i64,
+    ) -> Result<RunRow, Error> {
         self.write(move |connection| {
             Box::pin(async move {
                 let Some(mut run) = lock_run(connection, &name).await? else {
@@ -243,7 +259,8 @@ impl Store {
                 };
                 check_attempt(&run, attempt)?;
                 if run.state == RunState::Active {
-                    let sql = "UPDATE runs SET state = $1, finish_time_us = $2, update_time_us = $2 WHERE uid = $3";
+                    let sql =
+                        "UPDATE runs SET state = $1, finish_time_us = $2, update_time_us = $2 WHERE uid = $3";
                     connection.execute(sql, args![state.as_str(), now_us, &run.uid]).await?;
                     (run.state, run.finish_time_us, run.update_time_us) = (state, Some(now_us), now_us);
                 }
@@ -292,7 +309,11 @@ impl Store {
 }
 
 /// Begins the next attempt of a run that exists.
-async fn resume(connection: &mut Connection<'_>, start: &StartRun, mut run: RunRow) -> Result<Started, Error> {
+async fn resume(
+    connection: &mut Connection<'_>,
+    start: &StartRun,
+    mut run: RunRow,
+) -> Result<Started, Error> {
     let next_sequence = next_sequence(connection, &run.uid, "").await?;
     if !start.request_id.is_empty() {
         let sql = "SELECT attempt FROM run_attempts WHERE run_uid = $1 AND request_id = $2";
@@ -444,12 +465,21 @@ async fn make_artifact(connection: &mut Connection<'_>, start: &StartRun, id: &I
     row.text(0)
 }
 
-async fn insert_attempt(connection: &mut Connection<'_>, run: &RunRow, start: &StartRun) -> Result<(), Error> {
-    let sql = "INSERT INTO run_attempts (run_uid, attempt, request_id, start_time_us) VALUES ($1, $2, $3, $4)";
+async fn insert_attempt(
+    connection: &mut Connection<'_>,
+    run: &RunRow,
+    start: &StartRun,
+) -> Result<(), Error> {
+    let sql =
+        "INSERT INTO run_attempts (run_uid, attempt, request_id, start_time_us) VALUES ($1, $2, $3, $4)";
     connection.execute(sql, args![&run.uid, run.attempt, &start.request_id, start.now_us]).await.map(drop)
 }
 
-pub(super) async fn next_sequence(connection: &mut Connection<'_>, run_uid: &str, writer: &str) -> Result<i64, Error> {
+pub(super) async fn next_sequence(
+    connection: &mut Connection<'_>,
+    run_uid: &str,
+    writer: &str,
+) -> Result<i64, Error> {
     let sql = "SELECT next_sequence FROM run_writers WHERE run_uid = $1 AND writer = $2";
     connection.row(sql, args![run_uid, writer]).await?.map_or(Ok(0), |row| row.int(0))
 }

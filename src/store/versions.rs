@@ -216,15 +216,20 @@ impl Store {
     /// A committed version by its checkpoint's uid.
     pub async fn version_by_uid(&self, uid: &str) -> Result<VersionRow, Error> {
         let sql = format!("{SELECT_VERSION} WHERE c.uid = $1 AND c.state = 'COMMITTED'");
-        let row = self.row(&sql, args![uid]).await?.ok_or_else(|| Error::from(Refusal::not_found("version", uid)))?;
-        self.with_aliases(vec![version_of(&row)?]).await?.pop().ok_or_else(|| Error::unreadable("version", uid))
+        let row = self
+            .row(&sql, args![uid])
+            .await?
+            .ok_or_else(|| Error::from(Refusal::not_found("version", uid)))?;
+        self.with_aliases(vec![version_of(&row)?])
+            .await?
+            .pop()
+            .ok_or_else(|| Error::unreadable("version", uid))
     }
 
     /// A committed version by its number or an alias.
     pub async fn version(&self, artifact: &ArtifactName, version: &VersionRef) -> Result<VersionRow, Error> {
         let project = &artifact.project;
-        let mut values =
-            args![project.team.as_str(), project.project.as_str(), artifact.artifact.as_str()];
+        let mut values = args![project.team.as_str(), project.project.as_str(), artifact.artifact.as_str()];
         let which = match version {
             VersionRef::Number(number) => {
                 values.push((*number).into());
@@ -255,7 +260,8 @@ impl Store {
             "{SELECT_VERSION} WHERE c.run_uid = $1 AND c.state = 'COMMITTED' ORDER BY c.version DESC LIMIT 1"
         );
         let row = self.row(&sql, args![run_uid]).await?;
-        let versions = self.with_aliases(row.as_ref().map(version_of).transpose()?.into_iter().collect()).await?;
+        let versions =
+            self.with_aliases(row.as_ref().map(version_of).transpose()?.into_iter().collect()).await?;
         Ok(versions.into_iter().next())
     }
 
@@ -277,7 +283,8 @@ impl Store {
     async fn with_aliases(&self, mut versions: Vec<VersionRow>) -> Result<Vec<VersionRow>, Error> {
         let (Some(first), Some(last)) = (versions.first(), versions.last()) else { return Ok(versions) };
         // One version asks for its own aliases; a page asks once for all of its artifact's.
-        let sql = "SELECT l.checkpoint_uid, l.alias FROM aliases l WHERE l.checkpoint_uid = $1 ORDER BY l.alias";
+        let sql =
+            "SELECT l.checkpoint_uid, l.alias FROM aliases l WHERE l.checkpoint_uid = $1 ORDER BY l.alias";
         let of_artifact = "SELECT l.checkpoint_uid, l.alias FROM aliases l WHERE l.artifact_uid = \
             (SELECT c.artifact_uid FROM checkpoints c WHERE c.uid = $1) ORDER BY l.alias";
         let one = first.checkpoint == last.checkpoint;
@@ -310,7 +317,8 @@ impl Store {
     ) -> Result<Vec<ArtifactRow>, Error> {
         let (project, id) = after.unwrap_or_default();
         let mut values = args![parent.team.as_str(), project, id, limit];
-        let mut sql = format!("{SELECT_ARTIFACT} WHERE team = $1 AND (project > $2 OR (project = $2 AND id > $3))");
+        let mut sql =
+            format!("{SELECT_ARTIFACT} WHERE team = $1 AND (project > $2 OR (project = $2 AND id > $3))");
         if let Some(project) = &parent.project {
             values.push(project.as_str().into());
             sql.push_str(" AND project = $5");

@@ -28,12 +28,21 @@ const BATCH: usize = 256;
 pub(super) type JobFuture<'c, T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send + 'c>>;
 
 /// One write transaction: gets a connection inside a transaction, may be refused, never begins or commits itself.
-pub(super) trait Work<T>: for<'a, 'c> FnOnce(&'a mut Connection<'c>) -> JobFuture<'a, T> + Send + 'static {}
-impl<T, F> Work<T> for F where F: for<'a, 'c> FnOnce(&'a mut Connection<'c>) -> JobFuture<'a, T> + Send + 'static {}
+pub(super) trait Work<T>:
+    for<'a, 'c> FnOnce(&'a mut Connection<'c>) -> JobFuture<'a, T> + Send + 'static
+{
+}
+impl<T, F> Work<T> for F where
+    F: for<'a, 'c> FnOnce(&'a mut Connection<'c>) -> JobFuture<'a, T> + Send + 'static
+{
+}
 
 trait Job: Send {
     /// Runs the work; whether it may be kept.
-    fn run<'a>(&'a mut self, connection: &'a mut Connection<'_>) -> Pin<Box<dyn Future<Output = bool> + Send + 'a>>;
+    fn run<'a>(
+        &'a mut self,
+        connection: &'a mut Connection<'_>,
+    ) -> Pin<Box<dyn Future<Output = bool> + Send + 'a>>;
     /// Answers the caller, once the commit is known.
     fn answer(self: Box<Self>, committed: Result<(), Error>);
 }
@@ -45,7 +54,10 @@ struct Pending<T, F> {
 }
 
 impl<T: Send + 'static, F: Work<T>> Job for Pending<T, F> {
-    fn run<'a>(&'a mut self, connection: &'a mut Connection<'_>) -> Pin<Box<dyn Future<Output = bool> + Send + 'a>> {
+    fn run<'a>(
+        &'a mut self,
+        connection: &'a mut Connection<'_>,
+    ) -> Pin<Box<dyn Future<Output = bool> + Send + 'a>> {
         Box::pin(async move {
             let Some(work) = self.work.take() else { return false };
             let result = guarded(work, connection).await;
@@ -107,7 +119,7 @@ async fn serve(mut connection: SqliteConnection, mut waiting: mpsc::Receiver<Box
             drop(Connection::Sqlite(&mut connection).control("ROLLBACK").await);
         }
         for job in batch.drain(..) {
-            job.answer(committed.as_ref().map(|()| ()).map_err(Error::shared));
+            job.answer(committed.clone());
         }
     }
 }

@@ -9,11 +9,12 @@ use std::process::{Command, Output};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::support::server::{TestServer, start};
+use crate::support::server::ServerProcess;
 
 /// A server and a folder to work in.
 struct Desk {
-    server: TestServer,
+    server: ServerProcess,
+    data: TempDir,
     folder: TempDir,
 }
 
@@ -26,7 +27,8 @@ struct Done {
 
 impl Desk {
     fn new() -> Desk {
-        Desk { server: start(), folder: tempfile::tempdir().unwrap() }
+        let data = tempfile::tempdir().unwrap();
+        Desk { server: ServerProcess::start(data.path()), data, folder: tempfile::tempdir().unwrap() }
     }
 
     fn run(&self, arguments: &[&str]) -> Done {
@@ -332,7 +334,7 @@ fn the_data_folder_is_checked_and_collected_beside_a_server() {
     desk.push(&bytes(100_000), "0.5", "1");
     desk.push(&bytes(200_000), "0.4", "2");
     desk.ok(&["rm", "cnn:v0"]);
-    let data = desk.server.data_dir().to_str().unwrap().to_owned();
+    let data = desk.data.path().to_str().unwrap().to_owned();
     let collected = desk.json(&["gc", "--data", &data, "--now"]);
     assert!(collected["removed_checkpoints"].as_u64().unwrap() >= 1, "{collected}");
     let checked = desk.json(&["check", "--data", &data, "--read-data"]);

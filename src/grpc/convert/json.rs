@@ -30,14 +30,22 @@ fn json_value(what: &str, value: Value, depth: usize) -> Result<serde_json::Valu
         Some(Kind::StringValue(it)) => it.into(),
         Some(Kind::NumberValue(it)) => match serde_json::Number::from_f64(it) {
             Some(number) => serde_json::Value::Number(number),
-            None => return Err(Refusal::invalid("BAD_METADATA", format!("{what} holds {it}, which JSON cannot say"))),
+            None => {
+                return Err(Refusal::invalid(
+                    "BAD_METADATA",
+                    format!("{what} holds {it}, which JSON cannot say"),
+                ));
+            }
         },
         Some(Kind::ListValue(list)) if depth <= MAX_DEPTH => {
             let values = list.values.into_iter().map(|value| json_value(what, value, depth + 1));
             serde_json::Value::Array(values.collect::<Result<_, Refusal>>()?)
         }
         Some(Kind::ListValue(_)) => {
-            return Err(Refusal::invalid("BAD_METADATA", format!("{what} is nested more than {MAX_DEPTH} deep")));
+            return Err(Refusal::invalid(
+                "BAD_METADATA",
+                format!("{what} is nested more than {MAX_DEPTH} deep"),
+            ));
         }
         Some(Kind::StructValue(fields)) => object(what, fields, depth + 1)?,
     })

@@ -37,7 +37,8 @@ pub(crate) fn timestamp_of(time: &Timestamp) -> Result<i64, Refusal> {
     const YEAR_9999_END: i64 = 253_402_300_799;
     let real = (YEAR_1..=YEAR_9999_END).contains(&time.seconds) && (0..1_000_000_000).contains(&time.nanos);
     if !real {
-        let message = format!("time of {} s and {} ns is not between the years 1 and 9999", time.seconds, time.nanos);
+        let message =
+            format!("time of {} s and {} ns is not between the years 1 and 9999", time.seconds, time.nanos);
         return Err(Refusal::invalid("BAD_EVENT", message));
     }
     Ok(time.seconds * 1_000_000 + i64::from(time.nanos) / 1_000)

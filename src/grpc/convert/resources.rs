@@ -4,6 +4,15 @@ use bytes::Bytes;
 use keepbest_proto::v1;
 use keepbest_proto::v1::next_due::When;
 
+use crate::app::AliasRow;
+use crate::app::ArtifactRow;
+use crate::app::CheckpointRow;
+use crate::app::CheckpointState;
+use crate::app::DecisionRow;
+use crate::app::FileRow;
+use crate::app::RunRow;
+use crate::app::RunState;
+use crate::app::VersionRow;
 use crate::domain::decision::Action;
 use crate::domain::decision::NextDue;
 use crate::domain::decision::Reason;
@@ -14,15 +23,6 @@ use crate::domain::metric::Direction;
 use crate::grpc::convert::strategy::strategy_to;
 use crate::grpc::convert::struct_of;
 use crate::grpc::convert::timestamp_to;
-use crate::app::AliasRow;
-use crate::app::ArtifactRow;
-use crate::app::CheckpointRow;
-use crate::app::CheckpointState;
-use crate::app::DecisionRow;
-use crate::app::FileRow;
-use crate::app::RunRow;
-use crate::app::RunState;
-use crate::app::VersionRow;
 
 fn bytes(digest: Option<Digest>) -> Bytes {
     digest.map(|it| Bytes::copy_from_slice(it.as_bytes())).unwrap_or_default()
@@ -62,7 +62,11 @@ pub(crate) fn run_to(run: &RunRow) -> v1::Run {
                 .map(|uid| checkpoint_name(&run.name, uid))
                 .unwrap_or_default(),
             batches_since_save: monitor.batches_since_save,
-            in_flight: monitor.in_flight.iter().map(|it| checkpoint_name(&run.name, &it.checkpoint)).collect(),
+            in_flight: monitor
+                .in_flight
+                .iter()
+                .map(|it| checkpoint_name(&run.name, &it.checkpoint))
+                .collect(),
         }),
         attempt: run.attempt,
         state: state.into(),

@@ -20,7 +20,9 @@ use crate::grpc::convert::struct_of;
 
 /// A rule that this server does not know must not be dropped silently.
 fn unknown(field: &str, value: i32) -> Refusal {
-    let message = format!("`{field}` has value {value}, which this server does not know: upgrade it, or choose another");
+    let message = format!(
+        "`{field}` has value {value}, which this server does not know: upgrade it, or choose another"
+    );
     Refusal::invalid("BAD_STRATEGY", message).with("field", format!("strategy.{field}"))
 }
 

@@ -34,7 +34,9 @@ pub(crate) async fn postgres() -> TestStore {
     static CLUSTER: OnceLock<Cluster> = OnceLock::new();
     let name = format!("test_{}", NEXT.fetch_add(1, Ordering::SeqCst));
     let database = name.clone();
-    let url = tokio::task::spawn_blocking(move || CLUSTER.get_or_init(Cluster::start).create(&database)).await.unwrap();
+    let url = tokio::task::spawn_blocking(move || CLUSTER.get_or_init(Cluster::start).create(&database))
+        .await
+        .unwrap();
     let store = Store::open_postgres(&url).await.unwrap();
     TestStore { store, _folder: None }
 }
@@ -57,7 +59,9 @@ fn binaries() -> PathBuf {
         .filter(|bin| bin.join("initdb").exists())
         .collect();
     found.sort();
-    found.pop().expect("the server programs of Postgres are installed (on Debian: apt-get install postgresql)")
+    found
+        .pop()
+        .expect("the server programs of Postgres are installed (on Debian: apt-get install postgresql)")
 }
 
 /// Postgres refuses to run as root: then it runs as the user that its package made.

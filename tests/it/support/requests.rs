@@ -82,7 +82,10 @@ impl Trainer {
     }
 
     /// Starts whatever the request says.
-    pub(crate) async fn start_as(server: &TestServer, request: v1::StartRunRequest) -> Result<Trainer, Status> {
+    pub(crate) async fn start_as(
+        server: &TestServer,
+        request: v1::StartRunRequest,
+    ) -> Result<Trainer, Status> {
         let started = server.runs().start_run(request).await?.into_inner();
         Ok(Trainer {
             channel: server.channel(),
@@ -138,7 +141,10 @@ impl Trainer {
     ) -> Vec<v1::WriteFileRequest> {
         let mut messages: Vec<v1::WriteFileRequest> = data[offset..]
             .chunks(1 << 20)
-            .map(|part| v1::WriteFileRequest { data: part.to_vec().into(), ..v1::WriteFileRequest::default() })
+            .map(|part| v1::WriteFileRequest {
+                data: part.to_vec().into(),
+                ..v1::WriteFileRequest::default()
+            })
             .collect();
         if messages.is_empty() {
             messages.push(v1::WriteFileRequest::default());

@@ -31,7 +31,8 @@ pub(crate) struct TestServer {
 
 /// Settings for tests: a free port, and no waiting.
 pub(crate) fn test_config(data_dir: &Path) -> Config {
-    let mut config = Config { data_dir: data_dir.to_owned(), listen: ([127, 0, 0, 1], 0).into(), ..Config::default() };
+    let mut config =
+        Config { data_dir: data_dir.to_owned(), listen: ([127, 0, 0, 1], 0).into(), ..Config::default() };
     config.limits.drain_seconds = 1;
     config
 }
