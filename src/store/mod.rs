@@ -3,6 +3,7 @@
 //! Rules that must read, decide and write in one transaction hand the deciding part in as a function of the domain.
 
 mod aliases;
+mod attempts;
 mod check;
 mod checkpoints;
 mod chunks;
@@ -42,6 +43,8 @@ use crate::store::writer::Writer;
 
 pub use aliases::AliasRow;
 pub use aliases::Expected;
+pub use attempts::StartRun;
+pub use attempts::Started;
 pub use check::CheckChunk;
 pub use check::CheckVersion;
 pub use checkpoints::CheckpointRow;
@@ -66,8 +69,6 @@ pub use files::NewFile;
 pub use files::Upload;
 pub use runs::RunRow;
 pub use runs::RunState;
-pub use runs::StartRun;
-pub use runs::Started;
 pub use versions::ArtifactRow;
 pub use versions::BestQuery;
 pub use versions::BestScope;
