@@ -61,8 +61,8 @@ pub struct Limits {
     /// Calls at once on one connection. 64: a client has few calls in flight; without a limit, 50,000 half-open streams on
     /// one connection took 384 MB.
     pub max_streams_per_connection: u32,
-    /// Bytes of chunks in memory over all uploads. 256 MiB: 16 uploads of two 8 MiB chunks each (one fills while one is
-    /// stored), far more than one disk can take at full speed.
+    /// Bytes of chunks in memory over all uploads and downloads. 256 MiB: ten uploads of three 8 MiB chunks each (one fills
+    /// while two are stored), far more than one disk can take at full speed; small files take only what they have.
     pub upload_buffers_bytes: u64,
     /// How long an upload stream may send nothing. 60 s: longer than any pause of a living trainer's disk or network, short
     /// enough that dead peers do not hold buffers.

@@ -18,7 +18,6 @@ use tokio::sync::Semaphore;
 
 use crate::blobs::Blobs;
 use crate::clock::Clock;
-use crate::domain::digest::CHUNK_BYTES;
 use crate::domain::refusal::Refusal;
 use crate::store::Graces;
 use crate::store::Store;
@@ -37,6 +36,8 @@ pub use crate::store::RunRow;
 pub use crate::store::RunState;
 pub use crate::store::VersionRow;
 
+/// What buffers are counted in: a small file takes one of them, not a whole chunk.
+const BUFFER_UNIT: u64 = 1 << 20;
 /// How long a stream waits for its buffers before the caller is told to come back.
 const BUFFER_WAIT: Duration = Duration::from_secs(5);
 /// When a caller that found no buffers should come back.
@@ -68,9 +69,9 @@ pub struct App {
 impl App {
     /// Puts the rooms together.
     pub fn new(store: Store, blobs: Blobs, clock: Clock, limits: Limits) -> App {
-        let chunks =
-            usize::try_from(limits.buffer_bytes / CHUNK_BYTES).unwrap_or(1).max(uploads::STREAM_CHUNKS);
-        App { store: Arc::new(store), blobs, clock, limits, buffers: Arc::new(Semaphore::new(chunks)) }
+        let bytes = limits.buffer_bytes.max(uploads::STREAM_BYTES);
+        let units = usize::try_from(bytes / BUFFER_UNIT).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
+        App { store: Arc::new(store), blobs, clock, limits, buffers: Arc::new(Semaphore::new(units)) }
     }
 
     /// Closes the database's connections.
@@ -78,10 +79,10 @@ impl App {
         self.store.close().await;
     }
 
-    /// Takes room for so many chunks, or tells the caller to come back.
-    async fn take_buffers(&self, chunks: usize) -> Result<Arc<OwnedSemaphorePermit>, Error> {
-        let count = u32::try_from(chunks).unwrap_or(u32::MAX);
-        let permits = Arc::clone(&self.buffers).acquire_many_owned(count);
+    /// Takes room for so many bytes, or tells the caller to come back.
+    async fn take_buffers(&self, bytes: u64) -> Result<Arc<OwnedSemaphorePermit>, Error> {
+        let units = u32::try_from(bytes.div_ceil(BUFFER_UNIT)).unwrap_or(u32::MAX);
+        let permits = Arc::clone(&self.buffers).acquire_many_owned(units);
         match tokio::time::timeout(BUFFER_WAIT, permits).await {
             Ok(Ok(permit)) => Ok(Arc::new(permit)),
             Ok(Err(_)) | Err(_) => {

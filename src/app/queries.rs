@@ -64,12 +64,12 @@ impl App {
             }
             BestParent::Project(name) => {
                 let list = ListParent { team: name.team.clone(), project: Some(name.project.clone()) };
-                let monitor = only(self.store.monitors(&list).await?);
+                let monitor = only("project", name, self.store.monitors(&list).await?)?;
                 (BestScope::Project(name.team.clone(), name.project.clone()), monitor, name.to_string())
             }
             BestParent::Team(name) => {
                 let list = ListParent { team: name.team.clone(), project: None };
-                let monitor = only(self.store.monitors(&list).await?);
+                let monitor = only("team", name, self.store.monitors(&list).await?)?;
                 (BestScope::Team(name.team.clone()), monitor, name.to_string())
             }
         })
@@ -151,8 +151,17 @@ impl App {
     }
 }
 
-fn only(mut monitors: Vec<(String, Direction)>) -> Option<(String, Direction)> {
-    if monitors.len() == 1 { monitors.pop() } else { None }
+/// The monitor that all artifacts share; a place without artifacts does not exist.
+fn only(
+    what: &str,
+    name: impl std::fmt::Display,
+    mut monitors: Vec<(String, Direction)>,
+) -> Result<Option<(String, Direction)>, Refusal> {
+    match monitors.len() {
+        0 => Err(Refusal::not_found(what, name)),
+        1 => Ok(monitors.pop()),
+        _ => Ok(None),
+    }
 }
 
 fn which_metric(
@@ -171,9 +180,7 @@ fn which_metric(
         )),
         (None, None, _) => Err(Refusal::invalid(
             "METRIC_REQUIRED",
-            format!(
-                "`{name}` has no artifact, or its artifacts follow different metrics: pass metric and mode"
-            ),
+            format!("artifacts in `{name}` follow different metrics: pass metric and mode"),
         )),
     }
 }

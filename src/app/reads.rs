@@ -8,6 +8,7 @@ use futures::StreamExt;
 
 use crate::app::App;
 use crate::app::Error;
+use crate::domain::digest::CHUNK_BYTES;
 use crate::domain::digest::Digest;
 use crate::domain::ids::VersionName;
 use crate::domain::ids::shown;
@@ -46,7 +47,8 @@ impl App {
         let version = self.version(name).await?;
         let file = self.store.file(version.checkpoint.checkpoint.as_str(), file_path).await?;
         let until = range_end(&file, offset_bytes, length_bytes)?;
-        let permit = self.take_buffers(READ_AHEAD).await?;
+        let wanted = u64::try_from(until.saturating_sub(offset_bytes)).unwrap_or(0);
+        let permit = self.take_buffers(wanted.min(READ_AHEAD as u64 * CHUNK_BYTES)).await?;
         let pages = pages(offset_bytes, until);
         let (app, file_uid) = (self.clone(), file.uid.clone());
         let chunks = futures::stream::iter(pages).then(move |(from, to)| {

@@ -32,8 +32,8 @@ pub const MAX_FILE_BYTES: i64 = 16 << 40;
 pub const MAX_SMALL_FILES: usize = 1_000;
 /// Chunks of one stream that are stored while the next one fills.
 const CHUNKS_IN_FLIGHT: usize = 2;
-/// What a stream takes of the buffers: those, and the one that fills.
-pub const STREAM_CHUNKS: usize = CHUNKS_IN_FLIGHT + 1;
+/// The most that a stream takes of the buffers: those, and the chunk that fills.
+pub const STREAM_BYTES: u64 = (CHUNKS_IN_FLIGHT as u64 + 1) * CHUNK_BYTES;
 /// An upload that sends less than this in the idle time is slow on purpose or broken.
 const IDLE_BYTES: usize = 64 << 10;
 /// Objects of small files that are written at once.
@@ -103,13 +103,14 @@ impl App {
         pieces: impl Stream<Item = Result<Piece, Error>> + Send,
     ) -> Result<FileRow, Error> {
         path::check(&target.path)?;
-        let permit = self.take_buffers(STREAM_CHUNKS).await?;
         let upload = self.upload(target.checkpoint, target.attempt);
         let file = self.store.begin_write(upload.clone(), target.path, offset_bytes).await?;
         if file.digest.is_some() {
             // An answer that was lost: the file is complete, whatever is sent again.
             return Ok(file);
         }
+        let missing = u64::try_from(file.size_bytes.saturating_sub(file.durable_bytes)).unwrap_or(0);
+        let permit = self.take_buffers(missing.min(STREAM_BYTES)).await?;
         let mut cutter = Cutter {
             app: self,
             upload: &upload,
@@ -145,7 +146,8 @@ impl App {
             let size_bytes = i64::try_from(file.data.len()).unwrap_or(i64::MAX);
             new.push(NewFile { path: file.path.clone(), size_bytes, sha256: file.sha256 });
         }
-        let _permit = self.take_buffers(1).await?;
+        let bytes = files.iter().fold(0, |sum, file| sum + file.data.len() as u64);
+        let _permit = self.take_buffers(bytes).await?;
         let upload = self.upload(checkpoint, attempt);
         let rows = self.store.begin_small_files(upload.clone(), new).await?;
         let now_us = self.clock.now_us();
@@ -158,6 +160,8 @@ impl App {
                 wanted.push(chunk);
             }
         }
+        // Chunk rows are locked in one order everywhere: two calls with the same files cannot wait for each other.
+        wanted.sort_unstable_by_key(|chunk| chunk.digest);
         let new = self.store.claim_chunks(upload.clone(), wanted, now_us).await?;
         let puts =
             new.iter().filter_map(|chunk| Some((chunk.object_key.clone(), bytes.remove(&chunk.object_key)?)));

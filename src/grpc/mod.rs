@@ -19,8 +19,8 @@ pub(crate) use status::internal;
 
 /// Largest message in or out: 1 MiB of data is best, 3 MiB of small files are taken, and names need room.
 pub const MAX_MESSAGE_BYTES: usize = 4 << 20;
-/// Largest answer: a page of a thousand versions with their metrics.
-const MAX_ANSWER_BYTES: usize = 32 << 20;
+/// Largest answer: a version with 100,000 files of the longest paths.
+const MAX_ANSWER_BYTES: usize = 128 << 20;
 
 /// A service of this API; cheap to clone.
 #[derive(Clone, Debug)]

@@ -65,9 +65,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Tests that passed without a single version on the server did not test our callback."""
-    if session.testscollected and next(keepbest.Client().versions("keras/conformance"), None) is None:
-        raise pytest.UsageError("the callback under test committed no version to the server")
+    """Tests that passed without a single version on the server did not test our callback: then this raises NotFound."""
+    if session.testscollected:
+        keepbest.Client().best("keras/conformance", "loss", "min")
 
 
 class _Strict(ModelCheckpoint):  # type: ignore[misc]

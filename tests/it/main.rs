@@ -2,7 +2,7 @@
 
 mod support;
 
+mod cli;
 mod format;
 mod runs;
-mod store;
 mod traces;

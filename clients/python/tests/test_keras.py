@@ -52,6 +52,10 @@ class Drive:
         self.callback.on_train_end()
 
 
+def versions(client, callback):
+    return list(client.versions(client.run(callback.run_name).artifact))
+
+
 def names(directory):
     return sorted(path.relative_to(directory).as_posix() for path in directory.rglob("*") if path.is_file())
 
@@ -117,7 +121,7 @@ def test_a_restart_goes_on_with_the_best_and_the_epoch(client, make, tmp_path):
     assert (tmp_path / "out" / "best.weights.h5").read_bytes() == before
     assert second.best == 0.4
     drive.epoch(3, val_loss=0.3).end()
-    assert [version.epoch for version in client.versions(second.run_name)] == [3, 1, 0]
+    assert [version.epoch for version in versions(client, second)] == [3, 1, 0]
     assert second.initial_epoch() == 4
 
 
@@ -125,7 +129,7 @@ def test_saves_after_batches(client, make, tmp_path):
     callback = make("m-{epoch}-{batch}.weights.h5", save_freq=4)
     model().fit(X, Y, batch_size=5, epochs=2, callbacks=[callback], verbose=0)  # 6 batches an epoch
     assert names(tmp_path / "out") == ["m-1-4.weights.h5", "m-2-2.weights.h5", "m-2-6.weights.h5"]
-    assert [version.batch for version in client.versions(callback.run_name)] == [5, 1, 3]
+    assert [version.batch for version in versions(client, callback)] == [5, 1, 3]
 
 
 def test_a_direction_comes_from_the_compiled_metrics(client, make):
@@ -153,7 +157,7 @@ def test_a_bad_template_fails_at_the_first_batch(make):
     made = model()
     made.train_on_batch(X, Y)
     callback.set_model(made)
-    with pytest.raises(ValueError, match=r"filepath|template"):
+    with pytest.raises(ValueError, match="field `epoch` cannot be printed with `zz`"):
         callback.on_train_batch_end(0, {})
 
 
@@ -192,7 +196,7 @@ def test_asynchronous_uploads_keep_what_was_decided(client, make, tmp_path):
         drive.model.train_on_batch(X, Y)
     drive.end()
     assert len(set(saved)) == 4
-    for version in client.versions(callback.run_name):
+    for version in versions(client, callback):
         client.pull(version.name, tmp_path / f"v{version.number}")
         assert (tmp_path / f"v{version.number}" / "same.weights.h5").read_bytes() == saved[version.epoch]
     assert names(tmp_path / "out") == ["same.weights.h5"]
@@ -279,7 +283,7 @@ def test_an_upload_that_met_no_server_is_done_later(own_server: Server, make, tm
     drive.epoch(1, val_loss=1.0)
     drive.end()
     client = keepbest.Client(own_server.address)
-    assert [version.epoch for version in client.versions(callback.run_name)] == [1, 0]
+    assert [version.epoch for version in versions(client, callback)] == [1, 0]
 
 
 def test_raise_stops_the_training(make):

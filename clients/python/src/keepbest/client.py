@@ -157,16 +157,16 @@ class Client:
         get: Callable[..., Version] = self.connection.stubs().artifacts.GetVersion
         return call(get, request, self.timeout)
 
-    def versions(self, parent: str, filter: str = "", order_by: str = "", page_size: int = 0) -> Iterator[Version]:
-        """The versions of an artifact, project, team or run, fetched page by page.
+    def versions(self, artifact: str, filter: str = "", order_by: str = "", page_size: int = 0) -> Iterator[Version]:
+        """The versions of an artifact, fetched page by page.
 
         Args:
-            parent: as for `best`.
+            artifact: `team/project/artifact`, or a full resource name, such as `Run.resource.artifact`.
             filter: comparisons joined by AND: `epoch >= 3 AND metrics.val_loss < 0.2`.
             order_by: for example `metrics.val_loss asc`; empty: newest number first.
             page_size: versions a call; 0: the server's choice.
         """
-        request = ListVersionsRequest(parent=parent_name(parent), filter=filter, order_by=order_by, page_size=page_size)
+        request = ListVersionsRequest(parent=parent_name(artifact), filter=filter, order_by=order_by, page_size=page_size)
         while True:
             method: Callable[..., ListVersionsResponse] = self.connection.stubs().artifacts.ListVersions
             page = call(method, request, self.timeout)

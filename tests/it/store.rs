@@ -1,1 +1,0 @@
-//! The store's suite, one body run on SQLite and on Postgres.
