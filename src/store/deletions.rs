@@ -33,6 +33,9 @@ impl Store {
                 let not_found = || Error::from(Refusal::not_found("version", shown(&artifact.name, number)));
                 let row = connection.row(find, args![&artifact.uid, number]).await?.ok_or_else(not_found)?;
                 let (uid, size_bytes) = (row.text(0)?, row.int(3)?);
+                if row.text(2)? == "DELETED" {
+                    return Ok(size_bytes);
+                }
                 // Always the run before the artifact, as the commit does: no deadlock.
                 let run = lock_run_by_uid(connection, &row.text(1)?).await?;
                 lock_artifact(connection, &artifact.uid).await?;

@@ -166,7 +166,9 @@ class Client:
             order_by: for example `metrics.val_loss asc`; empty: newest number first.
             page_size: versions a call; 0: the server's choice.
         """
-        request = ListVersionsRequest(parent=parent_name(artifact), filter=filter, order_by=order_by, page_size=page_size)
+        request = ListVersionsRequest(
+            parent=parent_name(artifact), filter=filter, order_by=order_by, page_size=page_size
+        )
         while True:
             method: Callable[..., ListVersionsResponse] = self.connection.stubs().artifacts.ListVersions
             page = call(method, request, self.timeout)
