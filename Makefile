@@ -19,13 +19,13 @@ export JAX_PLATFORMS := cpu
 
 STAGES := setup fmt lint docs deny proto stubs settings test-rust test-python conformance
 
-.PHONY: help demo test setup build python fmt format lint docs deny proto stubs settings test-rust test-python conformance \
-	bench clean
+.PHONY: help demo test setup build python fmt format lint docs deny proto stubs settings
+.PHONY: test-rust test-python test-tf-keras conformance bench clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
-demo: build python ## Train a real model, kill it, resume it, and look at what was kept (a minute after the build)
+demo: build python ## Train a real model, kill it, resume it, and look at what was kept
 	@demo/run
 
 test: ## All checks and tests, with the time of each
@@ -77,6 +77,11 @@ test-rust: setup ## Rust unit and integration tests, on SQLite and Postgres
 test-python: build python ## The Python client's tests, against the real server
 	cd clients/python && pytest
 
+test-tf-keras: build ## The tests of the callback for tf_keras, with TensorFlow in .venv-tf (1.5 GB)
+	scripts/setup-python tf
+	cd clients/python && KERAS_BACKEND=tensorflow TF_CPP_MIN_LOG_LEVEL=3 \
+		../../.venv-tf/bin/python -m pytest -W ignore tests/test_tf_keras.py
+
 conformance: build python ## Keras' own ModelCheckpoint tests, on our callback
 	PYTHONPATH=tests/conformance pytest -q -p dropin_plugin --pyargs keras.src.callbacks.model_checkpoint_test
 
@@ -85,4 +90,4 @@ bench: ## Measurements with a release build
 
 clean: ## Remove what was built; data/ stays
 	cargo clean
-	rm -rf .venv
+	rm -rf .venv .venv-tf

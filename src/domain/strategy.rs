@@ -14,7 +14,7 @@ use crate::domain::template::{Template, TemplateError};
 
 /// Longest `options` in bytes. They are only passed through; 64 KiB is far more than any framework
 /// takes and still cheap to keep with every run.
-pub const OPTIONS_BYTES_MAX: usize = 64 * 1024;
+pub const OPTIONS_BYTES_MAX: usize = 16 * 1024;
 /// Longest `local_directory` in bytes: `PATH_MAX` of Linux.
 pub const LOCAL_DIRECTORY_BYTES_MAX: usize = 4_096;
 

@@ -69,8 +69,10 @@ pub enum TemplateError {
         /// The name up to where it goes wrong.
         name: String,
     },
-    /// A `{` inside of a field.
-    #[error("field `{name}` has another field inside; write the width and the precision as digits")]
+    /// A `{` in a field's name, or a field in a field in a field.
+    #[error(
+        "field `{name}` has fields nested too deep; only a format may hold fields, such as `{{loss:.{{digits}}f}}`"
+    )]
     Nested {
         /// The outer field.
         name: String,
@@ -113,7 +115,16 @@ enum Piece {
 struct Field {
     name: String,
     conversion: Option<Conversion>,
-    spec: FormatSpec,
+    spec: Spec,
+}
+
+/// How a field prints.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Spec {
+    /// Known when the template is parsed.
+    Fixed(FormatSpec),
+    /// Holds fields, as in `{loss:.{digits}f}`: known when their values are. Those fields' own specs are fixed.
+    Composed(Vec<Piece>),
 }
 
 impl Template {
@@ -127,7 +138,7 @@ impl Template {
         }
         let refused = |fault| TemplateError::Path { fault };
         fault::check_characters(source).map_err(refused)?;
-        let pieces = pieces(source)?;
+        let pieces = pieces(source, None)?;
         // The check must not depend on values: a value may be empty, so it counts as a name but not as length.
         fault::check_segments(&skeleton(&pieces, Some(PLACEHOLDER))).map_err(refused)?;
         fault::check_lengths(&skeleton(&pieces, None)).map_err(refused)?;
@@ -139,16 +150,27 @@ impl Template {
         &self.source
     }
 
-    /// The names of the fields in their order, repeated where the template repeats them.
+    /// The names of the fields in their order, also of those in formats, repeated where the template repeats them.
     pub fn fields(&self) -> impl Iterator<Item = &str> {
-        self.pieces.iter().filter_map(|piece| match piece {
-            Piece::Literal(_) => None,
-            Piece::Field(field) => Some(field.name.as_str()),
-        })
+        names(&self.pieces).into_iter()
     }
 }
 
-fn pieces(source: &str) -> Result<Vec<Piece>, TemplateError> {
+fn names(pieces: &[Piece]) -> Vec<&str> {
+    let mut found = Vec::new();
+    for piece in pieces {
+        if let Piece::Field(field) = piece {
+            found.push(field.name.as_str());
+            if let Spec::Composed(inner) = &field.spec {
+                found.extend(names(inner));
+            }
+        }
+    }
+    found
+}
+
+/// Cuts a template into pieces; or the format of the field `outer`, whose own fields hold no further ones.
+fn pieces(source: &str, outer: Option<&str>) -> Result<Vec<Piece>, TemplateError> {
     let mut pieces = Vec::new();
     let mut literal = String::new();
     let mut characters = Characters::new(source);
@@ -160,7 +182,7 @@ fn pieces(source: &str) -> Result<Vec<Piece>, TemplateError> {
                 if !literal.is_empty() {
                     pieces.push(Piece::Literal(std::mem::take(&mut literal)));
                 }
-                let field = field(&mut characters, at)?;
+                let field = field(&mut characters, at, outer)?;
                 pieces.push(Piece::Field(field));
             }
             _ => literal.push(c),
@@ -173,7 +195,7 @@ fn pieces(source: &str) -> Result<Vec<Piece>, TemplateError> {
 }
 
 /// Reads a field whose `{` was at byte `at`.
-fn field(characters: &mut Characters<'_>, at: usize) -> Result<Field, TemplateError> {
+fn field(characters: &mut Characters<'_>, at: usize, outer: Option<&str>) -> Result<Field, TemplateError> {
     let unmatched = TemplateError::UnmatchedOpen { at };
     let mut name = String::new();
     let end = loop {
@@ -196,22 +218,41 @@ fn field(characters: &mut Characters<'_>, at: usize) -> Result<Field, TemplateEr
         }
         end => (None, end),
     };
-    let mut spec = String::new();
-    if end == ':' {
-        loop {
-            match characters.next().ok_or_else(|| unmatched.clone())?.1 {
-                '{' => return Err(TemplateError::Nested { name }),
-                '}' => break,
-                c => spec.push(c),
+    let written = if end == ':' { spec_text(characters, &unmatched)? } else { String::new() };
+    let spec = match (written.contains('{'), outer) {
+        (true, Some(outer)) => return Err(TemplateError::Nested { name: outer.to_owned() }),
+        (true, None) => Spec::Composed(pieces(&written, Some(&name))?),
+        (false, _) => match fixed_spec(&name, conversion, &written) {
+            Ok(spec) => Spec::Fixed(spec),
+            Err(error) => return Err(TemplateError::Spec { name, spec: written, error }),
+        },
+    };
+    Ok(Field { name, conversion, spec })
+}
+
+/// Reads a format up to the `}` that closes its field.
+fn spec_text(characters: &mut Characters<'_>, unmatched: &TemplateError) -> Result<String, TemplateError> {
+    let mut text = String::new();
+    let mut open = 0_usize;
+    loop {
+        match characters.next().ok_or_else(|| unmatched.clone())?.1 {
+            '}' if open == 0 => return Ok(text),
+            c => {
+                match c {
+                    '{' => open += 1,
+                    '}' => open -= 1,
+                    _ => {}
+                }
+                text.push(c);
             }
         }
     }
-    let parsed = FormatSpec::parse(&spec)
-        .and_then(|parsed| fits_some_value(&name, conversion, &parsed).map(|()| parsed));
-    match parsed {
-        Ok(spec) => Ok(Field { name, conversion, spec }),
-        Err(error) => Err(TemplateError::Spec { name, spec, error }),
-    }
+}
+
+fn fixed_spec(name: &str, conversion: Option<Conversion>, written: &str) -> Result<FormatSpec, FormatError> {
+    let spec = FormatSpec::parse(written)?;
+    fits_some_value(name, conversion, &spec)?;
+    Ok(spec)
 }
 
 /// Reads what follows the `!`: one letter, then the end of the field or of this part of it.
@@ -294,6 +335,9 @@ mod tests {
         let template = Template::parse("{epoch:02d}-{my metric}/{a/b!r:>8}{top-5}{{{-1}}}");
         let fields = template.as_ref().map(|template| template.fields().collect::<Vec<_>>());
         assert_eq!(fields, Ok(vec!["epoch", "my metric", "a/b", "top-5", "-1"]));
+        let template = Template::parse("{loss:{width}.{digits:d}f}-{batch}");
+        let fields = template.as_ref().map(|template| template.fields().collect::<Vec<_>>());
+        assert_eq!(fields, Ok(vec!["loss", "width", "digits", "batch"]));
     }
 
     #[test]
@@ -305,8 +349,10 @@ mod tests {
             ("{\u{663}}", "field `{\u{663}}` is positional"),
             ("{a.b}", "field `{a.}` asks for an attribute"),
             ("{a[0]}", "field `{a[}` asks for an index"),
-            ("{a:{b}}", "field `a` has another field inside"),
-            ("{a{b}}", "field `a` has another field inside"),
+            ("{a:{b:{c}}}", "field `a` has fields nested too deep"),
+            ("{a{b}}", "field `a` has fields nested too deep"),
+            ("{a:{b.c}}", "field `{b.}` asks for an attribute"),
+            ("{a:{}}", "field `{}` is positional"),
             ("{a!x}", "field `a` has the conversion `!x`"),
             ("{a!}", "field `a` has the conversion `!`"),
             ("{a!rr}", "field `a` has the conversion `!rr`"),

@@ -185,7 +185,7 @@ fn files(path: &str, extension: &str) -> Vec<String> {
     }
     let mut names: Vec<String> = fs::read_dir(&full)
         .unwrap_or_else(|error| panic!("{path}: {error}"))
-        .map(|entry| format!("{path}/{}", entry.unwrap().file_name().to_string_lossy()))
+        .map(|entry| format!("{path}/{}", entry.expect("a folder is read").file_name().to_string_lossy()))
         .filter(|name| root().join(name).is_dir() || name.ends_with(&format!(".{extension}")))
         .collect();
     names.sort();

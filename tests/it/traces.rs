@@ -27,7 +27,6 @@ const FREQUENCY: &str = "the client checks the type of save_freq: a strategy can
 const MODE: &str = "the client warns of an unknown mode and sends auto";
 const DIRECTION: &str = "an unknown direction is refused at the start, not at the end of the first epoch";
 const TEMPLATE: &str = "a template that can never be rendered is refused at the start";
-const NESTED: &str = "a field inside of a field is refused at the start: widths are digits";
 const NO_COMPARISON: &str =
     "Keras cannot compare before its first epoch ends and raises a TypeError; the rules can";
 const NO_EPOCH: &str = "Keras needs the begin of an epoch first; an event carries its epoch";
@@ -57,14 +56,6 @@ pub(crate) const DIFFERENCES: &[Difference] = &[
     Difference(TF_KERAS2, "s00052", AT_START, TEMPLATE),
     Difference(KERAS3, "s00088", AT_START, TEMPLATE),
     Difference(TF_KERAS2, "s00088", AT_START, TEMPLATE),
-    Difference(KERAS3, "s00017", AT_START, NESTED),
-    Difference(TF_KERAS2, "s00017", AT_START, NESTED),
-    Difference(KERAS3, "s00020", AT_START, NESTED),
-    Difference(TF_KERAS2, "s00020", AT_START, NESTED),
-    Difference(KERAS3, "s00032", AT_START, NESTED),
-    Difference(TF_KERAS2, "s00032", AT_START, NESTED),
-    Difference(KERAS3, "s00038", AT_START, NESTED),
-    Difference(TF_KERAS2, "s00038", AT_START, NESTED),
     // What Keras breaks at.
     Difference(KERAS3, "s00056", &["error", "messages"], NO_COMPARISON),
     Difference(KERAS3, "s00029", NOT_AT_ALL, NO_EPOCH),

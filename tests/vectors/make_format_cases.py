@@ -154,6 +154,11 @@ def conversion_case(rng):
     )
 
 
+def nested_spec(rng):
+    """A spec with fields inside: widths, precisions and fills that the event brings."""
+    return rng.choice([":{w}", ":>{w}", ":.{p}f", ":{w}.{p}f", ":{fill}>{w}", ":0{w}d", ":{fill!s}^{w:d}", ":{{}}", ":{absent}"])
+
+
 def random_template(rng):
     parts = []
     for _ in range(rng.randrange(1, 5)):
@@ -162,7 +167,7 @@ def random_template(rng):
             parts.append(rng.choice(["weights", "/", ".", "-", "é", "{{", "}}", "a b", ".ckpt"]))
         else:
             conversion = rng.choice(["", "", "", "!s", "!r", "!a"])
-            spec = rng.choice(["", ":", ":02d", ":.2f", ":.4g", ":>6", ":" + random_spec(rng)])
+            spec = rng.choice(["", ":", ":02d", ":.2f", ":.4g", ":>6", ":" + random_spec(rng), nested_spec(rng)])
             parts.append("{" + rng.choice(KEYS) + conversion + spec + "}")
     if rng.random() < 0.15:
         text = list("".join(parts))
@@ -182,6 +187,7 @@ def template_case(rng):
     metrics = {key: random_value(rng) for key in KEYS if key not in ("epoch", "missing") and rng.random() < 0.8}
     if rng.random() < 0.02:
         metrics["epoch"] = 1
+    metrics.update(w=rng.randrange(0, 40), p=rng.randrange(0, 12), fill=rng.choice("x*0 é"))
     epoch = rng.randrange(1, 300)
     fixed = {"epoch": epoch}
     batch = rng.randrange(1, 5000) if rng.random() < 0.5 else None

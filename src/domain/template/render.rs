@@ -3,8 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use super::{EPOCH, Field, PathFault, Piece, Template, fault};
-use crate::domain::format::{Conversion, FormatError, FormatValue};
+use super::{EPOCH, Field, PathFault, Piece, Spec, Template, fault};
+use crate::domain::format::{Conversion, FormatError, FormatSpec, FormatValue};
 use crate::domain::metric::MetricValue;
 use crate::domain::path::MAX_PATH_BYTES;
 
@@ -93,15 +93,14 @@ impl Template {
             match piece {
                 Piece::Literal(text) => path.push_str(text),
                 Piece::Field(field) => match (field.print(fields)?, missing_keys) {
-                    (Some(text), _) => path.push_str(&text),
-                    (None, MissingKeys::Fail) => {
-                        let key = field.name.clone();
-                        return Err(RenderError::MissingKey { key });
+                    (Printed::Text(text), _) => path.push_str(&text),
+                    (Printed::Missing(key), MissingKeys::Fail) => {
+                        return Err(RenderError::MissingKey { key: key.to_owned() });
                     }
-                    (None, MissingKeys::PrintNone) => {
+                    (Printed::Missing(key), MissingKeys::PrintNone) => {
                         path.push_str(MISSING_TEXT);
-                        if !missing.contains(&field.name) {
-                            missing.push(field.name.clone());
+                        if !missing.iter().any(|it| it == key) {
+                            missing.push(key.to_owned());
                         }
                     }
                 },
@@ -117,41 +116,65 @@ impl Template {
     }
 }
 
+/// What became of a field.
+enum Printed<'t> {
+    Text(String),
+    /// The event has no such key, the field's own or one in its format.
+    Missing(&'t str),
+}
+
 impl Field {
-    /// The field's text; none when the event has no such key.
-    fn print(&self, fields: &Fields<'_>) -> Result<Option<String>, RenderError> {
+    /// The field's text.
+    fn print(&self, fields: &Fields<'_>) -> Result<Printed<'_>, RenderError> {
         let value = match (self.name.as_str(), fields.metrics.get(&self.name), fields.batch) {
             (EPOCH, _, _) => FormatValue::Int(fields.epoch),
             (_, Some(MetricValue::Number(number)), _) => FormatValue::Float(*number),
             (_, Some(MetricValue::Integer(integer)), _) => FormatValue::Int(*integer),
             (_, Some(MetricValue::Text(text)), _) => FormatValue::Str(text),
             (_, Some(MetricValue::NotScalar(repr)), _) => {
-                return self.print_object(repr, "numpy.ndarray").map(Some);
+                return self.print_object(fields, repr, "numpy.ndarray");
             }
-            (_, Some(MetricValue::Missing), _) => {
-                return self.print_object("None", "NoneType").map(Some);
-            }
+            (_, Some(MetricValue::Missing), _) => return self.print_object(fields, "None", "NoneType"),
             (BATCH, None, Some(batch)) => FormatValue::Int(batch),
-            (_, None, _) => return Ok(None),
+            (_, None, _) => return Ok(Printed::Missing(&self.name)),
         };
         match self.conversion {
-            Some(conversion) => self.format(&FormatValue::Str(&conversion.apply(&value))),
-            None => self.format(&value),
+            Some(conversion) => self.format(fields, &FormatValue::Str(&conversion.apply(&value))),
+            None => self.format(fields, &value),
         }
-        .map(Some)
     }
 
     /// Objects of other types take a spec only once a conversion has made text of them.
-    fn print_object(&self, repr: &str, python_class: &'static str) -> Result<String, RenderError> {
-        match self.conversion {
-            Some(conversion) => self.format(&FormatValue::Str(&conversion.apply_to_repr(repr))),
-            None if self.spec.source().is_empty() => Ok(repr.to_owned()),
-            None => Err(RenderError::NoSpecAllowed { python_class }),
+    fn print_object(
+        &self,
+        fields: &Fields<'_>,
+        repr: &str,
+        python_class: &'static str,
+    ) -> Result<Printed<'_>, RenderError> {
+        match (self.conversion, &self.spec) {
+            (Some(conversion), _) => self.format(fields, &FormatValue::Str(&conversion.apply_to_repr(repr))),
+            (None, Spec::Fixed(spec)) if spec.source().is_empty() => Ok(Printed::Text(repr.to_owned())),
+            (None, _) => Err(RenderError::NoSpecAllowed { python_class }),
         }
     }
 
-    fn format(&self, value: &FormatValue<'_>) -> Result<String, RenderError> {
-        self.spec.format(value).map_err(|error| RenderError::Format { field: self.name.clone(), error })
+    fn format(&self, fields: &Fields<'_>, value: &FormatValue<'_>) -> Result<Printed<'_>, RenderError> {
+        let failed = |error| RenderError::Format { field: self.name.clone(), error };
+        let pieces = match &self.spec {
+            Spec::Fixed(spec) => return spec.format(value).map(Printed::Text).map_err(failed),
+            Spec::Composed(pieces) => pieces,
+        };
+        let mut written = String::new();
+        for piece in pieces {
+            match piece {
+                Piece::Literal(text) => written.push_str(text),
+                Piece::Field(field) => match field.print(fields)? {
+                    Printed::Text(text) => written.push_str(&text),
+                    missing @ Printed::Missing(_) => return Ok(missing),
+                },
+            }
+        }
+        FormatSpec::parse(&written).and_then(|spec| spec.format(value)).map(Printed::Text).map_err(failed)
     }
 }
 
@@ -210,6 +233,17 @@ mod tests {
             ("{nothing:.2f}", "TypeError: unsupported format string passed to NoneType.__format__"),
             ("{array:.2f}", "TypeError: unsupported format string passed to numpy.ndarray.__format__"),
             ("{val_acc:.2f}", "KeyError: 'val_acc'"),
+            ("{val_loss:{a/b}.{digits}f}", "KeyError: 'digits'"),
+            ("{val_loss:{my metric}>{batch}.{a/b}f}", &format!("{}0.215", "é".repeat(35))),
+            (
+                "{val_loss:.{val_loss}f}",
+                "ValueError: Invalid format specifier '.0.2149f' for object of type 'float'",
+            ),
+            (
+                "{val_loss:{batch}{batch}}",
+                "ValueError: width 4040 is beyond the limit of 255; use a smaller width",
+            ),
+            ("{nothing:{a/b}}", "TypeError: unsupported format string passed to NoneType.__format__"),
             ("{val_loss:d}", "ValueError: Unknown format code 'd' for object of type 'float'"),
         ] {
             assert_eq!(path(source, &metrics), expected, "{source:?}");
@@ -242,6 +276,10 @@ mod tests {
                 path: "7-none-none-none".to_owned(),
                 missing: vec!["val_loss".to_owned(), "b".to_owned()]
             })
+        );
+        assert_eq!(
+            render("{epoch:{width}d}", &[], MissingKeys::PrintNone),
+            Ok(Rendered { path: "none".to_owned(), missing: vec!["width".to_owned()] })
         );
     }
 

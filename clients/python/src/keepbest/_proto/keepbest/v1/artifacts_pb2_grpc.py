@@ -138,7 +138,7 @@ class ArtifactsServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def DeleteVersion(self, request, context):
-        """Deletes a version. Its number is never used again; `latest` and `best` move to what is right.
+        """Deletes a version. Its number is never used again; `latest` and `best` move to what is right. Repeated: the same answer.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
