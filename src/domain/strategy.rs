@@ -12,8 +12,8 @@ use crate::domain::metric::{
 };
 use crate::domain::template::{Template, TemplateError};
 
-/// Longest `options` in bytes. They are only passed through; 64 KiB is far more than any framework
-/// takes and still cheap to keep with every run.
+/// Longest `options` in bytes. They are only passed through; 16 KiB is far more than any framework takes, and they are
+/// kept with every run.
 pub const OPTIONS_BYTES_MAX: usize = 16 * 1024;
 /// Longest `local_directory` in bytes: `PATH_MAX` of Linux.
 pub const LOCAL_DIRECTORY_BYTES_MAX: usize = 4_096;
