@@ -3,12 +3,13 @@
 //! a plain key is refused here, so that a template cannot fail late for a reason that was known early.
 
 mod fault;
+mod parse;
 mod render;
 
 pub use fault::PathFault;
 pub use render::{Fields, MissingKeys, RenderError, Rendered};
 
-use crate::domain::format::{Conversion, FormatError, FormatSpec, FormatValue};
+use crate::domain::format::{Conversion, FormatError, FormatSpec};
 use crate::domain::path::MAX_PATH_BYTES;
 
 /// The longest template, in bytes: as long as the longest path that it could render to.
@@ -138,7 +139,7 @@ impl Template {
         }
         let refused = |fault| TemplateError::Path { fault };
         fault::check_characters(source).map_err(refused)?;
-        let pieces = pieces(source, None)?;
+        let pieces = parse::pieces(source, None)?;
         // The check must not depend on values: a value may be empty, so it counts as a name but not as length.
         fault::check_segments(&skeleton(&pieces, Some(PLACEHOLDER))).map_err(refused)?;
         fault::check_lengths(&skeleton(&pieces, None)).map_err(refused)?;
@@ -169,127 +170,6 @@ fn names(pieces: &[Piece]) -> Vec<&str> {
     found
 }
 
-/// Cuts a template into pieces; or the format of the field `outer`, whose own fields hold no further ones.
-fn pieces(source: &str, outer: Option<&str>) -> Result<Vec<Piece>, TemplateError> {
-    let mut pieces = Vec::new();
-    let mut literal = String::new();
-    let mut characters = Characters::new(source);
-    while let Some((at, c)) = characters.next() {
-        match c {
-            '{' | '}' if characters.take(c) => literal.push(c),
-            '}' => return Err(TemplateError::UnmatchedClose { at }),
-            '{' => {
-                if !literal.is_empty() {
-                    pieces.push(Piece::Literal(std::mem::take(&mut literal)));
-                }
-                let field = field(&mut characters, at, outer)?;
-                pieces.push(Piece::Field(field));
-            }
-            _ => literal.push(c),
-        }
-    }
-    if !literal.is_empty() {
-        pieces.push(Piece::Literal(literal));
-    }
-    Ok(pieces)
-}
-
-/// Reads a field whose `{` was at byte `at`.
-fn field(characters: &mut Characters<'_>, at: usize, outer: Option<&str>) -> Result<Field, TemplateError> {
-    let unmatched = TemplateError::UnmatchedOpen { at };
-    let mut name = String::new();
-    let end = loop {
-        match characters.next().ok_or_else(|| unmatched.clone())?.1 {
-            '.' => return Err(TemplateError::Attribute { name: name + "." }),
-            '[' => return Err(TemplateError::Index { name: name + "[" }),
-            '{' => return Err(TemplateError::Nested { name }),
-            end @ ('}' | ':' | '!') => break end,
-            c => name.push(c),
-        }
-    };
-    // Python counts any Unicode digits as a position; an empty name is one, too.
-    if name.chars().all(char::is_numeric) {
-        return Err(TemplateError::Positional { name });
-    }
-    let (conversion, end) = match end {
-        '!' => {
-            let (conversion, end) = conversion(characters, &name, unmatched.clone())?;
-            (Some(conversion), end)
-        }
-        end => (None, end),
-    };
-    let written = if end == ':' { spec_text(characters, &unmatched)? } else { String::new() };
-    let spec = match (written.contains('{'), outer) {
-        (true, Some(outer)) => return Err(TemplateError::Nested { name: outer.to_owned() }),
-        (true, None) => Spec::Composed(pieces(&written, Some(&name))?),
-        (false, _) => match fixed_spec(&name, conversion, &written) {
-            Ok(spec) => Spec::Fixed(spec),
-            Err(error) => return Err(TemplateError::Spec { name, spec: written, error }),
-        },
-    };
-    Ok(Field { name, conversion, spec })
-}
-
-/// Reads a format up to the `}` that closes its field.
-fn spec_text(characters: &mut Characters<'_>, unmatched: &TemplateError) -> Result<String, TemplateError> {
-    let mut text = String::new();
-    let mut open = 0_usize;
-    loop {
-        match characters.next().ok_or_else(|| unmatched.clone())?.1 {
-            '}' if open == 0 => return Ok(text),
-            c => {
-                match c {
-                    '{' => open += 1,
-                    '}' => open -= 1,
-                    _ => {}
-                }
-                text.push(c);
-            }
-        }
-    }
-}
-
-fn fixed_spec(name: &str, conversion: Option<Conversion>, written: &str) -> Result<FormatSpec, FormatError> {
-    let spec = FormatSpec::parse(written)?;
-    fits_some_value(name, conversion, &spec)?;
-    Ok(spec)
-}
-
-/// Reads what follows the `!`: one letter, then the end of the field or of this part of it.
-fn conversion(
-    characters: &mut Characters<'_>,
-    name: &str,
-    unmatched: TemplateError,
-) -> Result<(Conversion, char), TemplateError> {
-    let mut written = String::new();
-    loop {
-        match characters.next().ok_or_else(|| unmatched.clone())?.1 {
-            end @ ('}' | ':') => {
-                let mut letters = written.chars();
-                return match (letters.next().and_then(Conversion::from_letter), letters.next()) {
-                    (Some(conversion), None) => Ok((conversion, end)),
-                    _ => Err(TemplateError::Conversion { name: name.to_owned(), conversion: written }),
-                };
-            }
-            c => written.push(c),
-        }
-    }
-}
-
-/// Tries the spec on one value of each type that the field can have.
-fn fits_some_value(name: &str, conversion: Option<Conversion>, spec: &FormatSpec) -> Result<(), FormatError> {
-    let text = FormatValue::Str("");
-    let (first, others) = match (conversion, name) {
-        (Some(_), _) => (text, vec![]),
-        (None, EPOCH) => (FormatValue::Int(1), vec![]),
-        (None, _) => (FormatValue::Float(1.0), vec![FormatValue::Int(1), text]),
-    };
-    match spec.format(&first) {
-        Err(_) if others.iter().any(|value| spec.format(value).is_ok()) => Ok(()),
-        outcome => outcome.map(|_| ()),
-    }
-}
-
 /// The literal text, with `placeholder` for each field.
 fn skeleton(pieces: &[Piece], placeholder: Option<char>) -> String {
     let mut skeleton = String::new();
@@ -300,23 +180,6 @@ fn skeleton(pieces: &[Piece], placeholder: Option<char>) -> String {
         }
     }
     skeleton
-}
-
-/// The characters of a template with their places.
-struct Characters<'a>(std::iter::Peekable<std::str::CharIndices<'a>>);
-
-impl<'a> Characters<'a> {
-    fn new(source: &'a str) -> Characters<'a> {
-        Characters(source.char_indices().peekable())
-    }
-
-    fn next(&mut self) -> Option<(usize, char)> {
-        self.0.next()
-    }
-
-    fn take(&mut self, wanted: char) -> bool {
-        self.0.next_if(|&(_, c)| c == wanted).is_some()
-    }
 }
 
 #[cfg(test)]

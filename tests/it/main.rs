@@ -5,4 +5,5 @@ mod support;
 mod cli;
 mod format;
 mod runs;
+mod tidy;
 mod traces;
