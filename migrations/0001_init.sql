@@ -96,6 +96,7 @@ CREATE TABLE checkpoints (
 );
 CREATE INDEX checkpoints_by_run ON checkpoints (run_uid, state);
 CREATE INDEX checkpoints_to_expire ON checkpoints (state, expire_time_us);
+CREATE INDEX checkpoints_to_purge ON checkpoints (state, purge_time_us, delete_time_us);
 
 -- Every save attempt's answer, kept for ever.
 CREATE TABLE decisions (
@@ -115,7 +116,7 @@ CREATE TABLE decisions (
 );
 CREATE INDEX decisions_by_epoch ON decisions (run_uid, epoch, position);
 
--- The finite numbers of committed versions only: rows come with the commit and go with the deletion.
+-- The numbers (not NaN) of committed versions only: rows come with the commit and go with the deletion.
 CREATE TABLE version_metrics (
     checkpoint_uid TEXT NOT NULL REFERENCES checkpoints (uid),
     name TEXT NOT NULL,
@@ -164,7 +165,7 @@ CREATE TABLE chunks (
     touch_time_us BIGINT NOT NULL,
     PRIMARY KEY (team, digest)
 );
-CREATE INDEX chunks_by_touch ON chunks (touch_time_us);
+CREATE INDEX chunks_by_touch ON chunks (touch_time_us, team, digest);
 
 -- Which chunk stands where in a file; also the pin that keeps the chunk.
 CREATE TABLE file_chunks (

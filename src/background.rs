@@ -16,7 +16,12 @@ pub async fn collect_every(app: App, interval: Duration, stop: CancellationToken
             () = stop.cancelled() => return,
             _ = turns.tick() => {}
         }
-        match app.collect().await {
+        // A pass that is left in the middle goes on in the next one: each of its steps stands by itself.
+        let collected = tokio::select! {
+            () = stop.cancelled() => return,
+            collected = app.collect() => collected,
+        };
+        match collected {
             Ok(report) if report == Default::default() => {}
             Ok(report) => tracing::info!(
                 expired_checkpoints = report.expired_checkpoints,

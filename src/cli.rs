@@ -1,6 +1,6 @@
 //! The command line: reads arguments, calls the server through the client, prints for people or as JSON.
 //!
-//! Nothing is decided here. Each command is a function of its own arguments and a [`Context`].
+//! Nothing is decided here. Each command is a function of its own arguments and a `Context`.
 
 mod alias;
 mod args;

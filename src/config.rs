@@ -61,10 +61,13 @@ pub struct Limits {
     /// Calls at once on one connection. 64: a client has few calls in flight; without a limit, 50,000 half-open streams on
     /// one connection took 384 MB.
     pub max_streams_per_connection: u32,
-    /// Bytes of chunks in memory over all uploads and downloads. 256 MiB: ten uploads of three 8 MiB chunks each (one fills
+    /// Bytes of chunks in memory over all uploads. 256 MiB: ten uploads of three 8 MiB chunks each (one fills
     /// while two are stored), far more than one disk can take at full speed; small files take only what they have.
     pub upload_buffers_bytes: u64,
-    /// How long an upload stream may send nothing. 60 s: longer than any pause of a living trainer's disk or network, short
+    /// Bytes of chunks in memory over all downloads, apart from the uploads' so that slow readers stop no trainer. 192 MiB:
+    /// eight downloads at full speed.
+    pub download_buffers_bytes: u64,
+    /// How long an upload stream may send nothing, or a reader take nothing. 60 s: longer than any pause of a living trainer's disk or network, short
     /// enough that dead peers do not hold buffers.
     pub upload_idle_seconds: u64,
     /// How long a stop waits for calls to end. 10 s: uploads go on at another time from where they were, and supervisors
@@ -109,6 +112,7 @@ impl Default for Config {
                 max_connections: 1024,
                 max_streams_per_connection: 64,
                 upload_buffers_bytes: 256 << 20,
+                download_buffers_bytes: 192 << 20,
                 upload_idle_seconds: 60,
                 drain_seconds: 10,
             },

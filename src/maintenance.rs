@@ -33,7 +33,8 @@ fn micros(seconds: u64) -> i64 {
 
 fn limits(config: &Config) -> Limits {
     Limits {
-        buffer_bytes: config.limits.upload_buffers_bytes,
+        upload_buffer_bytes: config.limits.upload_buffers_bytes,
+        download_buffer_bytes: config.limits.download_buffers_bytes,
         upload_idle: Duration::from_secs(config.limits.upload_idle_seconds),
         pending_expiry: Duration::from_secs(config.collector.pending_expiry_seconds),
         graces: Graces {

@@ -21,6 +21,7 @@ use tokio::signal::unix::SignalKind;
 use tokio::signal::unix::signal;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::Semaphore;
+use tokio::time::Sleep;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::Connected;
 use tonic::transport::server::TcpConnectInfo;
@@ -43,6 +44,10 @@ const HEADER_BYTES: u32 = 8 << 10;
 const KEEPALIVE: Duration = Duration::from_secs(30);
 /// And closed if it does not answer in this time.
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+/// A connection that says nothing at first gives its place to another.
+const PREFACE_TIMEOUT: Duration = Duration::from_secs(10);
+/// What every HTTP/2 connection begins with.
+const PREFACE_BYTES: usize = 24;
 /// When accepting fails (no file descriptors), the loop rests so long instead of spinning.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -137,7 +142,11 @@ fn connections(listener: TcpListener, most: u32) -> impl Stream<Item = io::Resul
                 Ok((stream, _)) => {
                     // Small answers leave at once.
                     drop(stream.set_nodelay(true));
-                    return Some((Ok(Connection { stream, _place: place }), (listener, places)));
+                    let silent = Some(Box::pin(tokio::time::sleep(PREFACE_TIMEOUT)));
+                    return Some((
+                        Ok(Connection { stream, silent, received: 0, _place: place }),
+                        (listener, places),
+                    ));
                 }
                 Err(error) => {
                     tracing::warn!(error = %error, "Could not accept a connection");
@@ -153,6 +162,9 @@ fn connections(listener: TcpListener, most: u32) -> impl Stream<Item = io::Resul
 #[derive(Debug)]
 struct Connection {
     stream: TcpStream,
+    /// Runs until the caller has sent its preface: keepalive only guards connections that speak HTTP/2 already.
+    silent: Option<Pin<Box<Sleep>>>,
+    received: usize,
     _place: OwnedSemaphorePermit,
 }
 
@@ -170,7 +182,18 @@ impl AsyncRead for Connection {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
+        let before = buffer.filled().len();
+        let polled = Pin::new(&mut self.stream).poll_read(context, buffer);
+        self.received = self.received.saturating_add(buffer.filled().len() - before);
+        if self.received >= PREFACE_BYTES {
+            self.silent = None;
+        }
+        if let (Poll::Pending, Some(silent)) = (&polled, &mut self.silent)
+            && silent.as_mut().poll(context).is_ready()
+        {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        polled
     }
 }
 

@@ -43,11 +43,19 @@ impl App {
             if keys.is_empty() {
                 return Ok(report);
             }
-            for key in &keys {
-                self.blobs.delete(key).await?;
-                report.removed_objects += 1;
+            let (mut gone, mut failed) = (Vec::with_capacity(keys.len()), None);
+            for key in keys {
+                match self.blobs.delete(&key).await {
+                    Ok(()) => gone.push(key),
+                    Err(error) => failed = failed.or(Some(error)),
+                }
             }
-            self.store.forget_doomed(keys).await?;
+            // One object that cannot be deleted must not keep the others: it is claimed again in the next pass.
+            report.removed_objects += gone.len() as u64;
+            self.store.forget_doomed(gone).await?;
+            if let Some(error) = failed {
+                return Err(error.into());
+            }
         }
     }
 }

@@ -44,8 +44,9 @@ impl App {
     }
 }
 
-fn finite(metrics: &Metrics, name: &str) -> Option<f64> {
-    metrics.get(name).and_then(|value| value.as_f64()).filter(|value| value.is_finite())
+/// A number that can be ranked: infinities can, NaN cannot.
+fn ranked(metrics: &Metrics, name: &str) -> Option<f64> {
+    metrics.get(name).and_then(|value| value.as_f64()).filter(|value| !value.is_nan())
 }
 
 /// What the commit changes: the monitor state takes the value as best if it is, and the alias `best` moves to a version
@@ -54,13 +55,13 @@ fn plan_commit(run: &RunRow, checkpoint: &CheckpointRow, best: Option<&Metrics>)
     let mut state = run.monitor_state.clone();
     state.committed(&checkpoint.uid, run.direction);
     let monitor = &run.strategy.monitor;
-    let best = best.and_then(|metrics| finite(metrics, monitor));
+    let best = best.and_then(|metrics| ranked(metrics, monitor));
     let is_best =
-        finite(&checkpoint.metrics, monitor).is_some_and(|value| improves(value, best, run.direction, 0.0));
-    let finite_metrics = checkpoint
+        ranked(&checkpoint.metrics, monitor).is_some_and(|value| improves(value, best, run.direction, 0.0));
+    let ranked_metrics = checkpoint
         .metrics
         .keys()
-        .filter_map(|name| Some((name.clone(), finite(&checkpoint.metrics, name)?)))
+        .filter_map(|name| Some((name.clone(), ranked(&checkpoint.metrics, name)?)))
         .collect();
-    CommitPlan { state, is_best, finite_metrics }
+    CommitPlan { state, is_best, ranked_metrics }
 }

@@ -10,12 +10,12 @@ use crate::domain::decision::next_due;
 use crate::domain::event::Event;
 use crate::domain::ids::Id;
 use crate::domain::ids::RunName;
-use crate::domain::monitor::MonitorState;
 use crate::domain::refusal::Refusal;
 use crate::domain::template::Template;
 use crate::store::DecisionFilter;
 use crate::store::DecisionRow;
 use crate::store::EventRow;
+use crate::store::Judged;
 use crate::store::Judgement;
 use crate::store::Report;
 use crate::store::RunRow;
@@ -88,15 +88,9 @@ impl App {
         })
     }
 
-    /// A run's events from `position` on.
-    pub async fn list_events(
-        &self,
-        name: &RunName,
-        position: i64,
-        limit: i64,
-    ) -> Result<Vec<EventRow>, Error> {
-        let run = self.store.run(name).await?;
-        Ok(self.store.list_events(&run.uid, position, limit).await?)
+    /// Rows of a run's events from the one with `position` on, as many as fit a few messages; none: there are no more.
+    pub async fn list_events(&self, run: &RunRow, position: i64) -> Result<Vec<EventRow>, Error> {
+        Ok(self.store.list_events(&run.uid, position).await?)
     }
 
     /// A run's decisions from `position` on.
@@ -112,22 +106,26 @@ impl App {
     }
 }
 
-/// Walks the new events through the rules; each SAVE becomes a checkpoint in flight that the next event knows of.
-fn judge(run: &RunRow, events: &[Event]) -> Result<(MonitorState, Vec<Judgement>), Refusal> {
+/// Walks the new events through the rules; each SAVE becomes a checkpoint in flight that the next event knows of. Only the
+/// default writer's events are decided upon: the others' batches would be counted twice.
+fn judge(run: &RunRow, writer: &str, events: &[Event]) -> Result<Judged, Refusal> {
+    let mut judged =
+        Judged { state: run.monitor_state.clone(), judgements: Vec::new(), given_up: Vec::new() };
+    if !writer.is_empty() {
+        return Ok(judged);
+    }
     let template = Template::parse(&run.strategy.filepath)
         .map_err(|error| Refusal::precondition("BAD_STRATEGY", format!("stored template: {error}")))?;
-    let mut state = run.monitor_state.clone();
-    let mut judgements = Vec::new();
     for (index, event) in events.iter().enumerate() {
-        let (next, decision) = decide(&run.strategy, &template, run.direction, &state, event);
-        state = next;
+        let (state, decision) = decide(&run.strategy, &template, run.direction, &judged.state, event);
+        judged.state = state;
         let Some(decision) = decision else { continue };
         let checkpoint_uid =
             (decision.action == Action::Save).then(|| uuid::Uuid::now_v7().simple().to_string());
         if let Some(uid) = &checkpoint_uid {
-            state.save_started(uid, decision.improved_value());
+            judged.given_up.extend(judged.state.save_started(uid, decision.improved_value()));
         }
-        judgements.push(Judgement { index, decision, checkpoint_uid });
+        judged.judgements.push(Judgement { index, decision, checkpoint_uid });
     }
-    Ok((state, judgements))
+    Ok(judged)
 }

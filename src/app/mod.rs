@@ -31,6 +31,7 @@ pub use crate::store::CheckpointRow;
 pub use crate::store::CheckpointState;
 pub use crate::store::DecisionFilter;
 pub use crate::store::DecisionRow;
+pub use crate::store::EventRow;
 pub use crate::store::FileRow;
 pub use crate::store::RunRow;
 pub use crate::store::RunState;
@@ -46,9 +47,11 @@ const BUFFER_RETRY: Duration = Duration::from_secs(2);
 /// The checked settings that use cases need.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// Bytes of chunks in memory, all streams together.
-    pub buffer_bytes: u64,
-    /// An upload must send 64 KiB in this time.
+    /// Bytes of chunks in memory, all uploads together.
+    pub upload_buffer_bytes: u64,
+    /// Bytes of chunks in memory, all downloads together.
+    pub download_buffer_bytes: u64,
+    /// An upload must send 64 KiB in this time, and a reader take a piece.
     pub upload_idle: Duration,
     /// A pending checkpoint without a write expires after this.
     pub pending_expiry: Duration,
@@ -63,15 +66,25 @@ pub struct App {
     blobs: Blobs,
     clock: Clock,
     limits: Limits,
-    buffers: Arc<Semaphore>,
+    upload_buffers: Arc<Semaphore>,
+    download_buffers: Arc<Semaphore>,
 }
 
 impl App {
     /// Puts the rooms together.
     pub fn new(store: Store, blobs: Blobs, clock: Clock, limits: Limits) -> App {
-        let bytes = limits.buffer_bytes.max(uploads::STREAM_BYTES);
-        let units = usize::try_from(bytes / BUFFER_UNIT).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
-        App { store: Arc::new(store), blobs, clock, limits, buffers: Arc::new(Semaphore::new(units)) }
+        let buffers = |bytes: u64, least: u64| {
+            let units = usize::try_from(bytes.max(least) / BUFFER_UNIT).unwrap_or(usize::MAX);
+            Arc::new(Semaphore::new(units.min(Semaphore::MAX_PERMITS)))
+        };
+        App {
+            store: Arc::new(store),
+            blobs,
+            clock,
+            upload_buffers: buffers(limits.upload_buffer_bytes, uploads::STREAM_BYTES),
+            download_buffers: buffers(limits.download_buffer_bytes, reads::STREAM_BYTES),
+            limits,
+        }
     }
 
     /// Closes the database's connections.
@@ -79,16 +92,29 @@ impl App {
         self.store.close().await;
     }
 
-    /// Takes room for so many bytes, or tells the caller to come back.
-    async fn take_buffers(&self, bytes: u64) -> Result<Arc<OwnedSemaphorePermit>, Error> {
-        let units = u32::try_from(bytes.div_ceil(BUFFER_UNIT)).unwrap_or(u32::MAX);
-        let permits = Arc::clone(&self.buffers).acquire_many_owned(units);
-        match tokio::time::timeout(BUFFER_WAIT, permits).await {
-            Ok(Ok(permit)) => Ok(Arc::new(permit)),
-            Ok(Err(_)) | Err(_) => {
-                let message = "the server moves as many bytes as its memory allows: come back in a moment";
-                Err(Refusal::exhausted("OVERLOADED", message).retry_after(BUFFER_RETRY).into())
-            }
+    /// How long an upload may be idle.
+    pub(crate) fn upload_idle(&self) -> Duration {
+        self.limits.upload_idle
+    }
+
+    /// Takes room for so many bytes of uploads, or tells the caller to come back.
+    async fn take_upload_buffers(&self, bytes: u64) -> Result<OwnedSemaphorePermit, Error> {
+        take_buffers(&self.upload_buffers, bytes).await
+    }
+
+    /// The same for downloads.
+    async fn take_download_buffers(&self, bytes: u64) -> Result<OwnedSemaphorePermit, Error> {
+        take_buffers(&self.download_buffers, bytes).await
+    }
+}
+
+async fn take_buffers(buffers: &Arc<Semaphore>, bytes: u64) -> Result<OwnedSemaphorePermit, Error> {
+    let units = u32::try_from(bytes.div_ceil(BUFFER_UNIT)).unwrap_or(u32::MAX);
+    match tokio::time::timeout(BUFFER_WAIT, Arc::clone(buffers).acquire_many_owned(units)).await {
+        Ok(Ok(permit)) => Ok(permit),
+        Ok(Err(_)) | Err(_) => {
+            let message = "the server moves as many bytes as its memory allows: come back in a moment";
+            Err(Refusal::exhausted("OVERLOADED", message).retry_after(BUFFER_RETRY).into())
         }
     }
 }

@@ -4,6 +4,10 @@ use crate::app::App;
 use crate::app::Error;
 use crate::domain::alias;
 use crate::domain::alias::VersionRef;
+use crate::domain::filter::Field;
+use crate::domain::filter::Key;
+use crate::domain::filter::Order;
+use crate::domain::filter::Place;
 use crate::domain::filter::parse_filter;
 use crate::domain::filter::parse_order;
 use crate::domain::ids::ArtifactName;
@@ -38,7 +42,7 @@ impl App {
             Some(version) => Ok(version),
             None => {
                 let message =
-                    format!("no committed version in `{name}` has a finite `{}`", shown(&query.metric));
+                    format!("no committed version in `{name}` has a number as `{}`", shown(&query.metric));
                 Err(Refusal { message, ..Refusal::not_found("version", &name) }.into())
             }
         }
@@ -85,18 +89,24 @@ impl App {
         Ok(self.store.files(version.checkpoint.checkpoint.as_str()).await?)
     }
 
-    /// Versions of an artifact by filter and order.
+    /// Versions of an artifact by filter and order, behind a place; and each one's own place.
     pub async fn list_versions(
         &self,
         artifact: &ArtifactName,
         filter: &str,
         order_by: &str,
-        offset: i64,
+        after: Option<Place>,
         limit: i64,
-    ) -> Result<Vec<VersionRow>, Error> {
+    ) -> Result<Vec<(VersionRow, Place)>, Error> {
         let (terms, order) = (parse_filter(filter)?, parse_order(order_by)?);
         let artifact_uid = self.store.artifact(artifact).await?.uid;
-        Ok(self.store.list_versions(&VersionQuery { artifact_uid, terms, order, offset, limit }).await?)
+        let query = VersionQuery { artifact_uid, terms, order, after, limit };
+        let versions = self.store.list_versions(&query).await?;
+        let placed = versions.into_iter().map(|version| {
+            let place = place_of(&version, &query.order);
+            (version, place)
+        });
+        Ok(placed.collect())
     }
 
     /// An artifact with its aliases.
@@ -162,6 +172,20 @@ fn only(
         1 => Ok(monitors.pop()),
         _ => Ok(None),
     }
+}
+
+fn place_of(version: &VersionRow, order: &Order) -> Place {
+    let key = match &order.field {
+        Field::Metric(name) => {
+            let value = version.metrics.get(name).and_then(|value| value.as_f64());
+            Key::Number(value.unwrap_or(f64::NAN))
+        }
+        Field::Epoch => Key::Integer(version.epoch),
+        Field::SizeBytes => Key::Integer(version.size_bytes),
+        Field::CreateTime => Key::Integer(version.commit_time_us),
+        Field::Number | Field::Batch | Field::Step | Field::Run => Key::Integer(version.number),
+    };
+    Place { key, number: version.number }
 }
 
 fn which_metric(

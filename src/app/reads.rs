@@ -1,10 +1,13 @@
 //! Bytes out: a file or a range of it, each chunk verified before its first byte leaves.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::Stream;
 use futures::StreamExt;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::mpsc;
 
 use crate::app::App;
 use crate::app::Error;
@@ -18,8 +21,10 @@ use crate::store::FileChunk;
 use crate::store::FileRow;
 use crate::store::VersionRow;
 
-/// Chunks of one reader in memory: the one that leaves, and the next.
-const READ_AHEAD: usize = 2;
+/// Chunks that are read while an earlier one leaves.
+const READ_AHEAD: usize = 1;
+/// The most that a reader takes of the buffers: a chunk that is read, one that waits, and one that leaves.
+pub const STREAM_BYTES: u64 = 3 * CHUNK_BYTES;
 /// Chunks looked up at once; more would hold many rows for a slow reader.
 const PAGE_CHUNKS: i64 = 256;
 /// Bytes of such a page.
@@ -48,7 +53,7 @@ impl App {
         let file = self.store.file(version.checkpoint.checkpoint.as_str(), file_path).await?;
         let until = range_end(&file, offset_bytes, length_bytes)?;
         let wanted = u64::try_from(until.saturating_sub(offset_bytes)).unwrap_or(0);
-        let permit = self.take_buffers(wanted.min(READ_AHEAD as u64 * CHUNK_BYTES)).await?;
+        let permit = self.take_download_buffers(wanted.min(STREAM_BYTES)).await?;
         let pages = pages(offset_bytes, until);
         let (app, file_uid) = (self.clone(), file.uid.clone());
         let chunks = futures::stream::iter(pages).then(move |(from, to)| {
@@ -66,12 +71,7 @@ impl App {
             }
             Err(error) => futures::stream::iter([Err(Error::from(error))]).boxed(),
         });
-        // The buffers are given back when the stream is dropped.
-        let pieces = pieces.map(move |piece| {
-            let _held = &permit;
-            piece
-        });
-        Ok((file, pieces))
+        Ok((file, handed_over(pieces, permit, self.limits.upload_idle)))
     }
 
     /// A chunk's bytes, verified.
@@ -93,6 +93,39 @@ impl App {
             data.len()
         )))
     }
+}
+
+/// Reads in a task of its own, so that a reader that takes nothing for the idle time gives back what was read ahead for it.
+/// What it was handed and what waits for it stays accounted until its stream is dropped.
+fn handed_over(
+    pieces: impl Stream<Item = Result<ReadPiece, Error>> + Send + 'static,
+    mut permit: OwnedSemaphorePermit,
+    idle: Duration,
+) -> impl Stream<Item = Result<ReadPiece, Error>> + Send {
+    let handed = permit.split(permit.num_permits() * 2 / 3);
+    // `None` is the end; a channel that closes without it is a reader that was too slow.
+    let (sender, receiver) = mpsc::channel(1);
+    tokio::spawn(async move {
+        let _read_ahead = permit;
+        let mut pieces = std::pin::pin!(pieces.map(Some).chain(futures::stream::iter([None])));
+        while let Some(piece) = pieces.next().await {
+            if !matches!(tokio::time::timeout(idle, sender.send(piece)).await, Ok(Ok(()))) {
+                return;
+            }
+        }
+    });
+    futures::stream::unfold((Some(receiver), handed), move |(receiver, handed)| async move {
+        let mut receiver = receiver?;
+        match receiver.recv().await {
+            Some(Some(piece)) => Some((piece, (Some(receiver), handed))),
+            Some(None) => None,
+            None => {
+                let message =
+                    format!("the reader took nothing for {} s: read on from where it is", idle.as_secs());
+                Some((Err(Refusal::deadline("IDLE_TIMEOUT", message).into()), (None, handed)))
+            }
+        }
+    })
 }
 
 /// Ranges of whole pages, so that the rows of a large file are looked up as they are needed.
@@ -157,11 +190,14 @@ impl Reader {
         let name = format!("{}/versions/v{}", self.version.artifact, self.version.number);
         match self.app.store.is_committed(uid).await {
             Ok(false) => Refusal::not_found("version", name).into(),
-            _ => Error::DataLoss(format!(
-                "file `{}` of version `{name}` is damaged at byte {}: {why}",
-                shown(&self.path),
-                chunk.offset_bytes
-            )),
+            _ => {
+                tracing::error!(error = %why, "Found damaged bytes of version `{name}`");
+                Error::DataLoss(format!(
+                    "file `{}` of version `{name}` is damaged at byte {}: take another version",
+                    shown(&self.path),
+                    chunk.offset_bytes
+                ))
+            }
         }
     }
 }

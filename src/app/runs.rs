@@ -4,6 +4,7 @@ use crate::app::App;
 use crate::app::Error;
 use crate::domain::decision::NextDue;
 use crate::domain::decision::next_due;
+use crate::domain::digest::Digest;
 use crate::domain::ids::Id;
 use crate::domain::ids::ListParent;
 use crate::domain::ids::ProjectName;
@@ -107,6 +108,12 @@ impl App {
         })?;
         let run = match start.run {
             Some(run) => run,
+            // Repeated, it must be the same run: the request's id says which.
+            None if !start.request_id.is_empty() => {
+                let mut id = Digest::of_pieces([start.request_id.as_bytes()]).to_string();
+                id.truncate(32);
+                Id::parse("run", &id)?
+            }
             None => Id::parse("run", &uuid::Uuid::now_v7().simple().to_string())?,
         };
         let warnings = warnings_about(&start.strategy);

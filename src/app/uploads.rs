@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use bytes::BytesMut;
 use futures::Stream;
 use futures::StreamExt;
 use tokio::sync::OwnedSemaphorePermit;
@@ -36,6 +37,8 @@ const CHUNKS_IN_FLIGHT: usize = 2;
 pub const STREAM_BYTES: u64 = (CHUNKS_IN_FLIGHT as u64 + 1) * CHUNK_BYTES;
 /// An upload that sends less than this in the idle time is slow on purpose or broken.
 const IDLE_BYTES: usize = 64 << 10;
+/// Parts of a chunk below this are copied together.
+const SMALL_PART_BYTES: usize = 16 << 10;
 /// Objects of small files that are written at once.
 const SMALL_FILES_IN_FLIGHT: usize = 8;
 
@@ -74,9 +77,18 @@ pub struct SmallFile {
 
 impl App {
     fn upload(&self, checkpoint: CheckpointName, attempt: i64) -> Upload {
-        let expire_time_us = self.clock.now_us().saturating_add(micros(self.limits.pending_expiry));
         let token = uuid::Uuid::new_v4().simple().to_string();
-        Upload { checkpoint, attempt, token, expire_time_us }
+        Upload { checkpoint, attempt, token, expire_time_us: self.expiry_from_now() }
+    }
+
+    /// When a pending checkpoint expires that is written to now.
+    fn expiry_from_now(&self) -> i64 {
+        self.clock.now_us().saturating_add(micros(self.limits.pending_expiry))
+    }
+
+    /// The same upload, whose checkpoint lives on because it was just written to.
+    fn renewed(&self, upload: &Upload) -> Upload {
+        Upload { expire_time_us: self.expiry_from_now(), ..upload.clone() }
     }
 
     /// Declares a file, or finds it again, and says how much of it is durable.
@@ -110,7 +122,7 @@ impl App {
             return Ok(file);
         }
         let missing = u64::try_from(file.size_bytes.saturating_sub(file.durable_bytes)).unwrap_or(0);
-        let permit = self.take_buffers(missing.min(STREAM_BYTES)).await?;
+        let permit = Arc::new(self.take_upload_buffers(missing.min(STREAM_BYTES)).await?);
         let mut cutter = Cutter {
             app: self,
             upload: &upload,
@@ -118,6 +130,7 @@ impl App {
             next_offset: file.durable_bytes,
             file: &file,
             filling: Vec::new(),
+            tail: BytesMut::new(),
             filled: 0,
             in_flight: VecDeque::new(),
         };
@@ -125,7 +138,7 @@ impl App {
         let settled = cutter.settle_all().await;
         received?;
         settled?;
-        let finished = self.store.finish_files(upload, vec![file]).await?;
+        let finished = self.store.finish_files(self.renewed(&upload), vec![file]).await?;
         finished.into_iter().next().ok_or_else(|| Error::Internal("finish answered no file".into()))
     }
 
@@ -141,13 +154,18 @@ impl App {
             return Err(Refusal::exhausted("LIMIT_EXCEEDED", message).into());
         }
         let mut new = Vec::with_capacity(files.len());
+        let mut paths = std::collections::HashSet::with_capacity(files.len());
         for file in &files {
             path::check(&file.path)?;
+            if !paths.insert(file.path.as_str()) {
+                let message = format!("file `{}` stands twice in one call: once is right", shown(&file.path));
+                return Err(Refusal::invalid("BAD_PATH", message).into());
+            }
             let size_bytes = i64::try_from(file.data.len()).unwrap_or(i64::MAX);
             new.push(NewFile { path: file.path.clone(), size_bytes, sha256: file.sha256 });
         }
         let bytes = files.iter().fold(0, |sum, file| sum + file.data.len() as u64);
-        let _permit = self.take_buffers(bytes).await?;
+        let _permit = self.take_upload_buffers(bytes).await?;
         let upload = self.upload(checkpoint, attempt);
         let rows = self.store.begin_small_files(upload.clone(), new).await?;
         let now_us = self.clock.now_us();
@@ -200,7 +218,10 @@ struct Cutter<'a> {
     file: &'a FileRow,
     /// Where the chunk that fills stands in the file.
     next_offset: i64,
+    /// Its parts, without copies where they are large.
     filling: Vec<Bytes>,
+    /// Small parts, put together: each by itself would cost more than its bytes.
+    tail: BytesMut,
     filled: usize,
     in_flight: VecDeque<JoinHandle<Result<(), Error>>>,
 }
@@ -246,12 +267,27 @@ impl Cutter<'_> {
             let room = usize::try_from(CHUNK_BYTES).unwrap_or(usize::MAX) - self.filled;
             let part = data.split_to(room.min(data.len()));
             self.filled += part.len();
-            self.filling.push(part);
+            self.keep(part);
             if self.filled as u64 == CHUNK_BYTES {
                 self.store_chunk().await?;
             }
         }
         Ok(())
+    }
+
+    fn keep(&mut self, part: Bytes) {
+        if part.len() < SMALL_PART_BYTES {
+            self.tail.extend_from_slice(&part);
+            return;
+        }
+        self.keep_tail();
+        self.filling.push(part);
+    }
+
+    fn keep_tail(&mut self) {
+        if !self.tail.is_empty() {
+            self.filling.push(self.tail.split().freeze());
+        }
     }
 
     async fn finish(&mut self) -> Result<(), Error> {
@@ -267,6 +303,7 @@ impl Cutter<'_> {
         while self.in_flight.len() >= CHUNKS_IN_FLIGHT {
             self.settle_oldest().await?;
         }
+        self.keep_tail();
         let pieces = std::mem::take(&mut self.filling);
         let length = std::mem::take(&mut self.filled);
         let offset_bytes = self.next_offset;
@@ -332,10 +369,10 @@ impl App {
         let (digest, pieces) = hashed.await.map_err(|error| Error::Internal(Box::new(error)))?;
         let now_us = self.clock.now_us();
         let wanted = wanted_chunk(file, offset_bytes, digest, length, now_us);
-        let new = self.store.claim_chunks(upload.clone(), vec![wanted], now_us).await?;
+        let new = self.store.claim_chunks(self.renewed(&upload), vec![wanted], now_us).await?;
         let Some(chunk) = new.first() else { return Ok(()) };
         self.blobs.put(&chunk.object_key, pieces).await?;
-        Ok(self.store.settle_chunks(upload, new, self.clock.now_us()).await?)
+        Ok(self.store.settle_chunks(self.renewed(&upload), new, self.clock.now_us()).await?)
     }
 }
 
@@ -351,7 +388,8 @@ fn check_crc(piece: &Piece) -> Result<(), Refusal> {
     Err(Refusal::invalid("CHECKSUM_MISMATCH", message))
 }
 
-fn idle_timeout(idle: Duration) -> Refusal {
+/// The refusal of a stream that was idle too long.
+pub(crate) fn idle_timeout(idle: Duration) -> Refusal {
     let message = format!(
         "the upload sent less than 64 KiB in {} s: what is durable stays, ask PrepareFile where to go on",
         idle.as_secs()

@@ -18,6 +18,7 @@ pub const KEYS: &[&str] = &[
     "limits.max_connections",
     "limits.max_streams_per_connection",
     "limits.upload_buffers_bytes",
+    "limits.download_buffers_bytes",
     "limits.upload_idle_seconds",
     "limits.drain_seconds",
     "collector.interval_seconds",
@@ -30,8 +31,10 @@ pub const KEYS: &[&str] = &[
 /// A year: a grace that is longer is a slip of the unit.
 const YEAR_SECONDS: u64 = 366 * 86_400;
 
-/// Two chunks of 8 MiB, what one upload needs.
-const LEAST_UPLOAD_BUFFERS_BYTES: u64 = 16 << 20;
+/// Three chunks of 8 MiB, what one upload needs.
+const LEAST_UPLOAD_BUFFERS_BYTES: u64 = 24 << 20;
+/// The same for a download.
+const LEAST_DOWNLOAD_BUFFERS_BYTES: u64 = 24 << 20;
 
 /// Whether the file may have a section of this name.
 pub(super) fn is_section(name: &str) -> bool {
@@ -91,6 +94,9 @@ impl Config {
             "limits.upload_buffers_bytes" => {
                 limits.upload_buffers_bytes = setting.number(LEAST_UPLOAD_BUFFERS_BYTES..=1 << 40)?;
             }
+            "limits.download_buffers_bytes" => {
+                limits.download_buffers_bytes = setting.number(LEAST_DOWNLOAD_BUFFERS_BYTES..=1 << 40)?;
+            }
             "limits.upload_idle_seconds" => limits.upload_idle_seconds = setting.number(1..=3_600)?,
             "limits.drain_seconds" => limits.drain_seconds = setting.number(0..=3_600)?,
             "collector.interval_seconds" => collector.interval_seconds = setting.number(1..=86_400)?,
@@ -128,6 +134,7 @@ impl Config {
             "limits.max_connections" => number(limits.max_connections.into()),
             "limits.max_streams_per_connection" => number(limits.max_streams_per_connection.into()),
             "limits.upload_buffers_bytes" => number(limits.upload_buffers_bytes),
+            "limits.download_buffers_bytes" => number(limits.download_buffers_bytes),
             "limits.upload_idle_seconds" => number(limits.upload_idle_seconds),
             "limits.drain_seconds" => number(limits.drain_seconds),
             "collector.interval_seconds" => number(collector.interval_seconds),

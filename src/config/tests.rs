@@ -104,7 +104,7 @@ fn a_value_out_of_range_is_refused_with_the_range() {
     assert_eq!(
         from_environment("KEEPBEST_LIMITS_UPLOAD_BUFFERS_BYTES", "1").unwrap_err(),
         "key `limits.upload_buffers_bytes` from `KEEPBEST_LIMITS_UPLOAD_BUFFERS_BYTES` is `1`, but it must be a whole \
-         number from 16777216 to 1099511627776"
+         number from 25165824 to 1099511627776"
     );
 }
 

@@ -2,6 +2,7 @@
 
 use crate::domain::ids::shown;
 use crate::domain::refusal::Refusal;
+use crate::domain::time::time_us;
 
 /// Longest filter text.
 pub const MAX_FILTER_BYTES: usize = 4096;
@@ -75,6 +76,44 @@ pub struct Order {
     pub field: Field,
     /// Largest first.
     pub descending: bool,
+}
+
+/// The place of a version in an ordered list: pages go on behind it, whatever is added or deleted meanwhile.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Place {
+    /// The value that the list is ordered by.
+    pub key: Key,
+    /// N of `vN`, which orders equal values.
+    pub number: i64,
+}
+
+/// A value that lists are ordered by.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Key {
+    /// A count or a time.
+    Integer(i64),
+    /// A metric.
+    Number(f64),
+}
+
+impl Place {
+    /// The place as text without spaces; a metric keeps all its bits.
+    pub fn to_text(self) -> String {
+        match self.key {
+            Key::Integer(key) => format!("{key}.{}", self.number),
+            Key::Number(key) => format!("x{:x}.{}", key.to_bits(), self.number),
+        }
+    }
+
+    /// Reads what `to_text` wrote.
+    pub fn parse(text: &str) -> Option<Place> {
+        let (key, number) = text.split_once('.')?;
+        let key = match key.strip_prefix('x') {
+            Some(bits) => Key::Number(f64::from_bits(u64::from_str_radix(bits, 16).ok()?)),
+            None => Key::Integer(key.parse().ok()?),
+        };
+        Some(Place { key, number: number.parse().ok()? })
+    }
 }
 
 impl Default for Order {
@@ -243,40 +282,6 @@ pub fn parse_order(text: &str) -> Result<Order, Refusal> {
     }
 }
 
-/// Microseconds since the epoch of an RFC 3339 time in UTC (`...Z`), to the second or with a fraction.
-fn time_us(text: &str) -> Option<i64> {
-    let (date, time) = text.strip_suffix('Z')?.split_once('T')?;
-    let mut date = date.splitn(3, '-').map(str::parse::<i64>);
-    let (year, month, day) = (date.next()?.ok()?, date.next()?.ok()?, date.next()?.ok()?);
-    let (clock, fraction) = time.split_once('.').unwrap_or((time, "0"));
-    let mut clock = clock.splitn(3, ':').map(str::parse::<i64>);
-    let (hour, minute, second) = (clock.next()?.ok()?, clock.next()?.ok()?, clock.next()?.ok()?);
-    let in_range = (1970..=9999).contains(&year)
-        && (1..=12).contains(&month)
-        && (1..=31).contains(&day)
-        && (0..24).contains(&hour)
-        && (0..60).contains(&minute)
-        && (0..60).contains(&second)
-        && (1..=6).contains(&fraction.len())
-        && fraction.bytes().all(|b| b.is_ascii_digit());
-    if !in_range {
-        return None;
-    }
-    let micros: i64 = format!("{fraction:0<6}").parse().ok()?;
-    let seconds = days_since_1970(year, month, day) * 86_400 + hour * 3_600 + minute * 60 + second;
-    Some(seconds * 1_000_000 + micros)
-}
-
-/// The civil calendar's day number (the usual algorithm with years that begin in March).
-fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
-    let year = if month <= 2 { year - 1 } else { year };
-    let era = year.div_euclid(400);
-    let year_of_era = year.rem_euclid(400);
-    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
-    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
-    era * 146_097 + day_of_era - 719_468
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -334,8 +339,19 @@ mod tests {
     fn times_are_read_in_utc() {
         let terms = parse_filter("create_time >= \"2026-11-23T10:20:30.5Z\"").unwrap();
         assert_eq!(terms.first().unwrap().operand, Operand::Integer(1_795_429_230_500_000));
-        assert_eq!(time_us("1970-01-01T00:00:00Z"), Some(0));
-        assert_eq!(time_us("2000-03-01T00:00:00Z"), Some(951_868_800_000_000));
+    }
+
+    #[test]
+    fn places_come_back_as_they_were() {
+        for key in
+            [Key::Integer(-3), Key::Integer(i64::MAX), Key::Number(0.1 + 0.2), Key::Number(f64::INFINITY)]
+        {
+            let place = Place { key, number: 7 };
+            assert_eq!(Place::parse(&place.to_text()), Some(place));
+        }
+        for bad in ["", "1", "1.", ".1", "x.1", "y1.1"] {
+            assert_eq!(Place::parse(bad), None, "{bad}");
+        }
     }
 
     #[test]

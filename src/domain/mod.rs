@@ -13,3 +13,4 @@ pub mod path;
 pub mod refusal;
 pub mod strategy;
 pub mod template;
+pub mod time;

@@ -35,6 +35,9 @@ pub struct MonitorState {
     pub in_flight: Vec<InFlight>,
 }
 
+/// Most checkpoints of a run that are decided and not committed. Clients upload one or two at a time.
+pub const IN_FLIGHT_MAX: usize = 100;
+
 impl MonitorState {
     /// The state of a run that has just begun.
     pub fn start(strategy: &Strategy, direction: Direction) -> Self {
@@ -53,11 +56,14 @@ impl MonitorState {
     }
 
     /// A decision to save became the pending `checkpoint`. `improvement` is its monitored value if
-    /// it was an improvement, else `None`. Saying the same twice changes nothing.
-    pub fn save_started(&mut self, checkpoint: &str, improvement: Option<f64>) {
+    /// it was an improvement, else `None`. Saying the same twice changes nothing. Answers the oldest
+    /// checkpoint in flight if it has to be given up for this one: a trainer with so many unfinished
+    /// saves does not upload them, and its state must not grow for ever.
+    pub fn save_started(&mut self, checkpoint: &str, improvement: Option<f64>) -> Option<String> {
         self.abandoned(checkpoint);
         let value = improvement.filter(|value| !value.is_nan());
         self.in_flight.push(InFlight { checkpoint: checkpoint.to_owned(), value });
+        (self.in_flight.len() > IN_FLIGHT_MAX).then(|| self.in_flight.remove(0).checkpoint)
     }
 
     /// `checkpoint` is committed. Best moves here and only here, and only to something strictly
@@ -119,6 +125,16 @@ mod tests {
 
     fn fresh() -> MonitorState {
         MonitorState::start(&Strategy::default(), MIN)
+    }
+
+    #[test]
+    fn the_oldest_save_in_flight_is_given_up_when_there_are_too_many() {
+        let mut state = MonitorState::default();
+        let given_up: Vec<String> = (0..IN_FLIGHT_MAX + 2)
+            .filter_map(|number| state.save_started(&number.to_string(), None))
+            .collect();
+        assert_eq!(given_up, ["0", "1"]);
+        assert_eq!(state.in_flight.len(), IN_FLIGHT_MAX);
     }
 
     #[test]

@@ -8,6 +8,9 @@ pub const MAX_PATH_BYTES: usize = 1024;
 /// Longest segment: the limit of every common file system.
 pub const MAX_SEGMENT_BYTES: usize = 255;
 
+/// What the client that pulls puts behind a name while it downloads.
+const PULL_SUFFIXES: [&str; 2] = [".keepbest-part", ".keepbest-part-state"];
+
 /// Checks a file's path: `/` between segments, no empty, `.` or `..` segment, no control character, no backslash, no drive.
 pub fn check(path: &str) -> Result<(), Refusal> {
     let refuse = |why: &str| {
@@ -31,6 +34,9 @@ pub fn check(path: &str) -> Result<(), Refusal> {
     }
     if path.as_bytes().get(1) == Some(&b':') {
         return refuse("begins with a drive letter");
+    }
+    if PULL_SUFFIXES.iter().any(|suffix| path.ends_with(suffix)) {
+        return refuse("ends like a download that is not complete");
     }
     for segment in path.split('/') {
         if segment.is_empty() || segment == "." || segment == ".." {
@@ -57,8 +63,21 @@ mod tests {
     #[test]
     fn paths_that_leave_the_folder_are_refused() {
         let long = "x".repeat(MAX_SEGMENT_BYTES + 1);
-        let bad =
-            ["", "/a", "../a", "a/../b", "a//b", "a/", "./a", "a\\b", "a\nb", "C:x", "a\0", long.as_str()];
+        let bad = [
+            "",
+            "/a",
+            "../a",
+            "a/../b",
+            "a//b",
+            "a/",
+            "./a",
+            "a\\b",
+            "a\nb",
+            "C:x",
+            "a\0",
+            "x.keepbest-part",
+            long.as_str(),
+        ];
         for path in bad {
             assert_eq!(check(path).unwrap_err().reason, "BAD_PATH", "{path:?}");
         }

@@ -12,6 +12,7 @@ use tonic::Status;
 
 use crate::app::VersionRow;
 use crate::app::reads::ReadPiece;
+use crate::domain::filter::Place;
 use crate::domain::ids::ArtifactName;
 use crate::domain::ids::BestParent;
 use crate::domain::ids::ListParent;
@@ -21,6 +22,7 @@ use crate::grpc::convert::artifact_to;
 use crate::grpc::convert::file_to;
 use crate::grpc::convert::mode_of;
 use crate::grpc::convert::version_to;
+use crate::grpc::pages::Page;
 use crate::grpc::pages::Query;
 use crate::grpc::pages::bad_token;
 use crate::grpc::pages::page_size;
@@ -79,16 +81,27 @@ impl Artifacts for Face {
         let request = request.into_inner();
         record(&request.parent);
         let parent = ArtifactName::parse(&request.parent).or_status()?;
-        let limit = page_size(request.page_size).or_status()?;
+        let mut page = Page::of(page_size(request.page_size).or_status()?);
         let query = Query::of(&["versions", &request.parent, &request.filter, &request.order_by]);
-        let offset = query.offset(&request.page_token).or_status()?;
-        let listed = self.app.list_versions(&parent, &request.filter, &request.order_by, offset, limit + 1);
-        let versions = listed.await.or_status()?;
-        let page = usize::try_from(limit).unwrap_or(0);
-        let more = versions.len() > page;
+        let position = query.position(&request.page_token).or_status()?;
+        let mut after = position.map(|it| Place::parse(it).ok_or_else(bad_token)).transpose().or_status()?;
+        while let Some(rows) = page.wants() {
+            let listed = self.app.list_versions(&parent, &request.filter, &request.order_by, after, rows);
+            let versions = listed.await.or_status()?;
+            let last = i64::try_from(versions.len()) != Ok(rows);
+            for (version, place) in versions {
+                if page.take(version_to(&version, &[])) {
+                    after = Some(place);
+                }
+            }
+            if last {
+                break;
+            }
+        }
+        let next = after.filter(|_| page.is_full);
         Ok(Response::new(v1::ListVersionsResponse {
-            versions: versions.iter().take(page).map(|it| version_to(it, &[])).collect(),
-            next_page_token: if more { query.token(&(offset + limit).to_string()) } else { String::new() },
+            versions: page.items,
+            next_page_token: next.map(|it| query.token(&it.to_text())).unwrap_or_default(),
         }))
     }
 
@@ -110,24 +123,34 @@ impl Artifacts for Face {
         let request = request.into_inner();
         record(&request.parent);
         let parent = ListParent::parse(&request.parent).or_status()?;
-        let limit = page_size(request.page_size).or_status()?;
+        let mut page = Page::of(page_size(request.page_size).or_status()?);
         let query = Query::of(&["artifacts", &request.parent]);
         let position = query.position(&request.page_token).or_status()?;
-        let after = match position.map(|it| it.split_once('/').ok_or_else(bad_token)) {
+        let mut after = match position.map(|it| it.split_once('/').ok_or_else(bad_token)) {
             Some(after) => {
                 after.map(|(project, id)| Some((project.to_owned(), id.to_owned()))).or_status()?
             }
             None => None,
         };
-        let artifacts = self.app.list_artifacts(&parent, after, limit + 1).await.or_status()?;
-        let page = usize::try_from(limit).unwrap_or(0);
-        let last = if artifacts.len() > page { artifacts.get(page.saturating_sub(1)) } else { None };
-        let next_page_token = last
-            .map(|it| query.token(&format!("{}/{}", it.name.project.project, it.name.artifact)))
-            .unwrap_or_default();
+        while let Some(rows) = page.wants() {
+            let artifacts = self.app.list_artifacts(&parent, after.clone(), rows).await.or_status()?;
+            let last = i64::try_from(artifacts.len()) != Ok(rows);
+            for artifact in artifacts {
+                if page.take(artifact_to(&artifact, &[])) {
+                    let name = &artifact.name;
+                    after = Some((name.project.project.to_string(), name.artifact.to_string()));
+                }
+            }
+            if last {
+                break;
+            }
+        }
+        let next = after.filter(|_| page.is_full);
         Ok(Response::new(v1::ListArtifactsResponse {
-            artifacts: artifacts.iter().take(page).map(|it| artifact_to(it, &[])).collect(),
-            next_page_token,
+            artifacts: page.items,
+            next_page_token: next
+                .map(|(project, id)| query.token(&format!("{project}/{id}")))
+                .unwrap_or_default(),
         }))
     }
 

@@ -12,6 +12,7 @@ use crate::app::Error;
 use crate::app::uploads::Piece;
 use crate::app::uploads::SmallFile;
 use crate::app::uploads::Target;
+use crate::app::uploads::idle_timeout;
 use crate::domain::ids::CheckpointName;
 use crate::domain::refusal::Refusal;
 use crate::grpc::Face;
@@ -88,7 +89,9 @@ impl Checkpoints for Face {
         request: Request<Streaming<v1::WriteFileRequest>>,
     ) -> Result<Response<v1::File>, Status> {
         let mut messages = request.into_inner();
-        let Some(mut first) = messages.message().await? else {
+        let first = tokio::time::timeout(self.app.upload_idle(), messages.message()).await;
+        let first = first.map_err(|_| Error::from(idle_timeout(self.app.upload_idle()))).or_status()?;
+        let Some(mut first) = first.map_err(|status| broken(&status)).or_status()? else {
             let text = "the stream has no message: the first one names checkpoint, attempt and path";
             return Err(Refusal::invalid("FINISH_MISSING", text)).or_status();
         };

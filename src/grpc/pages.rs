@@ -1,12 +1,18 @@
 //! Page sizes and page tokens. A token belongs to its query: with another one it is refused.
 
+use prost::Message;
+
 use crate::domain::digest::Digest;
 use crate::domain::refusal::Refusal;
 
 /// What a request gets that does not say.
 const DEFAULT_PAGE: i64 = 50;
-/// Rows of versions, runs and decisions are small; a thousand of them stay below a message's limit.
+/// The most in one page.
 const MAX_PAGE: i64 = 1_000;
+/// Bytes of a page: every client takes messages of 4 MiB.
+const PAGE_BYTES: usize = 3 << 20;
+/// Rows looked up at once, so that pages of large rows do not take memory for what they cannot hold.
+const ROWS_AT_ONCE: i64 = 50;
 
 /// A clamped page size.
 pub(crate) fn page_size(asked: i32) -> Result<i64, Refusal> {
@@ -22,6 +28,46 @@ pub(crate) fn page_size_within(asked: i32, default: i64, most: i64) -> Result<i6
             "BAD_PAGE_SIZE",
             format!("page_size {asked} is negative: 0 means {default}"),
         )),
+    }
+}
+
+/// A page that fills: at most so many items and so many bytes, and at least one.
+#[derive(Debug)]
+pub(crate) struct Page<T> {
+    pub(crate) items: Vec<T>,
+    bytes: usize,
+    limit: usize,
+    /// There was more than fits.
+    pub(crate) is_full: bool,
+}
+
+impl<T: Message> Page<T> {
+    pub(crate) fn of(limit: i64) -> Page<T> {
+        Page {
+            items: Vec::new(),
+            bytes: 0,
+            limit: usize::try_from(limit).unwrap_or(usize::MAX),
+            is_full: false,
+        }
+    }
+
+    /// How many rows to look up next, one more than can be needed; none: the page is full.
+    pub(crate) fn wants(&self) -> Option<i64> {
+        let left = i64::try_from(self.limit - self.items.len()).unwrap_or(i64::MAX);
+        (!self.is_full).then(|| left.saturating_add(1).min(ROWS_AT_ONCE))
+    }
+
+    /// Takes an item if it fits; whether it did.
+    pub(crate) fn take(&mut self, item: T) -> bool {
+        let bytes = item.encoded_len();
+        let fits = self.items.is_empty() || self.bytes + bytes <= PAGE_BYTES;
+        if self.is_full || self.items.len() >= self.limit || !fits {
+            self.is_full = true;
+            return false;
+        }
+        self.bytes += bytes;
+        self.items.push(item);
+        true
     }
 }
 

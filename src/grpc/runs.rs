@@ -14,6 +14,7 @@ use tonic::Streaming;
 use crate::app::App;
 use crate::app::DecisionFilter;
 use crate::app::Error;
+use crate::app::EventRow;
 use crate::app::RunState;
 use crate::app::events::NewEvents;
 use crate::app::runs::Resume;
@@ -34,6 +35,7 @@ use crate::grpc::convert::next_due_to;
 use crate::grpc::convert::run_to;
 use crate::grpc::convert::strategy_of;
 use crate::grpc::convert::version_to;
+use crate::grpc::pages::Page;
 use crate::grpc::pages::Query;
 use crate::grpc::pages::bad_token;
 use crate::grpc::pages::page_size;
@@ -179,17 +181,27 @@ impl Runs for Face {
         let request = request.into_inner();
         record(&request.parent);
         let parent = ListParent::parse(&request.parent).or_status()?;
-        let limit = page_size(request.page_size).or_status()?;
+        let mut page = Page::of(page_size(request.page_size).or_status()?);
         let query = Query::of(&["runs", &request.parent]);
-        let before =
-            query.position(&request.page_token).or_status()?.map(run_position).transpose().or_status()?;
-        let runs = self.app.list_runs(&parent, before, limit + 1).await.or_status()?;
-        let page = runs.get(..runs.len().min(usize::try_from(limit).unwrap_or(0))).unwrap_or_default();
-        let next = (runs.len() > page.len()).then_some(page.last()).flatten();
+        let position = query.position(&request.page_token).or_status()?;
+        let mut before = position.map(run_position).transpose().or_status()?;
+        while let Some(rows) = page.wants() {
+            let runs = self.app.list_runs(&parent, before.clone(), rows).await.or_status()?;
+            let last = i64::try_from(runs.len()) != Ok(rows);
+            for run in runs {
+                if page.take(run_to(&run)) {
+                    before = Some((run.create_time_us, run.uid));
+                }
+            }
+            if last {
+                break;
+            }
+        }
+        let next = before.filter(|_| page.is_full);
         Ok(Response::new(v1::ListRunsResponse {
-            runs: page.iter().map(run_to).collect(),
+            runs: page.items,
             next_page_token: next
-                .map(|run| query.token(&format!("{}.{}", run.create_time_us, run.uid)))
+                .map(|(time_us, uid)| query.token(&format!("{time_us}.{uid}")))
                 .unwrap_or_default(),
         }))
     }
@@ -203,22 +215,23 @@ impl Runs for Face {
         let name = RunName::parse(&request.parent).or_status()?;
         let limit = page_size_within(request.page_size, DEFAULT_EVENTS, MAX_EVENTS).or_status()?;
         let query = Query::of(&["events", &request.parent, &request.metrics.join("\0")]);
-        let position = query.offset(&request.page_token).or_status()?;
-        let rows = self.app.list_events(&name, position, limit).await.or_status()?;
-        let next = rows.last().map(|row| row.position + i64::try_from(row.events.len()).unwrap_or(0));
-        let mut events = Vec::new();
-        for row in rows {
-            for (sequence, event) in (row.first_sequence..).zip(row.events) {
-                events.push(v1::RecordedEvent {
-                    writer: row.writer.clone(),
-                    sequence,
-                    attempt: row.attempt,
-                    event: Some(event_to(event, &request.metrics)),
-                });
+        let mut position = query.offset(&request.page_token).or_status()?;
+        let mut page = Page::of(limit);
+        let run = self.app.run(&name).await.or_status()?;
+        while page.wants().is_some() {
+            let rows = self.app.list_events(&run, position).await.or_status()?;
+            if rows.is_empty() {
+                break;
+            }
+            for recorded in recorded_events(rows, position, &request.metrics) {
+                if !page.take(recorded) {
+                    break;
+                }
+                position += 1;
             }
         }
-        let next_page_token = next.map(|position| query.token(&position.to_string())).unwrap_or_default();
-        Ok(Response::new(v1::ListEventsResponse { events, next_page_token }))
+        let next_page_token = if page.is_full { query.token(&position.to_string()) } else { String::new() };
+        Ok(Response::new(v1::ListEventsResponse { events: page.items, next_page_token }))
     }
 
     async fn list_decisions(
@@ -231,15 +244,42 @@ impl Runs for Face {
         let limit = page_size(request.page_size).or_status()?;
         let filter = DecisionFilter { epoch: request.epoch, action: action_of(request.action).or_status()? };
         let query = Query::of(&["decisions", &request.parent, &format!("{filter:?}")]);
-        let position = query.offset(&request.page_token).or_status()?;
-        let mut rows = self.app.list_decisions(&name, filter, position, limit + 1).await.or_status()?;
-        let page = usize::try_from(limit).unwrap_or(0);
-        let next_page_token =
-            rows.get(page).map(|row| query.token(&row.position.to_string())).unwrap_or_default();
-        rows.truncate(page);
-        let decisions = rows.into_iter().map(|row| decision_to(&name, row)).collect();
-        Ok(Response::new(v1::ListDecisionsResponse { decisions, next_page_token }))
+        let mut position = query.offset(&request.page_token).or_status()?;
+        let mut page = Page::of(limit);
+        while let Some(rows) = page.wants() {
+            let decisions = self.app.list_decisions(&name, filter, position, rows).await.or_status()?;
+            let last = i64::try_from(decisions.len()) != Ok(rows);
+            for row in decisions {
+                let behind = row.position + 1;
+                if page.take(decision_to(&name, row)) {
+                    position = behind;
+                }
+            }
+            if last {
+                break;
+            }
+        }
+        let next_page_token = if page.is_full { query.token(&position.to_string()) } else { String::new() };
+        Ok(Response::new(v1::ListDecisionsResponse { decisions: page.items, next_page_token }))
     }
+}
+
+/// The events of rows from a position on.
+fn recorded_events(
+    rows: Vec<EventRow>,
+    position: i64,
+    metrics: &[String],
+) -> impl Iterator<Item = v1::RecordedEvent> {
+    rows.into_iter().flat_map(move |row| {
+        let passed = usize::try_from(position - row.position).unwrap_or(0);
+        let (writer, attempt) = (row.writer, row.attempt);
+        (row.first_sequence..).zip(row.events).skip(passed).map(move |(sequence, event)| v1::RecordedEvent {
+            writer: writer.clone(),
+            sequence,
+            attempt,
+            event: Some(event_to(event, metrics)),
+        })
+    })
 }
 
 fn action_of(value: i32) -> Result<Option<Action>, Refusal> {

@@ -30,7 +30,7 @@ const REQUEST_ID: &str = "x-request-id";
 /// Longest request id taken from a caller.
 const MAX_REQUEST_ID_BYTES: usize = 64;
 
-/// Puts [`Trace`] around a service.
+/// Puts `Trace` around a service.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct TraceLayer;
 
@@ -150,7 +150,13 @@ impl http_body::Body for Logged {
         let span = self.line.span.clone();
         let frame = {
             let _entered = span.enter();
-            ready!(Pin::new(&mut self.body).poll_frame(context))
+            let polled =
+                std::panic::catch_unwind(AssertUnwindSafe(|| Pin::new(&mut self.body).poll_frame(context)));
+            match polled {
+                Ok(frame) => ready!(frame),
+                // Only this call ends, not the others on its connection.
+                Err(_) => Some(Err(internal("a response stream panicked"))),
+            }
         };
         match &frame {
             Some(Ok(frame)) => {

@@ -76,7 +76,12 @@ impl Store {
                 let current = "SELECT c.version FROM aliases a JOIN checkpoints c ON c.uid = a.checkpoint_uid \
                     WHERE a.artifact_uid = $1 AND a.alias = $2";
                 let current = connection.row(current, args![&artifact_uid, alias.as_str()]).await?;
-                check_expected(&alias, current.map(|row| row.int(0)).transpose()?, expected)?;
+                let current = current.map(|row| row.int(0)).transpose()?;
+                if current == Some(version) {
+                    // Repeated, or another call did the same: nothing to move.
+                    return Ok(());
+                }
+                check_expected(&alias, current, expected)?;
                 let target = "SELECT uid FROM checkpoints WHERE artifact_uid = $1 AND version = $2 AND state = 'COMMITTED'";
                 let Some(row) = connection.row(target, args![&artifact_uid, version]).await? else {
                     return Err(Refusal::not_found("version", format!("v{version}")).into());
@@ -87,15 +92,12 @@ impl Store {
         .await
     }
 
-    /// Removes an alias of a user's.
+    /// Removes an alias of a user's; one that is gone already is fine.
     pub async fn delete_alias(&self, artifact_uid: String, alias: Id) -> Result<(), Error> {
         self.write(move |connection| {
             Box::pin(async move {
                 let sql = "DELETE FROM aliases WHERE artifact_uid = $1 AND alias = $2 AND owner = 'user'";
-                match connection.execute(sql, args![&artifact_uid, alias.as_str()]).await? {
-                    0 => Err(Refusal::not_found("alias", &alias).into()),
-                    _ => Ok(()),
-                }
+                connection.execute(sql, args![&artifact_uid, alias.as_str()]).await.map(drop)
             })
         })
         .await

@@ -23,19 +23,6 @@ pub struct Graces {
     pub object_us: i64,
 }
 
-/// How much one pass did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Collected {
-    /// Pending checkpoints that expired.
-    pub expired_checkpoints: u64,
-    /// Deleted checkpoints whose pins were taken away.
-    pub removed_checkpoints: u64,
-    /// Chunk rows removed.
-    pub removed_chunks: u64,
-    /// Bytes of those chunks.
-    pub freed_bytes: u64,
-}
-
 fn count(rows: usize) -> u64 {
     u64::try_from(rows).unwrap_or(u64::MAX)
 }
@@ -52,9 +39,10 @@ impl Store {
                 let done = self.write(move |connection| {
                     Box::pin(async move {
                         let run = lock_run_by_uid(connection, &run_uid).await?;
-                        // A write may have put it off since it was read.
-                        let still = "SELECT 1 FROM checkpoints WHERE uid = $1 AND state = 'PENDING' AND expire_time_us < $2";
-                        if connection.row(still, args![&uid, now_us]).await?.is_some() {
+                        // A write may have put it off since it was read; from here on none can.
+                        let still = "UPDATE checkpoints SET expire_time_us = expire_time_us \
+                            WHERE uid = $1 AND state = 'PENDING' AND expire_time_us < $2";
+                        if connection.execute(still, args![&uid, now_us]).await? == 1 {
                             give_up(connection, run, &uid, now_us).await?;
                         }
                         Ok(())
@@ -112,6 +100,8 @@ impl Store {
             for row in &rows {
                 page.push((row.text(0)?, row.bytes(1)?, row.text(2)?, row.int(3)?, row.int(4)?));
             }
+            // In the order in which uploads lock them.
+            page.sort_unstable();
             let last = page.len() < usize::try_from(PAGE).unwrap_or(0);
             let due_us = now_us.saturating_add(graces.object_us).max(1);
             let (chunks, bytes) = self
@@ -146,7 +136,7 @@ impl Store {
     pub async fn claim_doomed(&self, now_us: i64) -> Result<Vec<String>, Error> {
         self.write(move |connection| {
             Box::pin(async move {
-                let due = "SELECT object_key FROM doomed_objects WHERE due_time_us <= $1 ORDER BY due_time_us LIMIT $2";
+                let due = "SELECT object_key FROM doomed_objects WHERE due_time_us <= $1 ORDER BY due_time_us DESC LIMIT $2";
                 let rows = connection.rows(due, args![now_us, PAGE]).await?;
                 let mut claimed = Vec::with_capacity(rows.len());
                 for row in rows {

@@ -101,6 +101,14 @@ impl Row {
     column!(bytes, Vec<u8>);
     column!(bytes_or_null, Option<Vec<u8>>);
 
+    /// What LENGTH gives: a 32-bit number on Postgres, a 64-bit one on SQLite.
+    pub(super) fn length(&self, column: usize) -> Result<i64, Error> {
+        match self {
+            Row::Sqlite(row) => row.try_get(column).map_err(Error::from),
+            Row::Postgres(row) => Ok(i64::from(row.try_get::<i32, _>(column)?)),
+        }
+    }
+
     /// A flag, stored as 0 or 1.
     pub(super) fn flag(&self, column: usize) -> Result<bool, Error> {
         Ok(self.int(column)? != 0)

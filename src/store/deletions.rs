@@ -12,10 +12,10 @@ use crate::store::connection::args;
 use crate::store::runs::RunRow;
 use crate::store::runs::lock_run_by_uid;
 use crate::store::runs::save_monitor_state;
+use crate::store::version_queries::BestQuery;
+use crate::store::version_queries::BestScope;
+use crate::store::version_queries::best_statement;
 use crate::store::versions::ArtifactRow;
-use crate::store::versions::BestQuery;
-use crate::store::versions::BestScope;
-use crate::store::versions::best_statement;
 
 impl Store {
     /// Deletes a version and answers its size in bytes. Refused while an alias of a user's points at it, unless told.
@@ -43,7 +43,8 @@ impl Store {
                 let delete = "UPDATE checkpoints SET state = 'DELETED', delete_time_us = $1 \
                     WHERE uid = $2 AND state = 'COMMITTED'";
                 if connection.execute(delete, args![now_us, &uid]).await? == 0 {
-                    return Err(not_found());
+                    // Another call deleted it while this one waited for the locks.
+                    return Ok(size_bytes);
                 }
                 connection.execute("DELETE FROM version_metrics WHERE checkpoint_uid = $1", args![&uid]).await?;
                 move_aliases(connection, &artifact, &uid, now_us).await?;

@@ -28,6 +28,11 @@ use crate::store::runs::lock_run;
 use crate::store::runs::next_sequence;
 use crate::store::to_json;
 
+/// Bytes of packed events read at once; unpacked and on the wire they are a few times as much.
+const READ_BYTES: i64 = 1 << 20;
+/// Rows read at once.
+const READ_ROWS: i64 = 500;
+
 /// A request's events.
 #[derive(Clone, Debug)]
 pub struct Report {
@@ -58,8 +63,19 @@ pub struct Judgement {
     pub checkpoint_uid: Option<String>,
 }
 
-/// The rules over a run's state and its new events: the state after them, and what was decided.
-pub type Judge = fn(&RunRow, &[Event]) -> Result<(MonitorState, Vec<Judgement>), Refusal>;
+/// What the rules say of new events.
+#[derive(Clone, Debug)]
+pub struct Judged {
+    /// The run's monitor state after them.
+    pub state: MonitorState,
+    /// What was decided, in order.
+    pub judgements: Vec<Judgement>,
+    /// Pending checkpoints that are given up, by uid.
+    pub given_up: Vec<String>,
+}
+
+/// The rules over a run's state and its new events of one writer.
+pub type Judge = fn(&RunRow, &str, &[Event]) -> Result<Judged, Refusal>;
 
 /// What a report came to.
 #[derive(Clone, Debug)]
@@ -80,21 +96,26 @@ impl Store {
         self.write(move |connection| Box::pin(append(connection, report, judge))).await
     }
 
-    /// Rows of a run's events from `position` on, oldest first: at most `limit` events, and at least one row.
-    pub async fn list_events(
-        &self,
-        run_uid: &str,
-        position: i64,
-        limit: i64,
-    ) -> Result<Vec<EventRow>, Error> {
-        let sql = "SELECT position, writer, first_sequence, attempt, body FROM events \
-            WHERE run_uid = $1 AND position >= $2 AND position < $3 ORDER BY position";
-        let mut rows = self.rows(sql, args![run_uid, position, position.saturating_add(limit)]).await?;
-        if rows.is_empty() {
-            let next = "SELECT position, writer, first_sequence, attempt, body FROM events \
-                WHERE run_uid = $1 AND position >= $2 ORDER BY position LIMIT 1";
-            rows = self.rows(next, args![run_uid, position]).await?;
+    /// Rows of a run's events from the one with `position` on, oldest first: at least one if there is one, and further ones
+    /// up to [`READ_BYTES`].
+    pub async fn list_events(&self, run_uid: &str, position: i64) -> Result<Vec<EventRow>, Error> {
+        // Positions have no gaps, so the row that begins last before the position holds it.
+        let start = "SELECT position FROM events WHERE run_uid = $1 AND position <= $2 ORDER BY position DESC LIMIT 1";
+        let Some(start) = self.row(start, args![run_uid, position]).await? else { return Ok(Vec::new()) };
+        let start = start.int(0)?;
+        let sizes = "SELECT position, event_count, LENGTH(body) FROM events WHERE run_uid = $1 AND position >= $2 \
+            ORDER BY position LIMIT $3";
+        let (mut end, mut bytes) = (start, 0);
+        for row in self.rows(sizes, args![run_uid, start, READ_ROWS]).await? {
+            bytes += row.length(2)?;
+            if bytes > READ_BYTES && end > start {
+                break;
+            }
+            end = row.int(0)? + row.int(1)?;
         }
+        let range = "SELECT position, writer, first_sequence, attempt, body FROM events \
+            WHERE run_uid = $1 AND position >= $2 AND position < $3 ORDER BY position";
+        let rows = self.rows(range, args![run_uid, start, if end > position { end } else { start }]).await?;
         rows.iter()
             .map(|row| {
                 Ok(EventRow {
@@ -146,7 +167,7 @@ async fn append(connection: &mut Connection<'_>, report: Report, judge: Judge) -
         let message = format!("run `{}` is finished: StartRun opens it again with a new attempt", run.name);
         return Err(Refusal::precondition("RUN_FINISHED", message).into());
     }
-    let (state, judgements) = judge(&run, new)?;
+    let Judged { state, judgements, given_up } = judge(&run, &report.writer, new)?;
     let insert = "INSERT INTO events (run_uid, position, writer, first_sequence, event_count, attempt, body) \
         VALUES ($1, $2, $3, $4, $5, $6, $7)";
     let new_count = count - duplicate_count;
@@ -154,6 +175,10 @@ async fn append(connection: &mut Connection<'_>, report: Report, judge: Judge) -
     connection.execute(insert, values).await?;
     for judgement in judgements {
         decisions.push(record(connection, &run, &report, stored, new, judgement).await?);
+    }
+    for uid in given_up {
+        let sql = "UPDATE checkpoints SET state = 'DELETED', delete_time_us = $1 WHERE uid = $2 AND state = 'PENDING'";
+        connection.execute(sql, args![report.now_us, uid]).await?;
     }
     run.monitor_state = state;
     run.event_count += new_count;

@@ -1,5 +1,6 @@
 //! Files of a checkpoint and the chunks they are made of.
 
+use crate::domain::digest::CHUNK_BYTES;
 use crate::domain::digest::Digest;
 use crate::domain::ids::CheckpointName;
 use crate::domain::ids::shown;
@@ -164,6 +165,21 @@ async fn declare(
     Ok(file)
 }
 
+/// Whether a stream may go on at the offset: at the beginning, at the end of what is durable, or where an earlier chunk
+/// begins. The last is for a client that was told less a moment ago, while a chunk of its cut stream still landed.
+async fn can_go_on(
+    connection: &mut Connection<'_>,
+    file: &FileRow,
+    offset_bytes: i64,
+) -> Result<bool, Error> {
+    if offset_bytes == 0 || offset_bytes == file.durable_bytes {
+        return Ok(true);
+    }
+    let begins = "SELECT 1 FROM file_chunks WHERE file_uid = $1 AND offset_bytes = $2";
+    let begins = connection.row(begins, args![&file.uid, offset_bytes]).await?.is_some();
+    Ok(begins && offset_bytes < file.durable_bytes)
+}
+
 async fn take_over(connection: &mut Connection<'_>, file: &FileRow, token: &str) -> Result<(), Error> {
     let sql = "UPDATE files SET writer_token = $1 WHERE uid = $2 AND state = 'OPEN'";
     connection.execute(sql, args![token, &file.uid]).await.map(drop)
@@ -226,7 +242,7 @@ impl Store {
                 if file.digest.is_some() {
                     return Ok(file);
                 }
-                if offset_bytes != file.durable_bytes && offset_bytes != 0 {
+                if !can_go_on(connection, &file, offset_bytes).await? {
                     let message = format!(
                         "file `{}` goes on at byte {}, not at {offset_bytes}: ask PrepareFile, or begin at 0",
                         shown(&path),
@@ -301,8 +317,11 @@ impl Store {
     pub async fn file_chunks(&self, file_uid: &str, from: i64, until: i64) -> Result<Vec<FileChunk>, Error> {
         let sql = "SELECT f.offset_bytes, f.size_bytes, f.digest, c.object_key FROM file_chunks f \
             LEFT JOIN chunks c ON c.team = f.team AND c.digest = f.digest \
-            WHERE f.file_uid = $1 AND f.offset_bytes + f.size_bytes > $2 AND f.offset_bytes < $3 ORDER BY f.offset_bytes";
-        let rows = self.rows(sql, args![file_uid, from, until]).await?;
+            WHERE f.file_uid = $1 AND f.offset_bytes > $4 AND f.offset_bytes + f.size_bytes > $2 AND f.offset_bytes < $3 \
+            ORDER BY f.offset_bytes";
+        // No chunk is longer, so the index need not be read from the start.
+        let longest = i64::try_from(CHUNK_BYTES).unwrap_or(i64::MAX);
+        let rows = self.rows(sql, args![file_uid, from, until, from.saturating_sub(longest)]).await?;
         rows.iter()
             .map(|row| {
                 Ok(FileChunk {

@@ -8,12 +8,14 @@ mod check;
 mod checkpoints;
 mod chunks;
 mod collect;
+mod commits;
 mod connection;
 mod decisions;
 mod deletions;
 mod events;
 mod files;
 mod runs;
+mod version_queries;
 mod versions;
 mod writer;
 
@@ -33,6 +35,7 @@ use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::sqlite::SqliteJournalMode;
 use sqlx::sqlite::SqlitePoolOptions;
 use sqlx::sqlite::SqliteSynchronous;
+use tokio::sync::Semaphore;
 
 use crate::domain::refusal::Refusal;
 use crate::store::connection::Connection;
@@ -49,17 +52,17 @@ pub use check::CheckChunk;
 pub use check::CheckVersion;
 pub use checkpoints::CheckpointRow;
 pub use checkpoints::CheckpointState;
-pub use checkpoints::Commit;
-pub use checkpoints::CommitPlan;
-pub use checkpoints::PlanCommit;
 pub use chunks::StoredChunk;
 pub use chunks::WantedChunk;
-pub use collect::Collected;
 pub use collect::Graces;
+pub use commits::Commit;
+pub use commits::CommitPlan;
+pub use commits::PlanCommit;
 pub use decisions::DecisionFilter;
 pub use decisions::DecisionRow;
 pub use events::EventRow;
 pub use events::Judge;
+pub use events::Judged;
 pub use events::Judgement;
 pub use events::Report;
 pub use events::Reported;
@@ -69,10 +72,10 @@ pub use files::NewFile;
 pub use files::Upload;
 pub use runs::RunRow;
 pub use runs::RunState;
+pub use version_queries::BestQuery;
+pub use version_queries::BestScope;
+pub use version_queries::VersionQuery;
 pub use versions::ArtifactRow;
-pub use versions::BestQuery;
-pub use versions::BestScope;
-pub use versions::VersionQuery;
 pub use versions::VersionRow;
 
 /// How long a call waits for a connection before the database counts as away.
@@ -152,8 +155,15 @@ impl From<sqlx::Error> for Error {
 }
 
 enum Database {
-    Sqlite { readers: SqlitePool, writer: Writer },
-    Postgres { pool: PgPool },
+    Sqlite {
+        readers: SqlitePool,
+        writer: Writer,
+    },
+    /// `sections`: places for write transactions, so that a storm of cancelled calls makes no crowd of tasks.
+    Postgres {
+        pool: PgPool,
+        sections: Arc<Semaphore>,
+    },
 }
 
 /// The metadata of all teams, in one database.
@@ -213,21 +223,23 @@ impl Store {
             .before_acquire(|connection, _| {
                 Box::pin(async move {
                     // See writer.rs: a connection must never come back inside somebody's transaction.
-                    sqlx::query("ROLLBACK").execute(connection).await?;
+                    // BEGIN first, since a bare ROLLBACK makes Postgres warn.
+                    sqlx::raw_sql("BEGIN; ROLLBACK").execute(connection).await?;
                     Ok(true)
                 })
             })
             .connect_with(options)
             .await?;
         migrator().run(&pool).await.map_err(from_migration)?;
-        Ok(Store { database: Database::Postgres { pool } })
+        let sections = Arc::new(Semaphore::new(2 * POSTGRES_CONNECTIONS as usize));
+        Ok(Store { database: Database::Postgres { pool, sections } })
     }
 
     /// Closes it: what was acknowledged is durable anyhow, this only frees the connections.
     pub async fn close(&self) {
         match &self.database {
             Database::Sqlite { readers, .. } => readers.close().await,
-            Database::Postgres { pool } => pool.close().await,
+            Database::Postgres { pool, .. } => pool.close().await,
         }
     }
 
@@ -235,7 +247,10 @@ impl Store {
     async fn write<T: Send + 'static>(&self, work: impl Work<T>) -> Result<T, Error> {
         match &self.database {
             Database::Sqlite { writer, .. } => writer.write(work).await,
-            Database::Postgres { pool } => writer::write_postgres(pool.clone(), work).await,
+            Database::Postgres { pool, sections } => {
+                let place = Arc::clone(sections).acquire_owned().await.map_err(|_| Error::stopped())?;
+                writer::write_postgres(pool.clone(), place, work).await
+            }
         }
     }
 
@@ -245,7 +260,7 @@ impl Store {
             Database::Sqlite { readers, .. } => {
                 Connection::Sqlite(&mut *readers.acquire().await?).rows(sql, values).await
             }
-            Database::Postgres { pool } => {
+            Database::Postgres { pool, .. } => {
                 Connection::Postgres(&mut *pool.acquire().await?).rows(sql, values).await
             }
         }

@@ -1,15 +1,9 @@
-//! Versions and artifacts: find, list and delete. Which is best is one `ORDER BY`, here.
+//! Versions and artifacts: find and list.
 
 use crate::domain::alias::VersionRef;
 use crate::domain::digest::Digest;
-use crate::domain::filter::Comparison;
-use crate::domain::filter::Field;
-use crate::domain::filter::Operand;
-use crate::domain::filter::Order;
-use crate::domain::filter::Term;
 use crate::domain::ids::ArtifactName;
 use crate::domain::ids::CheckpointName;
-use crate::domain::ids::Id;
 use crate::domain::ids::ListParent;
 use crate::domain::ids::RunName;
 use crate::domain::metric::Direction;
@@ -18,13 +12,18 @@ use crate::domain::refusal::Refusal;
 use crate::store::Error;
 use crate::store::Store;
 use crate::store::connection::Row;
-use crate::store::connection::Value;
 use crate::store::connection::args;
 use crate::store::files::digest_of;
 use crate::store::from_json;
 use crate::store::runs::direction_of;
 use crate::store::runs::project_of;
 use crate::store::runs::stored_id;
+use crate::store::version_queries::BestQuery;
+use crate::store::version_queries::VersionQuery;
+use crate::store::version_queries::behind;
+use crate::store::version_queries::best_statement;
+use crate::store::version_queries::condition;
+use crate::store::version_queries::order_by;
 
 /// An artifact as it is stored.
 #[derive(Clone, Debug)]
@@ -131,78 +130,6 @@ fn artifact_of(row: &Row) -> Result<ArtifactRow, Error> {
     })
 }
 
-/// Where the best version is looked for, as the indexes know it.
-#[derive(Clone, Debug)]
-pub enum BestScope {
-    /// One run, by uid.
-    Run(String),
-    /// One artifact, by uid.
-    Artifact(String),
-    /// One project.
-    Project(Id, Id),
-    /// One team.
-    Team(Id),
-}
-
-/// Which version is best.
-#[derive(Clone, Debug)]
-pub struct BestQuery {
-    /// Where.
-    pub scope: BestScope,
-    /// By which metric.
-    pub metric: String,
-    /// Which way.
-    pub direction: Direction,
-}
-
-/// Which versions to list, and in which order.
-#[derive(Clone, Debug)]
-pub struct VersionQuery {
-    /// The artifact's uid.
-    pub artifact_uid: String,
-    /// All must hold.
-    pub terms: Vec<Term>,
-    /// The order.
-    pub order: Order,
-    /// How many to pass over.
-    pub offset: i64,
-    /// How many at most.
-    pub limit: i64,
-}
-
-impl BestScope {
-    fn condition(&self, values: &mut Vec<Value>) -> String {
-        let mut place = |value: Value| {
-            values.push(value);
-            values.len()
-        };
-        match self {
-            BestScope::Run(uid) => format!("m.run_uid = ${}", place(uid.into())),
-            BestScope::Artifact(uid) => format!("m.artifact_uid = ${}", place(uid.into())),
-            BestScope::Project(team, project) => {
-                let team = place(team.as_str().into());
-                format!("m.team = ${team} AND m.project = ${}", place(project.as_str().into()))
-            }
-            BestScope::Team(team) => format!("m.team = ${}", place(team.as_str().into())),
-        }
-    }
-}
-
-/// The uid of the best version: the best value wins, of equal values the one that was committed first.
-pub(super) fn best_statement(query: &BestQuery) -> (String, Vec<Value>) {
-    let mut values = args![&query.metric];
-    let scope = query.scope.condition(&mut values);
-    let direction = match query.direction {
-        Direction::Min => "ASC",
-        Direction::Max => "DESC",
-    };
-    let sql = format!(
-        "SELECT m.checkpoint_uid, m.value FROM version_metrics m WHERE m.name = $1 AND {scope} \
-         ORDER BY m.value {direction}, m.commit_time_us, m.checkpoint_uid LIMIT 1"
-    );
-    (sql, values)
-}
-
 impl Store {
     /// The best version, if any has the metric.
     pub async fn best_version(&self, query: &BestQuery) -> Result<Option<VersionRow>, Error> {
@@ -267,7 +194,7 @@ impl Store {
 
     /// Versions of an artifact.
     pub async fn list_versions(&self, query: &VersionQuery) -> Result<Vec<VersionRow>, Error> {
-        let mut values = args![&query.artifact_uid, query.limit, query.offset];
+        let mut values = args![&query.artifact_uid, query.limit];
         let mut sql = SELECT_VERSION.to_owned();
         let order = order_by(&query.order, &mut sql, &mut values);
         sql.push_str(" WHERE c.artifact_uid = $1 AND c.state = 'COMMITTED'");
@@ -275,21 +202,25 @@ impl Store {
             sql.push_str(" AND ");
             sql.push_str(&condition(term, &mut values));
         }
-        sql.push_str(&format!(" ORDER BY {order} LIMIT $2 OFFSET $3"));
+        if let Some(place) = query.after {
+            sql.push_str(&behind(&query.order, place, &mut values));
+        }
+        sql.push_str(&format!(" ORDER BY {order} LIMIT $2"));
         let rows = self.rows(&sql, values).await?;
         self.with_aliases(rows.iter().map(version_of).collect::<Result<_, _>>()?).await
     }
 
     async fn with_aliases(&self, mut versions: Vec<VersionRow>) -> Result<Vec<VersionRow>, Error> {
-        let (Some(first), Some(last)) = (versions.first(), versions.last()) else { return Ok(versions) };
-        // One version asks for its own aliases; a page asks once for all of its artifact's.
-        let sql =
-            "SELECT l.checkpoint_uid, l.alias FROM aliases l WHERE l.checkpoint_uid = $1 ORDER BY l.alias";
-        let of_artifact = "SELECT l.checkpoint_uid, l.alias FROM aliases l WHERE l.artifact_uid = \
-            (SELECT c.artifact_uid FROM checkpoints c WHERE c.uid = $1) ORDER BY l.alias";
-        let one = first.checkpoint == last.checkpoint;
-        let uid = first.checkpoint.checkpoint.as_str();
-        let rows = self.rows(if one { sql } else { of_artifact }, args![uid]).await?;
+        if versions.is_empty() {
+            return Ok(versions);
+        }
+        let places: Vec<String> = (1..=versions.len()).map(|place| format!("${place}")).collect();
+        let sql = format!(
+            "SELECT checkpoint_uid, alias FROM aliases WHERE checkpoint_uid IN ({}) ORDER BY alias",
+            places.join(", ")
+        );
+        let uids = versions.iter().map(|version| version.checkpoint.checkpoint.as_str().into()).collect();
+        let rows = self.rows(&sql, uids).await?;
         let mut aliases: std::collections::HashMap<String, Vec<String>> = std::collections::HashMap::new();
         for row in rows {
             aliases.entry(row.text(0)?).or_default().push(row.text(1)?);
@@ -338,60 +269,5 @@ impl Store {
         sql.push_str(" LIMIT 2");
         let rows = self.rows(&sql, values).await?;
         rows.iter().map(|row| Ok((row.text(0)?, direction_of(&row.text(1)?)?))).collect()
-    }
-}
-
-/// The column of a field that is one; metrics have their own table.
-fn column(field: &Field) -> &'static str {
-    match field {
-        Field::Epoch => "c.epoch",
-        Field::Batch => "c.batch",
-        Field::Step => "c.step",
-        Field::SizeBytes => "c.size_bytes",
-        Field::CreateTime => "c.commit_time_us",
-        Field::Run => "r.id",
-        Field::Number | Field::Metric(_) => "c.version",
-    }
-}
-
-fn order_by(order: &Order, sql: &mut String, values: &mut Vec<Value>) -> String {
-    let direction = if order.descending { "DESC" } else { "ASC" };
-    match &order.field {
-        Field::Metric(name) => {
-            values.push(name.into());
-            sql.push_str(&format!(
-                " JOIN version_metrics m ON m.checkpoint_uid = c.uid AND m.name = ${}",
-                values.len()
-            ));
-            format!("m.value {direction}, c.version")
-        }
-        field => format!("{} {direction}, c.version", column(field)),
-    }
-}
-
-fn condition(term: &Term, values: &mut Vec<Value>) -> String {
-    let sign = match term.comparison {
-        Comparison::Equal => "=",
-        Comparison::NotEqual => "<>",
-        Comparison::Less => "<",
-        Comparison::LessOrEqual => "<=",
-        Comparison::Greater => ">",
-        Comparison::GreaterOrEqual => ">=",
-    };
-    let mut place = |value: Value| {
-        values.push(value);
-        values.len()
-    };
-    let operand = match &term.operand {
-        Operand::Number(number) => place((*number).into()),
-        Operand::Integer(number) => place((*number).into()),
-        Operand::Text(text) => place(text.into()),
-    };
-    match &term.field {
-        Field::Metric(name) => format!(
-            "EXISTS (SELECT 1 FROM version_metrics f WHERE f.checkpoint_uid = c.uid AND f.name = ${} AND f.value {sign} ${operand})",
-            place(name.into())
-        ),
-        field => format!("{} {sign} ${operand}", column(field)),
     }
 }

@@ -13,6 +13,7 @@ use std::pin::Pin;
 use futures::FutureExt;
 use sqlx::PgPool;
 use sqlx::SqliteConnection;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc;
 use tokio::sync::oneshot;
 
@@ -137,8 +138,13 @@ async fn commit(connection: &mut Connection<'_>, batch: &mut [Box<dyn Job>]) -> 
 }
 
 /// The same promise on Postgres: the section runs in a task of its own and is joined.
-pub(super) async fn write_postgres<T: Send + 'static>(pool: PgPool, work: impl Work<T>) -> Result<T, Error> {
+pub(super) async fn write_postgres<T: Send + 'static>(
+    pool: PgPool,
+    place: OwnedSemaphorePermit,
+    work: impl Work<T>,
+) -> Result<T, Error> {
     let section = async move {
+        let _place = place;
         let mut lent = pool.acquire().await?;
         let mut connection = Connection::Postgres(&mut lent);
         connection.control("BEGIN").await?;
