@@ -97,7 +97,7 @@ impl Store {
     }
 
     /// Rows of a run's events from the one with `position` on, oldest first: at least one if there is one, and further ones
-    /// up to [`READ_BYTES`].
+    /// up to `READ_BYTES`.
     pub async fn list_events(&self, run_uid: &str, position: i64) -> Result<Vec<EventRow>, Error> {
         // Positions have no gaps, so the row that begins last before the position holds it.
         let start = "SELECT position FROM events WHERE run_uid = $1 AND position <= $2 ORDER BY position DESC LIMIT 1";
