@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use bytes::BytesMut;
 use futures::Stream;
 use futures::StreamExt;
 use tokio::sync::OwnedSemaphorePermit;
@@ -37,8 +36,6 @@ const CHUNKS_IN_FLIGHT: usize = 2;
 pub const STREAM_BYTES: u64 = (CHUNKS_IN_FLIGHT as u64 + 1) * CHUNK_BYTES;
 /// An upload that sends less than this in the idle time is slow on purpose or broken.
 const IDLE_BYTES: usize = 64 << 10;
-/// Parts of a chunk below this are copied together.
-const SMALL_PART_BYTES: usize = 16 << 10;
 /// Objects of small files that are written at once.
 const SMALL_FILES_IN_FLIGHT: usize = 8;
 
@@ -130,8 +127,6 @@ impl App {
             next_offset: file.durable_bytes,
             file: &file,
             filling: Vec::new(),
-            tail: BytesMut::new(),
-            filled: 0,
             in_flight: VecDeque::new(),
         };
         let received = cutter.receive(pieces, self.limits.upload_idle).await;
@@ -218,11 +213,8 @@ struct Cutter<'a> {
     file: &'a FileRow,
     /// Where the chunk that fills stands in the file.
     next_offset: i64,
-    /// Its parts, without copies where they are large.
-    filling: Vec<Bytes>,
-    /// Small parts, put together: each by itself would cost more than its bytes.
-    tail: BytesMut,
-    filled: usize,
+    /// In one piece: messages are slices of the transport's buffers, which are up to twice as large and would all be held.
+    filling: Vec<u8>,
     in_flight: VecDeque<JoinHandle<Result<(), Error>>>,
 }
 
@@ -253,7 +245,7 @@ impl Cutter<'_> {
     }
 
     fn received(&self) -> i64 {
-        self.next_offset.saturating_add(i64::try_from(self.filled).unwrap_or(i64::MAX))
+        self.next_offset.saturating_add(i64::try_from(self.filling.len()).unwrap_or(i64::MAX))
     }
 
     async fn take(&mut self, piece: Piece) -> Result<(), Error> {
@@ -264,37 +256,24 @@ impl Cutter<'_> {
             return Err(self.size_mismatch(after, "at least ").into());
         }
         while !data.is_empty() {
-            let room = usize::try_from(CHUNK_BYTES).unwrap_or(usize::MAX) - self.filled;
-            let part = data.split_to(room.min(data.len()));
-            self.filled += part.len();
-            self.keep(part);
-            if self.filled as u64 == CHUNK_BYTES {
+            if self.filling.is_empty() {
+                let left = u64::try_from(self.file.size_bytes.saturating_sub(self.next_offset)).unwrap_or(0);
+                self.filling.reserve_exact(usize::try_from(left.min(CHUNK_BYTES)).unwrap_or(0));
+            }
+            let room = usize::try_from(CHUNK_BYTES).unwrap_or(usize::MAX) - self.filling.len();
+            self.filling.extend_from_slice(&data.split_to(room.min(data.len())));
+            if self.filling.len() as u64 == CHUNK_BYTES {
                 self.store_chunk().await?;
             }
         }
         Ok(())
     }
 
-    fn keep(&mut self, part: Bytes) {
-        if part.len() < SMALL_PART_BYTES {
-            self.tail.extend_from_slice(&part);
-            return;
-        }
-        self.keep_tail();
-        self.filling.push(part);
-    }
-
-    fn keep_tail(&mut self) {
-        if !self.tail.is_empty() {
-            self.filling.push(self.tail.split().freeze());
-        }
-    }
-
     async fn finish(&mut self) -> Result<(), Error> {
         if self.received() != self.file.size_bytes {
             return Err(self.size_mismatch(self.received(), "").into());
         }
-        if self.filled > 0 { self.store_chunk().await } else { Ok(()) }
+        if self.filling.is_empty() { Ok(()) } else { self.store_chunk().await }
     }
 
     /// Hands the filled chunk to a task of its own, which goes on if the caller goes away: its bytes then are durable for
@@ -303,15 +282,14 @@ impl Cutter<'_> {
         while self.in_flight.len() >= CHUNKS_IN_FLIGHT {
             self.settle_oldest().await?;
         }
-        self.keep_tail();
-        let pieces = std::mem::take(&mut self.filling);
-        let length = std::mem::take(&mut self.filled);
+        let data = Bytes::from(std::mem::take(&mut self.filling));
+        let length = data.len();
         let offset_bytes = self.next_offset;
         self.next_offset = self.next_offset.saturating_add(i64::try_from(length).unwrap_or(i64::MAX));
         let (app, upload, file) = (self.app.clone(), self.upload.clone(), self.file.clone());
         let permit = Arc::clone(&self.permit);
         self.in_flight.push_back(tokio::spawn(async move {
-            let result = app.store_chunk(upload, &file, offset_bytes, pieces, length).await;
+            let result = app.store_chunk(upload, &file, offset_bytes, data).await;
             drop(permit);
             result
         }));
@@ -361,17 +339,16 @@ impl App {
         upload: Upload,
         file: &FileRow,
         offset_bytes: i64,
-        pieces: Vec<Bytes>,
-        length: usize,
+        data: Bytes,
     ) -> Result<(), Error> {
-        let hashed =
-            tokio::task::spawn_blocking(move || (Digest::of_pieces(pieces.iter().map(|it| &**it)), pieces));
-        let (digest, pieces) = hashed.await.map_err(|error| Error::Internal(Box::new(error)))?;
+        let hashing = data.clone();
+        let digest = tokio::task::spawn_blocking(move || Digest::of_pieces([&*hashing]));
+        let digest = digest.await.map_err(|error| Error::Internal(Box::new(error)))?;
         let now_us = self.clock.now_us();
-        let wanted = wanted_chunk(file, offset_bytes, digest, length, now_us);
+        let wanted = wanted_chunk(file, offset_bytes, digest, data.len(), now_us);
         let new = self.store.claim_chunks(self.renewed(&upload), vec![wanted], now_us).await?;
         let Some(chunk) = new.first() else { return Ok(()) };
-        self.blobs.put(&chunk.object_key, pieces).await?;
+        self.blobs.put(&chunk.object_key, vec![data]).await?;
         Ok(self.store.settle_chunks(self.renewed(&upload), new, self.clock.now_us()).await?)
     }
 }

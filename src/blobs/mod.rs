@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -66,23 +67,25 @@ fn named(error: object_store::Error, key: &str) -> Error {
 #[derive(Clone, Debug)]
 pub struct Blobs {
     store: Arc<dyn ObjectStore>,
+    /// Where the objects are files, if they are.
+    folder: Option<PathBuf>,
 }
 
 impl Blobs {
     /// Opens a folder, which must exist. Every write is synced, file and directory, before it counts.
     pub fn open_folder(path: &Path) -> Result<Blobs, Error> {
         let store = LocalFileSystem::new_with_prefix(path)?.with_fsync(true);
-        Ok(Blobs { store: Arc::new(store) })
+        Ok(Blobs { store: Arc::new(store), folder: Some(path.to_owned()) })
     }
 
     /// In memory, for tests of what stands above.
     pub fn in_memory() -> Blobs {
-        Blobs { store: Arc::new(InMemory::new()) }
+        Blobs::over(Arc::new(InMemory::new()))
     }
 
     /// Any store behind the trait: tests wrap one that fails on purpose.
     pub fn over(store: Arc<dyn ObjectStore>) -> Blobs {
-        Blobs { store }
+        Blobs { store, folder: None }
     }
 
     /// Stores an object; durable when it returns. The key is new, so repeating it is harmless.
@@ -106,6 +109,17 @@ impl Blobs {
 
     /// Removes an object; one that is gone already is fine.
     pub async fn delete(&self, key: &str) -> Result<(), Error> {
+        if let Some(folder) = &self.folder {
+            // `LocalFileSystem` writes to `KEY#1` and renames it: a process that died in between leaves that file, which no
+            // call of the trait can name.
+            match tokio::fs::remove_file(folder.join(format!("{key}#1"))).await {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    let source = Box::new(error);
+                    return Err(Error::Unavailable(object_store::Error::Generic { store: "folder", source }));
+                }
+                _ => {}
+            }
+        }
         match self.store.delete(&key.into()).await {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
             Err(error) => Err(error.into()),

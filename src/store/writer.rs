@@ -127,6 +127,11 @@ async fn serve(mut connection: SqliteConnection, mut waiting: mpsc::Receiver<Box
 
 async fn commit(connection: &mut Connection<'_>, batch: &mut [Box<dyn Job>]) -> Result<(), Error> {
     connection.control("BEGIN IMMEDIATE").await?;
+    if let [alone] = batch {
+        // The transaction is its savepoint: two statements less for every call of a lone trainer.
+        let kept = alone.run(connection).await;
+        return connection.control(if kept { "COMMIT" } else { "ROLLBACK" }).await;
+    }
     for job in batch {
         connection.control("SAVEPOINT job").await?;
         if !job.run(connection).await {
