@@ -3,6 +3,7 @@
 mod support;
 
 mod cli;
+mod crashes;
 mod format;
 mod runs;
 mod tidy;

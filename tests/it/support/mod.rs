@@ -1,6 +1,7 @@
 //! What the tests stand on.
 
 pub(crate) mod databases;
+pub(crate) mod random;
 pub(crate) mod requests;
 pub(crate) mod server;
 pub(crate) mod traces;

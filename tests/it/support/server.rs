@@ -132,19 +132,28 @@ impl Drop for TestServer {
 pub(crate) struct ServerProcess {
     data_dir: PathBuf,
     listen: String,
+    settings: Vec<(String, String)>,
     child: Child,
 }
 
 impl ServerProcess {
     /// Starts the built program on the folder and waits for its address.
     pub(crate) fn start(data_dir: &Path) -> ServerProcess {
-        Self::start_at(data_dir, "127.0.0.1:0")
+        Self::start_with(data_dir, &[])
     }
 
-    fn start_at(data_dir: &Path, listen: &str) -> ServerProcess {
+    /// The same with settings in its environment.
+    pub(crate) fn start_with(data_dir: &Path, settings: &[(&str, &str)]) -> ServerProcess {
+        let settings =
+            settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        Self::start_at(data_dir, "127.0.0.1:0", settings)
+    }
+
+    fn start_at(data_dir: &Path, listen: &str, settings: Vec<(String, String)>) -> ServerProcess {
         let mut child = Command::new(env!("CARGO_BIN_EXE_keepbest"))
             .args(["serve", "--listen", listen, "--data"])
             .arg(data_dir)
+            .envs(settings.iter().cloned())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
@@ -154,7 +163,7 @@ impl ServerProcess {
         // The rest is read away so that the server never blocks on its output.
         std::thread::spawn(move || lines.for_each(drop));
         let listen = line.split_whitespace().find(|word| word.contains("127.0.0.1:")).unwrap().to_owned();
-        ServerProcess { data_dir: data_dir.to_owned(), listen, child }
+        ServerProcess { data_dir: data_dir.to_owned(), listen, settings, child }
     }
 
     /// `http://127.0.0.1:PORT`; the same after a restart.
@@ -170,7 +179,7 @@ impl ServerProcess {
     /// kill -9, and start again on the same folder and port.
     pub(crate) fn kill_and_restart(&mut self) {
         self.kill();
-        *self = Self::start_at(&self.data_dir, &self.listen);
+        *self = Self::start_at(&self.data_dir, &self.listen, std::mem::take(&mut self.settings));
     }
 
     /// kill -9.
