@@ -1,5 +1,7 @@
 //! Files in: declare, stream into chunks, store each once, finish. Memory is bounded by the buffers taken first.
 
+use std::collections::HashMap;
+use std::collections::HashSet;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -149,11 +151,12 @@ impl App {
             return Err(Refusal::exhausted("LIMIT_EXCEEDED", message).into());
         }
         let mut new = Vec::with_capacity(files.len());
-        let mut paths = std::collections::HashSet::with_capacity(files.len());
+        let mut paths = HashSet::new();
         for file in &files {
             path::check(&file.path)?;
             if !paths.insert(file.path.as_str()) {
-                let message = format!("file `{}` stands twice in one call: once is right", shown(&file.path));
+                let message =
+                    format!("path `{}` stands twice in one call: which one is right?", shown(&file.path));
                 return Err(Refusal::invalid("BAD_PATH", message).into());
             }
             let size_bytes = i64::try_from(file.data.len()).unwrap_or(i64::MAX);
@@ -164,7 +167,7 @@ impl App {
         let upload = self.upload(checkpoint, attempt);
         let rows = self.store.begin_small_files(upload.clone(), new).await?;
         let now_us = self.clock.now_us();
-        let mut bytes = std::collections::HashMap::new();
+        let mut bytes = HashMap::new();
         let mut wanted = Vec::new();
         for (row, file) in rows.iter().zip(files) {
             if row.digest.is_none() && !file.data.is_empty() {
@@ -176,8 +179,11 @@ impl App {
         // Chunk rows are locked in one order everywhere: two calls with the same files cannot wait for each other.
         wanted.sort_unstable_by_key(|chunk| chunk.digest);
         let new = self.store.claim_chunks(upload.clone(), wanted, now_us).await?;
+        // Of equal files the first one's object is stored; the others' rows then find its chunk.
+        let mut digests = HashSet::new();
+        let puts = new.iter().filter(|chunk| digests.insert(chunk.digest));
         let puts =
-            new.iter().filter_map(|chunk| Some((chunk.object_key.clone(), bytes.remove(&chunk.object_key)?)));
+            puts.filter_map(|chunk| Some((chunk.object_key.clone(), bytes.remove(&chunk.object_key)?)));
         let mut puts = futures::stream::iter(puts.collect::<Vec<_>>())
             .map(|(key, data)| async move { self.blobs.put(&key, vec![data]).await })
             .buffer_unordered(SMALL_FILES_IN_FLIGHT);

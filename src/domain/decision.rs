@@ -176,6 +176,11 @@ fn count(strategy: &Strategy, state: &MonitorState, event: &Event) -> (MonitorSt
             state.batches_since_save = if due { 0 } else { seen };
             due
         }
+        (SaveFrequency::Epoch, EventKind::BatchEnd, Some(batch)) => {
+            // A later strategy may count batches, from the one that follows this.
+            state.last_batch = Some(batch);
+            false
+        }
         _ => false,
     };
     (state, due)

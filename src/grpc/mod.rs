@@ -16,6 +16,7 @@ use tonic::service::Routes;
 use crate::app::App;
 
 pub(crate) use status::internal;
+pub(crate) use status::of_transport;
 
 /// Largest message in or out: 1 MiB of data is best, 3 MiB of small files are taken, and names need room.
 pub const MAX_MESSAGE_BYTES: usize = 4 << 20;

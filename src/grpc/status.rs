@@ -72,6 +72,20 @@ pub(crate) fn status(error: Error) -> Status {
     }
 }
 
+/// What tonic says of a request that never came to a method, in our words: a message over the limit is a limit, not
+/// `OUT_OF_RANGE`, and bytes that are no message are the caller's fault, not INTERNAL. Ours have details and stay.
+pub(crate) fn of_transport(status: &Status) -> Option<Status> {
+    if !status.details().is_empty() {
+        return None;
+    }
+    let refusal = match status.code() {
+        Code::OutOfRange => Refusal::exhausted("LIMIT_EXCEEDED", status.message()),
+        Code::Internal => Refusal::invalid("BAD_MESSAGE", status.message()),
+        _ => return None,
+    };
+    Some(refused(&refusal))
+}
+
 /// A fixed text and an id that finds the cause in the log.
 pub(crate) fn internal(cause: &str) -> Status {
     let id = uuid::Uuid::new_v4().simple().to_string();

@@ -1,6 +1,5 @@
 //! One log line a request: method, resource, code, latency, request id. And two repairs on the way: a panic becomes
-//! INTERNAL with an id, and tonic's `OUT_OF_RANGE` for a message over the limit becomes
-//! `RESOURCE_EXHAUSTED`.
+//! INTERNAL with an id, and what tonic says of a message that is too long or no message gets our codes and reasons.
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
@@ -24,6 +23,7 @@ use tracing::Instrument;
 use tracing::Span;
 
 use crate::grpc::internal;
+use crate::grpc::of_transport;
 
 /// The request id comes in and goes out under this name; one is made if it is missing.
 const REQUEST_ID: &str = "x-request-id";
@@ -105,16 +105,21 @@ fn code_in(headers: &HeaderMap) -> Option<Code> {
     headers.get("grpc-status").map(|value| Code::from_bytes(value.as_bytes()))
 }
 
-/// `OUT_OF_RANGE` is for reads beyond the end; what tonic says of a message that is too long is a limit.
+/// An answer without a body has its status in the headers; see [`of_transport`].
 fn repair(response: &mut Response<Body>) {
-    if code_in(response.headers()) != Some(Code::OutOfRange)
-        || response.headers().contains_key("grpc-status-details-bin")
-    {
-        return;
+    if let Some(status) = Status::from_header_map(response.headers()).as_ref().and_then(of_transport) {
+        *response = status.into_http();
     }
-    let text =
-        Status::from_header_map(response.headers()).map(|it| it.message().to_owned()).unwrap_or_default();
-    *response = Status::resource_exhausted(text).into_http();
+}
+
+/// The same for the trailers, which end an answer that is a stream.
+fn repair_trailers(frame: Frame<bytes::Bytes>) -> Frame<bytes::Bytes> {
+    let Some(status) = frame.trailers_ref().and_then(Status::from_header_map) else { return frame };
+    let mut trailers = HeaderMap::new();
+    match of_transport(&status).map(|it| it.add_header(&mut trailers)) {
+        Some(Ok(())) => Frame::trailers(trailers),
+        _ => frame,
+    }
 }
 
 /// Writes its line when it is dropped: also for a caller that went away.
@@ -153,7 +158,7 @@ impl http_body::Body for Logged {
             let polled =
                 std::panic::catch_unwind(AssertUnwindSafe(|| Pin::new(&mut self.body).poll_frame(context)));
             match polled {
-                Ok(frame) => ready!(frame),
+                Ok(frame) => ready!(frame).map(|it| it.map(repair_trailers)),
                 // Only this call ends, not the others on its connection.
                 Err(_) => Some(Err(internal("a response stream panicked"))),
             }

@@ -207,7 +207,8 @@ impl Store {
             .map(checkpoint_of)
             .transpose()?
             .ok_or_else(|| Error::from(Refusal::not_found("checkpoint", name)))?;
-        let files = self.files(&checkpoint.uid).await?;
+        let mut files = self.files(&checkpoint.uid).await?;
+        self.find_durable(&checkpoint.uid, &mut files).await?;
         Ok((checkpoint, files))
     }
 

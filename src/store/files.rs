@@ -1,5 +1,7 @@
 //! Files of a checkpoint and the chunks they are made of.
 
+use std::collections::HashMap;
+
 use crate::domain::digest::CHUNK_BYTES;
 use crate::domain::digest::Digest;
 use crate::domain::ids::CheckpointName;
@@ -225,7 +227,7 @@ impl Store {
         .await
     }
 
-    /// Makes this stream the writer of a prepared file that goes on at `offset_bytes`; an offset of 0 begins anew.
+    /// Makes this stream the writer of a prepared file that goes on at `offset_bytes`; what stands behind is written again.
     pub async fn begin_write(
         &self,
         upload: Upload,
@@ -244,7 +246,7 @@ impl Store {
                 }
                 if !can_go_on(connection, &file, offset_bytes).await? {
                     let message = format!(
-                        "file `{}` goes on at byte {}, not at {offset_bytes}: ask PrepareFile, or begin at 0",
+                        "file `{}` goes on at byte {} or at a chunk before, not at {offset_bytes}: ask PrepareFile",
                         shown(&path),
                         file.durable_bytes
                     );
@@ -253,7 +255,7 @@ impl Store {
                         .into());
                 }
                 take_over(connection, &file, token).await?;
-                // What a cut left behind a gap, or all of it, is written again.
+                // Also what a cut left behind a gap.
                 let cut = "DELETE FROM file_chunks WHERE file_uid = $1 AND offset_bytes >= $2";
                 connection.execute(cut, args![&file.uid, offset_bytes]).await?;
                 file.durable_bytes = offset_bytes;
@@ -304,6 +306,29 @@ impl Store {
     /// All files of a checkpoint in the order of their paths.
     pub async fn files(&self, checkpoint_uid: &str) -> Result<Vec<FileRow>, Error> {
         sorted(&self.rows(FILES_OF_CHECKPOINT, args![checkpoint_uid]).await?)
+    }
+
+    /// Fills in how much is durable of the files that are open.
+    pub(super) async fn find_durable(
+        &self,
+        checkpoint_uid: &str,
+        files: &mut [FileRow],
+    ) -> Result<(), Error> {
+        let open = files.iter_mut().filter(|it| it.digest.is_none());
+        let mut open: HashMap<String, &mut FileRow> = open.map(|it| (it.uid.clone(), it)).collect();
+        if open.is_empty() {
+            return Ok(());
+        }
+        let sql = "SELECT c.file_uid, c.offset_bytes, c.size_bytes FROM file_chunks c JOIN files f ON f.uid = c.file_uid \
+            WHERE f.checkpoint_uid = $1 AND f.state = 'OPEN' ORDER BY c.file_uid, c.offset_bytes";
+        for row in self.rows(sql, args![checkpoint_uid]).await? {
+            let (file_uid, offset_bytes) = (row.text(0)?, row.int(1)?);
+            // What stands behind a gap does not count.
+            if let Some(file) = open.get_mut(&file_uid).filter(|it| it.durable_bytes == offset_bytes) {
+                file.durable_bytes += row.int(2)?;
+            }
+        }
+        Ok(())
     }
 
     /// A file of a checkpoint.

@@ -38,7 +38,8 @@ pub(crate) fn event_of(index: usize, wire: v1::Event) -> Result<Event, Refusal> 
         }
         metrics.insert(name, value);
     }
-    let wall_time_us = wire.wall_time.as_ref().map_or(Ok(0), timestamp_of)?;
+    let wall_time_us =
+        wire.wall_time.as_ref().map_or(Ok(0), timestamp_of).map_err(|refusal| refuse(refusal.message))?;
     Ok(Event { kind, epoch: wire.epoch, batch: wire.batch, step: wire.step, wall_time_us, metrics })
 }
 
