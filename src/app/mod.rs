@@ -1,6 +1,7 @@
 //! What the service does, in the order it does it: one file a noun. It reads, has the domain decide, and writes.
 
 pub mod check;
+mod chunks;
 pub mod collect;
 pub mod commits;
 mod error;

@@ -17,6 +17,7 @@ use crate::domain::ids::VersionName;
 use crate::domain::ids::shown;
 use crate::domain::path;
 use crate::domain::refusal::Refusal;
+use crate::store;
 use crate::store::FileChunk;
 use crate::store::FileRow;
 use crate::store::VersionRow;
@@ -58,9 +59,11 @@ impl App {
         let (app, file_uid) = (self.clone(), file.uid.clone());
         let chunks = futures::stream::iter(pages).then(move |(from, to)| {
             let (app, file_uid) = (app.clone(), file_uid.clone());
-            async move { app.store.file_chunks(&file_uid, from, to).await.map(|it| (from, it)) }
+            async move { app.store.file_chunks(&file_uid, from, to).await.map(|it| (from, to, it)) }
         });
         let reader = Arc::new(Reader { app: self.clone(), version, path: file.path.clone() });
+        let checking = Arc::clone(&reader);
+        let chunks = chunks.then(move |page| Arc::clone(&checking).check_page(page));
         let pieces = chunks.flat_map(move |page| match page {
             Ok((from, chunks)) => {
                 let reader = Arc::clone(&reader);
@@ -69,7 +72,7 @@ impl App {
                 let reads = mine.map(move |chunk| Arc::clone(&reader).read(chunk, offset_bytes, until));
                 futures::stream::iter(reads).buffered(READ_AHEAD).boxed()
             }
-            Err(error) => futures::stream::iter([Err(Error::from(error))]).boxed(),
+            Err(error) => futures::stream::iter([Err(error)]).boxed(),
         });
         Ok((file, handed_over(pieces, permit, self.limits.upload_idle)))
     }
@@ -140,6 +143,18 @@ fn pages(from: i64, until: i64) -> Vec<(i64, i64)> {
     pages
 }
 
+/// The first byte of a range that no chunk holds.
+fn missing_byte(chunks: &[FileChunk], from: i64, until: i64) -> Option<i64> {
+    let mut end = from;
+    for chunk in chunks {
+        if chunk.offset_bytes > end || chunk.object_key.is_empty() {
+            break;
+        }
+        end = chunk.offset_bytes.saturating_add(chunk.size_bytes);
+    }
+    (end < until).then_some(end)
+}
+
 fn range_end(file: &FileRow, offset_bytes: i64, length_bytes: i64) -> Result<i64, Refusal> {
     if offset_bytes < 0 || length_bytes < 0 {
         let message = format!("range from {offset_bytes} of {length_bytes} bytes is negative");
@@ -168,12 +183,24 @@ struct Reader {
     path: String,
 }
 
+/// A range of a file, and the chunks that touch it.
+type PageOfChunks = Result<(i64, i64, Vec<FileChunk>), store::Error>;
+
 impl Reader {
+    /// A page's beginning and chunks, if they hold all its bytes: a file never ends early as if it were whole.
+    async fn check_page(self: Arc<Self>, page: PageOfChunks) -> Result<(i64, Vec<FileChunk>), Error> {
+        let (from, until, chunks) = page?;
+        match missing_byte(&chunks, from, until) {
+            None => Ok((from, chunks)),
+            Some(byte) => Err(self.lost(byte, "its chunk has no row".to_owned()).await),
+        }
+    }
+
     /// The part of the chunk that lies in the range.
     async fn read(self: Arc<Self>, chunk: FileChunk, from: i64, until: i64) -> Result<ReadPiece, Error> {
         let data = match self.app.read_chunk(&chunk.object_key, chunk.size_bytes, chunk.digest).await {
             Ok(data) => data,
-            Err(Error::DataLoss(why)) => return Err(self.lost(&chunk, why).await),
+            Err(Error::DataLoss(why)) => return Err(self.lost(chunk.offset_bytes, why).await),
             Err(error) => return Err(error),
         };
         let skip = usize::try_from((from - chunk.offset_bytes).max(0)).unwrap_or(usize::MAX).min(data.len());
@@ -185,7 +212,7 @@ impl Reader {
     }
 
     /// Bytes of a version that was deleted meanwhile are not lost, they are gone.
-    async fn lost(&self, chunk: &FileChunk, why: String) -> Error {
+    async fn lost(&self, byte: i64, why: String) -> Error {
         let uid = self.version.checkpoint.checkpoint.as_str();
         let name = format!("{}/versions/v{}", self.version.artifact, self.version.number);
         match self.app.store.is_committed(uid).await {
@@ -193,9 +220,8 @@ impl Reader {
             _ => {
                 tracing::error!(error = %why, "Found damaged bytes of version `{name}`");
                 Error::DataLoss(format!(
-                    "file `{}` of version `{name}` is damaged at byte {}: take another version",
-                    shown(&self.path),
-                    chunk.offset_bytes
+                    "file `{}` of version `{name}` is damaged at byte {byte}: take another version",
+                    shown(&self.path)
                 ))
             }
         }

@@ -15,8 +15,8 @@ use tokio::time::Instant;
 
 use crate::app::App;
 use crate::app::Error;
+use crate::app::chunks::wanted_chunk;
 use crate::app::micros;
-use crate::blobs::new_key;
 use crate::domain::digest::CHUNK_BYTES;
 use crate::domain::digest::Digest;
 use crate::domain::ids::CheckpointName;
@@ -26,7 +26,6 @@ use crate::domain::refusal::Refusal;
 use crate::store::FileRow;
 use crate::store::NewFile;
 use crate::store::Upload;
-use crate::store::WantedChunk;
 
 /// Largest file: 16 TiB is two million chunks.
 pub const MAX_FILE_BYTES: i64 = 16 << 40;
@@ -86,7 +85,7 @@ impl App {
     }
 
     /// The same upload, whose checkpoint lives on because it was just written to.
-    fn renewed(&self, upload: &Upload) -> Upload {
+    pub(super) fn renewed(&self, upload: &Upload) -> Upload {
         Upload { expire_time_us: self.expiry_from_now(), ..upload.clone() }
     }
 
@@ -190,24 +189,8 @@ impl App {
         while let Some(put) = puts.next().await {
             put?;
         }
-        self.store.settle_chunks(upload.clone(), new, now_us).await?;
+        self.settle(&upload, new).await?;
         Ok(self.store.finish_files(upload, rows).await?)
-    }
-}
-
-fn wanted_chunk(
-    file: &FileRow,
-    offset_bytes: i64,
-    digest: Digest,
-    length: usize,
-    now_us: i64,
-) -> WantedChunk {
-    WantedChunk {
-        file_uid: file.uid.clone(),
-        offset_bytes,
-        size_bytes: i64::try_from(length).unwrap_or(i64::MAX),
-        digest,
-        object_key: new_key(&digest, now_us),
     }
 }
 
@@ -243,7 +226,10 @@ impl Cutter<'_> {
                 (deadline, since) = (Instant::now() + idle, 0);
             }
             let finish = piece.finish;
+            let begun = Instant::now();
             self.take(piece).await?;
+            // While the store is slow, it is not the sender who is idle.
+            deadline += begun.elapsed();
             if finish {
                 return self.finish().await;
             }
@@ -336,26 +322,6 @@ impl Cutter<'_> {
             self.file.size_bytes
         );
         Refusal::invalid("SIZE_MISMATCH", message)
-    }
-}
-
-impl App {
-    async fn store_chunk(
-        &self,
-        upload: Upload,
-        file: &FileRow,
-        offset_bytes: i64,
-        data: Bytes,
-    ) -> Result<(), Error> {
-        let hashing = data.clone();
-        let digest = tokio::task::spawn_blocking(move || Digest::of_pieces([&*hashing]));
-        let digest = digest.await.map_err(|error| Error::Internal(Box::new(error)))?;
-        let now_us = self.clock.now_us();
-        let wanted = wanted_chunk(file, offset_bytes, digest, data.len(), now_us);
-        let new = self.store.claim_chunks(self.renewed(&upload), vec![wanted], now_us).await?;
-        let Some(chunk) = new.first() else { return Ok(()) };
-        self.blobs.put(&chunk.object_key, vec![data]).await?;
-        Ok(self.store.settle_chunks(self.renewed(&upload), new, self.clock.now_us()).await?)
     }
 }
 

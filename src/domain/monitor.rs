@@ -93,15 +93,16 @@ impl MonitorState {
     }
 
     /// The best checkpoint was deleted: the best of what remains (checkpoint and value) stands,
-    /// or without any the value that a run starts from.
+    /// or the value that a run starts from, where nothing that remains is better.
     pub fn best_replaced(&mut self, best: Option<(String, f64)>, strategy: &Strategy, direction: Direction) {
-        match best.filter(|(_, value)| !value.is_nan()) {
+        let start = start_value(strategy, direction);
+        match best.filter(|(_, value)| improves(*value, start, direction, 0.0)) {
             Some((checkpoint, value)) => {
                 self.best = Some(value);
                 self.best_checkpoint = Some(checkpoint);
             }
             None => {
-                self.best = start_value(strategy, direction);
+                self.best = start;
                 self.best_checkpoint = None;
             }
         }

@@ -111,19 +111,28 @@ async fn settle(
     let insert = "INSERT INTO chunks (team, digest, size_bytes, object_key, touch_time_us) VALUES ($1, $2, $3, $4, $5) \
         ON CONFLICT (team, digest) DO NOTHING";
     let values = args![team, chunk.digest, chunk.size_bytes, &chunk.object_key, now_us];
-    if connection.execute(insert, values).await? == 0 {
+    let intent = if connection.execute(insert, values).await? == 1 {
+        "DELETE FROM doomed_objects WHERE object_key = $1 AND due_time_us > 0"
+    } else if !touch(connection, team, chunk, now_us).await? {
+        return Err(lost_race());
+    } else if is_settled(connection, team, chunk).await? {
+        return Ok(());
+    } else {
         // A faster upload of the same bytes won. Our object keeps its intent, so the collector removes it.
-        return match touch(connection, team, chunk, now_us).await? {
-            true => Ok(()),
-            false => Err(lost_race()),
-        };
-    }
-    let intent = "DELETE FROM doomed_objects WHERE object_key = $1 AND due_time_us > 0";
+        "UPDATE doomed_objects SET due_time_us = due_time_us WHERE object_key = $1 AND due_time_us > 0"
+    };
     match connection.execute(intent, args![&chunk.object_key]).await? {
         1 => Ok(()),
-        // The collector took the intent: the object may be gone, so nothing may refer to it.
+        // The collector took the intent: the object is gone, or came after the collector and would stay for ever. Nothing
+        // may refer to it, and the caller deletes it.
         _ => Err(lost_race()),
     }
+}
+
+/// Whether this upload's own object is the chunk: then it only asks again.
+async fn is_settled(connection: &mut Connection<'_>, team: &str, chunk: &StoredChunk) -> Result<bool, Error> {
+    let sql = "SELECT 1 FROM chunks WHERE team = $1 AND digest = $2 AND object_key = $3";
+    Ok(connection.row(sql, args![team, chunk.digest, &chunk.object_key]).await?.is_some())
 }
 
 fn lost_race() -> Error {

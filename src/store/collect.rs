@@ -68,19 +68,22 @@ impl Store {
                 let uid = row.text(0)?;
                 let purge = self.write(move |connection| {
                     Box::pin(async move {
+                        // The checkpoint's row first: of two collectors one waits, and then has nothing to do.
+                        let mark = "UPDATE checkpoints SET purge_time_us = $1 WHERE uid = $2 AND purge_time_us IS NULL";
+                        if connection.execute(mark, args![now_us, &uid]).await? == 0 {
+                            return Ok(0);
+                        }
                         let chunks = "DELETE FROM file_chunks WHERE file_uid IN \
                             (SELECT uid FROM files WHERE checkpoint_uid = $1)";
                         connection.execute(chunks, args![&uid]).await?;
                         connection
                             .execute("DELETE FROM files WHERE checkpoint_uid = $1", args![&uid])
                             .await?;
-                        let mark = "UPDATE checkpoints SET purge_time_us = $1 WHERE uid = $2";
-                        connection.execute(mark, args![now_us, &uid]).await.map(drop)
+                        Ok(1)
                     })
                 });
-                purge.await?;
+                purged += purge.await?;
             }
-            purged += count(rows.len());
             if rows.len() < usize::try_from(PAGE).unwrap_or(0) {
                 return Ok(purged);
             }
@@ -138,9 +141,11 @@ impl Store {
             Box::pin(async move {
                 let due = "SELECT object_key FROM doomed_objects WHERE due_time_us <= $1 ORDER BY due_time_us DESC LIMIT $2";
                 let rows = connection.rows(due, args![now_us, PAGE]).await?;
-                let mut claimed = Vec::with_capacity(rows.len());
-                for row in rows {
-                    let key = row.text(0)?;
+                let mut keys: Vec<String> = rows.iter().map(|row| row.text(0)).collect::<Result<_, _>>()?;
+                // In the order in which uploads and other collectors lock them.
+                keys.sort_unstable();
+                let mut claimed = Vec::with_capacity(keys.len());
+                for key in keys {
                     let claim = "UPDATE doomed_objects SET due_time_us = -1 WHERE object_key = $1";
                     if connection.execute(claim, args![&key]).await? == 1 {
                         claimed.push(key);

@@ -86,6 +86,7 @@ async fn publish(connection: &mut Connection<'_>, commit: Commit, plan: PlanComm
     let number = connection.row(number, args![&checkpoint.artifact_uid]).await?;
     let number =
         number.map_or(Err(Error::unreadable("artifact", &checkpoint.artifact_uid)), |row| row.int(0))?;
+    let commit_time_us = commit_time_us(connection, &checkpoint.artifact_uid, number, commit.now_us).await?;
     let best = best_metrics(connection, &checkpoint.artifact_uid).await?;
     let plan = plan(&run, &checkpoint, best.as_ref());
 
@@ -98,11 +99,11 @@ async fn publish(connection: &mut Connection<'_>, commit: Commit, plan: PlanComm
         file_count,
         digest,
         commit.metadata.clone(),
-        commit.now_us,
+        commit_time_us,
         &checkpoint.uid
     ];
     connection.execute(sql, values).await?;
-    insert_metrics(connection, &run, &checkpoint, &plan, commit.now_us).await?;
+    insert_metrics(connection, &run, &checkpoint, &plan, commit_time_us).await?;
     let servers = [Some(alias::LATEST), plan.is_best.then_some(alias::BEST)].into_iter().flatten();
     for alias in servers.chain(checkpoint.aliases.iter().map(String::as_str)) {
         put_server_alias(connection, &checkpoint.artifact_uid, alias, &checkpoint.uid, commit.now_us).await?;
@@ -152,6 +153,18 @@ fn check_folders(name: &CheckpointName, files: &[FileRow]) -> Result<(), Refusal
         }
     }
     Ok(())
+}
+
+/// Now, but after the version before: replicas' clocks differ, and of equal values the one that was committed first is best.
+async fn commit_time_us(
+    connection: &mut Connection<'_>,
+    artifact_uid: &str,
+    number: i64,
+    now_us: i64,
+) -> Result<i64, Error> {
+    let sql = "SELECT commit_time_us FROM checkpoints WHERE artifact_uid = $1 AND version = $2";
+    let before = connection.row(sql, args![artifact_uid, number - 1]).await?;
+    before.map_or(Ok(now_us), |row| Ok(now_us.max(row.int(0)?.saturating_add(1))))
 }
 
 /// Metrics of the version that `best` points at.

@@ -24,6 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::ConnectOptions;
+use sqlx::Connection as _;
 use sqlx::PgPool;
 use sqlx::SqlitePool;
 use sqlx::migrate::Migration;
@@ -204,7 +205,10 @@ impl Store {
             .foreign_keys(true)
             .statement_cache_capacity(STATEMENTS);
         let mut connection = options.connect().await?;
-        migrator().run_direct(None, &mut connection, false).await.map_err(from_migration)?;
+        // One at a time: `keepbest gc` may open the database in the moment in which a newer server changes its schema.
+        let mut whole = connection.begin_with("BEGIN IMMEDIATE").await?;
+        migrator().run_direct(None, &mut *whole, false).await.map_err(from_migration)?;
+        whole.commit().await?;
         assert_durable(&mut connection).await?;
         let readers = SqlitePoolOptions::new()
             .max_connections(SQLITE_READERS)

@@ -157,3 +157,6 @@ pub(super) fn condition(term: &Term, values: &mut Vec<Value>) -> String {
         field => format!("{} {sign} ${operand}", column(field)),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::time::Instant;
@@ -136,11 +137,16 @@ async fn a_stop_amid_streams_and_commits_is_clean_and_keeps_what_it_acknowledged
     let mut server = ServerProcess::start_with(folder.path(), &[("KEEPBEST_LIMITS_DRAIN_SECONDS", &drain)]);
     let open = open_streams(&server).await;
     let mut committing = JoinSet::new();
+    let saved = Arc::new(AtomicUsize::new(0));
     for number in 0..COMMITTERS {
         let client = Client::builder(server.address()).retry(Retry::never()).connect_lazy().unwrap();
-        committing.spawn(async move { save_until_it_fails(client, format!("committer-{number}")).await });
+        let saved = Arc::clone(&saved);
+        committing
+            .spawn(async move { save_until_it_fails(client, format!("committer-{number}"), &saved).await });
     }
-    tokio::time::sleep(Duration::from_millis(700)).await;
+    while saved.load(Ordering::Relaxed) <= COMMITTERS {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 
     let (server, code, took) = tokio::task::spawn_blocking(move || {
         let begin = Instant::now();
@@ -223,13 +229,14 @@ fn one_and_wait<T: Send + 'static>(message: T) -> impl futures::Stream<Item = T>
 }
 
 /// Saves small checkpoints without a pause until the server says no more.
-async fn save_until_it_fails(client: Client, name: String) -> Ledger {
+async fn save_until_it_fails(client: Client, name: String, saved: &AtomicUsize) -> Ledger {
     let run = Run::start(&client, start_request(&name, every_epoch())).await.unwrap();
     let mut trainer = Trainer::over(run, Random::new(7));
     for epoch in 0.. {
         if trainer.small_save(epoch).await.is_err() {
             break;
         }
+        saved.fetch_add(1, Ordering::Relaxed);
     }
     trainer.into_ledger()
 }

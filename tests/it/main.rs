@@ -1,10 +1,14 @@
 //! One binary of all integration tests: linking is what costs.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on ends")]
 
 mod support;
 
 mod cli;
+mod collector;
 mod crashes;
+mod faults;
 mod format;
 mod runs;
+mod store;
 mod tidy;
 mod traces;

@@ -13,33 +13,96 @@ use std::time::Duration;
 use std::time::Instant;
 
 use keepbest::store::Store;
+use sqlx::ConnectOptions;
+use sqlx::Connection;
+use sqlx::PgConnection;
+use sqlx::SqliteConnection;
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::sqlite::SqliteJournalMode;
 use tempfile::TempDir;
 
-/// A store of its own for one test; the folder goes with it.
-pub(crate) struct TestStore {
-    pub(crate) store: Store,
-    _folder: Option<TempDir>,
+/// A database of its own for one test; a folder goes with it.
+pub(crate) enum TestDatabase {
+    Sqlite(TempDir),
+    Postgres(String),
 }
 
 /// A fresh SQLite database.
-pub(crate) async fn sqlite() -> TestStore {
-    let folder = tempfile::tempdir().unwrap();
-    let store = Store::open_sqlite(&folder.path().join("test.db")).await.unwrap();
-    TestStore { store, _folder: Some(folder) }
+pub(crate) async fn sqlite() -> TestDatabase {
+    TestDatabase::Sqlite(tempfile::tempdir().unwrap())
 }
 
 /// A fresh database in the one Postgres cluster of this test binary.
-pub(crate) async fn postgres() -> TestStore {
+pub(crate) async fn postgres() -> TestDatabase {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     static CLUSTER: OnceLock<Cluster> = OnceLock::new();
-    let name = format!("test_{}", NEXT.fetch_add(1, Ordering::SeqCst));
-    let database = name.clone();
-    let url = tokio::task::spawn_blocking(move || CLUSTER.get_or_init(Cluster::start).create(&database))
-        .await
-        .unwrap();
-    let store = Store::open_postgres(&url).await.unwrap();
-    TestStore { store, _folder: None }
+    let database = format!("test_{}", NEXT.fetch_add(1, Ordering::SeqCst));
+    let create = move || CLUSTER.get_or_init(Cluster::start).create(&database);
+    TestDatabase::Postgres(tokio::task::spawn_blocking(create).await.unwrap())
 }
+
+impl TestDatabase {
+    /// Opens it, as each replica does.
+    pub(crate) async fn open(&self) -> Store {
+        match self {
+            TestDatabase::Sqlite(folder) => Store::open_sqlite(&folder.path().join("test.db")).await,
+            TestDatabase::Postgres(url) => Store::open_postgres(url).await,
+        }
+        .unwrap()
+    }
+
+    /// Changes rows behind the service's back; the text is the test's own.
+    pub(crate) async fn execute(&self, sql: &'static str) -> u64 {
+        match self {
+            TestDatabase::Sqlite(folder) => {
+                let mut connection = raw(folder).await;
+                sqlx::query(sql).execute(&mut connection).await.unwrap().rows_affected()
+            }
+            TestDatabase::Postgres(url) => {
+                let mut connection = PgConnection::connect(url).await.unwrap();
+                sqlx::query(sql).execute(&mut connection).await.unwrap().rows_affected()
+            }
+        }
+    }
+
+    /// The first column of a query, which is a text.
+    pub(crate) async fn texts(&self, sql: &'static str) -> Vec<String> {
+        match self {
+            TestDatabase::Sqlite(folder) => {
+                let mut connection = raw(folder).await;
+                sqlx::query_scalar(sql).fetch_all(&mut connection).await.unwrap()
+            }
+            TestDatabase::Postgres(url) => {
+                let mut connection = PgConnection::connect(url).await.unwrap();
+                sqlx::query_scalar(sql).fetch_all(&mut connection).await.unwrap()
+            }
+        }
+    }
+}
+
+async fn raw(folder: &TempDir) -> SqliteConnection {
+    let options = SqliteConnectOptions::new().filename(folder.path().join("test.db")).create_if_missing(true);
+    options.journal_mode(SqliteJournalMode::Wal).connect().await.unwrap()
+}
+
+/// Makes each body a case on SQLite and a case on Postgres.
+macro_rules! on_both_databases {
+    ($($name:ident)*) => {
+        mod sqlite {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                super::$name($crate::support::databases::sqlite().await).await;
+            })*
+        }
+        mod postgres {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                super::$name($crate::support::databases::postgres().await).await;
+            })*
+        }
+    };
+}
+pub(crate) use on_both_databases;
 
 struct Cluster {
     folder: PathBuf,

@@ -1,0 +1,228 @@
+//! The collector with a clock that is turned by hand: nothing goes too early, nothing stays for ever.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use keepbest::app::Error;
+use keepbest::app::Limits;
+use keepbest::app::collect::GcReport;
+use keepbest::app::uploads::Piece;
+use keepbest::blobs::new_key;
+use keepbest::domain::digest::CHUNK_BYTES;
+use keepbest::domain::digest::Digest;
+use keepbest::store::NewFile;
+use keepbest::store::Upload;
+use keepbest::store::WantedChunk;
+use object_store::ObjectStoreExt;
+use object_store::local::LocalFileSystem;
+use object_store::memory::InMemory;
+
+use crate::support::apps::BEGIN_US;
+use crate::support::apps::HOUR_US;
+use crate::support::apps::TestApp;
+use crate::support::apps::every_epoch;
+use crate::support::apps::limits;
+use crate::support::apps::reason;
+use crate::support::databases::TestDatabase;
+use crate::support::databases::on_both_databases;
+use crate::support::faults::FaultyStore;
+use crate::support::faults::Gate;
+
+mod races;
+
+on_both_databases! {
+    a_deleted_versions_bytes_go_after_the_graces_and_not_before
+    chunks_that_another_version_needs_stay
+    what_a_crash_left_is_removed_after_a_day
+    an_object_that_cannot_be_deleted_keeps_none_of_the_others
+    a_version_that_is_collected_while_it_is_read_does_not_end_as_if_it_were_whole
+    an_upload_that_outlives_its_intent_leaves_nothing_behind
+    an_upload_that_goes_on_for_longer_than_the_expiry_is_not_expired
+}
+
+const DOOMED: &str = "SELECT object_key FROM doomed_objects ORDER BY object_key";
+
+fn objects(folder: &Path) -> usize {
+    let entries = std::fs::read_dir(folder).unwrap().map(|it| it.unwrap().path());
+    entries.map(|path| if path.is_dir() { objects(&path) } else { 1 }).sum()
+}
+
+async fn a_deleted_versions_bytes_go_after_the_graces_and_not_before(database: TestDatabase) {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Arc::new(LocalFileSystem::new_with_prefix(folder.path()).unwrap());
+    let test = TestApp::with(database, store).await;
+    let mut trainer = test.start("first", every_epoch()).await;
+    trainer.save(0, 0.5, b"stays").await;
+    trainer.save(1, 0.4, b"is deleted").await;
+    test.app.delete_version(&trainer.version("v1"), false).await.unwrap();
+    let nothing = GcReport::default();
+    // Deleted versions stay one hour, their chunks two since they were used, their objects three more.
+    let steps = [
+        (0, 0, nothing, 2),
+        (1, -1, nothing, 2),
+        (1, 0, GcReport { removed_checkpoints: 1, ..nothing }, 2),
+        (2, -1, nothing, 2),
+        (2, 0, GcReport { removed_chunks: 1, freed_bytes: 10, ..nothing }, 2),
+        (5, -1, nothing, 2),
+        (5, 0, GcReport { removed_objects: 1, ..nothing }, 1),
+        (500, 0, nothing, 1),
+    ];
+    for (hours, moment, report, left) in steps {
+        let now_us = BEGIN_US + hours * HOUR_US + moment;
+        test.clock.store(now_us, Ordering::SeqCst);
+        assert_eq!(test.app.collect().await.unwrap(), report, "after {hours} hours {moment:+}");
+        assert_eq!(objects(folder.path()), left, "after {hours} hours {moment:+}");
+    }
+    assert_eq!(test.database.texts(DOOMED).await, Vec::<String>::new());
+    assert_eq!(trainer.read("latest", "model.keras").await.0, b"stays");
+    assert_eq!(test.problems().await, Vec::<String>::new());
+}
+
+async fn chunks_that_another_version_needs_stay(database: TestDatabase) {
+    let test = TestApp::over(database).await;
+    let mut trainer = test.start("first", every_epoch()).await;
+    for epoch in 0..3 {
+        let checkpoint = trainer.saved(epoch, 0.5).await;
+        let own = epoch.to_le_bytes();
+        trainer.write(&checkpoint, &[("frozen", b"shared"), ("head", &own)]).await.unwrap();
+        trainer.commit(&checkpoint).await.unwrap();
+    }
+    let waiting = trainer.saved(3, 0.5).await;
+    trainer.write(&waiting, &[("frozen", b"shared")]).await.unwrap();
+    for (version, objects) in [("v0", 3), ("v2", 2), ("v1", 1)] {
+        test.app.delete_version(&trainer.version(version), false).await.unwrap();
+        test.app.collect_now().await.unwrap();
+        assert_eq!(test.keys().await.len(), objects, "without {version}");
+        assert_eq!(test.problems().await, Vec::<String>::new());
+    }
+    trainer.commit(&waiting).await.unwrap();
+    assert_eq!(trainer.read("latest", "frozen").await.0, b"shared", "a pending checkpoint keeps its chunks");
+}
+
+async fn what_a_crash_left_is_removed_after_a_day(database: TestDatabase) {
+    let test = TestApp::over(database).await;
+    let mut trainer = test.start("first", every_epoch()).await;
+    trainer.save(0, 0.5, b"stays").await;
+    let checkpoint = trainer.saved(1, 0.4).await;
+    let store = test.database.open().await;
+    let expire_time_us = BEGIN_US + 1_000 * HOUR_US;
+    let upload = Upload { checkpoint, attempt: 1, token: "crashed".to_owned(), expire_time_us };
+    let new = |path: &str| NewFile { path: path.to_owned(), size_bytes: 5, sha256: None };
+    let files = store.begin_small_files(upload.clone(), vec![new("intent"), new("object")]).await.unwrap();
+    let wanted = files.iter().zip([b"lost1", b"lost2"]).map(|(file, data)| {
+        let (digest, file_uid) = (Digest::of_pieces([data.as_slice()]), file.uid.clone());
+        WantedChunk {
+            file_uid,
+            offset_bytes: 0,
+            size_bytes: 5,
+            digest,
+            object_key: new_key(&digest, BEGIN_US),
+        }
+    });
+    let new = store.claim_chunks(upload, wanted.collect(), BEGIN_US).await.unwrap();
+    // One crashed before its object was stored, one after it.
+    test.objects.put(&new[1].object_key.as_str().into(), "lost2".into()).await.unwrap();
+    test.turn(24 * HOUR_US - 1);
+    test.app.collect_now().await.unwrap();
+    assert_eq!((test.keys().await.len(), test.database.texts(DOOMED).await.len()), (2, 2));
+    test.turn(1);
+    // And a collector crashed after it took the rows.
+    assert_eq!(store.claim_doomed(BEGIN_US + 24 * HOUR_US).await.unwrap().len(), 2);
+    assert_eq!(test.app.collect().await.unwrap(), GcReport { removed_objects: 2, ..GcReport::default() });
+    assert_eq!((test.keys().await.len(), test.database.texts(DOOMED).await.len()), (1, 0));
+    assert_eq!(trainer.read("v0", "model.keras").await.0, b"stays");
+}
+
+async fn an_object_that_cannot_be_deleted_keeps_none_of_the_others(database: TestDatabase) {
+    let objects = FaultyStore::over(Arc::new(InMemory::new()));
+    let test = TestApp::with(database, Arc::new(objects.clone())).await;
+    let mut trainer = test.start("first", every_epoch()).await;
+    for epoch in 0..5 {
+        trainer.save(epoch, 0.5, &epoch.to_le_bytes()).await;
+        test.app.delete_version(&trainer.version(&format!("v{epoch}")), false).await.unwrap();
+    }
+    for stuck in [2, 1] {
+        let keys = test.keys().await;
+        objects.plan(|plan| plan.stuck = keys[..stuck].to_vec());
+        let collected = test.app.collect_now().await;
+        assert!(
+            matches!(collected, Err(Error::Unavailable { what: "the object store", .. })),
+            "{collected:?}"
+        );
+        assert_eq!(test.keys().await, keys[..stuck]);
+        assert_eq!(test.database.texts(DOOMED).await, keys[..stuck], "what is left is tried again");
+    }
+    objects.plan(|plan| plan.stuck.clear());
+    assert_eq!(test.app.collect().await.unwrap(), GcReport { removed_objects: 1, ..GcReport::default() });
+    assert_eq!((test.keys().await.len(), test.database.texts(DOOMED).await.len()), (0, 0));
+}
+
+async fn a_version_that_is_collected_while_it_is_read_does_not_end_as_if_it_were_whole(
+    database: TestDatabase,
+) {
+    let objects = FaultyStore::over(Arc::new(InMemory::new()));
+    let test = TestApp::with(database, Arc::new(objects.clone())).await;
+    let mut trainer = test.start("first", every_epoch()).await;
+    trainer.save(0, 0.5, b"model").await;
+    let gate = Arc::new(Gate::default());
+    objects.plan(|plan| plan.gate = Some(Arc::clone(&gate)));
+    let (_, pieces) = test.app.read_file(&trainer.version("v0"), "model.keras", 0, 0).await.unwrap();
+    gate.arrived.notified().await;
+    test.app.delete_version(&trainer.version("v0"), false).await.unwrap();
+    test.app.collect_now().await.unwrap();
+    gate.open.notify_one();
+    let pieces: Vec<_> = pieces.collect().await;
+    assert_eq!(pieces.into_iter().map(reason).collect::<Vec<_>>(), ["NOT_FOUND"]);
+}
+
+async fn an_upload_that_outlives_its_intent_leaves_nothing_behind(database: TestDatabase) {
+    let objects = FaultyStore::over(Arc::new(InMemory::new()));
+    let limits = Limits { pending_expiry: Duration::from_secs(40 * 3_600), ..limits() };
+    let test = TestApp::limited(database, Arc::new(objects.clone()), limits).await;
+    let mut trainer = test.start("first", every_epoch()).await;
+    let checkpoint = trainer.saved(0, 0.5).await;
+    // Two uploads lose their intents, the third its checkpoint.
+    for refusal in ["RACE", "RACE", "CHECKPOINT_DELETED"] {
+        let gate = Arc::new(Gate::default());
+        objects.plan(|plan| plan.gate = Some(Arc::clone(&gate)));
+        let (writer, name) = (trainer.clone(), checkpoint.clone());
+        let small = refusal == "RACE" && test.clock.load(Ordering::SeqCst) == BEGIN_US;
+        let writing = tokio::spawn(async move {
+            match small {
+                true => writer.write(&name, &[("model", b"late")]).await.map(drop),
+                false => writer.stream(&name, "model", b"late").await.map(drop),
+            }
+        });
+        gate.arrived.notified().await;
+        test.turn(if refusal == "RACE" { 25 * HOUR_US } else { 41 * HOUR_US });
+        test.app.collect_now().await.unwrap();
+        assert_eq!(test.database.texts(DOOMED).await, Vec::<String>::new());
+        gate.open.notify_one();
+        assert_eq!(reason(writing.await.unwrap()), refusal);
+        assert_eq!(test.keys().await, Vec::<String>::new(), "after {refusal}");
+    }
+}
+
+async fn an_upload_that_goes_on_for_longer_than_the_expiry_is_not_expired(database: TestDatabase) {
+    let test = TestApp::over(database).await;
+    let mut trainer = test.start("first", every_epoch()).await;
+    let checkpoint = trainer.saved(0, 0.5).await;
+    let chunk = usize::try_from(CHUNK_BYTES).unwrap();
+    let target = trainer.target(&checkpoint, "model");
+    test.app.prepare_file(target.clone(), i64::try_from(6 * chunk).unwrap(), None).await.unwrap();
+    // A chunk every three hours, where ten hours without one are too long; a few of them are on their way at once.
+    let chunks = futures::stream::iter(0..6).then(|n| {
+        let (app, clock) = (test.app.clone(), Arc::clone(&test.clock));
+        async move {
+            clock.fetch_add(3 * HOUR_US, Ordering::SeqCst);
+            assert_eq!(app.collect().await.unwrap().expired_checkpoints, 0, "after {n} chunks");
+            Ok(Piece { data: Bytes::from(vec![n; chunk]), crc32c: None, finish: n == 5 })
+        }
+    });
+    test.app.write_file(target, 0, chunks).await.unwrap();
+    assert_eq!(trainer.commit(&checkpoint).await.unwrap().size_bytes, 6 * i64::try_from(chunk).unwrap());
+}

@@ -1,0 +1,169 @@
+//! Uploads of the same few contents against deletions and collectors that wait for no grace.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use keepbest::app::App;
+use keepbest::app::Error;
+use keepbest::app::Limits;
+use keepbest::domain::ids::CheckpointName;
+use object_store::memory::InMemory;
+
+use crate::support::apps::HOUR_US;
+use crate::support::apps::TestApp;
+use crate::support::apps::Trainer;
+use crate::support::apps::every_epoch;
+use crate::support::apps::limits;
+use crate::support::databases::TestDatabase;
+use crate::support::databases::on_both_databases;
+use crate::support::faults::FaultyStore;
+use crate::support::requests::noise;
+
+on_both_databases! {
+    no_version_ever_lacks_a_byte_whatever_the_collectors_do
+}
+
+const WRITERS: u64 = 8;
+const ROUNDS: i64 = 25;
+const COLLECTORS: usize = 2;
+/// Few at a time, so that most uploads meet one that is just stored or just removed.
+const CONTENTS: u64 = 4;
+/// Passes of a collector between two leaps of the clock past the time of an intent.
+const PASSES_A_LEAP: usize = 5;
+
+/// A number below `below`, another for each throw.
+struct Dice {
+    seed: u64,
+    throws: u64,
+}
+
+impl Dice {
+    fn throw(&mut self, below: u64) -> u64 {
+        self.throws += 1;
+        let bytes = noise(self.seed << 32 | self.throws, 8);
+        u64::from_le_bytes(bytes.try_into().unwrap()) % below
+    }
+}
+
+type Files = Vec<(String, Vec<u8>)>;
+
+/// Uploads until it is done, as a client with retries does; false if the checkpoint expired meanwhile.
+async fn upload(trainer: &Trainer, checkpoint: &CheckpointName, files: &Files, whole: bool) -> bool {
+    loop {
+        let result = if whole {
+            let files: Vec<_> = files.iter().map(|(path, data)| (path.as_str(), data.as_slice())).collect();
+            trainer.write(checkpoint, &files).await.map(drop)
+        } else {
+            let mut result = Ok(());
+            for (path, data) in files {
+                result = result.and(trainer.stream(checkpoint, path, data).await.map(drop));
+            }
+            result
+        };
+        match result {
+            Ok(()) => return true,
+            Err(Error::Refused(refusal)) if refusal.reason == "RACE" => {}
+            Err(Error::Refused(refusal)) if refusal.reason == "CHECKPOINT_DELETED" => return false,
+            Err(error) => panic!("{error:?}"),
+        }
+    }
+}
+
+async fn read_back(trainer: &Trainer, number: i64, files: &Files) {
+    for (path, data) in files {
+        let (read, end) = trainer.read(&format!("v{number}"), path).await;
+        assert!(end.is_ok() && read == *data, "v{number} {path} of {}: {end:?}", trainer.run);
+    }
+}
+
+/// Saves, gives up, reads back and deletes; answers what is left.
+async fn write(mut trainer: Trainer, seed: u64) -> (Trainer, BTreeMap<i64, Files>) {
+    let mut dice = Dice { seed, throws: 0 };
+    let mut live: BTreeMap<i64, Files> = BTreeMap::new();
+    for epoch in 0..ROUNDS {
+        let checkpoint = trainer.saved(epoch, 0.5).await;
+        let content = |n| noise(n, 40 + usize::try_from(n).unwrap());
+        // Contents come, are shared by a few writers, and are needed no more.
+        let first = u64::try_from(epoch).unwrap() / 2 * 3;
+        let files = (0..3).map(|n| (format!("file-{n}"), content(first + dice.throw(CONTENTS)))).collect();
+        let uploaded = upload(&trainer, &checkpoint, &files, dice.throw(2) == 0).await;
+        if uploaded && dice.throw(6) == 0 {
+            trainer.abandon(&checkpoint).await.unwrap();
+        } else if uploaded {
+            match trainer.commit(&checkpoint).await {
+                Ok(version) => {
+                    read_back(&trainer, version.number, &files).await;
+                    live.insert(version.number, files);
+                }
+                Err(Error::Refused(refusal)) if refusal.reason == "CHECKPOINT_DELETED" => {}
+                Err(error) => panic!("{error:?}"),
+            }
+        }
+        while live.len() > usize::try_from(dice.throw(3)).unwrap() {
+            let (number, _) = live.pop_first().unwrap();
+            let version = trainer.version(&format!("v{number}"));
+            trainer.app.delete_version(&version, false).await.unwrap();
+        }
+    }
+    (trainer, live)
+}
+
+async fn collect(app: App, test: Arc<TestApp>, stop: Arc<AtomicBool>) -> u64 {
+    let mut removed = 0;
+    for pass in 1.. {
+        if stop.load(Ordering::SeqCst) {
+            break;
+        }
+        test.turn(if pass % PASSES_A_LEAP == 0 { 25 * HOUR_US } else { 1 });
+        removed += app.collect_now().await.unwrap().removed_objects;
+    }
+    removed
+}
+
+async fn no_version_ever_lacks_a_byte_whatever_the_collectors_do(database: TestDatabase) {
+    let objects = FaultyStore::over(Arc::new(InMemory::new()));
+    // Long enough that a collector comes by between the intent and the chunk's row.
+    objects.plan(|plan| plan.put_takes = Duration::from_millis(3));
+    let limits = Limits { pending_expiry: Duration::from_secs(100_000 * 3_600), ..limits() };
+    let test = Arc::new(TestApp::limited(database, Arc::new(objects), limits).await);
+    let (replica, stop) = (test.replica().await, Arc::new(AtomicBool::new(false)));
+    let mut collectors = Vec::new();
+    for n in 0..COLLECTORS {
+        let app = if n == 0 { test.app.clone() } else { replica.clone() };
+        collectors.push(tokio::spawn(collect(app, Arc::clone(&test), Arc::clone(&stop))));
+    }
+    let mut writers = Vec::new();
+    for n in 0..WRITERS {
+        let trainer = test.start(&format!("r{n}"), every_epoch()).await;
+        let app = if n % 2 == 0 { test.app.clone() } else { replica.clone() };
+        writers.push(tokio::spawn(write(Trainer { app, ..trainer }, n)));
+    }
+    let mut left = Vec::new();
+    for writer in writers {
+        left.push(writer.await.unwrap());
+    }
+    stop.store(true, Ordering::SeqCst);
+    let mut removed = 0;
+    for collector in collectors {
+        removed += collector.await.unwrap();
+    }
+
+    assert!(removed > 30, "the collectors had work: {removed}");
+    assert_eq!(test.problems().await, Vec::<String>::new());
+    for (trainer, live) in &left {
+        for (number, files) in live {
+            read_back(trainer, *number, files).await;
+        }
+    }
+    // And nothing stays for ever.
+    test.turn(200 * HOUR_US);
+    test.app.collect_now().await.unwrap();
+    let mut held = test.database.texts("SELECT object_key FROM chunks").await;
+    held.sort();
+    assert_eq!(test.keys().await, held);
+    assert_eq!(test.database.texts("SELECT object_key FROM doomed_objects").await, Vec::<String>::new());
+    assert_eq!(test.problems().await, Vec::<String>::new());
+}

@@ -1,0 +1,266 @@
+//! The object store fails, lies or is slow: what is visible stays whole, and a retry succeeds.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use keepbest::app::Error;
+use keepbest::app::check::CheckReport;
+use keepbest::app::uploads::Piece;
+use keepbest::domain::digest::CHUNK_BYTES;
+use keepbest::domain::digest::Digest;
+use keepbest::store::VersionRow;
+use object_store::local::LocalFileSystem;
+use object_store::memory::InMemory;
+
+use crate::support::apps::HOUR_US;
+use crate::support::apps::TestApp;
+use crate::support::apps::Trainer;
+use crate::support::apps::best_only;
+use crate::support::apps::every_epoch;
+use crate::support::apps::pieces;
+use crate::support::apps::reason;
+use crate::support::apps::shown;
+use crate::support::databases;
+use crate::support::faults::FaultyStore;
+use crate::support::faults::GetFault;
+use crate::support::faults::PutFault;
+use crate::support::requests::noise;
+
+const CHUNK: usize = CHUNK_BYTES as usize;
+
+/// The keys of all pinned chunks in the order of their files and offsets.
+const PINNED: &str = "SELECT c.object_key FROM file_chunks f JOIN chunks c ON c.team = f.team AND c.digest = f.digest \
+    ORDER BY f.file_uid, f.offset_bytes";
+
+async fn faulty() -> (TestApp, FaultyStore) {
+    let objects = FaultyStore::over(Arc::new(InMemory::new()));
+    (TestApp::with(databases::sqlite().await, Arc::new(objects.clone())).await, objects)
+}
+
+fn is_away<T: std::fmt::Debug>(result: Result<T, Error>) -> bool {
+    matches!(result, Err(Error::Unavailable { what: "the object store", .. }))
+}
+
+/// A save of one file in three chunks and of four small ones.
+async fn whole_save(trainer: &Trainer, uid: &str, model: &[u8]) -> Result<VersionRow, Error> {
+    let checkpoint = trainer.checkpoint(uid);
+    trainer.stream(&checkpoint, "model", model).await?;
+    trainer.write(&checkpoint, &[("a", b"aa"), ("b", b"bb"), ("c", b"cc"), ("d", b"dd")]).await?;
+    trainer.commit(&checkpoint).await
+}
+
+#[tokio::test]
+async fn a_put_that_fails_before_or_after_its_effect_is_repeated_without_a_trace() {
+    let model = noise(1, 2 * CHUNK + 17);
+    for put in 0..7 {
+        for fault in [PutFault::Before, PutFault::After] {
+            let (test, objects) = faulty().await;
+            let mut trainer = test.start("first", best_only()).await;
+            trainer.save(0, 0.5, b"earlier").await;
+            let decision = trainer.epoch(1, 0.4).await;
+            let uid = decision.checkpoint_uid.unwrap();
+            objects.plan(|plan| (plan.puts, plan.put_faults) = (0, [(put, fault)].into()));
+
+            assert!(is_away(whole_save(&trainer, &uid, &model).await), "{fault:?} put {put}");
+            assert_eq!(reason(trainer.commit(&trainer.checkpoint(&uid)).await), "FILES_INCOMPLETE");
+            let standing = (0, ["best", "epoch_0", "latest"].map(String::from).to_vec());
+            assert_eq!(trainer.named("best").await.unwrap(), standing);
+            assert_eq!(reason(trainer.named("v1").await), "NOT_FOUND");
+            assert_eq!(test.problems().await, Vec::<String>::new());
+
+            assert_eq!(whole_save(&trainer, &uid, &model).await.unwrap().number, 1);
+            let (data, whole) = trainer.read("best", "model").await;
+            assert!(whole.is_ok() && data == model);
+            assert_eq!(trainer.read("best", "c").await.0, b"cc");
+            test.turn(25 * HOUR_US);
+            test.app.collect().await.unwrap();
+            let mut pinned = test.database.texts(PINNED).await;
+            pinned.sort();
+            assert_eq!(test.keys().await, pinned, "no object without a row, no row without an object");
+            assert_eq!(test.problems().await, Vec::<String>::new());
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_wrong_byte_is_never_served() {
+    let (test, objects) = faulty().await;
+    let model = noise(1, 2 * CHUNK + 17);
+    let mut trainer = test.start("first", every_epoch()).await;
+    let checkpoint = trainer.saved(0, 0.5).await;
+    trainer.stream(&checkpoint, "model", &model).await.unwrap();
+    trainer.commit(&checkpoint).await.unwrap();
+    let keys = test.database.texts(PINNED).await;
+    let last = CHUNK * 8 - 1;
+    let faults = [GetFault::Flip(0), GetFault::Flip(last), GetFault::Short(CHUNK - 1), GetFault::Short(0)];
+    for fault in faults.into_iter().chain([GetFault::Missing, GetFault::Fails]) {
+        objects.plan(|plan| plan.get_faults = [(keys[1].clone(), fault)].into());
+        let (data, end) = trainer.read("best", "model").await;
+        assert!(data == model[..CHUNK], "{fault:?}: {} bytes came", data.len());
+        let check = test.app.check(true).await;
+        if fault == GetFault::Fails {
+            assert!(is_away(end) && is_away(check), "a store that is away has lost nothing");
+        } else {
+            let Err(Error::DataLoss(why)) = end else { panic!("{fault:?}: {end:?}") };
+            let name = "teams/default/projects/digits/artifacts/run-first-model/versions/v0";
+            let expected =
+                format!("file `model` of version `{name}` is damaged at byte {CHUNK}: take another version");
+            assert_eq!(why, expected, "{fault:?}");
+            let problems = check.unwrap().problems;
+            let begin = format!(
+                "default/digits/run-first-model:v0 file `model` at byte {CHUNK}: object `{}` ",
+                keys[1]
+            );
+            assert!(problems.len() == 1 && problems[0].starts_with(&begin), "{problems:?}");
+        }
+        // A range in another chunk is served, and one that touches the bad chunk gives nothing of it.
+        let version = trainer.version("v0");
+        let offset = i64::try_from(2 * CHUNK).unwrap();
+        for (offset, whole) in [(offset, true), (offset - 1, false)] {
+            let (_, pieces) = test.app.read_file(&version, "model", offset, 2).await.unwrap();
+            let pieces: Vec<_> = pieces.collect().await;
+            assert_eq!(pieces[0].is_ok(), whole, "{fault:?} {pieces:?}");
+        }
+    }
+    objects.plan(|plan| plan.get_faults.clear());
+    let (data, whole) = trainer.read("best", "model").await;
+    assert!(whole.is_ok() && data == model);
+}
+
+#[tokio::test]
+async fn a_chunk_without_its_row_is_a_loss_and_not_a_shorter_file() {
+    let (test, _) = faulty().await;
+    let mut trainer = test.start("first", every_epoch()).await;
+    trainer.save(0, 0.5, b"model").await;
+    assert_eq!(test.database.execute("DELETE FROM chunks").await, 1);
+    let end = trainer.read("best", "model.keras").await;
+    assert!(matches!(end, (ref data, Err(Error::DataLoss(_))) if data.is_empty()), "{end:?}");
+    let expected = "default/digits/run-first-model:v0 file `model.keras` at byte 0: its chunk has no row";
+    assert_eq!(test.problems().await, [expected]);
+    assert_eq!(test.database.execute("DELETE FROM file_chunks").await, 1);
+    let end = trainer.read("best", "model.keras").await;
+    assert!(matches!(end, (ref data, Err(Error::DataLoss(_))) if data.is_empty()), "{end:?}");
+    let found = test.problems().await;
+    assert_eq!(found.len(), 2, "the size and the digest of the file: {found:?}");
+}
+
+/// Gives others a turn before each message, as a network does.
+fn arriving(pieces: Vec<Piece>) -> impl futures::Stream<Item = Result<Piece, Error>> + Send {
+    futures::stream::iter(pieces).then(|piece| async {
+        tokio::task::yield_now().await;
+        Ok(piece)
+    })
+}
+
+#[tokio::test]
+async fn a_slow_store_is_not_the_trainers_fault() {
+    let (test, objects) = faulty().await;
+    let model = noise(1, 5 * CHUNK);
+    let mut trainer = test.start("first", every_epoch()).await;
+    let checkpoint = trainer.saved(0, 0.5).await;
+    let target = trainer.target(&checkpoint, "model");
+    test.app.prepare_file(target.clone(), i64::try_from(model.len()).unwrap(), None).await.unwrap();
+    // Each put takes a multiple of the time in which a trainer must send something.
+    objects.plan(|plan| plan.put_takes = Duration::from_secs(100));
+    tokio::time::pause();
+    test.app.write_file(target, 0, arriving(pieces(&model))).await.unwrap();
+    tokio::time::resume();
+    trainer.commit(&checkpoint).await.unwrap();
+    assert!(trainer.read("best", "model").await.0 == model);
+}
+
+#[tokio::test]
+async fn a_silent_trainer_is_told_to_come_back_and_what_it_sent_stays() {
+    let (test, _) = faulty().await;
+    let model = noise(1, CHUNK + 5);
+    let mut trainer = test.start("first", every_epoch()).await;
+    let checkpoint = trainer.saved(0, 0.5).await;
+    let target = trainer.target(&checkpoint, "model");
+    test.app.prepare_file(target.clone(), i64::try_from(model.len()).unwrap(), None).await.unwrap();
+    let mut sent = pieces(&model);
+    sent.truncate(8);
+    tokio::time::pause();
+    let silent = arriving(sent).chain(futures::stream::pending());
+    assert_eq!(reason(test.app.write_file(target.clone(), 0, silent).await), "IDLE_TIMEOUT");
+    tokio::time::resume();
+    let file = test.app.prepare_file(target, i64::try_from(model.len()).unwrap(), None).await.unwrap();
+    assert_eq!(file.durable_bytes, i64::try_from(CHUNK).unwrap());
+    trainer.stream(&checkpoint, "model", &model).await.unwrap();
+    trainer.commit(&checkpoint).await.unwrap();
+    assert!(trainer.read("best", "model").await.0 == model);
+}
+
+/// All files below a folder.
+fn files(folder: &Path) -> Vec<std::path::PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() { found.extend(files(&path)) } else { found.push(path) }
+    }
+    found.sort();
+    found
+}
+
+/// Six versions of two files; one small file is the same in all.
+async fn twelve_files(test: &TestApp) -> (Trainer, HashMap<Digest, Vec<(i64, &'static str)>>) {
+    let mut trainer = test.start("first", every_epoch()).await;
+    let mut places: HashMap<_, Vec<_>> = HashMap::new();
+    for epoch in 0..6 {
+        let checkpoint = trainer.saved(epoch, 0.5).await;
+        let weights = noise(u64::try_from(epoch).unwrap(), 5_000);
+        trainer.write(&checkpoint, &[("config", b"same"), ("weights", &weights)]).await.unwrap();
+        trainer.commit(&checkpoint).await.unwrap();
+        places.entry(Digest::of_pieces([b"same".as_slice()])).or_default().push((epoch, "config"));
+        places.entry(Digest::of_pieces([&*weights])).or_default().push((epoch, "weights"));
+    }
+    (trainer, places)
+}
+
+#[tokio::test]
+async fn each_of_two_hundred_flipped_bits_is_found_where_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let objects = Arc::new(LocalFileSystem::new_with_prefix(folder.path()).unwrap());
+    let test = TestApp::with(databases::sqlite().await, objects).await;
+    let (trainer, places) = twelve_files(&test).await;
+    let objects = files(folder.path());
+    assert_eq!(objects.len(), 7);
+    let sound = CheckReport { versions: 6, files: 12, chunks: 12, bytes_read: 6 * 5_004, problems: vec![] };
+    assert_eq!(test.app.check(true).await.unwrap(), sound);
+    let dice = noise(7, 200 * 8);
+    for throw in dice.chunks(8) {
+        let number = |bytes: &[u8]| u32::from_le_bytes(bytes.try_into().unwrap()) as usize;
+        let object = &objects[number(&throw[..4]) % objects.len()];
+        let right = fs::read(object).unwrap();
+        let mut wrong = right.clone();
+        let bit = number(&throw[4..]) % (right.len() * 8);
+        wrong[bit / 8] ^= 1 << (bit % 8);
+        fs::write(object, &wrong).unwrap();
+
+        let (is, was) = (Digest::of_pieces([&*wrong]), Digest::of_pieces([&*right]));
+        let key = object.strip_prefix(folder.path()).unwrap().display();
+        let size = right.len();
+        let why = format!("object `{key}` has {size} bytes with digest {is}, not {size} with {was}");
+        let hit = &places[&was];
+        let problem = |(version, file): &(i64, &str)| {
+            format!("default/digits/run-first-model:v{version} file `{file}` at byte 0: {why}")
+        };
+        let problems: Vec<String> = hit.iter().map(problem).collect();
+        let unread = u64::try_from(size * hit.len()).unwrap();
+        let expected = CheckReport { problems, bytes_read: sound.bytes_read - unread, ..sound.clone() };
+        assert_eq!(test.app.check(true).await.unwrap(), expected, "bit {bit} of {key}");
+        for version in 0..6 {
+            for file in ["config", "weights"] {
+                let (data, end) = trainer.read(&format!("v{version}"), file).await;
+                let damaged = hit.contains(&(version, file));
+                assert_eq!(matches!(end, Err(Error::DataLoss(_))), damaged, "bit {bit} of {key}: {end:?}");
+                assert_eq!(data.is_empty(), damaged);
+            }
+        }
+        fs::write(object, &right).unwrap();
+    }
+    assert_eq!(shown(&test.app.check(true).await.unwrap()), shown(&sound));
+}
