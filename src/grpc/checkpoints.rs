@@ -23,6 +23,7 @@ use crate::grpc::convert::sha256_of;
 use crate::grpc::convert::version_to;
 use crate::grpc::record;
 use crate::grpc::status::OrStatus;
+use crate::grpc::status::unreadable;
 
 fn target_of(checkpoint: &str, attempt: i64, path: String) -> Result<Target, Refusal> {
     Ok(Target { checkpoint: CheckpointName::parse(checkpoint)?, attempt, path })
@@ -62,9 +63,8 @@ fn check_later(message: v1::WriteFileRequest) -> Result<Piece, Error> {
 }
 
 fn broken(status: &Status) -> Error {
-    if status.code() == tonic::Code::OutOfRange {
-        // What tonic says of a message over the limit.
-        return Refusal::exhausted("LIMIT_EXCEEDED", status.message().to_owned()).into();
+    if let Some(refusal) = unreadable(status) {
+        return refusal.into();
     }
     let text = format!("the upload broke off ({}): ask PrepareFile where to go on", status.code());
     Refusal::aborted("UPLOAD_BROKEN", text).into()

@@ -72,18 +72,23 @@ pub(crate) fn status(error: Error) -> Status {
     }
 }
 
-/// What tonic says of a request that never came to a method, in our words: a message over the limit is a limit, not
-/// `OUT_OF_RANGE`, and bytes that are no message are the caller's fault, not INTERNAL. Ours have details and stay.
-pub(crate) fn of_transport(status: &Status) -> Option<Status> {
-    if !status.details().is_empty() {
+/// What tonic says of bytes that are no request, in our words: a message over the limit is a limit, not `OUT_OF_RANGE`, and
+/// one that cannot be read is the caller's fault, not INTERNAL. Not of our own errors, which have details, nor of a
+/// connection that broke, which has a source.
+pub(crate) fn unreadable(status: &Status) -> Option<Refusal> {
+    if !status.details().is_empty() || std::error::Error::source(status).is_some() {
         return None;
     }
-    let refusal = match status.code() {
-        Code::OutOfRange => Refusal::exhausted("LIMIT_EXCEEDED", status.message()),
-        Code::Internal => Refusal::invalid("BAD_MESSAGE", status.message()),
-        _ => return None,
-    };
-    Some(refused(&refusal))
+    match status.code() {
+        Code::OutOfRange => Some(Refusal::exhausted("LIMIT_EXCEEDED", status.message())),
+        Code::Internal => Some(Refusal::invalid("BAD_MESSAGE", status.message())),
+        _ => None,
+    }
+}
+
+/// The same as a status.
+pub(crate) fn of_transport(status: &Status) -> Option<Status> {
+    unreadable(status).as_ref().map(refused)
 }
 
 /// A fixed text and an id that finds the cause in the log.

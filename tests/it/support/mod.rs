@@ -1,9 +1,15 @@
 //! What the tests stand on.
 
 pub(crate) mod apps;
+pub(crate) mod calls;
 pub(crate) mod databases;
 pub(crate) mod faults;
+pub(crate) mod plays;
+pub(crate) mod proxy;
 pub(crate) mod random;
+pub(crate) mod raw;
+pub(crate) mod refusals;
 pub(crate) mod requests;
 pub(crate) mod server;
 pub(crate) mod traces;
+pub(crate) mod transfers;

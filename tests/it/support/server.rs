@@ -11,7 +11,6 @@ use std::process::Stdio;
 
 use keepbest::config::Config;
 use keepbest::server::serve_until;
-use keepbest_client::Client;
 use keepbest_proto::v1::artifacts_client::ArtifactsClient;
 use keepbest_proto::v1::checkpoints_client::CheckpointsClient;
 use keepbest_proto::v1::runs_client::RunsClient;
@@ -99,11 +98,6 @@ impl TestServer {
         &self.config
     }
 
-    /// The Rust client.
-    pub(crate) fn client(&self) -> Client {
-        Client::connect_lazy(self.address()).unwrap()
-    }
-
     /// A bare channel, for calls that no client would make.
     pub(crate) fn channel(&self) -> Channel {
         Channel::from_shared(self.address()).unwrap().connect_lazy()
@@ -169,11 +163,6 @@ impl ServerProcess {
     /// `http://127.0.0.1:PORT`; the same after a restart.
     pub(crate) fn address(&self) -> String {
         format!("http://{}", self.listen)
-    }
-
-    /// The process id.
-    pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
     }
 
     /// kill -9, and start again on the same folder and port.

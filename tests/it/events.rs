@@ -1,0 +1,5 @@
+//! Reports over the wire: streams and repeats, many writers, resumed runs, and the promise when the next decision comes.
+
+mod due;
+mod reports;
+mod resumes;

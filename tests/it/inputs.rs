@@ -1,0 +1,8 @@
+//! Bad input over the wire: each is refused with its code and reason, and leaves nothing behind.
+
+mod events;
+mod files;
+mod names;
+mod queries;
+mod strategies;
+mod transport;

@@ -1,0 +1,9 @@
+//! The promise that nothing half is ever visible, and that what was stored once is not sent again.
+
+mod commits;
+mod cuts;
+mod deaths;
+mod limits;
+mod reads;
+mod serving;
+mod small;

@@ -1,0 +1,115 @@
+//! Uploads that hold the server's memory: idle ones end, and who finds no room is told when to come back.
+
+use std::time::Duration;
+
+use keepbest_proto::v1;
+use tonic::Code;
+use tonic::Status;
+use tonic_types::StatusExt;
+
+use crate::support::refusals::refusal;
+use crate::support::requests::Trainer;
+use crate::support::requests::best_only;
+use crate::support::requests::noise;
+use crate::support::requests::read;
+use crate::support::server;
+use crate::support::transfers::CHUNK;
+use crate::support::transfers::OpenUpload;
+use crate::support::transfers::prepare;
+use crate::support::transfers::until_durable;
+use crate::support::transfers::versions;
+use crate::support::transfers::write_small;
+
+const MODEL: &str = "model.keras";
+
+#[tokio::test]
+async fn an_upload_that_falls_silent_ends_and_keeps_what_is_durable() {
+    let server = server::start_with(|config| config.limits.upload_idle_seconds = 1).await;
+    let mut trainer = Trainer::start(&server, "silent", best_only()).await;
+    let checkpoint = trainer.epoch(0, 0.5).await.checkpoint;
+    let data = noise(1, CHUNK + 100);
+    for path in [MODEL, "trickle"] {
+        prepare(&trainer, &checkpoint, path, data.len()).await.unwrap();
+    }
+    let silent = OpenUpload::begin(server.channel(), &trainer, &checkpoint, MODEL, 0).await;
+    silent.send(&data[..CHUNK + 50]).await;
+    until_durable(&trainer, &checkpoint, MODEL, data.len(), CHUNK).await;
+    // One that sends a little now and then holds buffers just as well.
+    let trickle = OpenUpload::begin(server.channel(), &trainer, &checkpoint, "trickle", 0).await;
+    let trickling = async {
+        let mut ticks = tokio::time::interval(Duration::from_millis(100));
+        let mut bytes = data.iter().take(50);
+        while !trickle.is_over() {
+            ticks.tick().await;
+            trickle.send(&[*bytes.next().expect("it is ended while it trickles")]).await;
+        }
+        trickle.answer().await
+    };
+    let (silent, trickle) = tokio::join!(silent.answer(), trickling);
+    for (what, answer) in [("silent", silent), ("trickling", trickle)] {
+        refusal(what, answer, Code::DeadlineExceeded, "IDLE_TIMEOUT");
+    }
+    refusal("half", trainer.commit(&checkpoint).await, Code::FailedPrecondition, "FILES_INCOMPLETE");
+    assert_eq!(versions(&server, &trainer.run).await, []);
+    let file = prepare(&trainer, &checkpoint, MODEL, data.len()).await.unwrap();
+    assert_eq!(file.durable_bytes, CHUNK as i64);
+    for path in [MODEL, "trickle"] {
+        trainer.upload(&checkpoint, path, &data).await.unwrap();
+    }
+    let version = trainer.commit(&checkpoint).await.unwrap();
+    assert!(read(&server, &version.name, MODEL).await.unwrap() == data);
+}
+
+/// A refusal that says when to come back.
+fn assert_overloaded<T: std::fmt::Debug>(what: &str, answer: Result<T, Status>) {
+    let status = refusal(what, answer, Code::ResourceExhausted, "OVERLOADED");
+    let retry = status.get_details_retry_info().and_then(|it| it.retry_delay);
+    assert!(retry.is_some_and(|it| !it.is_zero()), "{what}: {status:?}");
+}
+
+#[tokio::test]
+async fn who_finds_no_buffers_is_told_when_to_come_back() {
+    let server = server::start_with(|config| config.limits.upload_buffers_bytes = 16 << 20).await;
+    let mut trainer = Trainer::start(&server, "full", best_only()).await;
+    let version = trainer.save(0, 0.5, b"earlier").await;
+    let checkpoint = trainer.epoch(1, 0.4).await.checkpoint;
+    let data = noise(2, 3 * CHUNK + 1);
+    for path in ["first", "second"] {
+        prepare(&trainer, &checkpoint, path, data.len()).await.unwrap();
+    }
+    let first = OpenUpload::begin(server.channel(), &trainer, &checkpoint, "first", 0).await;
+    first.send(&data[..CHUNK]).await;
+    until_durable(&trainer, &checkpoint, "first", data.len(), CHUNK).await;
+    // All memory of uploads belongs to that stream; the others wait, and then are sent away.
+    let second = async {
+        let upload = OpenUpload::begin(server.channel(), &trainer, &checkpoint, "second", 0).await;
+        upload.answer().await
+    };
+    let (second, small) = tokio::join!(second, write_small(&trainer, &checkpoint, &[("small", b"x")]));
+    assert_overloaded("a second stream", second);
+    assert_overloaded("small files", small);
+    // Who reads is not in their way.
+    assert_eq!(read(&server, &version.name, MODEL).await.unwrap(), b"earlier");
+    let run = v1::GetRunRequest { name: trainer.run.clone() };
+    assert_eq!(server.runs().get_run(run).await.unwrap().get_ref().event_count, 2);
+    first.send(&data[CHUNK..]).await;
+    first.finish().await.unwrap();
+    trainer.upload(&checkpoint, "second", &data).await.unwrap();
+    assert_eq!(trainer.commit(&checkpoint).await.unwrap().file_count, 2);
+}
+
+#[tokio::test]
+async fn a_cancelled_upload_gives_its_buffers_back() {
+    let server = server::start_with(|config| config.limits.upload_buffers_bytes = 16 << 20).await;
+    let mut trainer = Trainer::start(&server, "cancelled", best_only()).await;
+    let checkpoint = trainer.epoch(0, 0.5).await.checkpoint;
+    let data = noise(3, CHUNK + 1);
+    prepare(&trainer, &checkpoint, MODEL, data.len()).await.unwrap();
+    for _ in 0..20 {
+        let upload = OpenUpload::begin(server.channel(), &trainer, &checkpoint, MODEL, 0).await;
+        upload.send(&data[..1 << 20]).await;
+        upload.cancel().await;
+    }
+    trainer.upload(&checkpoint, MODEL, &data).await.unwrap();
+    trainer.commit(&checkpoint).await.unwrap();
+}
