@@ -17,6 +17,7 @@ use crate::domain::ids::ArtifactName;
 use crate::domain::ids::BestParent;
 use crate::domain::ids::ListParent;
 use crate::domain::ids::VersionName;
+use crate::domain::refusal::Refusal;
 use crate::grpc::Face;
 use crate::grpc::convert::artifact_to;
 use crate::grpc::convert::file_to;
@@ -58,7 +59,8 @@ impl Artifacts for Face {
         record(&request.parent);
         let parent = BestParent::parse(&request.parent).or_status()?;
         let metric = Some(request.metric).filter(|it| !it.is_empty());
-        let direction = mode_of(request.mode).or_status()?;
+        let unknown = |refusal| Refusal { reason: "BAD_MODE", metadata: Vec::new(), ..refusal };
+        let direction = mode_of(request.mode).map_err(unknown).or_status()?;
         let version = self.app.best_version(&parent, metric, direction).await.or_status()?;
         self.version_with_files(&version, request.include_files).await.map(Response::new)
     }

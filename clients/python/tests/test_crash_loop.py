@@ -68,10 +68,8 @@ class UntilDone(keras.callbacks.Callback):
 def model():
     """About 9 MB, so that a save is more than one chunk."""
     keras.utils.set_random_seed(3)
-    made = keras.Sequential(
-        [keras.layers.Input((64,)), keras.layers.Dense(1500, "relu"), keras.layers.Dense(1500, "relu")]
-        + [keras.layers.Dense(10, "softmax")]
-    )
+    hidden = [keras.layers.Dense(1500, "relu") for _ in range(2)]
+    made = keras.Sequential([keras.layers.Input((64,)), *hidden, keras.layers.Dense(10, "softmax")])
     made.compile(loss="sparse_categorical_crossentropy", optimizer=keras.optimizers.SGD(0.01))
     return made
 

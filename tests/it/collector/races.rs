@@ -9,6 +9,7 @@ use std::time::Duration;
 use keepbest::app::App;
 use keepbest::app::Error;
 use keepbest::app::Limits;
+use keepbest::app::collect::GcReport;
 use keepbest::domain::ids::CheckpointName;
 use object_store::memory::InMemory;
 
@@ -17,6 +18,7 @@ use crate::support::apps::TestApp;
 use crate::support::apps::Trainer;
 use crate::support::apps::every_epoch;
 use crate::support::apps::limits;
+use crate::support::databases;
 use crate::support::databases::TestDatabase;
 use crate::support::databases::on_both_databases;
 use crate::support::faults::FaultyStore;
@@ -24,6 +26,38 @@ use crate::support::requests::noise;
 
 on_both_databases! {
     no_version_ever_lacks_a_byte_whatever_the_collectors_do
+}
+
+#[tokio::test]
+async fn a_chunk_that_is_pinned_while_the_collector_waits_for_its_row_stays() {
+    let test = TestApp::over(databases::postgres().await).await;
+    let mut trainer = test.start("first", every_epoch()).await;
+    trainer.save(0, 0.5, b"bytes").await;
+    test.app.delete_version(&trainer.version("v0"), false).await.unwrap();
+    test.turn(HOUR_US);
+    assert_eq!(test.app.collect().await.unwrap().removed_checkpoints, 1, "nothing pins the chunk");
+    let checkpoint = trainer.saved(1, 0.5).await;
+    test.app.prepare_file(trainer.target(&checkpoint, "model"), 5, None).await.unwrap();
+
+    // The upload has touched the row and pinned the chunk, and its commit is on the way.
+    let mut upload = test.database.postgres_connection().await;
+    sqlx::raw_sql(
+        "BEGIN; UPDATE chunks SET touch_time_us = touch_time_us + 1; INSERT INTO file_chunks \
+         SELECT f.uid, 0, 5, c.team, c.digest FROM files f, chunks c",
+    )
+    .execute(&mut upload)
+    .await
+    .unwrap();
+    let app = test.app.clone();
+    let collecting = tokio::spawn(async move { app.collect_now().await.unwrap() });
+    let waits = "SELECT pid::text FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    while test.database.texts(waits).await.is_empty() {
+        assert!(!collecting.is_finished(), "the collector waits for the row");
+    }
+    sqlx::raw_sql("COMMIT").execute(&mut upload).await.unwrap();
+    assert_eq!(collecting.await.unwrap(), GcReport::default());
+    assert_eq!(test.database.texts("SELECT object_key FROM chunks").await, test.keys().await);
+    assert_eq!(test.keys().await.len(), 1);
 }
 
 const WRITERS: u64 = 8;

@@ -300,7 +300,7 @@ async fn best_asks_for_what_it_cannot_know() {
         (team, "", 0, Code::InvalidArgument, "METRIC_REQUIRED"),
         ("teams/nobody", "", 0, Code::NotFound, "NOT_FOUND"),
         (&trainer.run, "loss", 0, Code::InvalidArgument, "METRIC_REQUIRED"),
-        (&artifact, "val_loss", 9, Code::InvalidArgument, "BAD_STRATEGY"),
+        (&artifact, "val_loss", 9, Code::InvalidArgument, "BAD_MODE"),
         (&artifact, "loss", max, Code::NotFound, "NOT_FOUND"),
         (team, "no metric", max, Code::NotFound, "NOT_FOUND"),
     ] {

@@ -104,9 +104,14 @@ async fn a_claimed_chunk_is_new_until_it_is_settled(database: TestDatabase) {
     one.settle(new.clone()).await.unwrap();
     assert_eq!(one.pinned().await, [new[0].object_key.clone()]);
     assert_eq!(test.database.texts(DOOMED).await, Vec::<String>::new());
-    let two = Stream::begin(&test, &checkpoint, "two", "two").await;
-    assert_eq!(shown(&two.claim().await.unwrap()), "[]", "the team holds it");
-    assert_eq!(two.pinned().await, [new[0].object_key.clone()]);
+    for (later, name) in ["two", "three"].into_iter().enumerate() {
+        let next = Stream::begin(&test, &checkpoint, name, name).await;
+        assert_eq!(shown(&next.claim().await.unwrap()), "[]", "the team holds it");
+        assert_eq!(next.pinned().await, [new[0].object_key.clone()]);
+        // A collector that saw the chunk unused sees that it was used since, also within the same microsecond.
+        let touched = test.database.texts("SELECT CAST(touch_time_us AS TEXT) FROM chunks").await;
+        assert_eq!(touched, [(BEGIN_US + i64::try_from(later).unwrap() + 1).to_string()]);
+    }
 }
 
 async fn equal_bytes_are_one_object_in_a_team_and_two_in_two_teams(database: TestDatabase) {

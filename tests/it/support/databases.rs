@@ -51,6 +51,14 @@ impl TestDatabase {
         .unwrap()
     }
 
+    /// A connection to Postgres, for transactions that a test holds open.
+    pub(crate) async fn postgres_connection(&self) -> PgConnection {
+        match self {
+            TestDatabase::Sqlite(_) => panic!("SQLite has one writer: nothing can be held open"),
+            TestDatabase::Postgres(url) => PgConnection::connect(url).await.unwrap(),
+        }
+    }
+
     /// Changes rows behind the service's back; the text is the test's own.
     pub(crate) async fn execute(&self, sql: &'static str) -> u64 {
         match self {
