@@ -74,10 +74,12 @@ pub async fn serve_until(
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     config.check_served()?;
+    // First of all: a port that is taken leaves no data folder behind.
+    let listener = TcpListener::bind(config.listen).await;
+    let listener = listener
+        .with_context(|| format!("listen on {}: choose another address with --listen", config.listen))?;
     let lock = maintenance::lock(&config.data_dir)?;
     let app = maintenance::open(&config).await?;
-    let listener = TcpListener::bind(config.listen).await;
-    let listener = listener.with_context(|| format!("listen on {}", config.listen))?;
     let address = listener.local_addr().context("find the address")?;
 
     let interval = Duration::from_secs(config.collector.interval_seconds);

@@ -2,6 +2,7 @@
 
 Usage:
     python -m grpc_tools.protoc -I proto --python_out=gen --grpc_python_out=gen proto/keepbest/v1/*.proto
+    touch gen/keepbest/__init__.py  # else an installed SDK, which is named keepbest too, hides the stubs
     PYTHONPATH=gen python clients/examples/minimal.py 127.0.0.1:7400 model.bin
 """
 

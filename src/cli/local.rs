@@ -50,7 +50,8 @@ pub(super) async fn check(context: &mut Context, arguments: args::Check) -> Resu
         }
     }
     match report.problems.len() {
-        0 => Ok(()),
+        0 if context.output.is_json() => Ok(()),
+        0 => Ok(context.output.line("no problem was found")?),
         count => {
             let count = human::count(i64::try_from(count).unwrap_or(i64::MAX), "problem");
             Err(Failure::failed(format!("`{}` has {count}", config.data_dir.display())))

@@ -79,6 +79,12 @@ pub(super) fn parent(text: &str) -> Result<String, Failure> {
 
 fn of_kind(text: &str, default: &ProjectName, kind: &str) -> Result<InProject, Failure> {
     let short = short_name(text);
+    if let Some((name, version)) = short.split_once(':') {
+        let what = kind.to_lowercase();
+        return Err(Failure::usage(format!(
+            "`{text}` names a version, but the name of {what} alone is right: `{name}`, without `:{version}`"
+        )));
+    }
     let full = if short.contains('/') { short } else { format!("{default}/{short}") };
     // An artifact and a run are read alike; the alias only completes the form.
     match parse_target(&format!("{full}:latest")) {

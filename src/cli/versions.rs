@@ -43,8 +43,13 @@ pub(super) async fn list(context: &mut Context, arguments: args::Versions) -> Re
         return Ok(());
     }
     if versions.is_empty() {
-        let which =
-            if arguments.filter.is_empty() { "no versions" } else { "no versions that match the filter" };
+        let metric = arguments.order_by.split_whitespace().next().and_then(|by| by.strip_prefix("metrics."));
+        let which = match (metric, arguments.filter.is_empty()) {
+            (Some(metric), true) => format!("no versions with a metric `{metric}`"),
+            (Some(metric), false) => format!("no versions with a metric `{metric}` that match the filter"),
+            (None, true) => "no versions".to_owned(),
+            (None, false) => "no versions that match the filter".to_owned(),
+        };
         context.output.line(&format!("{which} in {}", short_name(&parent)))?;
         return Ok(());
     }

@@ -75,7 +75,7 @@ async fn check_aliases(
     }
     let list = names.join(", ");
     let message = format!(
-        "version `{}` is in use by the aliases {list}: move them, or delete it with them (`delete_aliases`)",
+        "version `{}` is in use by the aliases {list}: move them, or delete it together with them",
         shown(&artifact.name, number)
     );
     Err(Refusal::precondition("VERSION_HAS_ALIASES", message).with("aliases", list).into())

@@ -258,11 +258,29 @@ def test_a_training_survives_an_outage_and_the_best_of_it_is_kept(own_server: Se
 def test_a_server_that_was_never_there_loses_no_model_and_is_told_at_the_end(make, tmp_path, monkeypatch):
     away(monkeypatch)
     callback = make("best.keras", server="127.0.0.1:1", save_best_only=True, retry_seconds=0.1)
-    with pytest.warns(UserWarning, match=r"events: not reported; the server is away"):
+    with pytest.warns(UserWarning) as told:
         model().fit(X, Y, epochs=2, validation_data=(X, Y), callbacks=[callback], verbose=0)
     held = names(tmp_path / "out")
     assert held == ["keepbest-held/r-epoch-1.keras", "keepbest-held/r-epoch-2.keras"]
     keras.saving.load_model(tmp_path / "out" / held[-1])
+    first, last = (str(warning.message) for warning in told)
+    assert "the server is away, the training goes on without it" in first
+    assert "events: not reported; models kept aside" in last and "the server is away" in last
+    assert all(str(tmp_path / "out" / name) in last for name in held)
+
+
+def test_with_a_mode_only_the_best_is_kept_although_no_run_began(make, tmp_path, monkeypatch):
+    away(monkeypatch)
+    callback = make(server="127.0.0.1:1", save_best_only=True, mode="min", retry_seconds=0.1)
+    drive = Drive(callback)
+    with pytest.warns(UserWarning):
+        drive.epoch(0, val_loss=0.5).epoch(1, val_loss=0.3).epoch(2, val_loss=0.4).end()
+    assert names(tmp_path / "out") == ["keepbest-held/r-epoch-2.weights.h5"]
+
+
+def test_where_a_run_stands_is_not_guessed(make):
+    with pytest.raises(keepbest.Unavailable, match=r"start it .`keepbest serve`., or name another"):
+        make(server="127.0.0.1:1", retry_seconds=0.1).initial_epoch()
 
 
 def test_an_upload_that_met_no_server_is_done_later(own_server: Server, make, tmp_path, monkeypatch):

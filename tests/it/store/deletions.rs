@@ -103,7 +103,7 @@ async fn a_version_that_a_user_named_is_not_deleted_by_accident(database: TestDa
         test.app.set_alias(&trainer.artifact, alias, "v0", "").await.unwrap();
     }
     let expected = "version `teams/default/projects/digits/artifacts/run-first-model/versions/v0` is in use by the \
-        aliases fallback, production: move them, or delete it with them (`delete_aliases`)";
+        aliases fallback, production: move them, or delete it together with them";
     assert_eq!(sentence(delete(&trainer, "v0").await), expected);
     let all = ["best", "epoch_0", "fallback", "latest", "production"].map(String::from).into();
     assert_eq!(trainer.named("production").await.unwrap(), (0, all), "nothing moved");

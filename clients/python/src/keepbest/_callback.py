@@ -15,7 +15,7 @@ from keepbest._held import HeldFiles
 from keepbest._local import replace, split_template
 from keepbest._session import Session
 from keepbest.client import Client
-from keepbest.errors import InvalidArgument, NotFound
+from keepbest.errors import InvalidArgument, NotFound, Unavailable
 from keepbest.names import project_name, run_name
 from keepbest.run import Run
 from keepbest.strategy import strategy
@@ -136,18 +136,23 @@ class CheckpointCallback:
         """The epoch to go on with: `model.fit(..., initial_epoch=callback.initial_epoch())`.
 
         The epoch after the last reported one; with an integer save_freq and a run that was killed, the last reported
-        one itself, because nobody knows whether it was completed. 0 for a new run. Load the weights yourself, for
-        example with `Client.pull`.
+        one itself, because nobody knows whether it was completed. 0 for a new run. If it is not 0, load the weights
+        yourself before you go on, for example with `Client.pull` and the alias `latest`.
 
         Raises:
-            Unavailable: the server is away; to begin at 0 then would repeat the training.
+            Unavailable: the server is away (tried for `retry_seconds`); to begin at 0 then would repeat the training.
         """
         if self._run_is_new:
             return 0
         try:
-            run = self._client.run(self.run_name)
+            run = self._client.run(self.run_name, timeout=self._retry_seconds)
         except NotFound:
             return 0
+        except Unavailable as error:
+            raise Unavailable(
+                f"the server is away, so where run `{self.run_name}` stands is unknown: start it (`keepbest serve`), "
+                f"or name another with server=...: {error}"
+            ) from error
         if not run.HasField("last_epoch"):
             return 0
         complete = self.save_freq == "epoch" or run.state == RunState.RUN_STATE_FINISHED
@@ -197,7 +202,9 @@ class CheckpointCallback:
         def start(events: EventBuffer, budget: float) -> Run:
             return self._start(request_id, events, budget)
 
-        held = HeldFiles(self.filepath, self.monitor, self.save_best_only, Mode.MODE_UNSPECIFIED, self._run_id)
+        modes = {"min": Mode.MODE_MIN, "max": Mode.MODE_MAX}
+        direction = modes.get(self.mode, Mode.MODE_UNSPECIFIED)
+        held = HeldFiles(self.filepath, self.monitor, self.save_best_only, direction, self._run_id)
         self._session = Session(
             start=start,
             strategy=self._strategy,

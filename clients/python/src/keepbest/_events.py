@@ -143,6 +143,10 @@ class EventBuffer:
         """How many events wait for their confirmation."""
         return len(self._waiting) + len(self._group)
 
+    def held(self) -> list[Path]:
+        """Models that were kept for events that wait."""
+        return [entry.held for entry in (*self._group, *self._waiting) if entry.held is not None]
+
     def add(self, event: Event) -> Entry:
         """Take an event in. A full buffer drops its oldest event that was never sent."""
         if not len(self):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -93,6 +94,8 @@ class Session:
     _unfinished: list[SaveJob] = field(default_factory=list)
     _background: Background = field(default_factory=Background)
     _away: KeepbestError | None = None
+    # Warned of once for each outage.
+    _told_away: bool = False
     _next_probe: float = 0.0
 
     def __post_init__(self) -> None:
@@ -147,6 +150,8 @@ class Session:
         ]
         if len(self._events):
             losses.append(f"{len(self._events)} events: not reported")
+        if kept := self._events.held():
+            losses.append(f"models kept aside, of which the server did not decide: {', '.join(map(str, kept))}")
         if self._events.dropped:
             losses.append(f"{self._events.dropped} events: dropped, because too many waited for the server")
         if self._away is not None:
@@ -186,9 +191,13 @@ class Session:
             self._note_away(error)
             return False
         self._away = None
+        self._told_away = False
         return True
 
     def _note_away(self, error: KeepbestError) -> None:
+        if not self._told_away:
+            self._told_away = True
+            warnings.warn(f"Keepbest: the server is away, the training goes on without it: {error}", stacklevel=2)
         self._away = error
         self._next_probe = time.monotonic() + min(_PROBE_SECONDS, self.retry_seconds)
 

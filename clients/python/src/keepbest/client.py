@@ -123,10 +123,15 @@ class Client:
         response = call(start, request, self.timeout if timeout is None else timeout)
         return Run(self, response, writer, _events)
 
-    def run(self, name: str) -> RunResource:
-        """The run `teams/{team}/projects/{project}/runs/{run}` as it stands, without starting an attempt."""
+    def run(self, name: str, *, timeout: float | None = None) -> RunResource:
+        """The run `teams/{team}/projects/{project}/runs/{run}` as it stands, without starting an attempt.
+
+        Args:
+            name: its resource name.
+            timeout: as for the client, for this call.
+        """
         get: Callable[..., RunResource] = self.connection.stubs().runs.GetRun
-        return call(get, GetRunRequest(name=name), self.timeout)
+        return call(get, GetRunRequest(name=name), self.timeout if timeout is None else timeout)
 
     def best(
         self, parent: str, metric: str | None = None, mode: str | None = None, include_files: bool = False
