@@ -263,7 +263,9 @@ def test_a_server_that_was_never_there_loses_no_model_and_is_told_at_the_end(mak
     held = names(tmp_path / "out")
     assert held == ["keepbest-held/r-epoch-1.keras", "keepbest-held/r-epoch-2.keras"]
     keras.saving.load_model(tmp_path / "out" / held[-1])
-    first, last = (str(warning.message) for warning in told)
+    # Keras and JAX may warn of things of their own.
+    ours = [text for warning in told if (text := str(warning.message)).startswith("Keepbest")]
+    first, last = ours
     assert "the server is away, the training goes on without it" in first
     assert "events: not reported; models kept aside" in last and "the server is away" in last
     assert all(str(tmp_path / "out" / name) in last for name in held)
