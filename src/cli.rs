@@ -48,6 +48,7 @@ async fn execute(arguments: Arguments) -> Result<(), Failure> {
     match command {
         Command::Serve(serve) => serve::serve(context, serve).await,
         Command::CheckConfig(settings) => serve::check_config(context, &settings),
+        Command::Migrate(migrate) => serve::migrate(context, migrate).await,
         Command::Runs(runs) => runs::list(context, runs).await,
         Command::Show(show) => show::show(context, show).await,
         Command::Best(best) => show::best(context, best).await,

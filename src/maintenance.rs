@@ -1,9 +1,11 @@
-//! Opening a data folder: for the server, which locks it, and for `gc` and `check`, which may run beside one.
+//! Opening the database and the object store that the settings name: for the server, and for commands that may run
+//! beside it.
 
 use std::fs;
 use std::fs::File;
 use std::fs::TryLockError;
 use std::path::Path;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -15,6 +17,7 @@ use crate::blobs::Blobs;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::store::Graces;
+use crate::store::Postgres;
 use crate::store::Store;
 
 pub use crate::app::check::CheckReport;
@@ -45,43 +48,110 @@ fn limits(config: &Config) -> Limits {
     }
 }
 
-/// Locks the data folder for this server; the lock goes with the process, however it ends.
-pub fn lock(data_dir: &Path) -> anyhow::Result<File> {
-    fs::create_dir_all(data_dir).with_context(|| format!("make the data folder `{}`", data_dir.display()))?;
-    let path = data_dir.join(LOCK);
+/// The SQLite file, unless the database is Postgres.
+fn sqlite_file(config: &Config) -> Option<PathBuf> {
+    match &config.database_url {
+        None => Some(config.data_dir.join(DATABASE)),
+        Some(url) => url.sqlite_path().map(Path::to_owned),
+    }
+}
+
+/// Keeps a second server away from a SQLite database; the lock goes with the process, however it ends. Nothing to lock on
+/// Postgres, where any number of servers may work.
+pub fn lock(config: &Config) -> anyhow::Result<Option<File>> {
+    let Some(database) = sqlite_file(config) else { return Ok(None) };
+    let folder = database.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    fs::create_dir_all(folder).with_context(|| format!("make the data folder `{}`", folder.display()))?;
+    let path = folder.join(LOCK);
     let file = File::options().create(true).truncate(false).write(true).open(&path);
     let file = file.with_context(|| format!("open `{}`", path.display()))?;
     match file.try_lock() {
-        Ok(()) => Ok(file),
+        Ok(()) => Ok(Some(file)),
         Err(TryLockError::WouldBlock) => bail!(
             "data folder `{}` is in use by another keepbest server: stop that one, or choose another folder with --data",
-            data_dir.display()
+            folder.display()
         ),
         Err(TryLockError::Error(error)) => Err(error).with_context(|| format!("lock `{}`", path.display())),
     }
 }
 
-/// Opens the data folder's database and objects, and makes them where they are missing.
+/// What a command does to the schema of the database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Schema {
+    /// Brings it up to date.
+    Migrate,
+    /// Refuses a database that is behind.
+    Expect,
+}
+
+async fn open_store(config: &Config, schema: Schema) -> anyhow::Result<Store> {
+    if let Some(file) = sqlite_file(config) {
+        let store = Store::open_sqlite(&file).await;
+        return store.with_context(|| format!("open the database `{}`", file.display()));
+    }
+    let url = config.database_url.as_ref().context("there is an address, since there is no file")?;
+    let options = Postgres {
+        connections: config.database.connections,
+        migrate: schema == Schema::Migrate || config.database.migrate,
+    };
+    let store = Store::open_postgres(url.expose(), options).await;
+    store.with_context(|| format!("open the database `{url}`"))
+}
+
+/// Opens the object store without asking anything of it.
+pub fn open_blobs(config: &Config) -> anyhow::Result<Blobs> {
+    let Some(url) = &config.store_url else {
+        let objects = config.data_dir.join(OBJECTS);
+        fs::create_dir_all(&objects).with_context(|| format!("make the folder `{}`", objects.display()))?;
+        return Blobs::open_folder(&objects)
+            .with_context(|| format!("open the folder `{}`", objects.display()));
+    };
+    let named: Vec<_> = config.store.file().collect();
+    let found: Vec<_> = config.store.environment().collect();
+    Blobs::open(url.as_str(), &named, &found).with_context(|| format!("open the object store `{url}`"))
+}
+
+/// What `check-config` can tell of an object store without a connection: whether its options are right.
+pub fn check_store(config: &Config) -> anyhow::Result<()> {
+    match &config.store_url {
+        // A folder may come into being only where the server runs.
+        Some(url) if url.folder().is_none() => open_blobs(config).map(drop),
+        _ => Ok(()),
+    }
+}
+
+/// For the server: opens both, makes what is missing of a data folder, and asks the object store to write, read and delete.
 pub async fn open(config: &Config) -> anyhow::Result<App> {
-    let objects = config.data_dir.join(OBJECTS);
-    fs::create_dir_all(&objects).with_context(|| format!("make the folder `{}`", objects.display()))?;
-    let database = config.data_dir.join(DATABASE);
-    let store = Store::open_sqlite(&database).await;
-    let store = store.with_context(|| format!("open the database `{}`", database.display()))?;
-    let blobs =
-        Blobs::open_folder(&objects).with_context(|| format!("open the folder `{}`", objects.display()))?;
+    let store = open_store(config, Schema::Expect).await?;
+    let blobs = open_blobs(config)?;
+    let place = config.store_url.as_ref().map_or_else(
+        || format!("the folder `{}`", config.data_dir.join(OBJECTS).display()),
+        |url| format!("the object store `{url}`"),
+    );
+    blobs.probe().await.with_context(|| format!("{place} does not work"))?;
     Ok(App::new(store, blobs, Clock::System, limits(config)))
 }
 
-/// The same for a command: the folder must be one that a server made.
+/// For a command: the database must be one that a server made.
 async fn open_existing(config: &Config) -> anyhow::Result<App> {
-    if !config.data_dir.join(DATABASE).is_file() {
+    if let Some(file) = sqlite_file(config).filter(|file| !file.is_file()) {
         bail!(
             "`{}` is no data folder of keepbest: name the one that `keepbest serve` uses with --data",
-            config.data_dir.display()
+            file.parent().unwrap_or(&file).display()
         );
     }
-    open(config).await
+    let store = open_store(config, Schema::Expect).await?;
+    Ok(App::new(store, open_blobs(config)?, Clock::System, limits(config)))
+}
+
+/// Brings the schema up to date and answers its version.
+pub async fn migrate(config: &Config) -> anyhow::Result<i64> {
+    if let Some(folder) = sqlite_file(config).as_deref().and_then(Path::parent) {
+        fs::create_dir_all(folder).with_context(|| format!("make the folder `{}`", folder.display()))?;
+    }
+    let store = open_store(config, Schema::Migrate).await?;
+    store.close().await;
+    Ok(Store::schema_version())
 }
 
 /// One pass of the collector; `now`: without waiting for the graces.

@@ -73,17 +73,18 @@ pub async fn serve_until(
     on_ready: impl FnOnce(SocketAddr) + Send,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
-    config.check_served()?;
     // First of all: a port that is taken leaves no data folder behind.
     let listener = TcpListener::bind(config.listen).await;
     let listener = listener
         .with_context(|| format!("listen on {}: choose another address with --listen", config.listen))?;
-    let lock = maintenance::lock(&config.data_dir)?;
+    let lock = maintenance::lock(&config)?;
     let app = maintenance::open(&config).await?;
     let address = listener.local_addr().context("find the address")?;
 
     let interval = Duration::from_secs(config.collector.interval_seconds);
     let collector = tokio::spawn(background::collect_every(app.clone(), interval, stop.clone()));
+    let (routes, health) = grpc::routes(app.clone()).await.context("set up reflection")?;
+    let watching = tokio::spawn(health.watch(app.clone(), stop.clone()));
     let serving = tonic::transport::Server::builder()
         .layer(TraceLayer)
         .max_frame_size(FRAME_BYTES)
@@ -93,17 +94,18 @@ pub async fn serve_until(
         .http2_max_header_list_size(HEADER_BYTES)
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
-        .add_routes(grpc::routes(app.clone()).await.context("set up reflection")?)
+        .add_routes(routes)
         .serve_with_incoming_shutdown(connections(listener, config.limits.max_connections), {
             let stop = stop.clone();
             async move { stop.cancelled().await }
         });
-    tracing::info!(address = %address, data = %config.data_dir.display(), "Listening");
+    tracing::info!(address = %address, database = %config.database(), objects = %config.objects(), "Listening");
     on_ready(address);
 
     let drain = Duration::from_secs(config.limits.drain_seconds);
     let served = drained(serving, &stop, drain).await;
     stop.cancel();
+    watching.await.context("stop the health watch")?;
     collector.await.context("stop the collector")?;
     app.close().await;
     drop(lock);

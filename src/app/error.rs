@@ -44,7 +44,9 @@ impl From<store::Error> for Error {
                 Error::Unavailable { what: "the database", source: Box::new(error) }
             }
             store::Error::Full(_) => Error::Full { what: "the database", source: Box::new(error) },
-            store::Error::Broken(_) | store::Error::Unreadable { .. } => Error::Internal(Box::new(error)),
+            store::Error::Broken(_) | store::Error::Unreadable { .. } | store::Error::Schema(_) => {
+                Error::Internal(Box::new(error))
+            }
         }
     }
 }

@@ -93,6 +93,11 @@ impl App {
         self.store.close().await;
     }
 
+    /// Whether the database answers. Without the object store events and queries still work, so it is not asked.
+    pub async fn ping(&self) -> Result<(), Error> {
+        Ok(self.store.ping().await?)
+    }
+
     /// How long an upload may be idle.
     pub(crate) fn upload_idle(&self) -> Duration {
         self.limits.upload_idle

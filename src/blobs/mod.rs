@@ -1,5 +1,8 @@
 //! Bytes in an object store. The only room that names `object_store`; keys are made here and never used again.
 
+mod place;
+mod probe;
+
 use std::io;
 use std::path::Path;
 use std::path::PathBuf;
@@ -14,6 +17,9 @@ use object_store::memory::InMemory;
 
 use crate::domain::digest::Digest;
 use crate::domain::time::date_of;
+
+pub use place::OpenError;
+pub use probe::ProbeError;
 
 /// Why bytes were not stored or read.
 #[derive(Debug, thiserror::Error)]
@@ -91,8 +97,12 @@ impl Blobs {
     /// Stores an object; durable when it returns. The key is new, so repeating it is harmless.
     pub async fn put(&self, key: &str, pieces: Vec<Bytes>) -> Result<(), Error> {
         let payload: PutPayload = pieces.into_iter().collect();
-        self.store.put(&key.into(), payload).await?;
-        Ok(())
+        match self.store.put(&key.into(), payload).await {
+            Ok(_) => Ok(()),
+            // What is missing is the bucket or the folder.
+            Err(error @ object_store::Error::NotFound { .. }) => Err(Error::Unavailable(error)),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// All bytes of an object.

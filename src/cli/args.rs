@@ -1,8 +1,12 @@
 //! The arguments: what can be typed, with the help that explains it.
 
+mod operate;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub(super) use self::operate::{Check, CheckConfig, Gc, Migrate, Serve, Settings};
 
 /// A checkpoint service: decides, stores, versions and finds the best model of every training run.
 #[derive(Debug, Parser)]
@@ -76,6 +80,7 @@ pub(super) struct Global {
 pub(super) enum Command {
     Serve(Serve),
     CheckConfig(CheckConfig),
+    Migrate(Migrate),
     Runs(Runs),
     Show(Show),
     Best(Best),
@@ -87,47 +92,6 @@ pub(super) enum Command {
     Rm(Rm),
     Gc(Gc),
     Check(Check),
-}
-
-/// Start the server
-///
-/// It prints where it listens on stdout and logs to stderr. SIGINT and SIGTERM stop it: calls that run may end, for at most
-/// `limits.drain_seconds`.
-#[derive(Debug, Args)]
-#[command(after_help = "\
-Examples:
-  keepbest serve
-  keepbest serve --data /var/lib/keepbest --listen 127.0.0.1:0
-  keepbest serve --config FILE
-
-Every setting of the file can also be given in the environment: KEEPBEST_LISTEN, KEEPBEST_LOG_FORMAT, ...")]
-pub(super) struct Serve {
-    #[command(flatten)]
-    pub(super) settings: Settings,
-    /// Where to listen; port 0 lets the system choose
-    #[arg(long, value_name = "HOST:PORT")]
-    pub(super) listen: Option<String>,
-}
-
-/// Check the settings and print what they come to, without starting anything
-///
-/// The settings are the defaults, then the file, then the environment, then flags; the last one wins.
-#[derive(Debug, Args)]
-#[command(after_help = "Example:\n  keepbest check-config --config FILE")]
-pub(super) struct CheckConfig {
-    #[command(flatten)]
-    pub(super) settings: Settings,
-}
-
-// No doc comment: it would stand in the help of the commands that take these.
-#[derive(Debug, Args)]
-pub(super) struct Settings {
-    /// TOML file with settings
-    #[arg(long, env = "KEEPBEST_CONFIG", value_name = "FILE")]
-    pub(super) config: Option<PathBuf>,
-    /// Folder that holds the database and the chunks
-    #[arg(long, value_name = "DIR")]
-    pub(super) data: Option<PathBuf>,
 }
 
 /// List runs, newest first
@@ -325,30 +289,6 @@ pub(super) struct Rm {
     /// Delete it although aliases of yours point at it; they go with it
     #[arg(long)]
     pub(super) force: bool,
-}
-
-/// Free the bytes of what was deleted or given up
-///
-/// Works on the data folder itself, with or without a server beside it, which does the same every few minutes.
-#[derive(Debug, Args)]
-pub(super) struct Gc {
-    #[command(flatten)]
-    pub(super) settings: Settings,
-    /// Do not wait for the graces of `collector` in the settings; downloads of deleted versions may break
-    #[arg(long)]
-    pub(super) now: bool,
-}
-
-/// Check that all that is visible is whole
-///
-/// Works on the data folder itself, with or without a server beside it. Prints each problem; exits with 1 if there is one.
-#[derive(Debug, Args)]
-pub(super) struct Check {
-    #[command(flatten)]
-    pub(super) settings: Settings,
-    /// Read all bytes and compare their digests, too
-    #[arg(long)]
-    pub(super) read_data: bool,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]

@@ -14,7 +14,7 @@ const LOG_FILTER: &str = "warn";
 
 /// Frees what was deleted or given up.
 pub(super) async fn collect(context: &mut Context, arguments: args::Gc) -> Result<(), Failure> {
-    let config = serve::load(&arguments.settings, None)?;
+    let config = serve::load(&arguments.settings)?;
     log()?;
     let report = maintenance::gc(&config, arguments.now).await?;
     if context.output.is_json() {
@@ -33,7 +33,7 @@ pub(super) async fn collect(context: &mut Context, arguments: args::Gc) -> Resul
 
 /// Checks that all that is visible is whole.
 pub(super) async fn check(context: &mut Context, arguments: args::Check) -> Result<(), Failure> {
-    let config = serve::load(&arguments.settings, None)?;
+    let config = serve::load(&arguments.settings)?;
     log()?;
     let report = maintenance::check(&config, arguments.read_data).await?;
     if context.output.is_json() {
@@ -54,7 +54,7 @@ pub(super) async fn check(context: &mut Context, arguments: args::Check) -> Resu
         0 => Ok(context.output.line("no problem was found")?),
         count => {
             let count = human::count(i64::try_from(count).unwrap_or(i64::MAX), "problem");
-            Err(Failure::failed(format!("`{}` has {count}", config.data_dir.display())))
+            Err(Failure::failed(format!("{} with {} has {count}", config.database(), config.objects())))
         }
     }
 }

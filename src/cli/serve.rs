@@ -10,22 +10,23 @@ use super::context::Context;
 use super::failure::Failure;
 use super::output::Column;
 use crate::config::{Config, Flags, LogFormat};
+use crate::maintenance;
 use crate::server;
 use crate::telemetry;
 
 /// Serves until a signal comes.
 pub(super) async fn serve(context: &mut Context, arguments: args::Serve) -> Result<(), Failure> {
-    let config = load(&arguments.settings, arguments.listen)?;
+    let config = load_with(&arguments.settings, arguments.listen, arguments.migrate)?;
     let format = match config.log.format {
         LogFormat::Text => telemetry::Format::Text,
         LogFormat::Json => telemetry::Format::Json,
     };
     telemetry::init(format, &config.log.filter).map_err(|error| Failure::usage(error.to_string()))?;
-    let data = config.data_dir.display().to_string();
+    let (database, objects) = (config.database(), config.objects());
     let json = context.output.is_json();
     server::serve(config, move |address| {
         // Whoever started the server may have closed its output: it serves all the same.
-        let _ = announce(address, &data, json);
+        let _ = announce(address, &database, &objects, json);
     })
     .await?;
     Ok(())
@@ -33,38 +34,55 @@ pub(super) async fn serve(context: &mut Context, arguments: args::Serve) -> Resu
 
 /// Prints what the settings come to.
 pub(super) fn check_config(context: &mut Context, arguments: &args::CheckConfig) -> Result<(), Failure> {
-    let config = load(&arguments.settings, None)?;
+    let config = load(&arguments.settings)?;
+    maintenance::check_store(&config).map_err(|error| Failure::usage(format!("{error:#}")))?;
     telemetry::check_filter(&config.log.filter).map_err(|error| Failure::usage(error.to_string()))?;
     let settings = config.settings();
     if context.output.is_json() {
         let settings: Map<String, Value> =
-            settings.into_iter().map(|(key, value)| (key.to_owned(), json!(value))).collect();
+            settings.into_iter().map(|(key, value)| (key, json!(value))).collect();
         context.output.document(&json!({ "settings": settings }))?;
         return Ok(());
     }
     let columns = [Column::Text("KEY".into()), Column::Text("VALUE".into())];
-    let rows = settings.into_iter().map(|(key, value)| vec![key.to_owned(), value.to_string()]).collect();
+    let rows = settings.into_iter().map(|(key, value)| vec![key, value.to_string()]).collect();
     context.output.table(&columns, rows)?;
     context.output.line("the settings are right")?;
     Ok(())
 }
 
-/// The settings for a command that opens the data folder or serves it.
-pub(super) fn load(arguments: &args::Settings, listen: Option<String>) -> Result<Config, Failure> {
-    let flags = Flags { config: arguments.config.clone(), data_dir: arguments.data.clone(), listen };
-    let config = Config::load(&flags)?;
-    config.check_served()?;
-    Ok(config)
+/// Brings the schema of the database up to date.
+pub(super) async fn migrate(context: &mut Context, arguments: args::Migrate) -> Result<(), Failure> {
+    let config = load(&arguments.settings)?;
+    let version = maintenance::migrate(&config).await?;
+    let database = config.database();
+    if context.output.is_json() {
+        context.output.document(&json!({ "database": database, "schema_version": version }))?;
+    } else {
+        context.output.line(&format!("the database ({database}) has schema {version}"))?;
+    }
+    Ok(())
+}
+
+/// The settings for a command that opens the database and the object store themselves.
+pub(super) fn load(arguments: &args::Settings) -> Result<Config, Failure> {
+    load_with(arguments, None, false)
+}
+
+fn load_with(arguments: &args::Settings, listen: Option<String>, migrate: bool) -> Result<Config, Failure> {
+    let flags = Flags { config: arguments.config.clone(), data_dir: arguments.data.clone(), listen, migrate };
+    Ok(Config::load(&flags)?)
 }
 
 /// The first line is for programs, too: with port 0 it is the only place that tells the port.
-fn announce(address: SocketAddr, data: &str, json: bool) -> io::Result<()> {
+fn announce(address: SocketAddr, database: &str, objects: &str, json: bool) -> io::Result<()> {
     let mut out = io::stdout().lock();
     if json {
-        writeln!(out, "{}", json!({ "address": address.to_string(), "data_dir": data }))?;
+        let line = json!({ "address": address.to_string(), "database": database, "objects": objects });
+        writeln!(out, "{line}")?;
     } else {
         writeln!(out, "keepbest listens on {address}")?;
-        writeln!(out, "data folder: {data}")?;
+        writeln!(out, "database: {database}; objects: {objects}")?;
         writeln!(out, "next: `keepbest push FILE NAME --server http://{address}`, or `keepbest --help`")?;
     }
     out.flush()

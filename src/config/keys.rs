@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
-use super::{Config, ConfigError, DatabaseUrl, LogFormat};
+use super::{Config, ConfigError, DatabaseUrl, LogFormat, StoreUrl};
 
 /// Every key, as it stands in errors: a dot separates section and key.
 pub const KEYS: &[&str] = &[
@@ -13,6 +13,9 @@ pub const KEYS: &[&str] = &[
     "listen",
     "allow_remote",
     "database_url",
+    "store_url",
+    "database.connections",
+    "database.migrate",
     "log.format",
     "log.filter",
     "limits.max_connections",
@@ -85,6 +88,9 @@ impl Config {
             "listen" => self.listen = setting.address()?,
             "allow_remote" => self.allow_remote = setting.flag()?,
             "database_url" => self.database_url = Some(setting.database_url()?),
+            "store_url" => self.store_url = Some(setting.store_url()?),
+            "database.connections" => self.database.connections = setting.small(2..=1_000)?,
+            "database.migrate" => self.database.migrate = setting.flag()?,
             "log.format" => self.log.format = setting.log_format()?,
             "log.filter" => self.log.filter = setting.text("directives as `info`")?.to_owned(),
             "limits.max_connections" => limits.max_connections = setting.small(1..=1_000_000)?,
@@ -119,8 +125,14 @@ impl Config {
 }
 
 impl Config {
-    /// What every key comes to, in the order of [`KEYS`]; without those that have no value. Passwords are not in it.
-    pub fn settings(&self) -> Vec<(&'static str, SettingValue)> {
+    /// What every key comes to, in the order of [`KEYS`], then the store's options; without those that have no value.
+    /// Passwords are not in it.
+    pub fn settings(&self) -> Vec<(String, SettingValue)> {
+        let options = self.store.shown().map(|(key, value)| (key, SettingValue::Text(value)));
+        self.keyed().into_iter().map(|(key, value)| (key.to_owned(), value)).chain(options).collect()
+    }
+
+    fn keyed(&self) -> Vec<(&'static str, SettingValue)> {
         let number = |number: u64| Some(SettingValue::Number(number));
         let text = |text: String| Some(SettingValue::Text(text));
         let (limits, collector) = (&self.limits, &self.collector);
@@ -129,6 +141,9 @@ impl Config {
             "listen" => text(self.listen.to_string()),
             "allow_remote" => Some(SettingValue::Flag(self.allow_remote)),
             "database_url" => self.database_url.as_ref().and_then(|url| text(url.to_string())),
+            "store_url" => self.store_url.as_ref().and_then(|url| text(url.to_string())),
+            "database.connections" => number(self.database.connections.into()),
+            "database.migrate" => Some(SettingValue::Flag(self.database.migrate)),
             "log.format" => text(if self.log.format == LogFormat::Text { "text" } else { "json" }.to_owned()),
             "log.filter" => text(self.log.filter.clone()),
             "limits.max_connections" => number(limits.max_connections.into()),
@@ -162,6 +177,9 @@ fn unknown(key: &str, origin: &str) -> ConfigError {
             _ => {}
         }
     }
+    if section.is_none() {
+        known.push(format!("[{}]", super::store::SECTION));
+    }
     ConfigError::UnknownKey { key: key.to_owned(), origin: origin.to_owned(), known: known.join(", ") }
 }
 
@@ -175,7 +193,7 @@ impl Setting<'_> {
             key: self.key.to_owned(),
             origin: self.origin.to_owned(),
             // A URL that does not parse may hold a password.
-            found: if self.key == "database_url" { "of another form".to_owned() } else { found },
+            found: if self.key.ends_with("_url") { "of another form".to_owned() } else { found },
             right: right.into(),
         }
     }
@@ -230,6 +248,12 @@ impl Setting<'_> {
     fn database_url(&self) -> Result<DatabaseUrl, ConfigError> {
         let right = "`sqlite:PATH` or `postgres://USER:PASSWORD@HOST/DATABASE`";
         DatabaseUrl::parse(self.text(right)?).ok_or_else(|| self.refuse(right))
+    }
+
+    fn store_url(&self) -> Result<StoreUrl, ConfigError> {
+        let right =
+            "`file:PATH`, `s3://BUCKET/PREFIX`, `gs://BUCKET/PREFIX`, `az://CONTAINER/PREFIX` or `memory:`";
+        StoreUrl::parse(self.text(right)?).ok_or_else(|| self.refuse(right))
     }
 
     fn log_format(&self) -> Result<LogFormat, ConfigError> {

@@ -28,7 +28,7 @@ fn the_example_file_holds_the_defaults() {
 
 #[test]
 fn the_example_file_shows_every_key() {
-    let uncommented = EXAMPLE.replace("# database_url", "database_url");
+    let uncommented = EXAMPLE.replace("# database_url", "database_url").replace("# store_url", "store_url");
     let table: toml::Table = uncommented.parse().unwrap();
     for key in KEYS {
         let found = match key.split_once('.') {
@@ -64,9 +64,10 @@ fn every_key_can_be_set() {
 
 #[test]
 fn every_key_is_told() {
-    let config = from_environment("KEEPBEST_DATABASE_URL", "postgres://a:s3cr@host/db").unwrap();
+    let text = "database_url = 'postgres://a:s3cr@host/db'\nstore_url = 's3://bucket'";
+    let config = from_file(text).unwrap();
     let settings = config.settings();
-    assert_eq!(settings.iter().map(|(key, _)| *key).collect::<Vec<_>>(), KEYS);
+    assert_eq!(settings.iter().map(|(key, _)| key.as_str()).collect::<Vec<_>>(), KEYS);
     assert!(!format!("{settings:?}").contains("s3cr"));
 }
 
@@ -84,7 +85,7 @@ fn an_unknown_key_is_refused_with_the_known_ones() {
     assert_eq!(
         from_file("datadir = 'x'").unwrap_err(),
         "key `datadir` in `keepbest.toml` is unknown; the keys there are `data_dir`, `listen`, `allow_remote`, \
-         `database_url`, [log], [limits], [collector]"
+         `database_url`, `store_url`, [database], [log], [limits], [collector], [store]"
     );
     assert!(from_file("[logs]\nformat = 'text'").unwrap_err().starts_with("key `logs` in"));
 }
@@ -139,12 +140,73 @@ fn the_environment_is_read_as_text() {
 }
 
 #[test]
-fn postgres_is_read_and_not_served_yet() {
+fn a_database_is_a_file_or_postgres() {
+    let path = |text: &str| {
+        let url = from_file(&format!("database_url = '{text}'")).unwrap().database_url.unwrap();
+        url.sqlite_path().map(|path| path.display().to_string())
+    };
+    assert_eq!(path("sqlite:meta.db").as_deref(), Some("meta.db"));
+    assert_eq!(path("sqlite:///var/meta.db").as_deref(), Some("/var/meta.db"));
+    assert_eq!(path("postgres://keeper@db/keepbest"), None);
     let config = from_file("database_url = 'postgres://keeper:s3cr@t@db/keepbest?password=s3cr'").unwrap();
-    let error = config.check_served().unwrap_err().to_string();
-    assert!(error.contains("Postgres is not served yet"), "{error}");
-    assert!(!error.contains("s3cr") && !format!("{config:?}").contains("s3cr"), "{error} {config:?}");
-    assert!(from_file("database_url = 'sqlite:meta.db'").unwrap().check_served().is_ok());
+    assert!(!format!("{config:?} {}", config.database()).contains("s3cr"), "{config:?}");
+}
+
+#[test]
+fn the_plain_variable_of_platforms_is_the_last_resort() {
+    let url = |environment: &[(&str, &str)], file: &str| {
+        let environment = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let config = Config::from_sources(Some((Path::new("f"), file)), environment, &Flags::default());
+        config.unwrap().database_url.map(|url| url.to_string())
+    };
+    let plain = ("DATABASE_URL", "postgres://plain/db");
+    assert_eq!(url(&[plain], "").as_deref(), Some("postgres://plain/db"));
+    assert_eq!(url(&[plain], "database_url = 'postgres://file/db'").as_deref(), Some("postgres://file/db"));
+    let own = ("KEEPBEST_DATABASE_URL", "postgres://own/db");
+    assert_eq!(url(&[plain, own], "").as_deref(), Some("postgres://own/db"));
+}
+
+#[test]
+fn an_object_store_has_an_address_and_options_of_its_driver() {
+    for right in
+        ["file:objects", "file:///objects", "s3://bucket", "s3://bucket/a/b", "gs://b", "az://c/p", "memory:"]
+    {
+        let config = from_file(&format!("store_url = '{right}'")).unwrap();
+        assert_eq!(config.store_url.unwrap().as_str(), right);
+    }
+    for wrong in [
+        "s3:bucket",
+        "s3://",
+        "s3:///prefix",
+        "ftp://host",
+        "file:",
+        "memory:x",
+        "s3://key:secret@bucket",
+        "s3://b?x=1",
+    ] {
+        let error = from_file(&format!("store_url = '{wrong}'")).unwrap_err();
+        assert!(error.contains("`s3://BUCKET/PREFIX`") && !error.contains("secret"), "{error}");
+    }
+    let text = "store_url = 's3://b'\n[store]\naws_endpoint = 'http://127.0.0.1:1'\naws_secret_access_key = 'hush'\n\
+        timeout = 5\naws_virtual_hosted_style_request = false";
+    let config = from_file(text).unwrap();
+    let named: Vec<_> = config.store.file().collect();
+    assert_eq!(
+        named,
+        [
+            ("aws_endpoint", "http://127.0.0.1:1"),
+            ("aws_secret_access_key", "hush"),
+            ("aws_virtual_hosted_style_request", "false"),
+            ("timeout", "5")
+        ]
+    );
+    assert!(!format!("{config:?} {:?}", config.settings()).contains("hush"));
+    let shown = config.settings().into_iter().find(|(key, _)| key == "store.aws_endpoint").unwrap();
+    assert_eq!(shown.1.to_string(), "http://127.0.0.1:1");
+    assert!(from_file("[store]\naws_region = []").unwrap_err().contains("`store.aws_region`"));
+    let config = from_environment("AWS_SECRET_ACCESS_KEY", "hush").unwrap();
+    assert_eq!(config.store.environment().collect::<Vec<_>>(), [("aws_secret_access_key", "hush")]);
+    assert!(!format!("{config:?}").contains("hush"));
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The database's address, which may hold a password: it is never printed.
 
 use std::fmt;
+use std::path::Path;
 
 /// `sqlite:PATH` or `postgres://…`. `Debug` and `Display` put `***` in the place of the password.
 #[derive(Clone, PartialEq, Eq)]
@@ -23,8 +24,10 @@ impl DatabaseUrl {
         &self.0
     }
 
-    pub fn is_postgres(&self) -> bool {
-        self.0.starts_with("postgres")
+    /// The file of a `SQLite` database: `sqlite:PATH`, and `sqlite://PATH` as other tools write it.
+    pub fn sqlite_path(&self) -> Option<&Path> {
+        let rest = self.0.strip_prefix("sqlite:")?;
+        Some(Path::new(rest.strip_prefix("//").unwrap_or(rest)))
     }
 }
 

@@ -3,6 +3,7 @@
 mod artifacts;
 mod checkpoints;
 mod convert;
+mod health;
 mod pages;
 mod runs;
 mod status;
@@ -11,10 +12,13 @@ use keepbest_proto::FILE_DESCRIPTOR_SET;
 use keepbest_proto::v1::artifacts_server::ArtifactsServer;
 use keepbest_proto::v1::checkpoints_server::CheckpointsServer;
 use keepbest_proto::v1::runs_server::RunsServer;
+use tonic::server::NamedService;
 use tonic::service::Routes;
 
 use crate::app::App;
 
+pub use health::Health;
+pub use health::LIVENESS;
 pub(crate) use status::internal;
 pub(crate) use status::of_transport;
 
@@ -29,13 +33,12 @@ struct Face {
     app: App,
 }
 
-/// All services, health and reflection among them.
-pub async fn routes(app: App) -> Result<Routes, tonic_reflection::server::Error> {
+/// All services, health and reflection among them, and what tells whether they are ready.
+pub async fn routes(app: App) -> Result<(Routes, Health), tonic_reflection::server::Error> {
     let face = Face { app };
-    let (health, service) = tonic_health::server::health_reporter();
-    health.set_serving::<RunsServer<Face>>().await;
-    health.set_serving::<CheckpointsServer<Face>>().await;
-    health.set_serving::<ArtifactsServer<Face>>().await;
+    let (reporter, service) = tonic_health::server::health_reporter();
+    let ours = [RunsServer::<Face>::NAME, CheckpointsServer::<Face>::NAME, ArtifactsServer::<Face>::NAME];
+    let health = Health::new(reporter, [""].into_iter().chain(ours).collect()).await;
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
@@ -62,7 +65,7 @@ pub async fn routes(app: App) -> Result<Routes, tonic_reflection::server::Error>
                 .max_decoding_message_size(MAX_MESSAGE_BYTES)
                 .max_encoding_message_size(MAX_ANSWER_BYTES),
         );
-    Ok(routes.routes())
+    Ok((routes.routes(), health))
 }
 
 /// Puts the name of the thing into the request's log line.

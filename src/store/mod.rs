@@ -14,7 +14,9 @@ mod decisions;
 mod deletions;
 mod events;
 mod files;
+mod postgres;
 mod runs;
+mod schema;
 mod version_queries;
 mod versions;
 mod writer;
@@ -25,23 +27,18 @@ use std::time::Duration;
 
 use sqlx::ConnectOptions;
 use sqlx::Connection as _;
-use sqlx::PgPool;
 use sqlx::SqlitePool;
-use sqlx::migrate::Migration;
-use sqlx::migrate::MigrationType;
-use sqlx::migrate::Migrator;
-use sqlx::postgres::PgConnectOptions;
-use sqlx::postgres::PgPoolOptions;
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::sqlite::SqliteJournalMode;
 use sqlx::sqlite::SqlitePoolOptions;
 use sqlx::sqlite::SqliteSynchronous;
-use tokio::sync::Semaphore;
 
 use crate::domain::refusal::Refusal;
 use crate::store::connection::Connection;
 use crate::store::connection::Row;
 use crate::store::connection::Value;
+use crate::store::postgres::Pool;
+use crate::store::postgres::in_time;
 use crate::store::writer::Work;
 use crate::store::writer::Writer;
 
@@ -71,6 +68,7 @@ pub use files::FileChunk;
 pub use files::FileRow;
 pub use files::NewFile;
 pub use files::Upload;
+pub use postgres::Postgres;
 pub use runs::RunRow;
 pub use runs::RunState;
 pub use version_queries::BestQuery;
@@ -79,7 +77,7 @@ pub use version_queries::VersionQuery;
 pub use versions::ArtifactRow;
 pub use versions::VersionRow;
 
-/// How long a call waits for a connection before the database counts as away.
+/// How long a read of SQLite waits for a connection.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long SQLite waits for a lock of another process (`keepbest gc` beside the server).
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -87,8 +85,6 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 const SQLITE_READERS: u32 = 4;
 /// Prepared statements kept by a connection: all of ours, so none is parsed twice.
 const STATEMENTS: usize = 256;
-/// Connections to Postgres: enough for group commit (16 reach 11,000 commits/s), few enough for three replicas.
-const POSTGRES_CONNECTIONS: u32 = 24;
 
 /// Why the store did not do it.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -102,6 +98,9 @@ pub enum Error {
     /// No room on the disk.
     #[error("the database's disk is full")]
     Full(#[source] Arc<sqlx::Error>),
+    /// The schema is not what this version needs.
+    #[error("the database {0}")]
+    Schema(String),
     /// A bug, or a broken database.
     #[error("the database refused a statement")]
     Broken(#[source] Arc<sqlx::Error>),
@@ -134,9 +133,12 @@ impl From<sqlx::Error> for Error {
     fn from(error: sqlx::Error) -> Error {
         /// `SQLITE_FULL`, and Postgres' `disk_full`.
         const FULL: [&str; 2] = ["13", "53100"];
-        /// `SQLITE_BUSY`, its SNAPSHOT and RECOVERY kin, LOCKED; serialization, deadlock, shutdown, too many connections.
-        const AWAY: [&str; 11] =
-            ["5", "6", "261", "517", "40001", "40P01", "57P01", "57P02", "57P03", "53300", "25006"];
+        /// `SQLITE_BUSY`, its SNAPSHOT and RECOVERY kin, LOCKED. Of Postgres: a lost race (serialization, deadlock), a wait that
+        /// took too long, a shutdown, no connection or memory left, a primary that became a standby.
+        const AWAY: [&str; 18] = [
+            "5", "6", "261", "517", "40001", "40P01", "55P03", "57014", "57P01", "57P02", "57P03", "57P05",
+            "25P03", "53200", "53300", "25006", "08006", "08P01",
+        ];
         let code = error.as_database_error().and_then(|it| it.code()).map(|code| code.into_owned());
         let error = Arc::new(error);
         match (&*error, code.as_deref()) {
@@ -156,15 +158,8 @@ impl From<sqlx::Error> for Error {
 }
 
 enum Database {
-    Sqlite {
-        readers: SqlitePool,
-        writer: Writer,
-    },
-    /// `sections`: places for write transactions, so that a storm of cancelled calls makes no crowd of tasks.
-    Postgres {
-        pool: PgPool,
-        sections: Arc<Semaphore>,
-    },
+    Sqlite { readers: SqlitePool, writer: Writer },
+    Postgres(Pool),
 }
 
 /// The metadata of all teams, in one database.
@@ -176,20 +171,9 @@ impl std::fmt::Debug for Store {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self.database {
             Database::Sqlite { .. } => "Store(sqlite)",
-            Database::Postgres { .. } => "Store(postgres)",
+            Database::Postgres(_) => "Store(postgres)",
         })
     }
-}
-
-/// The migrations, oldest first. One is only ever added.
-const MIGRATIONS: [(i64, &str, &str); 1] = [(1, "init", include_str!("../../migrations/0001_init.sql"))];
-
-fn migrator() -> Migrator {
-    let migration = |(version, name, sql): (i64, &'static str, &'static str)| {
-        let sql = sqlx::SqlSafeStr::into_sql_str(sql);
-        Migration::new(version, name.into(), MigrationType::Simple, sql, false)
-    };
-    Migrator::with_migrations(MIGRATIONS.into_iter().map(migration).collect())
 }
 
 impl Store {
@@ -207,7 +191,8 @@ impl Store {
         let mut connection = options.connect().await?;
         // One at a time: `keepbest gc` may open the database in the moment in which a newer server changes its schema.
         let mut whole = connection.begin_with("BEGIN IMMEDIATE").await?;
-        migrator().run_direct(None, &mut *whole, false).await.map_err(from_migration)?;
+        let migrated = schema::migrator().run_direct(None, &mut *whole, false).await;
+        migrated.map_err(schema::from_migration)?;
         whole.commit().await?;
         assert_durable(&mut connection).await?;
         let readers = SqlitePoolOptions::new()
@@ -220,32 +205,16 @@ impl Store {
         Ok(Store { database: Database::Sqlite { readers, writer: Writer::start(connection) } })
     }
 
-    /// Opens a Postgres database and brings its schema up to date.
-    pub async fn open_postgres(url: &str) -> Result<Store, Error> {
-        let options: PgConnectOptions = url.parse()?;
-        let pool = PgPoolOptions::new()
-            .max_connections(POSTGRES_CONNECTIONS)
-            .acquire_timeout(ACQUIRE_TIMEOUT)
-            .before_acquire(|connection, _| {
-                Box::pin(async move {
-                    // See writer.rs: a connection must never come back inside somebody's transaction.
-                    // BEGIN first, since a bare ROLLBACK makes Postgres warn.
-                    sqlx::raw_sql("BEGIN; ROLLBACK").execute(connection).await?;
-                    Ok(true)
-                })
-            })
-            .connect_with(options)
-            .await?;
-        migrator().run(&pool).await.map_err(from_migration)?;
-        let sections = Arc::new(Semaphore::new(2 * POSTGRES_CONNECTIONS as usize));
-        Ok(Store { database: Database::Postgres { pool, sections } })
+    /// Opens a Postgres database.
+    pub async fn open_postgres(url: &str, options: Postgres) -> Result<Store, Error> {
+        Ok(Store { database: Database::Postgres(Pool::open(url, options).await?) })
     }
 
     /// Closes it: what was acknowledged is durable anyhow, this only frees the connections.
     pub async fn close(&self) {
         match &self.database {
             Database::Sqlite { readers, .. } => readers.close().await,
-            Database::Postgres { pool, .. } => pool.close().await,
+            Database::Postgres(pool) => pool.connections().close().await,
         }
     }
 
@@ -253,9 +222,9 @@ impl Store {
     async fn write<T: Send + 'static>(&self, work: impl Work<T>) -> Result<T, Error> {
         match &self.database {
             Database::Sqlite { writer, .. } => writer.write(work).await,
-            Database::Postgres { pool, sections } => {
-                let place = Arc::clone(sections).acquire_owned().await.map_err(|_| Error::stopped())?;
-                writer::write_postgres(pool.clone(), place, work).await
+            Database::Postgres(pool) => {
+                let place = pool.place().await?;
+                in_time(writer::write_postgres(pool.connections().clone(), place, work)).await
             }
         }
     }
@@ -266,10 +235,18 @@ impl Store {
             Database::Sqlite { readers, .. } => {
                 Connection::Sqlite(&mut *readers.acquire().await?).rows(sql, values).await
             }
-            Database::Postgres { pool, .. } => {
-                Connection::Postgres(&mut *pool.acquire().await?).rows(sql, values).await
+            Database::Postgres(pool) => {
+                in_time(async {
+                    Connection::Postgres(&mut *pool.connections().acquire().await?).rows(sql, values).await
+                })
+                .await
             }
         }
+    }
+
+    /// Asks the database for a sign of life.
+    pub async fn ping(&self) -> Result<(), Error> {
+        self.rows("SELECT 1", Vec::new()).await.map(drop)
     }
 
     /// The first row of a query, outside of a transaction.
@@ -292,13 +269,6 @@ async fn assert_durable(connection: &mut sqlx::SqliteConnection) -> Result<(), E
         "settings",
         format!("journal_mode is `{journal}` and synchronous {synchronous}, not wal and 2"),
     ))
-}
-
-fn from_migration(error: sqlx::migrate::MigrateError) -> Error {
-    match error {
-        sqlx::migrate::MigrateError::Execute(error) => Error::from(error),
-        other => Error::unreadable("schema", other),
-    }
 }
 
 /// JSON of a domain value, for a TEXT column.

@@ -3,6 +3,7 @@
 
 mod support;
 
+mod backends;
 mod bounds;
 mod cli;
 mod collector;

@@ -12,6 +12,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::time::Instant;
 
+use keepbest::store::Postgres;
 use keepbest::store::Store;
 use sqlx::ConnectOptions;
 use sqlx::Connection;
@@ -34,11 +35,16 @@ pub(crate) async fn sqlite() -> TestDatabase {
 
 /// A fresh database in the one Postgres cluster of this test binary.
 pub(crate) async fn postgres() -> TestDatabase {
+    TestDatabase::Postgres(postgres_url().await)
+}
+
+/// The address of such a database, empty.
+pub(crate) async fn postgres_url() -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     static CLUSTER: OnceLock<Cluster> = OnceLock::new();
     let database = format!("test_{}", NEXT.fetch_add(1, Ordering::SeqCst));
     let create = move || CLUSTER.get_or_init(Cluster::start).create(&database);
-    TestDatabase::Postgres(tokio::task::spawn_blocking(create).await.unwrap())
+    tokio::task::spawn_blocking(create).await.unwrap()
 }
 
 impl TestDatabase {
@@ -46,7 +52,9 @@ impl TestDatabase {
     pub(crate) async fn open(&self) -> Store {
         match self {
             TestDatabase::Sqlite(folder) => Store::open_sqlite(&folder.path().join("test.db")).await,
-            TestDatabase::Postgres(url) => Store::open_postgres(url).await,
+            TestDatabase::Postgres(url) => {
+                Store::open_postgres(url, Postgres { connections: 16, migrate: true }).await
+            }
         }
         .unwrap()
     }

@@ -10,6 +10,7 @@ use std::process::Command;
 use std::process::Stdio;
 
 use keepbest::config::Config;
+use keepbest::config::Flags;
 use keepbest::server::serve_until;
 use keepbest_proto::v1::artifacts_client::ArtifactsClient;
 use keepbest_proto::v1::checkpoints_client::CheckpointsClient;
@@ -18,6 +19,8 @@ use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
+
+use crate::support::replicas;
 
 /// A server in this process on a fresh data folder; it stops when it is dropped.
 pub(crate) struct TestServer {
@@ -36,6 +39,25 @@ pub(crate) fn test_config(data_dir: &Path) -> Config {
     config
 }
 
+/// When this is `1` in the environment, servers in this process stand on Postgres and S3 instead of a data folder: so the
+/// same tests run on both.
+const REPLICA: &str = "KEEPBEST_TEST_REPLICA";
+
+/// Whether they do.
+pub(crate) fn on_a_folder() -> bool {
+    std::env::var_os(REPLICA).is_none_or(|it| it != "1")
+}
+
+/// Puts Postgres and S3 into the settings, both empty.
+async fn stand_on_servers(config: &mut Config) {
+    let environment = replicas::environment(&[("KEEPBEST_DATABASE_MIGRATE", "true")]).await;
+    let loaded = Config::from_sources(None, environment, &Flags::default()).unwrap();
+    config.database_url = loaded.database_url;
+    config.database = loaded.database;
+    config.store_url = loaded.store_url;
+    config.store = loaded.store;
+}
+
 /// Starts a server with the usual settings.
 pub(crate) async fn start() -> TestServer {
     start_with(|_| {}).await
@@ -46,6 +68,9 @@ pub(crate) async fn start_with(change: impl FnOnce(&mut Config)) -> TestServer {
     let folder = tempfile::tempdir().unwrap();
     let mut config = test_config(folder.path());
     change(&mut config);
+    if !on_a_folder() {
+        stand_on_servers(&mut config).await;
+    }
     let mut server = TestServer {
         config,
         folder,
@@ -141,6 +166,11 @@ impl ServerProcess {
         let settings =
             settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         Self::start_at(data_dir, "127.0.0.1:0", settings)
+    }
+
+    /// As a replica: what it needs is in its environment, and the folder stays empty.
+    pub(crate) fn start_in(folder: &Path, settings: Vec<(String, String)>) -> ServerProcess {
+        Self::start_at(folder, "127.0.0.1:0", settings)
     }
 
     fn start_at(data_dir: &Path, listen: &str, settings: Vec<(String, String)>) -> ServerProcess {

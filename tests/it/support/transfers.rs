@@ -14,6 +14,7 @@ use tonic::Status;
 use tonic::transport::Channel;
 
 use crate::support::requests::Trainer;
+use crate::support::s3;
 use crate::support::server::TestServer;
 
 /// A chunk of the store.
@@ -182,10 +183,16 @@ pub(crate) async fn versions(server: &TestServer, run: &str) -> Vec<v1::Version>
     server.artifacts().list_versions(request).await.unwrap().into_inner().versions
 }
 
-/// The objects in the data folder with their sizes.
+/// The objects of the server's store with their sizes.
 pub(crate) fn objects(server: &TestServer) -> Vec<(String, u64)> {
-    let mut found = Vec::new();
-    walk(&server.data_dir().join("objects"), &mut found);
+    let mut found = match &server.config().store_url {
+        None => {
+            let mut found = Vec::new();
+            walk(&server.data_dir().join("objects"), &mut found);
+            found
+        }
+        Some(url) => s3::objects(url.as_str(), server.config()),
+    };
     found.sort();
     found
 }

@@ -1,0 +1,115 @@
+//! The pool of connections to Postgres: how long anything may take, and that a commit is durable when it returns.
+//!
+//! A database that is away must answer soon: a caller is told within two seconds to come back, instead of queueing.
+
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::PgConnection;
+use sqlx::PgPool;
+use sqlx::postgres::PgConnectOptions;
+use sqlx::postgres::PgPoolOptions;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::Semaphore;
+
+use crate::store::Error;
+use crate::store::STATEMENTS;
+use crate::store::schema;
+
+/// How long a call waits for a connection. With the next one it stays below the two seconds that a caller may wait.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_millis(1_300);
+/// How long a write waits for its turn to ask for a connection.
+const PLACE_TIMEOUT: Duration = Duration::from_millis(400);
+/// Writes that have their turn, for each connection: a storm of cancelled calls makes no crowd of tasks.
+const PLACES_PER_CONNECTION: usize = 2;
+/// A section that takes longer has lost its database: the cable is cut, or the server hangs. Longer than what the session
+/// itself may take.
+const SECTION_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// What every session is told. A statement of ours takes milliseconds; one that waits for a row that another replica has
+/// locked gives up; a session whose replica was paused inside a transaction is ended, so that its locks go. Commits wait
+/// for the disk, and for the standby where there is a synchronous one, whatever the database's own default is.
+const SESSION: &str = "SET statement_timeout = '10s'; SET lock_timeout = '5s'; \
+    SET idle_in_transaction_session_timeout = '5s'; \
+    SELECT set_config('synchronous_commit', CASE current_setting('synchronous_commit') \
+    WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END, false)";
+
+/// How to use a Postgres database.
+#[derive(Clone, Copy, Debug)]
+pub struct Postgres {
+    /// Connections at most.
+    pub connections: u32,
+    /// Whether to bring the schema up to date; else one that is behind is refused.
+    pub migrate: bool,
+}
+
+/// Connections, and places for writes.
+pub(super) struct Pool {
+    connections: PgPool,
+    places: Arc<Semaphore>,
+}
+
+impl Pool {
+    pub(super) async fn open(url: &str, options: Postgres) -> Result<Pool, Error> {
+        let connect: PgConnectOptions = url.parse()?;
+        let pool = PgPoolOptions::new()
+            .max_connections(options.connections)
+            .acquire_timeout(ACQUIRE_TIMEOUT)
+            // `before_acquire` asks already.
+            .test_before_acquire(false)
+            .after_connect(|connection, _| Box::pin(prepare(connection)))
+            .before_acquire(|connection, _| {
+                Box::pin(async move {
+                    // See writer.rs: a connection must never come back inside somebody's transaction.
+                    // BEGIN first, since a bare ROLLBACK makes Postgres warn.
+                    sqlx::raw_sql("BEGIN; ROLLBACK").execute(connection).await?;
+                    Ok(true)
+                })
+            })
+            .connect_with(connect.application_name("keepbest").statement_cache_capacity(STATEMENTS))
+            .await?;
+        if options.migrate {
+            // Under a lock of its own: of several that start at once one migrates and the others wait.
+            schema::migrator().run(&pool).await.map_err(schema::from_migration)?;
+        } else {
+            schema::expect(&pool).await?;
+        }
+        let places = usize::try_from(options.connections).unwrap_or(usize::MAX);
+        let places = places.saturating_mul(PLACES_PER_CONNECTION).min(Semaphore::MAX_PERMITS);
+        Ok(Pool { connections: pool, places: Arc::new(Semaphore::new(places)) })
+    }
+
+    pub(super) fn connections(&self) -> &PgPool {
+        &self.connections
+    }
+
+    /// A place for a write.
+    pub(super) async fn place(&self) -> Result<OwnedSemaphorePermit, Error> {
+        match tokio::time::timeout(PLACE_TIMEOUT, Arc::clone(&self.places).acquire_owned()).await {
+            Ok(Ok(place)) => Ok(place),
+            Ok(Err(_)) => Err(Error::stopped()),
+            Err(_) => Err(Error::from(sqlx::Error::PoolTimedOut)),
+        }
+    }
+}
+
+/// What the section answers, or that the database is away. The caller's patience ends here; a spawned section does not.
+pub(super) async fn in_time<T>(section: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    match tokio::time::timeout(SECTION_TIMEOUT, section).await {
+        Ok(result) => result,
+        Err(_) => Err(Error::from(sqlx::Error::Io(io::ErrorKind::TimedOut.into()))),
+    }
+}
+
+/// Sets a new session up, and refuses a standby: it could only read, and what it reads may be old.
+async fn prepare(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    sqlx::raw_sql(SESSION).execute(&mut *connection).await?;
+    let standby: bool = sqlx::query_scalar("SELECT pg_is_in_recovery()").fetch_one(connection).await?;
+    if standby {
+        let why = "the server is a standby: the address must lead to the primary";
+        return Err(sqlx::Error::Io(io::Error::new(io::ErrorKind::NotConnected, why)));
+    }
+    Ok(())
+}

@@ -1,0 +1,162 @@
+//! Postgres and S3 instead of a data folder: how they are opened, and that replicas share nothing else.
+
+use keepbest::blobs::Blobs;
+use keepbest_client::Client;
+use keepbest_client::Run;
+use keepbest_client::v1;
+
+use crate::support::databases::postgres_url;
+use crate::support::replicas::Replicas;
+use crate::support::requests::best_only;
+use crate::support::requests::epoch_end;
+use crate::support::requests::start_request;
+use crate::support::s3::S3;
+use crate::support::s3::s3;
+
+fn open(place: &S3, changed: &[(&str, &str)]) -> Blobs {
+    let options = place.options();
+    let mut options: Vec<_> = options.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    options.extend(changed);
+    Blobs::open(&place.url, &options, &[]).unwrap()
+}
+
+/// A stream of `model.bin` from an offset on, in messages of 1 MiB.
+fn messages(
+    checkpoint: &str,
+    attempt: i64,
+    offset_bytes: i64,
+    data: &[u8],
+    finish: bool,
+) -> Vec<v1::WriteFileRequest> {
+    let message = |data: &[u8]| v1::WriteFileRequest {
+        data: bytes::Bytes::copy_from_slice(data),
+        ..Default::default()
+    };
+    let mut messages: Vec<_> = data.chunks(1 << 20).map(message).collect();
+    let (checkpoint, path) = (checkpoint.to_owned(), "model.bin".to_owned());
+    messages[0] = v1::WriteFileRequest { checkpoint, attempt, path, offset_bytes, ..messages[0].clone() };
+    messages.last_mut().unwrap().finish = finish;
+    messages
+}
+
+/// An error with its causes.
+fn said(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(it) = cause {
+        text.push_str(&format!(": {it}"));
+        cause = it.source();
+    }
+    text
+}
+
+#[tokio::test]
+async fn objects_go_to_s3_and_come_back() {
+    let place = s3().await;
+    let blobs = open(&place, &[]);
+    blobs.probe().await.unwrap();
+    let data: Vec<u8> = (0..9_000_000_u32).map(|it| (it % 251) as u8).collect();
+    let pieces = data.chunks(1 << 20).map(bytes::Bytes::copy_from_slice).collect();
+    blobs.put("chunks/2026-01-01/one", pieces).await.unwrap();
+    assert_eq!(blobs.get("chunks/2026-01-01/one").await.unwrap(), data);
+    assert_eq!(blobs.size_bytes("chunks/2026-01-01/one").await.unwrap(), 9_000_000);
+    let elsewhere = open(&s3().await, &[]);
+    assert!(matches!(elsewhere.get("chunks/2026-01-01/one").await, Err(keepbest::blobs::Error::Missing(_))));
+    blobs.delete("chunks/2026-01-01/one").await.unwrap();
+    blobs.delete("chunks/2026-01-01/one").await.unwrap();
+    let gone = blobs.get("chunks/2026-01-01/one").await.unwrap_err();
+    assert_eq!(gone.to_string(), "object `chunks/2026-01-01/one` is missing");
+}
+
+#[tokio::test]
+async fn the_probe_says_what_is_wrong_with_the_store() {
+    let place = s3().await;
+    let nowhere = S3 { url: "s3://no-such-bucket/x".to_owned(), ..place.clone() };
+    let wrong = said(&open(&nowhere, &[]).probe().await.unwrap_err());
+    assert!(wrong.starts_with("cannot write `probes/") && wrong.contains("NoSuchBucket"), "{wrong}");
+    let wrong = said(&open(&place, &[("aws_secret_access_key", "guessed")]).probe().await.unwrap_err());
+    assert!(wrong.contains("SignatureDoesNotMatch") && !wrong.contains("guessed"), "{wrong}");
+    let wrong = said(&open(&place, &[("aws_endpoint", "http://127.0.0.1:1")]).probe().await.unwrap_err());
+    assert!(wrong.contains("127.0.0.1:1"), "{wrong}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_save_goes_on_at_whatever_replica_a_call_reaches() {
+    let replicas = Replicas::start(3, &[]).await;
+    let clients: Vec<Client> = replicas
+        .addresses()
+        .into_iter()
+        .map(|address| Client::builder(address).connect_lazy().unwrap())
+        .collect();
+    let [first, second, third] = [0, 1, 2].map(|it| &clients[it]);
+
+    let run = Run::start(first, start_request("shared", best_only())).await.unwrap();
+    let report = v1::ReportEventsRequest {
+        run: run.name().to_owned(),
+        attempt: run.attempt(),
+        events: vec![epoch_end(0, 0.5)],
+        ..Default::default()
+    };
+    let decided = second.report_events(report.clone()).await.unwrap();
+    let again = third.report_events(report).await.unwrap();
+    assert_eq!(again.decisions, decided.decisions);
+    assert_eq!(again.duplicate_count, 1);
+
+    let checkpoint = decided.decisions[0].checkpoint.clone();
+    let data: Vec<u8> = (0..20_000_000_u32).map(|it| (it % 253) as u8).collect();
+    let file = v1::PrepareFileRequest {
+        checkpoint: checkpoint.clone(),
+        attempt: run.attempt(),
+        path: "model.bin".to_owned(),
+        size_bytes: data.len() as i64,
+        ..Default::default()
+    };
+    assert_eq!(third.prepare_file(file.clone()).await.unwrap().durable_bytes, 0);
+    // Cut after 12 MB: one chunk is durable, and another replica goes on behind it.
+    let cut = messages(&checkpoint, run.attempt(), 0, &data[..12_000_000], false);
+    assert!(first.write_file(futures::stream::iter(cut)).await.is_err());
+    let durable = second.prepare_file(file).await.unwrap().durable_bytes;
+    assert_eq!(durable, 8 << 20);
+    let rest = &data[usize::try_from(durable).unwrap()..];
+    let rest = messages(&checkpoint, run.attempt(), durable, rest, true);
+    second.write_file(futures::stream::iter(rest)).await.unwrap();
+
+    let commit = v1::CommitCheckpointRequest { checkpoint, attempt: run.attempt(), ..Default::default() };
+    let version = third.commit_checkpoint(commit.clone()).await.unwrap();
+    assert_eq!(first.commit_checkpoint(commit).await.unwrap(), version);
+    let query = v1::GetBestVersionRequest { parent: run.name().to_owned(), ..Default::default() };
+    for client in &clients {
+        assert_eq!(client.get_best_version(query.clone()).await.unwrap().name, version.name);
+    }
+
+    let (code, said) = replicas.run(&["check", "--read-data"]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("no problem was found"), "{said}");
+    assert!(replicas.is_folder_empty(), "a replica keeps nothing for itself");
+}
+
+#[tokio::test]
+async fn a_database_without_the_schema_is_refused_until_it_is_migrated() {
+    let url = postgres_url().await;
+    let folder = tempfile::tempdir().unwrap();
+    let run = |arguments: &[&str]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_keepbest"));
+        command.args(arguments).arg("--data").arg(folder.path()).env("DATABASE_URL", &url);
+        let done = command.output().unwrap();
+        let text = [done.stdout, done.stderr].map(|it| String::from_utf8_lossy(&it).into_owned()).concat();
+        (done.status.code(), text)
+    };
+    let (code, said) = run(&["serve", "--listen", "127.0.0.1:0"]);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(
+        said.contains("lacks the migrations 0001_init") && said.contains("run `keepbest migrate`"),
+        "{said}"
+    );
+    for _ in 0..2 {
+        let (code, said) = run(&["migrate"]);
+        assert_eq!(code, Some(0), "{said}");
+        assert!(said.contains("has schema ") && !said.contains("error"), "{said}");
+    }
+    let (code, said) = run(&["check"]);
+    assert_eq!(code, Some(0), "{said}");
+}
