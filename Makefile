@@ -17,10 +17,10 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export KERAS_BACKEND := jax
 export JAX_PLATFORMS := cpu
 
-STAGES := setup fmt lint docs deny proto stubs settings test-rust test-python conformance
+STAGES := setup fmt lint docs deny proto stubs settings test-rust test-s3 test-python conformance
 
 .PHONY: help demo test setup build python fmt format lint docs deny proto stubs settings
-.PHONY: test-rust test-python test-tf-keras conformance bench clean
+.PHONY: test-rust test-s3 test-azure test-python test-tf-keras conformance bench clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -74,6 +74,18 @@ settings: build ## Is the example file of settings right?
 test-rust: setup ## Rust unit and integration tests, on SQLite and Postgres
 	cargo test $(locked) --workspace
 
+# The tests over the wire but for two, which look into the data folder.
+wire := bounds:: events:: inputs:: runs:: uploads:: wire_traces \
+	--skip a_damaged_chunk_is_data_loss --skip a_second_server_on_the_same_folder
+
+test-s3: setup ## The tests over the wire again, on Postgres and an S3 server
+	KEEPBEST_TEST_REPLICA=s3 cargo test $(locked) --test it -- $(wire)
+
+test-azure: setup ## Uploads and downloads on Postgres and Azurite (npm, 365 MB)
+	scripts/setup-azurite
+	KEEPBEST_TEST_REPLICA=azure cargo test $(locked) --test it -- uploads:: \
+		--skip a_damaged_chunk_is_data_loss --skip a_second_server_on_the_same_folder
+
 test-python: build python ## The Python client's tests, against the real server
 	cd clients/python && pytest
 
@@ -90,4 +102,4 @@ bench: ## Measurements with a release build
 
 clean: ## Remove what was built; data/ stays
 	cargo clean
-	rm -rf .venv .venv-tf
+	rm -rf .venv .venv-tf .azurite

@@ -18,11 +18,6 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::time::Instant;
 
-use futures::StreamExt;
-use keepbest::config::Config;
-use object_store::ObjectStore;
-use object_store::aws::AmazonS3Builder;
-
 /// The one bucket; each test has a prefix of its own in it.
 const BUCKET: &str = "keepbest";
 const ACCESS_KEY: &str = "keeper";
@@ -63,25 +58,6 @@ impl S3 {
     }
 }
 
-/// The objects below an address with their sizes.
-pub(crate) fn objects(url: &str, config: &Config) -> Vec<(String, u64)> {
-    let prefix = url.trim_start_matches("s3://").split_once('/').unwrap().1;
-    let mut builder = AmazonS3Builder::new().with_url(url).with_allow_http(true);
-    for (name, value) in config.store.environment() {
-        if let Ok(key) = name.parse() {
-            builder = builder.with_config(key, value);
-        }
-    }
-    let (store, prefix) = (builder.build().unwrap(), object_store::path::Path::from(prefix));
-    let list = async move {
-        let listed = store.list(Some(&prefix)).map(|it| it.unwrap());
-        listed.map(|it| (it.location.to_string(), it.size)).collect().await
-    };
-    // Of its own, since the caller may be a task.
-    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    std::thread::spawn(move || runtime().block_on(list)).join().unwrap()
-}
-
 struct Server {
     port: u16,
     // Its input is held open: when this process ends, however it ends, the shell stops the server and cleans up.
@@ -98,7 +74,7 @@ fn program() -> PathBuf {
 }
 
 /// Ports that nobody has at this moment.
-fn free_ports<const N: usize>() -> [u16; N] {
+pub(crate) fn free_ports<const N: usize>() -> [u16; N] {
     let held = [(); N].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
     held.map(|it| it.local_addr().unwrap().port())
 }

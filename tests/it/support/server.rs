@@ -20,7 +20,9 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
-use crate::support::replicas;
+use crate::support::azure;
+use crate::support::databases::postgres_url;
+use crate::support::s3::s3;
 
 /// A server in this process on a fresh data folder; it stops when it is dropped.
 pub(crate) struct TestServer {
@@ -39,18 +41,20 @@ pub(crate) fn test_config(data_dir: &Path) -> Config {
     config
 }
 
-/// When this is `1` in the environment, servers in this process stand on Postgres and S3 instead of a data folder: so the
-/// same tests run on both.
+/// `s3` or `azure` in the environment: servers in this process stand on Postgres and that store instead of a data folder, so
+/// that the same tests run on all of them.
 const REPLICA: &str = "KEEPBEST_TEST_REPLICA";
 
-/// Whether they do.
-pub(crate) fn on_a_folder() -> bool {
-    std::env::var_os(REPLICA).is_none_or(|it| it != "1")
-}
-
-/// Puts Postgres and S3 into the settings, both empty.
+/// Puts empty ones into the settings, if they are asked for.
 async fn stand_on_servers(config: &mut Config) {
-    let environment = replicas::environment(&[("KEEPBEST_DATABASE_MIGRATE", "true")]).await;
+    let Some(store) = std::env::var_os(REPLICA) else { return };
+    let mut environment = match store.to_str() {
+        Some("s3") => s3().await.environment(),
+        Some("azure") => azure::environment().await,
+        _ => panic!("{REPLICA} is {store:?}, neither `s3` nor `azure`"),
+    };
+    environment.push(("KEEPBEST_DATABASE_URL".to_owned(), postgres_url().await));
+    environment.push(("KEEPBEST_DATABASE_MIGRATE".to_owned(), "true".to_owned()));
     let loaded = Config::from_sources(None, environment, &Flags::default()).unwrap();
     config.database_url = loaded.database_url;
     config.database = loaded.database;
@@ -68,9 +72,7 @@ pub(crate) async fn start_with(change: impl FnOnce(&mut Config)) -> TestServer {
     let folder = tempfile::tempdir().unwrap();
     let mut config = test_config(folder.path());
     change(&mut config);
-    if !on_a_folder() {
-        stand_on_servers(&mut config).await;
-    }
+    stand_on_servers(&mut config).await;
     let mut server = TestServer {
         config,
         folder,

@@ -4,8 +4,11 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
+use futures::StreamExt;
+use keepbest::config::StoreOptions;
 use keepbest_proto::v1;
 use keepbest_proto::v1::checkpoints_client::CheckpointsClient;
+use object_store::ObjectStore;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::ReceiverStream;
@@ -14,7 +17,6 @@ use tonic::Status;
 use tonic::transport::Channel;
 
 use crate::support::requests::Trainer;
-use crate::support::s3;
 use crate::support::server::TestServer;
 
 /// A chunk of the store.
@@ -191,10 +193,23 @@ pub(crate) fn objects(server: &TestServer) -> Vec<(String, u64)> {
             walk(&server.data_dir().join("objects"), &mut found);
             found
         }
-        Some(url) => s3::objects(url.as_str(), server.config()),
+        Some(url) => listed(url.as_str(), &server.config().store),
     };
     found.sort();
     found
+}
+
+/// The objects below an address.
+fn listed(url: &str, options: &StoreOptions) -> Vec<(String, u64)> {
+    let options = options.environment().chain([("allow_http", "true")]);
+    let (store, prefix) = object_store::parse_url_opts(&url.parse().unwrap(), options).unwrap();
+    let list = async move {
+        let listed = store.list(Some(&prefix)).map(|it| it.unwrap());
+        listed.map(|it| (it.location.to_string(), it.size)).collect().await
+    };
+    // A runtime of its own, since the caller may be a task.
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    std::thread::spawn(move || runtime().block_on(list)).join().unwrap()
 }
 
 fn walk(folder: &Path, found: &mut Vec<(String, u64)>) {
