@@ -77,13 +77,24 @@ impl App {
         Ok((file, handed_over(pieces, permit, self.limits.upload_idle)))
     }
 
-    /// A chunk's bytes, verified.
+    /// A chunk's bytes, verified. Wrong bytes are read once more before they count as lost: a bit that flipped on the way, or
+    /// an answer that was cut, is none of the store's.
     pub(crate) async fn read_chunk(
         &self,
         key: &str,
         size_bytes: i64,
         digest: Digest,
     ) -> Result<Bytes, Error> {
+        match self.read_once(key, size_bytes, digest).await {
+            Err(Error::DataLoss(why)) => {
+                tracing::warn!(error = %why, "Read object `{key}` once more");
+                self.read_once(key, size_bytes, digest).await
+            }
+            read => read,
+        }
+    }
+
+    async fn read_once(&self, key: &str, size_bytes: i64, digest: Digest) -> Result<Bytes, Error> {
         let data = self.blobs.get(key).await?;
         let hashing = data.clone();
         let actual = tokio::task::spawn_blocking(move || Digest::of_pieces([&*hashing]));

@@ -3,10 +3,12 @@
 mod place;
 mod probe;
 
+use std::future::Future;
 use std::io;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use object_store::ObjectStore;
@@ -20,6 +22,10 @@ use crate::domain::time::date_of;
 
 pub use place::OpenError;
 pub use probe::ProbeError;
+
+/// The longest that one call waits for the store, with the retries of its client: 8 MiB at 140 KB/s. A caller that waits holds
+/// buffers, so it is told to come back; whatever the call still does, its key is never used again.
+pub const CALL_LIMIT: Duration = Duration::from_secs(60);
 
 /// Why bytes were not stored or read.
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +67,20 @@ fn is_full(error: &object_store::Error) -> bool {
     false
 }
 
+/// What the store answers within the limit.
+async fn within_limit<T>(
+    call: impl Future<Output = object_store::Result<T>>,
+) -> Result<T, object_store::Error> {
+    match tokio::time::timeout(CALL_LIMIT, call).await {
+        Ok(answer) => answer,
+        Err(_) => {
+            let why = format!("the store did not answer within {} s", CALL_LIMIT.as_secs());
+            let source = Box::new(io::Error::new(io::ErrorKind::TimedOut, why));
+            Err(object_store::Error::Generic { store: "slow", source })
+        }
+    }
+}
+
 /// The error with our key: the store's own text may tell where it keeps things.
 fn named(error: object_store::Error, key: &str) -> Error {
     match Error::from(error) {
@@ -97,9 +117,9 @@ impl Blobs {
     /// Stores an object; durable when it returns. The key is new, so repeating it is harmless.
     pub async fn put(&self, key: &str, pieces: Vec<Bytes>) -> Result<(), Error> {
         let payload: PutPayload = pieces.into_iter().collect();
-        match self.store.put(&key.into(), payload).await {
+        match within_limit(async { self.store.put(&key.into(), payload).await }).await {
             Ok(_) => Ok(()),
-            // What is missing is the bucket or the folder.
+            // The bucket or the folder is not there: nothing was stored, and nothing is lost.
             Err(error @ object_store::Error::NotFound { .. }) => Err(Error::Unavailable(error)),
             Err(error) => Err(error.into()),
         }
@@ -108,12 +128,12 @@ impl Blobs {
     /// All bytes of an object.
     pub async fn get(&self, key: &str) -> Result<Bytes, Error> {
         let found = async { self.store.get(&key.into()).await?.bytes().await };
-        found.await.map_err(|error| named(error, key))
+        within_limit(found).await.map_err(|error| named(error, key))
     }
 
     /// The size of an object.
     pub async fn size_bytes(&self, key: &str) -> Result<u64, Error> {
-        let found = self.store.head(&key.into()).await;
+        let found = within_limit(async { self.store.head(&key.into()).await }).await;
         Ok(found.map_err(|error| named(error, key))?.size)
     }
 
@@ -130,7 +150,7 @@ impl Blobs {
                 _ => {}
             }
         }
-        match self.store.delete(&key.into()).await {
+        match within_limit(async { self.store.delete(&key.into()).await }).await {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
             Err(error) => Err(error.into()),
         }

@@ -1,5 +1,6 @@
-//! An object store that fails on purpose, before or after the effect, lies, or is slow.
+//! An object store that fails on purpose, before or after the effect, lies, is slow or never answers.
 
+use std::collections::BTreeMap;
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use futures::StreamExt;
 use futures::stream::BoxStream;
 use object_store::CopyOptions;
 use object_store::Error;
+use object_store::Extensions;
 use object_store::GetOptions;
 use object_store::GetResult;
 use object_store::GetResultPayload;
@@ -28,43 +30,146 @@ use object_store::Result;
 use object_store::path::Path;
 use tokio::sync::Notify;
 
-/// Whether a failed put left its object behind.
+use crate::support::random::Random;
+
+/// What becomes of a put.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PutFault {
-    /// It stored nothing.
+    /// It stored nothing and says so.
     Before,
     /// It stored all, but said that it failed.
     After,
+    /// It stored nothing and never answers.
+    Hangs,
+    /// It stored nothing, for there is nothing to store in.
+    NoBucket,
+    /// It says that it stored all; the object is damaged so from then on.
+    Lies(Damage),
 }
 
-/// What happens to the bytes of each get.
+/// What is wrong with an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Damage {
+    /// It is not there.
+    Missing,
+    /// One bit is another; counted on from the beginning if the object has fewer.
+    Flip(usize),
+    /// It has only so many bytes.
+    Short(usize),
+    /// Bytes that nobody wrote stand behind it.
+    Long,
+}
+
+impl Damage {
+    /// The bytes with the damage; nothing if none are left.
+    pub(crate) fn to(self, data: &[u8]) -> Option<Vec<u8>> {
+        let mut data = data.to_vec();
+        match self {
+            Damage::Missing => return None,
+            Damage::Flip(bit) => {
+                let bit = bit % (data.len() * 8).max(1);
+                data[bit / 8] ^= 1 << (bit % 8);
+            }
+            Damage::Short(length) => data.truncate(length),
+            Damage::Long => data.push(0),
+        }
+        Some(data)
+    }
+}
+
+/// What becomes of a get.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum GetFault {
-    /// None come.
+    /// No bytes come, and it says so.
     Fails,
-    /// The object is not there.
-    Missing,
-    /// One bit of the object's bytes is another.
-    Flip(usize),
-    /// Only so many bytes come.
-    Short(usize),
+    /// It never answers.
+    Hangs,
+    /// Other bytes come.
+    Lies(Damage),
 }
 
-/// What goes wrong, by turns or by keys.
+/// What goes wrong, by turns, by keys or by chance.
 #[derive(Debug, Default)]
 pub(crate) struct Plan {
     /// Puts so far.
     pub(crate) puts: usize,
+    /// Gets so far.
+    pub(crate) gets: usize,
     /// By the number of the put, from 0.
     pub(crate) put_faults: HashMap<usize, PutFault>,
-    /// By key.
+    /// By key, at every get.
     pub(crate) get_faults: HashMap<String, GetFault>,
+    /// By key, at the next gets, the last one first.
+    pub(crate) passing_faults: HashMap<String, Vec<GetFault>>,
     /// Keys that cannot be deleted.
     pub(crate) stuck: Vec<String>,
+    /// Deletes never answer.
+    pub(crate) delete_hangs: bool,
+    /// Calls that never answered.
+    pub(crate) hung: usize,
+    /// All calls fail.
+    pub(crate) away: bool,
+    /// Calls fail by chance.
+    pub(crate) chance: Option<Chance>,
     /// How long each put takes.
     pub(crate) put_takes: Duration,
     /// Where each put and each get waits.
     pub(crate) gate: Option<Arc<Gate>>,
+}
+
+/// Dice for faults.
+#[derive(Debug)]
+pub(crate) struct Chance {
+    pub(crate) random: Random,
+    /// So many of a hundred calls go wrong.
+    pub(crate) percent: usize,
+    /// Puts are of those that lie, too: what they say is stored is damaged for good.
+    pub(crate) puts_lie: bool,
+    /// Faults so far, by kind.
+    pub(crate) thrown: BTreeMap<&'static str, usize>,
+}
+
+impl Chance {
+    pub(crate) fn new(seed: u64, percent: usize, puts_lie: bool) -> Chance {
+        Chance { random: Random::new(seed), percent, puts_lie, thrown: BTreeMap::new() }
+    }
+
+    fn hits(&mut self) -> bool {
+        self.random.below(100) < self.percent
+    }
+
+    fn damage(&mut self) -> Damage {
+        let bit = self.random.below(usize::MAX);
+        [Damage::Missing, Damage::Flip(bit), Damage::Short(bit % 100), Damage::Long][self.random.below(4)]
+    }
+
+    fn put(&mut self) -> Option<PutFault> {
+        let damage = self.damage();
+        let (fault, kind) = match self.hits().then(|| self.random.below(if self.puts_lie { 3 } else { 2 }))? {
+            0 => (PutFault::Before, "put failed before"),
+            1 => (PutFault::After, "put failed after"),
+            _ => (PutFault::Lies(damage), "put lied"),
+        };
+        *self.thrown.entry(kind).or_default() += 1;
+        Some(fault)
+    }
+
+    fn get(&mut self) -> Option<GetFault> {
+        let damage = self.damage();
+        let (fault, kind) = match self.hits().then(|| self.random.below(2))? {
+            0 => (GetFault::Fails, "get failed"),
+            _ => (GetFault::Lies(damage), "get lied"),
+        };
+        *self.thrown.entry(kind).or_default() += 1;
+        Some(fault)
+    }
+
+    /// Whether a delete fails, and then whether after it was done.
+    fn delete(&mut self) -> Option<bool> {
+        let after = self.hits().then(|| self.random.below(2) == 1)?;
+        *self.thrown.entry("delete failed").or_default() += 1;
+        Some(after)
+    }
 }
 
 /// Holds calls until it is opened for one.
@@ -100,10 +205,28 @@ impl FaultyStore {
     pub(crate) fn plan<T>(&self, change: impl FnOnce(&mut Plan) -> T) -> T {
         change(&mut self.plan.lock().unwrap())
     }
+
+    async fn hang<T>(&self) -> T {
+        self.plan(|plan| plan.hung += 1);
+        std::future::pending().await
+    }
 }
 
-fn failure() -> Error {
-    Error::Generic { store: "faulty", source: "on purpose".into() }
+/// By turns what a store's client makes of a server that is too busy, broken or newly strict, once its own retries are spent.
+fn failure(turn: usize) -> Error {
+    let generic = |source: &str| Error::Generic { store: "faulty", source: source.into() };
+    match turn % 5 {
+        0 => generic("429 Too Many Requests"),
+        1 => generic("500 Internal Server Error"),
+        2 => generic("503 Slow Down"),
+        3 => Error::Unauthenticated { path: "on purpose".to_owned(), source: "401 Unauthorized".into() },
+        _ => Error::PermissionDenied { path: "on purpose".to_owned(), source: "403 Forbidden".into() },
+    }
+}
+
+/// What a get says of an object that is not there.
+fn missing(location: &Path) -> Error {
+    Error::NotFound { path: location.to_string(), source: "on purpose".into() }
 }
 
 impl std::fmt::Display for FaultyStore {
@@ -116,9 +239,13 @@ impl std::fmt::Display for FaultyStore {
 #[deny(clippy::missing_trait_methods)]
 impl ObjectStore for FaultyStore {
     async fn put_opts(&self, location: &Path, payload: PutPayload, opts: PutOptions) -> Result<PutResult> {
-        let (fault, takes, gate) = self.plan(|plan| {
+        let (put, fault, takes, gate) = self.plan(|plan| {
+            let put = plan.puts;
             plan.puts += 1;
-            (plan.put_faults.get(&(plan.puts - 1)).copied(), plan.put_takes, plan.gate.clone())
+            let away = plan.away.then_some(PutFault::Before);
+            let fault = away.or_else(|| plan.put_faults.get(&put).copied());
+            let fault = fault.or_else(|| plan.chance.as_mut()?.put());
+            (put, fault, plan.put_takes, plan.gate.clone())
         });
         if let Some(gate) = gate {
             gate.pass().await;
@@ -128,12 +255,21 @@ impl ObjectStore for FaultyStore {
             Duration::ZERO => tokio::task::yield_now().await,
             takes => tokio::time::sleep(takes).await,
         }
-        if fault == Some(PutFault::Before) {
-            return Err(failure());
-        }
+        let payload = match fault {
+            Some(PutFault::Before) => return Err(failure(put)),
+            Some(PutFault::NoBucket) => return Err(missing(location)),
+            Some(PutFault::Hangs) => return self.hang().await,
+            Some(PutFault::Lies(damage)) => match damage.to(&Bytes::from(payload)) {
+                Some(other) => other.into(),
+                None => {
+                    return Ok(PutResult { e_tag: None, version: None, extensions: Extensions::default() });
+                }
+            },
+            Some(PutFault::After) | None => payload,
+        };
         let result = self.inner.put_opts(location, payload, opts).await;
         tokio::task::yield_now().await;
-        if fault == Some(PutFault::After) { Err(failure()) } else { result }
+        if fault == Some(PutFault::After) { Err(failure(put)) } else { result }
     }
 
     async fn put_multipart_opts(
@@ -146,27 +282,35 @@ impl ObjectStore for FaultyStore {
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
         tokio::task::yield_now().await;
-        let (fault, gate) =
-            self.plan(|plan| (plan.get_faults.get(location.as_ref()).copied(), plan.gate.clone()));
+        let (get, fault, gate) = self.plan(|plan| {
+            let get = plan.gets;
+            plan.gets += 1;
+            let away = plan.away.then_some(GetFault::Fails);
+            let fault = away.or_else(|| plan.get_faults.get(location.as_ref()).copied());
+            let fault = fault.or_else(|| plan.passing_faults.get_mut(location.as_ref())?.pop());
+            let fault = fault.or_else(|| plan.chance.as_mut()?.get());
+            (get, fault, plan.gate.clone())
+        });
         if let Some(gate) = gate {
             gate.pass().await;
         }
+        let damage = match fault {
+            None => return self.inner.get_opts(location, options).await,
+            Some(GetFault::Fails) => return Err(failure(get)),
+            Some(GetFault::Hangs) => return self.hang().await,
+            Some(GetFault::Lies(damage)) => damage,
+        };
         let head = options.head;
         let result = self.inner.get_opts(location, options).await?;
-        let damage: Box<dyn FnOnce(&mut Vec<u8>) + Send> = match fault {
-            None => return Ok(result),
-            Some(GetFault::Fails) => return Err(failure()),
-            Some(GetFault::Missing) => {
-                return Err(Error::NotFound { path: location.to_string(), source: "on purpose".into() });
-            }
-            Some(GetFault::Flip(bit)) => Box::new(move |data| data[bit / 8] ^= 1 << (bit % 8)),
-            Some(GetFault::Short(length)) => Box::new(move |data| data.truncate(length)),
-        };
-        let (meta, range) = (result.meta.clone(), result.range.clone());
+        let (mut meta, range) = (result.meta.clone(), result.range.clone());
         let (attributes, extensions) = (result.attributes.clone(), result.extensions.clone());
-        let mut data = if head { Vec::new() } else { result.bytes().await?.to_vec() };
-        if !head {
-            damage(&mut data);
+        let mut data = Vec::new();
+        if head {
+            // Of the object that it would be.
+            let whole = vec![0; usize::try_from(meta.size).unwrap()];
+            meta.size = damage.to(&whole).ok_or_else(|| missing(location))?.len() as u64;
+        } else {
+            data = damage.to(&result.bytes().await?).ok_or_else(|| missing(location))?;
         }
         let stream = futures::stream::iter([Ok(Bytes::from(data))]).boxed();
         Ok(GetResult { payload: GetResultPayload::Stream(stream), meta, range, attributes, extensions })
@@ -183,11 +327,19 @@ impl ObjectStore for FaultyStore {
             async move {
                 let location = location?;
                 tokio::task::yield_now().await;
-                if this.plan(|plan| plan.stuck.iter().any(|key| key == location.as_ref())) {
-                    return Err(failure());
+                let fault = this.plan(|plan| {
+                    let stuck = plan.away || plan.stuck.iter().any(|key| key == location.as_ref());
+                    if stuck { Some(false) } else { plan.chance.as_mut()?.delete() }
+                });
+                if this.plan(|plan| plan.delete_hangs) {
+                    return this.hang().await;
+                }
+                if fault == Some(false) {
+                    return Err(failure(2));
                 }
                 let one = futures::stream::iter([Ok(location)]).boxed();
-                this.inner.delete_stream(one).next().await.unwrap_or_else(|| Err(failure()))
+                let deleted = this.inner.delete_stream(one).next().await.unwrap_or_else(|| Err(failure(1)));
+                if fault == Some(true) { Err(failure(2)) } else { deleted }
             }
         });
         deleted.boxed()

@@ -5,6 +5,7 @@ pub(crate) mod azure;
 pub(crate) mod calls;
 pub(crate) mod databases;
 pub(crate) mod faults;
+pub(crate) mod logs;
 pub(crate) mod plays;
 pub(crate) mod proxy;
 pub(crate) mod random;
