@@ -2,6 +2,7 @@
 
 mod away;
 mod load;
+mod rot;
 
 use std::sync::Arc;
 use std::time::Duration;
