@@ -1,7 +1,7 @@
 //! The server dies again and again while trainers save. What was acknowledged must be there: once, whole, and decided as
 //! it was.
 
-mod ledger;
+pub(crate) mod ledger;
 mod trainer;
 
 use std::path::Path;

@@ -167,7 +167,7 @@ async fn read_back(client: &Client, version: &str) -> Option<BTreeMap<String, Ve
 }
 
 /// Two days later the collector has removed what the kills left: every file in the store is a chunk that a row names.
-pub(super) async fn check_leftovers(data_dir: &Path) -> String {
+pub(crate) async fn check_leftovers(data_dir: &Path) -> String {
     let objects = data_dir.join("objects");
     let before = files_below(&objects).len();
     let clock = Clock::ByHand(std::sync::Arc::default());

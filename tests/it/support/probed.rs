@@ -1,0 +1,117 @@
+//! `keepbest serve` as a process whose log is kept and whose system calls may be watched; killed with -9 when it is dropped.
+
+use std::fs;
+use std::fs::File;
+use std::io::BufRead;
+use std::io::BufReader;
+use std::path::Path;
+use std::process::Child;
+use std::process::Command;
+use std::process::Stdio;
+
+use keepbest_proto::v1;
+use keepbest_proto::v1::runs_client::RunsClient;
+use tempfile::TempDir;
+use tonic::Status;
+use tonic::transport::Channel;
+
+use crate::support::requests::Trainer;
+
+/// The server and what it said.
+pub(crate) struct Probed {
+    child: Child,
+    address: String,
+    notes: TempDir,
+}
+
+impl Probed {
+    /// Starts the built program on the folder and waits for its address.
+    pub(crate) fn start(data_dir: &Path) -> Probed {
+        Self::begin(Command::new(env!("CARGO_BIN_EXE_keepbest")), data_dir, tempfile::tempdir().unwrap())
+    }
+
+    /// The same under `strace` with these options; the server stays a child of this process.
+    pub(crate) fn traced(data_dir: &Path, options: &[&str]) -> Probed {
+        let notes = tempfile::tempdir().unwrap();
+        let mut command = Command::new("strace");
+        command.args(["-D", "-f", "-q", "-o"]).arg(notes.path().join("trace")).args(options);
+        command.arg(env!("CARGO_BIN_EXE_keepbest"));
+        Self::begin(command, data_dir, notes)
+    }
+
+    fn begin(mut command: Command, data_dir: &Path, notes: TempDir) -> Probed {
+        let started = command
+            .args(["serve", "--listen", "127.0.0.1:0", "--data"])
+            .arg(data_dir)
+            .stdout(Stdio::piped())
+            .stderr(File::create(notes.path().join("log")).unwrap())
+            .spawn();
+        let mut child = started.expect("strace is installed (scripts/setup-strace)");
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let read = |name| fs::read_to_string(notes.path().join(name)).unwrap_or_default();
+        let Some(Ok(line)) = lines.next() else { panic!("the server did not start: {}", read("log")) };
+        // The rest is read away so that the server never blocks on its output.
+        std::thread::spawn(move || lines.for_each(drop));
+        let address = line.split_whitespace().find(|word| word.contains("127.0.0.1:")).unwrap().to_owned();
+        Probed { child, address, notes }
+    }
+
+    /// `http://127.0.0.1:PORT`.
+    pub(crate) fn address(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// A bare channel.
+    pub(crate) fn channel(&self) -> Channel {
+        Channel::from_shared(self.address()).unwrap().connect_lazy()
+    }
+
+    /// A run that was started, over a bare channel.
+    pub(crate) async fn trainer(&self, request: v1::StartRunRequest) -> Result<Trainer, Status> {
+        let channel = self.channel();
+        let started = RunsClient::new(channel.clone()).start_run(request).await?.into_inner();
+        let (run, attempt, sequence) = (started.run.unwrap().name, started.attempt, started.next_sequence);
+        Ok(Trainer { channel, run, attempt, sequence })
+    }
+
+    /// Whether it has not ended.
+    pub(crate) fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
+    /// Waits until it ends by itself, and answers its exit code.
+    pub(crate) fn wait(&mut self) -> Option<i32> {
+        self.child.wait().unwrap().code()
+    }
+
+    /// SIGTERM, and the exit code.
+    pub(crate) fn terminate(&mut self) -> Option<i32> {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        self.wait()
+    }
+
+    /// What it logged.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.notes.path().join("log")).unwrap()
+    }
+
+    /// Its system calls, once it has ended: the tracer notes the end of each process last.
+    pub(crate) fn trace(&mut self) -> String {
+        let pid = format!("{} +++ ", self.child.id());
+        loop {
+            let trace = fs::read_to_string(self.notes.path().join("trace")).unwrap();
+            if trace.lines().any(|line| line.replace("  ", " ").starts_with(&pid)) {
+                return trace;
+            }
+            std::thread::yield_now();
+        }
+    }
+}
+
+impl Drop for Probed {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
