@@ -37,8 +37,9 @@ build: ## The server and the command line, unoptimised: target/debug/keepbest
 python:
 	@scripts/setup-python
 
-setup: python ## What the tests need: .venv, and the Postgres server (installs when root)
+setup: python ## What the tests need: .venv, the Postgres server and strace (installs when root)
 	@scripts/setup-postgres
+	@scripts/setup-strace
 
 fmt: python ## Is all code formatted?
 	cargo fmt --all --check

@@ -10,6 +10,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use anyhow::anyhow;
 use futures::Stream;
 use futures::StreamExt;
 use tokio::io::AsyncRead;
@@ -103,14 +104,20 @@ pub async fn serve_until(
     on_ready(address);
 
     let drain = Duration::from_secs(config.limits.drain_seconds);
-    let served = drained(serving, &stop, drain).await;
+    let served = tokio::select! {
+        served = drained(serving, &stop, drain) => served.context("serve"),
+        what = app.sync_failed() => {
+            tracing::error!("A sync of {what} failed: stopping, for what it wrote may be lost; look at its disk");
+            Err(anyhow!("a sync of {what} failed: look at its disk, then start again"))
+        }
+    };
     stop.cancel();
     watching.await.context("stop the health watch")?;
     collector.await.context("stop the collector")?;
     app.close().await;
     drop(lock);
     tracing::info!("Stopped");
-    served.context("serve")
+    served
 }
 
 /// A graceful stop never ends while a stream is open: after the drain limit what is left is dropped. Writes under way

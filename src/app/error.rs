@@ -40,7 +40,7 @@ impl From<store::Error> for Error {
     fn from(error: store::Error) -> Error {
         match error {
             store::Error::Refused(refusal) => Error::Refused(refusal),
-            store::Error::Unavailable(_) => {
+            store::Error::Unavailable(_) | store::Error::Unsynced(_) => {
                 Error::Unavailable { what: "the database", source: Box::new(error) }
             }
             store::Error::Full(_) => Error::Full { what: "the database", source: Box::new(error) },

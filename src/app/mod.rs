@@ -98,6 +98,14 @@ impl App {
         Ok(self.store.ping().await?)
     }
 
+    /// Returns what could not be synced once that has happened: from then on nothing is acknowledged, and the process should end.
+    pub async fn sync_failed(&self) -> &'static str {
+        tokio::select! {
+            () = self.store.sync_failed() => "the database",
+            () = self.blobs.sync_failed() => "the object store",
+        }
+    }
+
     /// How long an upload may be idle.
     pub(crate) fn upload_idle(&self) -> Duration {
         self.limits.upload_idle

@@ -16,6 +16,7 @@ use object_store::ObjectStoreExt;
 use object_store::PutPayload;
 use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
+use tokio_util::sync::CancellationToken;
 
 use crate::domain::digest::Digest;
 use crate::domain::time::date_of;
@@ -67,6 +68,19 @@ fn is_full(error: &object_store::Error) -> bool {
     false
 }
 
+/// Whether the disk failed in a put, most often its sync (EIO).
+fn is_disk_error(error: &object_store::Error) -> bool {
+    const EIO: i32 = 5;
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(it) = cause {
+        if it.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error) == Some(EIO) {
+            return true;
+        }
+        cause = it.source();
+    }
+    false
+}
+
 /// What the store answers within the limit.
 async fn within_limit<T>(
     call: impl Future<Output = object_store::Result<T>>,
@@ -95,13 +109,14 @@ pub struct Blobs {
     store: Arc<dyn ObjectStore>,
     /// Where the objects are files, if they are.
     folder: Option<PathBuf>,
+    unsynced: CancellationToken,
 }
 
 impl Blobs {
     /// Opens a folder, which must exist. Every write is synced, file and directory, before it counts.
     pub fn open_folder(path: &Path) -> Result<Blobs, Error> {
         let store = LocalFileSystem::new_with_prefix(path)?.with_fsync(true);
-        Ok(Blobs { store: Arc::new(store), folder: Some(path.to_owned()) })
+        Ok(Blobs { folder: Some(path.to_owned()), ..Blobs::over(Arc::new(store)) })
     }
 
     /// In memory, for tests of what stands above.
@@ -111,13 +126,27 @@ impl Blobs {
 
     /// Any store behind the trait: tests wrap one that fails on purpose.
     pub fn over(store: Arc<dyn ObjectStore>) -> Blobs {
-        Blobs { store, folder: None }
+        Blobs { store, folder: None, unsynced: CancellationToken::new() }
+    }
+
+    /// Returns when a sync has failed. From then on nothing is stored any more.
+    pub async fn sync_failed(&self) {
+        self.unsynced.cancelled().await;
     }
 
     /// Stores an object; durable when it returns. The key is new, so repeating it is harmless.
     pub async fn put(&self, key: &str, pieces: Vec<Bytes>) -> Result<(), Error> {
         let payload: PutPayload = pieces.into_iter().collect();
-        match within_limit(async { self.store.put(&key.into(), payload).await }).await {
+        let put = within_limit(async { self.store.put(&key.into(), payload).await }).await;
+        // A failed sync is not repeated, by us or by the caller: the next one may succeed and have lost what this one had.
+        if put.as_ref().is_err_and(is_disk_error) {
+            self.unsynced.cancel();
+        }
+        match put {
+            Ok(_) if self.unsynced.is_cancelled() => {
+                let source = "a sync of the folder failed".into();
+                Err(Error::Unavailable(object_store::Error::Generic { store: "folder", source }))
+            }
             Ok(_) => Ok(()),
             // The bucket or the folder is not there: nothing was stored, and nothing is lost.
             Err(error @ object_store::Error::NotFound { .. }) => Err(Error::Unavailable(error)),

@@ -32,6 +32,7 @@ use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::sqlite::SqliteJournalMode;
 use sqlx::sqlite::SqlitePoolOptions;
 use sqlx::sqlite::SqliteSynchronous;
+use tokio_util::sync::CancellationToken;
 
 use crate::domain::refusal::Refusal;
 use crate::store::connection::Connection;
@@ -101,6 +102,9 @@ pub enum Error {
     /// The schema is not what this version needs.
     #[error("the database {0}")]
     Schema(String),
+    /// A sync failed. Whether the disk has what was written before cannot be known any more, and a second sync would not tell.
+    #[error("the database could not be synced")]
+    Unsynced(#[source] Arc<sqlx::Error>),
     /// A bug, or a broken database.
     #[error("the database refused a statement")]
     Broken(#[source] Arc<sqlx::Error>),
@@ -131,8 +135,10 @@ impl Error {
 
 impl From<sqlx::Error> for Error {
     fn from(error: sqlx::Error) -> Error {
-        /// `SQLITE_FULL`, and Postgres' `disk_full`.
-        const FULL: [&str; 2] = ["13", "53100"];
+        /// `SQLITE_FULL`, `SQLITE_IOERR_SHMSIZE` (the index of the log finds no room), and Postgres' `disk_full`.
+        const FULL: [&str; 3] = ["13", "4874", "53100"];
+        /// `SQLITE_IOERR_FSYNC` and `SQLITE_IOERR_DIR_FSYNC`. Postgres ends itself.
+        const UNSYNCED: [&str; 2] = ["1034", "1290"];
         /// `SQLITE_BUSY`, its SNAPSHOT and RECOVERY kin, LOCKED. Of Postgres: a lost race (serialization, deadlock), a wait that
         /// took too long, a shutdown, no connection or memory left, a primary that became a standby.
         const AWAY: [&str; 18] = [
@@ -143,6 +149,8 @@ impl From<sqlx::Error> for Error {
         let error = Arc::new(error);
         match (&*error, code.as_deref()) {
             (_, Some(code)) if FULL.contains(&code) => Error::Full(error),
+            (_, Some(code)) if UNSYNCED.contains(&code) => Error::Unsynced(error),
+            (_, Some(code)) if is_disk_error(code) => Error::Unavailable(error),
             (_, Some(code)) if AWAY.contains(&code) => Error::Unavailable(error),
             (
                 sqlx::Error::PoolTimedOut
@@ -157,6 +165,11 @@ impl From<sqlx::Error> for Error {
     }
 }
 
+/// Of SQLite's codes those of a disk that fails: the last byte is READONLY, IOERR or CANTOPEN. Postgres' codes have five letters.
+fn is_disk_error(code: &str) -> bool {
+    code.len() < 5 && code.parse::<u32>().is_ok_and(|code| [8, 10, 14].contains(&(code & 0xff)))
+}
+
 enum Database {
     Sqlite { readers: SqlitePool, writer: Writer },
     Postgres(Pool),
@@ -165,6 +178,7 @@ enum Database {
 /// The metadata of all teams, in one database.
 pub struct Store {
     database: Database,
+    unsynced: CancellationToken,
 }
 
 impl std::fmt::Debug for Store {
@@ -195,6 +209,9 @@ impl Store {
         migrated.map_err(schema::from_migration)?;
         whole.commit().await?;
         assert_durable(&mut connection).await?;
+        // What an earlier process left in the log may be there only because the kernel remembers it: if its last sync failed, a
+        // second one would say nothing. Copied into the database and synced there it is durable, before anybody is told of it.
+        Connection::Sqlite(&mut connection).row("PRAGMA wal_checkpoint(PASSIVE)", vec![]).await?;
         let readers = SqlitePoolOptions::new()
             .max_connections(SQLITE_READERS)
             .acquire_timeout(ACQUIRE_TIMEOUT)
@@ -202,12 +219,22 @@ impl Store {
             .test_before_acquire(false)
             .connect_with(options.create_if_missing(false).read_only(true))
             .await?;
-        Ok(Store { database: Database::Sqlite { readers, writer: Writer::start(connection) } })
+        let unsynced = CancellationToken::new();
+        let writer = Writer::start(connection, unsynced.clone());
+        Ok(Store { database: Database::Sqlite { readers, writer }, unsynced })
     }
 
     /// Opens a Postgres database.
     pub async fn open_postgres(url: &str, options: Postgres) -> Result<Store, Error> {
-        Ok(Store { database: Database::Postgres(Pool::open(url, options).await?) })
+        Ok(Store {
+            database: Database::Postgres(Pool::open(url, options).await?),
+            unsynced: CancellationToken::new(),
+        })
+    }
+
+    /// Returns when a sync has failed. From then on nothing is written any more.
+    pub async fn sync_failed(&self) {
+        self.unsynced.cancelled().await;
     }
 
     /// Closes it: what was acknowledged is durable anyhow, this only frees the connections.

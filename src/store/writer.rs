@@ -16,6 +16,7 @@ use sqlx::SqliteConnection;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc;
 use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 
 use crate::store::Error;
 use crate::store::connection::Connection;
@@ -96,9 +97,9 @@ pub(super) struct Writer {
 
 impl Writer {
     /// Takes the connection over and serves jobs until the last handle is gone.
-    pub(super) fn start(connection: SqliteConnection) -> Writer {
+    pub(super) fn start(connection: SqliteConnection, unsynced: CancellationToken) -> Writer {
         let (jobs, waiting) = mpsc::channel(QUEUE);
-        tokio::spawn(serve(connection, waiting));
+        tokio::spawn(serve(connection, waiting, unsynced));
         Writer { jobs }
     }
 
@@ -111,7 +112,11 @@ impl Writer {
     }
 }
 
-async fn serve(mut connection: SqliteConnection, mut waiting: mpsc::Receiver<Box<dyn Job>>) {
+async fn serve(
+    mut connection: SqliteConnection,
+    mut waiting: mpsc::Receiver<Box<dyn Job>>,
+    unsynced: CancellationToken,
+) {
     let mut batch = Vec::with_capacity(BATCH);
     while waiting.recv_many(&mut batch, BATCH).await > 0 {
         let committed = commit(&mut Connection::Sqlite(&mut connection), &mut batch).await;
@@ -121,6 +126,13 @@ async fn serve(mut connection: SqliteConnection, mut waiting: mpsc::Receiver<Box
         }
         for job in batch.drain(..) {
             job.answer(committed.clone());
+        }
+        if let Err(Error::Unsynced(_)) = committed {
+            // Never again: the next sync may succeed and have lost what this one could not write. Closing the connection would
+            // sync once more, so it stays open until the process ends.
+            std::mem::forget(connection);
+            unsynced.cancel();
+            return;
         }
     }
 }

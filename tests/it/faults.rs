@@ -4,6 +4,7 @@ mod away;
 mod disk_full;
 mod load;
 mod rot;
+mod syncs;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -123,7 +123,7 @@ async fn train(
 /// The load with faults, and what its trainers know.
 async fn storm(database: TestDatabase, puts_lie: bool) -> (TestApp, Vec<(Trainer, Vec<VersionRow>)>) {
     let seed = Random::seed("KEEPBEST_FAULTS_SEED");
-    println!("store with KEEPBEST_FAULTS_SEED={seed}");
+    eprintln!("store with KEEPBEST_FAULTS_SEED={seed}");
     let objects = FaultyStore::over(Arc::new(InMemory::new()));
     let test = TestApp::with(database, Arc::new(objects.clone())).await;
     objects.plan(|plan| {
@@ -134,7 +134,7 @@ async fn storm(database: TestDatabase, puts_lie: bool) -> (TestApp, Vec<(Trainer
     let trainers = (0..TRAINERS).map(|it| tokio::spawn(train(test.app.clone(), it, Arc::clone(&test.clock))));
     let trained = futures::future::join_all(trainers.collect::<Vec<_>>()).await;
     let chance = objects.plan(|plan| plan.chance.take()).unwrap();
-    println!("faults: {:?} of {:?}", chance.thrown, objects.plan(|plan| (plan.puts, plan.gets)));
+    eprintln!("faults: {:?} of {:?}", chance.thrown, objects.plan(|plan| (plan.puts, plan.gets)));
     let thrown: usize = chance.thrown.values().sum();
     assert!(thrown > 20, "{thrown} faults are no storm");
     (test, trained.into_iter().map(Result::unwrap).collect())

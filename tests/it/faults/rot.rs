@@ -129,7 +129,7 @@ impl Rotten {
         assert_eq!(self.test.app.check(true).await.unwrap(), expected);
     }
 
-    /// A file that is hit ends in DATA_LOSS before the damaged chunk, every other one reads as it was written. Of large ones
+    /// A file that is hit ends in `DATA_LOSS` before the damaged chunk, every other one reads as it was written. Of large ones
     /// that are not hit the check has read every byte.
     async fn readers_see(&self, hit: &BTreeMap<Place, usize>, damage: Damage) {
         let asked = |(place, data): &(&Place, &Vec<u8>)| hit.contains_key(place) || data.len() < CHUNK;

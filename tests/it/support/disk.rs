@@ -44,12 +44,10 @@ impl SmallDisk {
         let mut ballast = File::options().create(true).append(true).open(self.at.join("ballast")).unwrap();
         let mut piece = vec![1; 1 << 20];
         while !piece.is_empty() {
-            match ballast.write(&piece) {
-                Ok(_) => {}
-                Err(error) => {
-                    assert_eq!(error.kind(), ErrorKind::StorageFull);
-                    piece.truncate(piece.len() / 2);
-                }
+            // What went in of a piece that does not fit stays.
+            if let Err(error) = ballast.write_all(&piece) {
+                assert_eq!(error.kind(), ErrorKind::StorageFull);
+                piece.truncate(piece.len() / 2);
             }
         }
     }

@@ -41,6 +41,8 @@ pub(crate) enum PutFault {
     After,
     /// It stored nothing and never answers.
     Hangs,
+    /// Its disk failed: `EIO`.
+    Disk,
     /// It stored nothing, for there is nothing to store in.
     NoBucket,
     /// It says that it stored all; the object is damaged so from then on.
@@ -257,6 +259,10 @@ impl ObjectStore for FaultyStore {
         }
         let payload = match fault {
             Some(PutFault::Before) => return Err(failure(put)),
+            Some(PutFault::Disk) => {
+                let source = Box::new(std::io::Error::from_raw_os_error(5));
+                return Err(Error::Generic { store: "faulty", source });
+            }
             Some(PutFault::NoBucket) => return Err(missing(location)),
             Some(PutFault::Hangs) => return self.hang().await,
             Some(PutFault::Lies(damage)) => match damage.to(&Bytes::from(payload)) {

@@ -84,10 +84,13 @@ impl Probed {
         self.child.wait().unwrap().code()
     }
 
-    /// SIGTERM, and the exit code.
-    pub(crate) fn terminate(&mut self) -> Option<i32> {
+    /// SIGTERM, and the exit code. Channels of this runtime close meanwhile, so that the server need not wait for them.
+    pub(crate) async fn terminate(&mut self) -> Option<i32> {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        while self.is_running() {
+            tokio::task::yield_now().await;
+        }
         self.wait()
     }
 
