@@ -276,5 +276,11 @@ pub fn environment_name(key: &str) -> String {
     format!("{ENVIRONMENT_PREFIX}{}", key.replace('.', "_").to_uppercase())
 }
 
+/// The script of failpoints, in a build for tests. No setting: `check-config` does not show it, and no file can have it.
+#[cfg(debug_assertions)]
+pub fn failpoints() -> Option<String> {
+    std::env::var_os("KEEPBEST_FAILPOINTS")?.into_string().ok()
+}
+
 #[cfg(test)]
 mod tests;

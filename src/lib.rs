@@ -3,6 +3,7 @@
 //! The floors, lowest first; each uses only those above it in this list (ARCHITECTURE.md, `tests/it/tidy.rs`).
 
 pub mod domain;
+pub mod failpoint;
 
 pub mod blobs;
 pub mod clock;

@@ -6,6 +6,7 @@ use crate::app::App;
 use crate::app::Error;
 use crate::blobs::new_key;
 use crate::domain::digest::Digest;
+use crate::failpoint::failpoint;
 use crate::store;
 use crate::store::FileRow;
 use crate::store::StoredChunk;
@@ -26,9 +27,12 @@ impl App {
         let digest = digest.await.map_err(|error| Error::Internal(Box::new(error)))?;
         let now_us = self.clock.now_us();
         let wanted = wanted_chunk(file, offset_bytes, digest, data.len(), now_us);
+        failpoint!("chunk.begun");
         let new = self.store.claim_chunks(self.renewed(&upload), vec![wanted], now_us).await?;
+        failpoint!("chunk.claimed");
         let Some(chunk) = new.first() else { return Ok(()) };
         self.blobs.put(&chunk.object_key, vec![data]).await?;
+        failpoint!("chunk.stored");
         self.settle(&upload, new).await
     }
 
@@ -42,7 +46,9 @@ impl App {
                 drop(self.blobs.delete(&key).await);
             }
         }
-        Ok(settled?)
+        settled?;
+        failpoint!("chunk.settled");
+        Ok(())
     }
 }
 

@@ -51,6 +51,13 @@ impl From<store::Error> for Error {
     }
 }
 
+#[cfg(debug_assertions)]
+impl From<crate::failpoint::Injected> for Error {
+    fn from(injected: crate::failpoint::Injected) -> Error {
+        Error::Unavailable { what: "the object store", source: Box::new(injected) }
+    }
+}
+
 impl From<blobs::Error> for Error {
     fn from(error: blobs::Error) -> Error {
         match error {

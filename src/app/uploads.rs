@@ -23,6 +23,7 @@ use crate::domain::ids::CheckpointName;
 use crate::domain::ids::shown;
 use crate::domain::path;
 use crate::domain::refusal::Refusal;
+use crate::failpoint::failpoint;
 use crate::store::FileRow;
 use crate::store::NewFile;
 use crate::store::Upload;
@@ -102,7 +103,9 @@ impl App {
             return Err(Refusal::invalid("SIZE_MISMATCH", message).into());
         }
         let new = NewFile { path: target.path, size_bytes, sha256 };
-        Ok(self.store.prepare_file(self.upload(target.checkpoint, target.attempt), new).await?)
+        let file = self.store.prepare_file(self.upload(target.checkpoint, target.attempt), new).await?;
+        failpoint!("prepare.committed");
+        Ok(file)
     }
 
     /// Writes a prepared file from `offset_bytes` on. Ends well only with a piece that says `finish`.
@@ -115,6 +118,7 @@ impl App {
         path::check(&target.path)?;
         let upload = self.upload(target.checkpoint, target.attempt);
         let file = self.store.begin_write(upload.clone(), target.path, offset_bytes).await?;
+        failpoint!("upload.committed");
         if file.digest.is_some() {
             // An answer that was lost: the file is complete, whatever is sent again.
             return Ok(file);
@@ -135,6 +139,7 @@ impl App {
         received?;
         settled?;
         let finished = self.store.finish_files(self.renewed(&upload), vec![file]).await?;
+        failpoint!("finish.committed");
         finished.into_iter().next().ok_or_else(|| Error::Internal("finish answered no file".into()))
     }
 
@@ -165,6 +170,7 @@ impl App {
         let _permit = self.take_upload_buffers(bytes).await?;
         let upload = self.upload(checkpoint, attempt);
         let rows = self.store.begin_small_files(upload.clone(), new).await?;
+        failpoint!("upload.committed");
         let now_us = self.clock.now_us();
         let mut bytes = HashMap::new();
         let mut wanted = Vec::new();
@@ -177,7 +183,9 @@ impl App {
         }
         // Chunk rows are locked in one order everywhere: two calls with the same files cannot wait for each other.
         wanted.sort_unstable_by_key(|chunk| chunk.digest);
+        failpoint!("chunk.begun");
         let new = self.store.claim_chunks(upload.clone(), wanted, now_us).await?;
+        failpoint!("chunk.claimed");
         // Of equal files the first one's object is stored; the others' rows then find its chunk.
         let mut digests = HashSet::new();
         let puts = new.iter().filter(|chunk| digests.insert(chunk.digest));
@@ -189,8 +197,11 @@ impl App {
         while let Some(put) = puts.next().await {
             put?;
         }
+        failpoint!("chunk.stored");
         self.settle(&upload, new).await?;
-        Ok(self.store.finish_files(upload, rows).await?)
+        let finished = self.store.finish_files(upload, rows).await?;
+        failpoint!("finish.committed");
+        Ok(finished)
     }
 }
 

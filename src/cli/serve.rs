@@ -9,7 +9,11 @@ use super::args;
 use super::context::Context;
 use super::failure::Failure;
 use super::output::Column;
+#[cfg(debug_assertions)]
+use crate::config;
 use crate::config::{Config, Flags, LogFormat};
+#[cfg(debug_assertions)]
+use crate::failpoint;
 use crate::maintenance;
 use crate::server;
 use crate::telemetry;
@@ -22,11 +26,16 @@ pub(super) async fn serve(context: &mut Context, arguments: args::Serve) -> Resu
         LogFormat::Json => telemetry::Format::Json,
     };
     telemetry::init(format, &config.log.filter).map_err(|error| Failure::usage(error.to_string()))?;
+    #[cfg(debug_assertions)]
+    let script = failpoint::parse(&config::failpoints().unwrap_or_default()).map_err(Failure::usage)?;
     let (database, objects) = (config.database(), config.objects());
     let json = context.output.is_json();
     server::serve(config, move |address| {
         // Whoever started the server may have closed its output: it serves all the same.
         let _ = announce(address, &database, &objects, json);
+        // From here on it takes calls: no step happens before the address is told.
+        #[cfg(debug_assertions)]
+        failpoint::arm(script);
     })
     .await?;
     Ok(())

@@ -6,6 +6,7 @@ use crate::domain::metric::Direction;
 use crate::domain::monitor::MonitorState;
 use crate::domain::refusal::Refusal;
 use crate::domain::strategy::Strategy;
+use crate::failpoint::failpoint;
 use crate::store::Error;
 use crate::store::Store;
 use crate::store::connection::Connection;
@@ -60,11 +61,13 @@ pub struct Started {
 impl Store {
     /// Creates or resumes a run and begins an attempt, which fences all older ones: what they had in flight is given up.
     pub async fn start_run(&self, start: StartRun) -> Result<Started, Error> {
-        self.write(move |connection| {
+        let started = self.write(move |connection| {
             Box::pin(async move {
+                failpoint!("start.begun");
                 // A run that another transaction makes at this moment is found the second time.
                 for _ in 0..2 {
                     if let Some(run) = lock_run(connection, &start.name).await? {
+                        failpoint!("start.locked");
                         return resume(connection, &start, run).await;
                     }
                     if start.must_exist {
@@ -80,8 +83,10 @@ impl Store {
                 )
                 .into())
             })
-        })
-        .await
+        });
+        let started = started.await?;
+        failpoint!("start.committed");
+        Ok(started)
     }
 }
 
@@ -249,5 +254,7 @@ async fn insert_attempt(
 ) -> Result<(), Error> {
     let sql =
         "INSERT INTO run_attempts (run_uid, attempt, request_id, start_time_us) VALUES ($1, $2, $3, $4)";
-    connection.execute(sql, args![&run.uid, run.attempt, &start.request_id, start.now_us]).await.map(drop)
+    connection.execute(sql, args![&run.uid, run.attempt, &start.request_id, start.now_us]).await?;
+    failpoint!("start.written");
+    Ok(())
 }

@@ -5,6 +5,7 @@ use crate::domain::event::Event;
 use crate::domain::ids::CheckpointName;
 use crate::domain::metric::Metrics;
 use crate::domain::refusal::Refusal;
+use crate::failpoint::failpoint;
 use crate::store::Error;
 use crate::store::Store;
 use crate::store::connection::Connection;
@@ -214,23 +215,29 @@ impl Store {
 
     /// Gives a pending checkpoint up; the earlier best stands. Repeated: nothing changes.
     pub async fn abandon(&self, name: CheckpointName, attempt: i64, now_us: i64) -> Result<(), Error> {
-        self.write(move |connection| {
+        let abandoned = self.write(move |connection| {
             Box::pin(async move {
+                failpoint!("abandon.begun");
                 let Some(run) = lock_run(connection, &name.run).await? else {
                     return Err(Refusal::not_found("checkpoint", &name).into());
                 };
+                failpoint!("abandon.locked");
                 let checkpoint = read(connection, &name).await?;
                 match checkpoint.state {
                     CheckpointState::Deleted => Ok(()),
                     CheckpointState::Committed => Ok(check_pending(&name, checkpoint.state)?),
                     CheckpointState::Pending => {
                         check_attempt(&run, attempt)?;
-                        give_up(connection, run, &checkpoint.uid, now_us).await
+                        give_up(connection, run, &checkpoint.uid, now_us).await?;
+                        failpoint!("abandon.written");
+                        Ok(())
                     }
                 }
             })
-        })
-        .await
+        });
+        abandoned.await?;
+        failpoint!("abandon.committed");
+        Ok(())
     }
 }
 

@@ -6,6 +6,7 @@
 
 use crate::domain::digest::Digest;
 use crate::domain::refusal::Refusal;
+use crate::failpoint::failpoint;
 use crate::store::Error;
 use crate::store::Store;
 use crate::store::checkpoints::lock_pending;
@@ -59,6 +60,7 @@ impl Store {
                         new.push(chunk);
                     }
                 }
+                failpoint!("chunk.claiming");
                 Ok(new)
             })
         })
@@ -82,6 +84,7 @@ impl Store {
                     settle(connection, team, &chunk, now_us).await?;
                     pin(connection, team, &chunk).await?;
                 }
+                failpoint!("chunk.settling");
                 Ok(())
             })
         })

@@ -6,6 +6,7 @@ use crate::domain::ids::CheckpointName;
 use crate::domain::metric::Metrics;
 use crate::domain::monitor::MonitorState;
 use crate::domain::refusal::Refusal;
+use crate::failpoint::failpoint;
 use crate::store::Error;
 use crate::store::Store;
 use crate::store::aliases::put_server_alias;
@@ -56,15 +57,19 @@ impl Store {
     /// Publishes a checkpoint as the next version: number, aliases, metrics and monitor state in one transaction. Answers
     /// its uid. Repeated: the same.
     pub async fn commit(&self, commit: Commit, plan: PlanCommit) -> Result<String, Error> {
-        self.write(move |connection| Box::pin(publish(connection, commit, plan))).await
+        let uid = self.write(move |connection| Box::pin(publish(connection, commit, plan))).await?;
+        failpoint!("commit.committed");
+        Ok(uid)
     }
 }
 
 async fn publish(connection: &mut Connection<'_>, commit: Commit, plan: PlanCommit) -> Result<String, Error> {
+    failpoint!("commit.begun");
     let name = &commit.name;
     let Some(run) = lock_run(connection, &name.run).await? else {
         return Err(Refusal::not_found("checkpoint", name).into());
     };
+    failpoint!("commit.locked");
     let checkpoint = read(connection, name).await?;
     if checkpoint.state == CheckpointState::Committed {
         return Ok(checkpoint.uid);
@@ -86,6 +91,7 @@ async fn publish(connection: &mut Connection<'_>, commit: Commit, plan: PlanComm
     let number = connection.row(number, args![&checkpoint.artifact_uid]).await?;
     let number =
         number.map_or(Err(Error::unreadable("artifact", &checkpoint.artifact_uid)), |row| row.int(0))?;
+    failpoint!("commit.numbered");
     let commit_time_us = commit_time_us(connection, &checkpoint.artifact_uid, number, commit.now_us).await?;
     let best = best_metrics(connection, &checkpoint.artifact_uid).await?;
     let plan = plan(&run, &checkpoint, best.as_ref());
@@ -108,7 +114,9 @@ async fn publish(connection: &mut Connection<'_>, commit: Commit, plan: PlanComm
     for alias in servers.chain(checkpoint.aliases.iter().map(String::as_str)) {
         put_server_alias(connection, &checkpoint.artifact_uid, alias, &checkpoint.uid, commit.now_us).await?;
     }
+    failpoint!("commit.published");
     save_monitor_state(connection, &run.uid, &plan.state, commit.now_us).await?;
+    failpoint!("commit.written");
     Ok(checkpoint.uid)
 }
 

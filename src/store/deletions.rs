@@ -3,6 +3,7 @@
 use crate::domain::alias;
 use crate::domain::ids::ArtifactName;
 use crate::domain::refusal::Refusal;
+use crate::failpoint::failpoint;
 use crate::store::Error;
 use crate::store::Store;
 use crate::store::aliases::lock_artifact;
@@ -27,7 +28,7 @@ impl Store {
         delete_aliases: bool,
         now_us: i64,
     ) -> Result<i64, Error> {
-        self.write(move |connection| {
+        let deleted = self.write(move |connection| {
             Box::pin(async move {
                 let find = "SELECT uid, run_uid, state, size_bytes FROM checkpoints WHERE artifact_uid = $1 AND version = $2";
                 let not_found = || Error::from(Refusal::not_found("version", shown(&artifact.name, number)));
@@ -39,6 +40,7 @@ impl Store {
                 // Always the run before the artifact, as the commit does: no deadlock.
                 let run = lock_run_by_uid(connection, &row.text(1)?).await?;
                 lock_artifact(connection, &artifact.uid).await?;
+                failpoint!("delete.locked");
                 check_aliases(connection, &artifact, number, &uid, delete_aliases).await?;
                 let delete = "UPDATE checkpoints SET state = 'DELETED', delete_time_us = $1 \
                     WHERE uid = $2 AND state = 'COMMITTED'";
@@ -49,10 +51,13 @@ impl Store {
                 connection.execute("DELETE FROM version_metrics WHERE checkpoint_uid = $1", args![&uid]).await?;
                 move_aliases(connection, &artifact, &uid, now_us).await?;
                 correct_best(connection, run, &uid, now_us).await?;
+                failpoint!("delete.written");
                 Ok(size_bytes)
             })
-        })
-        .await
+        });
+        let size_bytes = deleted.await?;
+        failpoint!("delete.committed");
+        Ok(size_bytes)
     }
 }
 

@@ -13,6 +13,7 @@ use crate::domain::metric::MetricValue;
 use crate::domain::metric::Metrics;
 use crate::domain::monitor::MonitorState;
 use crate::domain::refusal::Refusal;
+use crate::failpoint::failpoint;
 use crate::store::Error;
 use crate::store::Store;
 use crate::store::checkpoints::insert_pending;
@@ -93,7 +94,9 @@ pub struct Reported {
 impl Store {
     /// Stores the events that are new, with what `judge` decides of them, in one transaction. Repeated: the same answer.
     pub async fn report(&self, report: Report, judge: Judge) -> Result<Reported, Error> {
-        self.write(move |connection| Box::pin(append(connection, report, judge))).await
+        let reported = self.write(move |connection| Box::pin(append(connection, report, judge))).await?;
+        failpoint!("event.committed");
+        Ok(reported)
     }
 
     /// Rows of a run's events from the one with `position` on, oldest first: at least one if there is one, and further ones
@@ -146,9 +149,11 @@ pub struct EventRow {
 }
 
 async fn append(connection: &mut Connection<'_>, report: Report, judge: Judge) -> Result<Reported, Error> {
+    failpoint!("event.begun");
     let Some(mut run) = lock_run(connection, &report.run).await? else {
         return Err(Refusal::not_found("run", &report.run).into());
     };
+    failpoint!("event.locked");
     check_attempt(&run, report.attempt)?;
     let count = i64::try_from(report.events.len()).unwrap_or(i64::MAX);
     let stored = next_sequence(connection, &run.uid, &report.writer).await?;
@@ -180,12 +185,14 @@ async fn append(connection: &mut Connection<'_>, report: Report, judge: Judge) -
         let sql = "UPDATE checkpoints SET state = 'DELETED', delete_time_us = $1 WHERE uid = $2 AND state = 'PENDING'";
         connection.execute(sql, args![report.now_us, uid]).await?;
     }
+    failpoint!("event.recorded");
     run.monitor_state = state;
     run.event_count += new_count;
     run.last_epoch = new.last().map(|event| event.epoch).or(run.last_epoch);
     run.update_time_us = report.now_us;
     let next_sequence = stored + new_count;
     save_progress(connection, &run, &report.writer, next_sequence).await?;
+    failpoint!("event.written");
     Ok(Reported { run, decisions, next_sequence, duplicate_count })
 }
 

@@ -7,6 +7,7 @@ use crate::domain::digest::Digest;
 use crate::domain::ids::CheckpointName;
 use crate::domain::ids::shown;
 use crate::domain::refusal::Refusal;
+use crate::failpoint::failpoint;
 use crate::store::Error;
 use crate::store::Store;
 use crate::store::checkpoints::lock_pending;
@@ -221,7 +222,9 @@ impl Store {
             Box::pin(async move {
                 let Upload { checkpoint: name, attempt, expire_time_us, .. } = &upload;
                 let checkpoint = lock_pending(connection, name, *attempt, *expire_time_us).await?;
-                declare(connection, name, checkpoint.file_count, &new).await
+                let file = declare(connection, name, checkpoint.file_count, &new).await?;
+                failpoint!("prepare.written");
+                Ok(file)
             })
         })
         .await
@@ -259,6 +262,7 @@ impl Store {
                 let cut = "DELETE FROM file_chunks WHERE file_uid = $1 AND offset_bytes >= $2";
                 connection.execute(cut, args![&file.uid, offset_bytes]).await?;
                 file.durable_bytes = offset_bytes;
+                failpoint!("upload.written");
                 Ok(file)
             })
         })
@@ -281,6 +285,7 @@ impl Store {
                     }
                     files.push(file);
                 }
+                failpoint!("upload.written");
                 Ok(files)
             })
         })
@@ -297,6 +302,7 @@ impl Store {
                 for file in files {
                     finished.push(finish(connection, token, file).await?);
                 }
+                failpoint!("finish.written");
                 Ok(finished)
             })
         })

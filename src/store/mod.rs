@@ -133,6 +133,13 @@ impl Error {
     }
 }
 
+#[cfg(debug_assertions)]
+impl From<crate::failpoint::Injected> for Error {
+    fn from(injected: crate::failpoint::Injected) -> Error {
+        Error::from(sqlx::Error::Io(std::io::Error::other(injected)))
+    }
+}
+
 impl From<sqlx::Error> for Error {
     fn from(error: sqlx::Error) -> Error {
         /// `SQLITE_FULL`, `SQLITE_IOERR_SHMSIZE` (the index of the log finds no room), and Postgres' `disk_full`.

@@ -18,6 +18,7 @@ use tokio::sync::mpsc;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
+use crate::failpoint::failpoint;
 use crate::store::Error;
 use crate::store::connection::Connection;
 
@@ -142,7 +143,7 @@ async fn commit(connection: &mut Connection<'_>, batch: &mut [Box<dyn Job>]) -> 
     if let [alone] = batch {
         // The transaction is its savepoint: two statements less for every call of a lone trainer.
         let kept = alone.run(connection).await;
-        return connection.control(if kept { "COMMIT" } else { "ROLLBACK" }).await;
+        return if kept { end(connection).await } else { connection.control("ROLLBACK").await };
     }
     for job in batch {
         connection.control("SAVEPOINT job").await?;
@@ -151,7 +152,15 @@ async fn commit(connection: &mut Connection<'_>, batch: &mut [Box<dyn Job>]) -> 
         }
         connection.control("RELEASE job").await?;
     }
-    connection.control("COMMIT").await
+    end(connection).await
+}
+
+/// The commit itself. When it fails, nobody knows whether it took place: callers repeat their calls.
+async fn end(connection: &mut Connection<'_>) -> Result<(), Error> {
+    failpoint!("writer.commit");
+    connection.control("COMMIT").await?;
+    failpoint!("writer.committed");
+    Ok(())
 }
 
 /// The same promise on Postgres: the section runs in a task of its own and is joined.
@@ -166,10 +175,14 @@ pub(super) async fn write_postgres<T: Send + 'static>(
         let mut connection = Connection::Postgres(&mut lent);
         connection.control("BEGIN").await?;
         match guarded(work, &mut connection).await {
-            Ok(value) => {
-                connection.control("COMMIT").await?;
-                Ok(value)
-            }
+            Ok(value) => match end(&mut connection).await {
+                Ok(()) => Ok(value),
+                Err(error) => {
+                    // Whatever failed, the connection goes back outside of a transaction.
+                    drop(connection.control("ROLLBACK").await);
+                    Err(error)
+                }
+            },
             Err(refused) => {
                 connection.control("ROLLBACK").await?;
                 Err(refused)

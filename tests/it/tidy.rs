@@ -6,12 +6,13 @@ use std::path::Path;
 use std::path::PathBuf;
 
 /// Each room of `src/` with the rooms that it may import, floor by floor from below. `lib` only lists them.
-const ROOMS: [(&str, &[&str]); 14] = [
+const ROOMS: [(&str, &[&str]); 15] = [
     ("domain", &[]),
+    ("failpoint", &[]),
     ("clock", &[]),
-    ("store", &["domain"]),
+    ("store", &["domain", "failpoint"]),
     ("blobs", &["domain"]),
-    ("app", &["domain", "clock", "store", "blobs"]),
+    ("app", &["domain", "clock", "failpoint", "store", "blobs"]),
     ("grpc", &["domain", "app"]),
     ("layers", &["grpc"]),
     ("background", &["app"]),
@@ -19,7 +20,7 @@ const ROOMS: [(&str, &[&str]); 14] = [
     ("telemetry", &[]),
     ("maintenance", &["clock", "store", "blobs", "app", "config"]),
     ("server", &["app", "grpc", "layers", "background", "config", "maintenance"]),
-    ("cli", &["clock", "config", "maintenance", "server", "telemetry"]),
+    ("cli", &["clock", "config", "failpoint", "maintenance", "server", "telemetry"]),
     ("main", &["cli"]),
 ];
 
@@ -100,6 +101,29 @@ fn rooms_name_only_what_they_may() {
             }
         }
     }
+    none(&findings);
+}
+
+/// Tests go through the list: a point that is only in the code would never be tried, one that is only in the list would
+/// be waited for.
+#[cfg(debug_assertions)]
+#[test]
+fn every_failpoint_of_the_code_is_in_the_list() {
+    let mut found = std::collections::BTreeSet::new();
+    let mut findings = Vec::new();
+    for path in files("src", "rs").iter().filter(|path| *path != "src/failpoint.rs") {
+        let code = code_of(path);
+        found.extend(
+            code.split("failpoint!(\"").skip(1).filter_map(|rest| rest.split('"').next()).map(str::to_owned),
+        );
+        if code.contains("failpoint::reach") {
+            findings.push(format!("{path}: pass a point with `failpoint!`, which a release build has not"));
+        }
+    }
+    let listed = keepbest::failpoint::POINTS.iter().map(|point| (*point).to_owned()).collect();
+    findings.extend(found.symmetric_difference(&listed).map(|point| {
+        format!("failpoint `{point}` is not both in `POINTS` of src/failpoint.rs and in the code")
+    }));
     none(&findings);
 }
 
