@@ -1,6 +1,6 @@
 //! Write transactions: group commit on SQLite, one spawned task each on Postgres.
 //!
-//! A job runs to its end even if its caller goes away: sqlx 0.9.0 can lose later acknowledged writes when a future is
+//! A job that has begun runs to its end even if its caller goes away: sqlx 0.9.0 can lose later acknowledged writes when a future is
 //! dropped inside a transaction, and tonic drops handlers whenever a client cancels.
 //!
 //! SQLite has one writer. It takes all jobs that wait, runs each in a savepoint, and commits them with one sync; an answer
@@ -63,6 +63,11 @@ impl<T: Send + 'static, F: Work<T>> Job for Pending<T, F> {
     ) -> Pin<Box<dyn Future<Output = bool> + Send + 'a>> {
         Box::pin(async move {
             let Some(work) = self.work.take() else { return false };
+            if self.caller.is_closed() {
+                // Nobody was promised anything, and the caller may have repeated the call: begun now, it would come after
+                // its own repeat, and a stream that is gone would take its file from the one that goes on.
+                return false;
+            }
             let result = guarded(work, connection).await;
             let keep = result.is_ok();
             self.result = Some(result);
@@ -169,9 +174,14 @@ pub(super) async fn write_postgres<T: Send + 'static>(
     place: OwnedSemaphorePermit,
     work: impl Work<T>,
 ) -> Result<T, Error> {
+    let (caller, _waits) = oneshot::channel::<()>();
     let section = async move {
         let _place = place;
         let mut lent = pool.acquire().await?;
+        if caller.is_closed() {
+            // As on SQLite: what has not begun is left out.
+            return Err(Error::stopped());
+        }
         let mut connection = Connection::Postgres(&mut lent);
         connection.control("BEGIN").await?;
         match guarded(work, &mut connection).await {
@@ -190,4 +200,54 @@ pub(super) async fn write_postgres<T: Send + 'static>(
         }
     };
     tokio::spawn(section).await.map_err(|_| Error::stopped())?
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::Mutex;
+
+    use sqlx::ConnectOptions;
+    use tokio::sync::Notify;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_job_whose_caller_left_before_it_began_is_left_out() {
+        let connection = sqlx::sqlite::SqliteConnectOptions::new().connect().await.unwrap();
+        let writer = Writer::start(connection);
+        let (begun, open) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let done = Arc::new(Mutex::new(Vec::new()));
+        let (told, gate) = (Arc::clone(&begun), Arc::clone(&open));
+        let first = writer.clone();
+        let first = tokio::spawn(async move {
+            let held = first.write(move |_| {
+                Box::pin(async move {
+                    told.notify_one();
+                    gate.notified().await;
+                    Ok(())
+                })
+            });
+            held.await
+        });
+        begun.notified().await;
+        let note = |name: &'static str| {
+            let done = Arc::clone(&done);
+            writer.write(move |_| {
+                Box::pin(async move {
+                    done.lock().unwrap().push(name);
+                    Ok(())
+                })
+            })
+        };
+        let mut left = Box::pin(note("left"));
+        // Polled once it stands in the queue, and then its caller goes away.
+        assert!(futures::poll!(&mut left).is_pending());
+        let stayed = note("stayed");
+        drop(left);
+        open.notify_one();
+        stayed.await.unwrap();
+        first.await.unwrap().unwrap();
+        assert_eq!(*done.lock().unwrap(), ["stayed"]);
+    }
 }
