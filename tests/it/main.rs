@@ -9,6 +9,8 @@ mod cli;
 mod collector;
 mod crashes;
 mod events;
+#[cfg(debug_assertions)]
+mod failpoints;
 mod faults;
 mod format;
 mod inputs;

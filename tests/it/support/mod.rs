@@ -18,5 +18,6 @@ pub(crate) mod requests;
 pub(crate) mod s3;
 pub(crate) mod server;
 pub(crate) mod strace;
+pub(crate) mod soak;
 pub(crate) mod traces;
 pub(crate) mod transfers;

@@ -16,6 +16,8 @@ use keepbest_proto::v1::artifacts_client::ArtifactsClient;
 use keepbest_proto::v1::checkpoints_client::CheckpointsClient;
 use keepbest_proto::v1::runs_client::RunsClient;
 use tempfile::TempDir;
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::mpsc::unbounded_channel;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
@@ -155,6 +157,7 @@ pub(crate) struct ServerProcess {
     listen: String,
     settings: Vec<(String, String)>,
     child: Child,
+    lines: UnboundedReceiver<String>,
 }
 
 impl ServerProcess {
@@ -186,10 +189,11 @@ impl ServerProcess {
             .unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let line = lines.next().expect("the server says where it listens").unwrap();
-        // The rest is read away so that the server never blocks on its output.
-        std::thread::spawn(move || lines.for_each(drop));
+        // The rest is read at once so that the server never blocks on its output.
+        let (told, rest) = unbounded_channel();
+        std::thread::spawn(move || lines.map_while(Result::ok).for_each(|line| drop(told.send(line))));
         let listen = line.split_whitespace().find(|word| word.contains("127.0.0.1:")).unwrap().to_owned();
-        ServerProcess { data_dir: data_dir.to_owned(), listen, settings, child }
+        ServerProcess { data_dir: data_dir.to_owned(), listen, settings, child, lines: rest }
     }
 
     /// `http://127.0.0.1:PORT`; the same after a restart.
@@ -199,8 +203,19 @@ impl ServerProcess {
 
     /// kill -9, and start again on the same folder and port.
     pub(crate) fn kill_and_restart(&mut self) {
+        let settings = std::mem::take(&mut self.settings);
+        self.restart_with(settings);
+    }
+
+    /// The same with other settings.
+    pub(crate) fn restart_with(&mut self, settings: Vec<(String, String)>) {
         self.kill();
-        *self = Self::start_at(&self.data_dir, &self.listen, std::mem::take(&mut self.settings));
+        *self = Self::start_at(&self.data_dir, &self.listen, settings);
+    }
+
+    /// The next line that the server prints; none when it has ended.
+    pub(crate) async fn line(&mut self) -> Option<String> {
+        self.lines.recv().await
     }
 
     /// kill -9.
