@@ -102,6 +102,9 @@ pub struct Collector {
     /// When a checkpoint that was decided and never committed is given up. 86,400 s: a trainer that lost its network in the
     /// evening can finish its upload the next morning.
     pub pending_expiry_seconds: u64,
+    /// When a checkpoint of several parts is given up, after the last sign of life of any of them. 3,600 s: far longer than
+    /// ranks of one training are apart, and the others learn of a dead one in the same hour.
+    pub parts_expiry_seconds: u64,
     /// How long a deleted version keeps its bytes. 3,600 s: downloads that began before can end.
     pub deleted_grace_seconds: u64,
     /// How long a chunk that no file uses stays. 3,600 s: the next checkpoint of a run often has it again.
@@ -143,6 +146,7 @@ impl Default for Config {
             collector: Collector {
                 interval_seconds: 300,
                 pending_expiry_seconds: 86_400,
+                parts_expiry_seconds: 3_600,
                 deleted_grace_seconds: 3_600,
                 chunk_grace_seconds: 3_600,
                 object_grace_seconds: 3_600,

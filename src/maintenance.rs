@@ -40,6 +40,7 @@ fn limits(config: &Config) -> Limits {
         download_buffer_bytes: config.limits.download_buffers_bytes,
         upload_idle: Duration::from_secs(config.limits.upload_idle_seconds),
         pending_expiry: Duration::from_secs(config.collector.pending_expiry_seconds),
+        parts_expiry: Duration::from_secs(config.collector.parts_expiry_seconds),
         graces: Graces {
             deleted_us: micros(config.collector.deleted_grace_seconds),
             chunk_us: micros(config.collector.chunk_grace_seconds),

@@ -51,7 +51,7 @@ fn ranked(metrics: &Metrics, name: &str) -> Option<f64> {
 
 /// What the commit changes: the monitor state takes the value as best if it is, and the alias `best` moves to a version
 /// that is strictly better than the one it points at.
-fn plan_commit(run: &RunRow, checkpoint: &CheckpointRow, best: Option<&Metrics>) -> CommitPlan {
+pub(super) fn plan_commit(run: &RunRow, checkpoint: &CheckpointRow, best: Option<&Metrics>) -> CommitPlan {
     let mut state = run.monitor_state.clone();
     state.committed(&checkpoint.uid, run.direction);
     let monitor = &run.strategy.monitor;

@@ -6,10 +6,12 @@ pub mod collect;
 pub mod commits;
 mod error;
 pub mod events;
+pub mod parts;
 pub mod queries;
 pub mod reads;
 pub mod runs;
 pub mod uploads;
+mod waits;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,6 +36,7 @@ pub use crate::store::DecisionFilter;
 pub use crate::store::DecisionRow;
 pub use crate::store::EventRow;
 pub use crate::store::FileRow;
+pub use crate::store::PartRow;
 pub use crate::store::RunRow;
 pub use crate::store::RunState;
 pub use crate::store::VersionRow;
@@ -56,6 +59,8 @@ pub struct Limits {
     pub upload_idle: Duration,
     /// A pending checkpoint without a write expires after this.
     pub pending_expiry: Duration,
+    /// One of several parts expires after this without a write or a part that completes.
+    pub parts_expiry: Duration,
     /// How long the collector keeps what nobody needs.
     pub graces: Graces,
 }

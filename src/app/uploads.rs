@@ -24,6 +24,7 @@ use crate::domain::ids::shown;
 use crate::domain::path;
 use crate::domain::refusal::Refusal;
 use crate::failpoint::failpoint;
+use crate::store::ExpireTimes;
 use crate::store::FileRow;
 use crate::store::NewFile;
 use crate::store::Upload;
@@ -77,17 +78,21 @@ pub struct SmallFile {
 impl App {
     fn upload(&self, checkpoint: CheckpointName, attempt: i64) -> Upload {
         let token = uuid::Uuid::new_v4().simple().to_string();
-        Upload { checkpoint, attempt, token, expire_time_us: self.expiry_from_now() }
+        Upload { checkpoint, attempt, token, expire: self.expiry_from_now() }
     }
 
     /// When a pending checkpoint expires that is written to now.
-    fn expiry_from_now(&self) -> i64 {
-        self.clock.now_us().saturating_add(micros(self.limits.pending_expiry))
+    fn expiry_from_now(&self) -> ExpireTimes {
+        let now_us = self.clock.now_us();
+        ExpireTimes {
+            pending_us: now_us.saturating_add(micros(self.limits.pending_expiry)),
+            parts_us: now_us.saturating_add(micros(self.limits.parts_expiry)),
+        }
     }
 
     /// The same upload, whose checkpoint lives on because it was just written to.
     pub(super) fn renewed(&self, upload: &Upload) -> Upload {
-        Upload { expire_time_us: self.expiry_from_now(), ..upload.clone() }
+        Upload { expire: self.expiry_from_now(), ..upload.clone() }
     }
 
     /// Declares a file, or finds it again, and says how much of it is durable.

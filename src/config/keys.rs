@@ -26,6 +26,7 @@ pub const KEYS: &[&str] = &[
     "limits.drain_seconds",
     "collector.interval_seconds",
     "collector.pending_expiry_seconds",
+    "collector.parts_expiry_seconds",
     "collector.deleted_grace_seconds",
     "collector.chunk_grace_seconds",
     "collector.object_grace_seconds",
@@ -109,6 +110,9 @@ impl Config {
             "collector.pending_expiry_seconds" => {
                 collector.pending_expiry_seconds = setting.number(60..=YEAR_SECONDS)?;
             }
+            "collector.parts_expiry_seconds" => {
+                collector.parts_expiry_seconds = setting.number(1..=YEAR_SECONDS)?;
+            }
             "collector.deleted_grace_seconds" => {
                 collector.deleted_grace_seconds = setting.number(0..=YEAR_SECONDS)?;
             }
@@ -154,6 +158,7 @@ impl Config {
             "limits.drain_seconds" => number(limits.drain_seconds),
             "collector.interval_seconds" => number(collector.interval_seconds),
             "collector.pending_expiry_seconds" => number(collector.pending_expiry_seconds),
+            "collector.parts_expiry_seconds" => number(collector.parts_expiry_seconds),
             "collector.deleted_grace_seconds" => number(collector.deleted_grace_seconds),
             "collector.chunk_grace_seconds" => number(collector.chunk_grace_seconds),
             "collector.object_grace_seconds" => number(collector.object_grace_seconds),

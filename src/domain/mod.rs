@@ -9,6 +9,7 @@ pub mod format;
 pub mod ids;
 pub mod metric;
 pub mod monitor;
+pub mod parts;
 pub mod path;
 pub mod refusal;
 pub mod strategy;

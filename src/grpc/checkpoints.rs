@@ -9,14 +9,17 @@ use tonic::Status;
 use tonic::Streaming;
 
 use crate::app::Error;
+use crate::app::parts::NewPart;
 use crate::app::uploads::Piece;
 use crate::app::uploads::SmallFile;
 use crate::app::uploads::Target;
 use crate::app::uploads::idle_timeout;
 use crate::domain::ids::CheckpointName;
+use crate::domain::parts::Part;
 use crate::domain::refusal::Refusal;
 use crate::grpc::Face;
 use crate::grpc::convert::checkpoint_to;
+use crate::grpc::convert::duration_of;
 use crate::grpc::convert::file_to;
 use crate::grpc::convert::json_of;
 use crate::grpc::convert::sha256_of;
@@ -136,7 +139,16 @@ impl Checkpoints for Face {
             1.. => Some(request.file_count),
             _ => return Err(Refusal::invalid("BAD_FILE_COUNT", "file_count is negative")).or_status(),
         };
-        let version = self.app.commit(name, request.attempt, file_count, metadata).await.or_status()?;
+        let version = match Part::parse(request.part, request.part_count).or_status()? {
+            None => self.app.commit(name, request.attempt, file_count, metadata).await,
+            Some(part) => {
+                let wait = request.wait.as_ref().map(duration_of).transpose().or_status()?;
+                let (attempt, file_count) = (request.attempt, file_count.unwrap_or(0));
+                let new = NewPart { checkpoint: name, attempt, part, file_count, metadata, wait };
+                self.app.commit_part(new).await
+            }
+        };
+        let version = version.or_status()?;
         Ok(Response::new(version_to(&version, &[])))
     }
 
@@ -148,7 +160,8 @@ impl Checkpoints for Face {
         record(&request.checkpoint);
         let name = CheckpointName::parse(&request.checkpoint).or_status()?;
         let (checkpoint, files) = self.app.abandon(name, request.attempt).await.or_status()?;
-        Ok(Response::new(checkpoint_to(request.checkpoint, &checkpoint, &files, String::new())))
+        let parts = self.app.parts(&checkpoint.uid).await.or_status()?;
+        Ok(Response::new(checkpoint_to(request.checkpoint, &checkpoint, (&files, &parts), String::new())))
     }
 
     async fn get_checkpoint(
@@ -166,6 +179,7 @@ impl Checkpoints for Face {
             }
             None => String::new(),
         };
-        Ok(Response::new(checkpoint_to(request.name, &checkpoint, &files, version)))
+        let parts = self.app.parts(&checkpoint.uid).await.or_status()?;
+        Ok(Response::new(checkpoint_to(request.name, &checkpoint, (&files, &parts), version)))
     }
 }

@@ -70,10 +70,25 @@ pub struct CheckpointRow {
     pub file_count: i64,
     /// Microseconds since 1970.
     pub create_time_us: i64,
+    /// Of how many parts it is, once one of them is complete.
+    pub part_count: Option<i64>,
+    /// Microseconds since 1970; only while it is pending.
+    pub expire_time_us: i64,
+    /// Microseconds since 1970.
+    pub delete_time_us: Option<i64>,
+}
+
+/// Until when a pending checkpoint lives without the next sign of life.
+#[derive(Clone, Copy, Debug)]
+pub struct ExpireTimes {
+    /// One that a single process saves.
+    pub pending_us: i64,
+    /// One of several parts: others wait for the missing ones.
+    pub parts_us: i64,
 }
 
 const COLUMNS: &str = "uid, run_uid, artifact_uid, attempt, state, version, epoch, batch, path, aliases, metrics, \
-    file_count, create_time_us FROM checkpoints";
+    file_count, create_time_us, part_count, expire_time_us, delete_time_us FROM checkpoints";
 
 fn checkpoint_of(row: &Row) -> Result<CheckpointRow, Error> {
     Ok(CheckpointRow {
@@ -90,6 +105,9 @@ fn checkpoint_of(row: &Row) -> Result<CheckpointRow, Error> {
         metrics: from_json("metrics", &row.text(10)?)?,
         file_count: row.int(11)?,
         create_time_us: row.int(12)?,
+        part_count: row.int_or_null(13)?,
+        expire_time_us: row.int(14)?,
+        delete_time_us: row.int_or_null(15)?,
     })
 }
 
@@ -129,11 +147,18 @@ pub(super) async fn read(
     connection: &mut Connection<'_>,
     name: &CheckpointName,
 ) -> Result<CheckpointRow, Error> {
-    let sql = format!(
+    let row = connection.row(&select_one(), key_of(name)).await?;
+    found(name, row.as_ref())
+}
+
+fn select_one() -> String {
+    format!(
         "SELECT {COLUMNS} WHERE uid = $1 AND run_uid IN (SELECT uid FROM runs WHERE team = $2 AND project = $3 AND id = $4)"
-    );
-    let row = connection.row(&sql, key_of(name)).await?;
-    row.as_ref().map(checkpoint_of).transpose()?.ok_or_else(|| Refusal::not_found("checkpoint", name).into())
+    )
+}
+
+fn found(name: &CheckpointName, row: Option<&Row>) -> Result<CheckpointRow, Error> {
+    row.map(checkpoint_of).transpose()?.ok_or_else(|| Refusal::not_found("checkpoint", name).into())
 }
 
 fn key_of(name: &CheckpointName) -> Vec<crate::store::connection::Value> {
@@ -147,12 +172,15 @@ pub(super) async fn lock_pending(
     connection: &mut Connection<'_>,
     name: &CheckpointName,
     attempt: i64,
-    expire_time_us: i64,
+    expire: ExpireTimes,
 ) -> Result<CheckpointRow, Error> {
     // Never back: a newer call may have put it off further.
-    let lock = "UPDATE checkpoints SET expire_time_us = CASE WHEN expire_time_us < $1 THEN $1 ELSE expire_time_us END \
-        WHERE uid = $2 AND state = 'PENDING'";
-    connection.execute(lock, args![expire_time_us, name.checkpoint.as_str()]).await?;
+    let lock = "UPDATE checkpoints SET expire_time_us = CASE \
+        WHEN part_count IS NULL AND expire_time_us < $1 THEN $1 \
+        WHEN part_count IS NOT NULL AND expire_time_us < $2 THEN $2 \
+        ELSE expire_time_us END WHERE uid = $3 AND state = 'PENDING'";
+    let values = args![expire.pending_us, expire.parts_us, name.checkpoint.as_str()];
+    connection.execute(lock, values).await?;
     let checkpoint = read(connection, name).await?;
     let newest =
         connection.row("SELECT attempt FROM runs WHERE uid = $1", args![&checkpoint.run_uid]).await?;
@@ -198,19 +226,16 @@ pub(super) fn check_pending(name: &CheckpointName, state: CheckpointState) -> Re
 impl Store {
     /// The checkpoint with its files.
     pub async fn checkpoint(&self, name: &CheckpointName) -> Result<(CheckpointRow, Vec<FileRow>), Error> {
-        let sql = format!(
-            "SELECT {COLUMNS} WHERE uid = $1 AND run_uid IN \
-             (SELECT uid FROM runs WHERE team = $2 AND project = $3 AND id = $4)"
-        );
-        let row = self.row(&sql, key_of(name)).await?;
-        let checkpoint = row
-            .as_ref()
-            .map(checkpoint_of)
-            .transpose()?
-            .ok_or_else(|| Error::from(Refusal::not_found("checkpoint", name)))?;
+        let checkpoint = self.checkpoint_row(name).await?;
         let mut files = self.files(&checkpoint.uid).await?;
         self.find_durable(&checkpoint.uid, &mut files).await?;
         Ok((checkpoint, files))
+    }
+
+    /// The checkpoint without them.
+    pub(super) async fn checkpoint_row(&self, name: &CheckpointName) -> Result<CheckpointRow, Error> {
+        let row = self.row(&select_one(), key_of(name)).await?;
+        found(name, row.as_ref())
     }
 
     /// Gives a pending checkpoint up; the earlier best stands. Repeated: nothing changes.

@@ -46,8 +46,8 @@ impl Store {
     ) -> Result<Vec<WantedChunk>, Error> {
         self.write(move |connection| {
             Box::pin(async move {
-                let Upload { checkpoint, attempt, expire_time_us, token } = &upload;
-                lock_pending(connection, checkpoint, *attempt, *expire_time_us).await?;
+                let Upload { checkpoint, attempt, expire, token } = &upload;
+                lock_pending(connection, checkpoint, *attempt, *expire).await?;
                 let team = checkpoint.run.project.team.as_str();
                 let mut new = Vec::new();
                 for chunk in wanted {
@@ -76,8 +76,8 @@ impl Store {
     ) -> Result<(), Error> {
         self.write(move |connection| {
             Box::pin(async move {
-                let Upload { checkpoint, attempt, expire_time_us, token } = &upload;
-                lock_pending(connection, checkpoint, *attempt, *expire_time_us).await?;
+                let Upload { checkpoint, attempt, expire, token } = &upload;
+                lock_pending(connection, checkpoint, *attempt, *expire).await?;
                 let team = checkpoint.run.project.team.as_str();
                 for chunk in stored {
                     lock_file(connection, &chunk.file_uid, token).await?;

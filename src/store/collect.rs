@@ -36,25 +36,30 @@ impl Store {
             let rows = self.rows(due, args![now_us, PAGE]).await?;
             for row in &rows {
                 let (uid, run_uid) = (row.text(0)?, row.text(1)?);
-                let done = self.write(move |connection| {
-                    Box::pin(async move {
-                        let run = lock_run_by_uid(connection, &run_uid).await?;
-                        // A write may have put it off since it was read; from here on none can.
-                        let still = "UPDATE checkpoints SET expire_time_us = expire_time_us \
-                            WHERE uid = $1 AND state = 'PENDING' AND expire_time_us < $2";
-                        if connection.execute(still, args![&uid, now_us]).await? == 1 {
-                            give_up(connection, run, &uid, now_us).await?;
-                        }
-                        Ok(())
-                    })
-                });
-                done.await?;
+                self.expire_checkpoint(run_uid, uid, now_us).await?;
             }
             expired += count(rows.len());
             if rows.len() < usize::try_from(PAGE).unwrap_or(0) {
                 return Ok(expired);
             }
         }
+    }
+
+    /// Gives one pending checkpoint up if its time is over.
+    pub async fn expire_checkpoint(&self, run_uid: String, uid: String, now_us: i64) -> Result<(), Error> {
+        self.write(move |connection| {
+            Box::pin(async move {
+                let run = lock_run_by_uid(connection, &run_uid).await?;
+                // A write may have put it off since it was read; from here on none can.
+                let still = "UPDATE checkpoints SET expire_time_us = expire_time_us \
+                    WHERE uid = $1 AND state = 'PENDING' AND expire_time_us < $2";
+                if connection.execute(still, args![&uid, now_us]).await? == 1 {
+                    give_up(connection, run, &uid, now_us).await?;
+                }
+                Ok(())
+            })
+        })
+        .await
     }
 
     /// G1, second half: deleted checkpoints past their grace lose their files and with them the pins on chunks.

@@ -20,6 +20,7 @@ use crate::store::connection::args;
 use crate::store::files::FileRow;
 use crate::store::files::files_of;
 use crate::store::from_json;
+use crate::store::parts::check_part_count;
 use crate::store::runs::RunRow;
 use crate::store::runs::lock_run;
 use crate::store::runs::save_monitor_state;
@@ -71,11 +72,23 @@ async fn publish(connection: &mut Connection<'_>, commit: Commit, plan: PlanComm
     };
     failpoint!("commit.locked");
     let checkpoint = read(connection, name).await?;
+    check_part_count(name, &checkpoint, None)?;
     if checkpoint.state == CheckpointState::Committed {
         return Ok(checkpoint.uid);
     }
     check_newest(name, &checkpoint, commit.attempt, run.attempt)?;
     check_pending(name, checkpoint.state)?;
+    publish_pending(connection, &run, checkpoint, commit, plan).await
+}
+
+/// Publishes a checkpoint that may be: the run's row is locked, the attempt is the newest, the checkpoint pending.
+pub(super) async fn publish_pending(
+    connection: &mut Connection<'_>,
+    run: &RunRow,
+    checkpoint: CheckpointRow,
+    commit: Commit,
+    plan: PlanCommit,
+) -> Result<String, Error> {
     // Writers of files take this row too, so no file changes from here on.
     connection
         .execute(
@@ -94,10 +107,10 @@ async fn publish(connection: &mut Connection<'_>, commit: Commit, plan: PlanComm
     failpoint!("commit.numbered");
     let commit_time_us = commit_time_us(connection, &checkpoint.artifact_uid, number, commit.now_us).await?;
     let best = best_metrics(connection, &checkpoint.artifact_uid).await?;
-    let plan = plan(&run, &checkpoint, best.as_ref());
+    let plan = plan(run, &checkpoint, best.as_ref());
 
     let sql = "UPDATE checkpoints SET state = 'COMMITTED', version = $1, size_bytes = $2, file_count = $3, digest = $4, \
-        metadata = $5, commit_time_us = $6 WHERE uid = $7";
+        metadata = COALESCE($5, metadata), commit_time_us = $6 WHERE uid = $7";
     let file_count = i64::try_from(files.len()).unwrap_or(i64::MAX);
     let values = args![
         number,
@@ -109,7 +122,7 @@ async fn publish(connection: &mut Connection<'_>, commit: Commit, plan: PlanComm
         &checkpoint.uid
     ];
     connection.execute(sql, values).await?;
-    insert_metrics(connection, &run, &checkpoint, &plan, commit_time_us).await?;
+    insert_metrics(connection, run, &checkpoint, &plan, commit_time_us).await?;
     let servers = [Some(alias::LATEST), plan.is_best.then_some(alias::BEST)].into_iter().flatten();
     for alias in servers.chain(checkpoint.aliases.iter().map(String::as_str)) {
         put_server_alias(connection, &checkpoint.artifact_uid, alias, &checkpoint.uid, commit.now_us).await?;

@@ -10,6 +10,7 @@ use crate::domain::refusal::Refusal;
 use crate::failpoint::failpoint;
 use crate::store::Error;
 use crate::store::Store;
+use crate::store::checkpoints::ExpireTimes;
 use crate::store::checkpoints::lock_pending;
 use crate::store::connection::Connection;
 use crate::store::connection::Row;
@@ -212,7 +213,7 @@ pub struct Upload {
     /// The stream.
     pub token: String,
     /// The checkpoint's expiry after this call.
-    pub expire_time_us: i64,
+    pub expire: ExpireTimes,
 }
 
 impl Store {
@@ -220,8 +221,8 @@ impl Store {
     pub async fn prepare_file(&self, upload: Upload, new: NewFile) -> Result<FileRow, Error> {
         self.write(move |connection| {
             Box::pin(async move {
-                let Upload { checkpoint: name, attempt, expire_time_us, .. } = &upload;
-                let checkpoint = lock_pending(connection, name, *attempt, *expire_time_us).await?;
+                let Upload { checkpoint: name, attempt, expire, .. } = &upload;
+                let checkpoint = lock_pending(connection, name, *attempt, *expire).await?;
                 let file = declare(connection, name, checkpoint.file_count, &new).await?;
                 failpoint!("prepare.written");
                 Ok(file)
@@ -239,8 +240,8 @@ impl Store {
     ) -> Result<FileRow, Error> {
         self.write(move |connection| {
             Box::pin(async move {
-                let Upload { checkpoint: name, attempt, expire_time_us, token } = &upload;
-                lock_pending(connection, name, *attempt, *expire_time_us).await?;
+                let Upload { checkpoint: name, attempt, expire, token } = &upload;
+                lock_pending(connection, name, *attempt, *expire).await?;
                 let Some(mut file) = find(connection, name.checkpoint.as_str(), &path).await? else {
                     return Err(Refusal::not_found("file", shown(&path)).into());
                 };
@@ -273,8 +274,8 @@ impl Store {
     pub async fn begin_small_files(&self, upload: Upload, new: Vec<NewFile>) -> Result<Vec<FileRow>, Error> {
         self.write(move |connection| {
             Box::pin(async move {
-                let Upload { checkpoint: name, attempt, expire_time_us, token } = &upload;
-                let checkpoint = lock_pending(connection, name, *attempt, *expire_time_us).await?;
+                let Upload { checkpoint: name, attempt, expire, token } = &upload;
+                let checkpoint = lock_pending(connection, name, *attempt, *expire).await?;
                 let mut files = Vec::with_capacity(new.len());
                 for (count, new) in (checkpoint.file_count..).zip(&new) {
                     let file = declare(connection, name, count, new).await?;
@@ -296,8 +297,8 @@ impl Store {
     pub async fn finish_files(&self, upload: Upload, files: Vec<FileRow>) -> Result<Vec<FileRow>, Error> {
         self.write(move |connection| {
             Box::pin(async move {
-                let Upload { checkpoint: name, attempt, expire_time_us, token } = &upload;
-                lock_pending(connection, name, *attempt, *expire_time_us).await?;
+                let Upload { checkpoint: name, attempt, expire, token } = &upload;
+                lock_pending(connection, name, *attempt, *expire).await?;
                 let mut finished = Vec::with_capacity(files.len());
                 for file in files {
                     finished.push(finish(connection, token, file).await?);

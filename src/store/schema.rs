@@ -11,7 +11,10 @@ use crate::store::Error;
 use crate::store::Store;
 
 /// The migrations, oldest first. One is only ever added.
-const MIGRATIONS: [(i64, &str, &str); 1] = [(1, "init", include_str!("../../migrations/0001_init.sql"))];
+const MIGRATIONS: [(i64, &str, &str); 2] = [
+    (1, "init", include_str!("../../migrations/0001_init.sql")),
+    (2, "parts", include_str!("../../migrations/0002_parts.sql")),
+];
 
 /// Where sqlx records what was applied.
 const RECORD: &str = "_sqlx_migrations";

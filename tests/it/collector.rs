@@ -14,6 +14,7 @@ use keepbest::app::uploads::Piece;
 use keepbest::blobs::new_key;
 use keepbest::domain::digest::CHUNK_BYTES;
 use keepbest::domain::digest::Digest;
+use keepbest::store::ExpireTimes;
 use keepbest::store::NewFile;
 use keepbest::store::Upload;
 use keepbest::store::WantedChunk;
@@ -109,8 +110,9 @@ async fn what_a_crash_left_is_removed_after_a_day(database: TestDatabase) {
     trainer.save(0, 0.5, b"stays").await;
     let checkpoint = trainer.saved(1, 0.4).await;
     let store = test.database.open().await;
-    let expire_time_us = BEGIN_US + 1_000 * HOUR_US;
-    let upload = Upload { checkpoint, attempt: 1, token: "crashed".to_owned(), expire_time_us };
+    let late_us = BEGIN_US + 1_000 * HOUR_US;
+    let expire = ExpireTimes { pending_us: late_us, parts_us: late_us };
+    let upload = Upload { checkpoint, attempt: 1, token: "crashed".to_owned(), expire };
     let new = |path: &str| NewFile { path: path.to_owned(), size_bytes: 5, sha256: None };
     let files = store.begin_small_files(upload.clone(), vec![new("intent"), new("object")]).await.unwrap();
     let wanted = files.iter().zip([b"lost1", b"lost2"]).map(|(file, data)| {

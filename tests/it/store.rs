@@ -8,5 +8,6 @@ mod commits;
 mod deletions;
 mod durability;
 mod lists;
+mod parts;
 mod reports;
 mod runs;

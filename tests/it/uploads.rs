@@ -4,6 +4,7 @@ mod commits;
 mod cuts;
 mod deaths;
 mod limits;
+mod parts;
 mod reads;
 mod serving;
 mod small;

@@ -138,7 +138,7 @@ impl Run {
             checkpoint: checkpoint.to_owned(),
             attempt: self.attempt(),
             file_count: i64::try_from(file_count).unwrap_or(i64::MAX),
-            metadata: None,
+            ..Default::default()
         };
         self.client.commit_checkpoint(request).await
     }

@@ -20,6 +20,8 @@ pub(crate) use strategy::directions_of;
 pub(crate) use strategy::mode_of;
 pub(crate) use strategy::strategy_of;
 
+use std::time::Duration;
+
 use prost_types::Timestamp;
 
 use crate::domain::digest::Digest;
@@ -42,6 +44,14 @@ pub(crate) fn timestamp_of(time: &Timestamp) -> Result<i64, Refusal> {
         return Err(Refusal::invalid("BAD_EVENT", message));
     }
     Ok(time.seconds * 1_000_000 + i64::from(time.nanos) / 1_000)
+}
+
+/// How long to wait: not negative.
+pub(crate) fn duration_of(duration: &prost_types::Duration) -> Result<Duration, Refusal> {
+    Duration::try_from(*duration).map_err(|_| {
+        let message = format!("wait of {} s and {} ns is negative", duration.seconds, duration.nanos);
+        Refusal::invalid("BAD_WAIT", message)
+    })
 }
 
 /// An optional SHA-256 of 32 bytes.

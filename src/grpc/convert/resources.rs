@@ -10,6 +10,7 @@ use crate::app::CheckpointRow;
 use crate::app::CheckpointState;
 use crate::app::DecisionRow;
 use crate::app::FileRow;
+use crate::app::PartRow;
 use crate::app::RunRow;
 use crate::app::RunState;
 use crate::app::VersionRow;
@@ -150,11 +151,11 @@ pub(crate) fn file_to(file: &FileRow) -> v1::File {
     }
 }
 
-/// A checkpoint with its files; `version` is its version's name, once committed.
+/// A checkpoint with its files and complete parts; `version` is its version's name, once committed.
 pub(crate) fn checkpoint_to(
     name: String,
     checkpoint: &CheckpointRow,
-    files: &[FileRow],
+    (files, parts): (&[FileRow], &[PartRow]),
     version: String,
 ) -> v1::Checkpoint {
     let state = match checkpoint.state {
@@ -172,7 +173,22 @@ pub(crate) fn checkpoint_to(
         create_time: Some(timestamp_to(checkpoint.create_time_us)),
         version,
         files: files.iter().map(file_to).collect(),
+        part_count: checkpoint.part_count.map_or(0, small),
+        parts: parts.iter().map(part_to).collect(),
     }
+}
+
+fn part_to(part: &PartRow) -> v1::CheckpointPart {
+    v1::CheckpointPart {
+        part: small(part.part),
+        file_count: part.file_count,
+        complete_time: Some(timestamp_to(part.complete_time_us)),
+    }
+}
+
+/// Numbers and counts of parts came in as `int32`.
+fn small(number: i64) -> i32 {
+    i32::try_from(number).unwrap_or(i32::MAX)
 }
 
 /// An artifact with its aliases.

@@ -179,6 +179,7 @@ pub(crate) async fn check_leftovers(data_dir: &Path) -> String {
         download_buffer_bytes: 64 << 20,
         upload_idle: Duration::from_secs(60),
         pending_expiry: Duration::from_secs(86_400),
+        parts_expiry: Duration::from_secs(3_600),
         graces: Graces { deleted_us: 0, chunk_us: 0, object_us: 0 },
     };
     let store = Store::open_sqlite(&data_dir.join("keepbest.db")).await.unwrap();

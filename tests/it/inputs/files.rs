@@ -236,7 +236,7 @@ async fn a_commit_with_a_wrong_count_or_bad_metadata_is_refused() {
         checkpoint: checkpoint.clone(),
         attempt: trainer.attempt,
         file_count,
-        metadata: None,
+        ..Default::default()
     };
     let witness = Witness::of(&server).await;
     let answer = checkpoints.commit_checkpoint(commit(0)).await;

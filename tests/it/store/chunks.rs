@@ -5,6 +5,7 @@ use keepbest::domain::digest::Digest;
 use keepbest::domain::ids::CheckpointName;
 use keepbest::domain::refusal::Refusal;
 use keepbest::store::Error;
+use keepbest::store::ExpireTimes;
 use keepbest::store::NewFile;
 use keepbest::store::Store;
 use keepbest::store::Upload;
@@ -43,7 +44,7 @@ impl Stream {
             checkpoint: checkpoint.clone(),
             attempt: 1,
             token: token.to_owned(),
-            expire_time_us: BEGIN_US + 100 * HOUR_US,
+            expire: ExpireTimes { pending_us: BEGIN_US + 100 * HOUR_US, parts_us: BEGIN_US + HOUR_US },
         };
         let new = NewFile { path: path.to_owned(), size_bytes: 5, sha256: None };
         let file_uid = store.prepare_file(upload.clone(), new).await.unwrap().uid;

@@ -71,13 +71,14 @@ async fn open(
     App::new(database.open().await, blobs, clock, limits.clone())
 }
 
-/// A pending checkpoint lives ten hours; deleted versions stay one, chunks two, objects three.
+/// A pending checkpoint lives ten hours, one of several parts one; deleted versions stay one, chunks two, objects three.
 pub(crate) fn limits() -> Limits {
     Limits {
         upload_buffer_bytes: 1 << 30,
         download_buffer_bytes: 1 << 30,
         upload_idle: Duration::from_secs(30),
         pending_expiry: Duration::from_secs(10 * 3_600),
+        parts_expiry: Duration::from_secs(3_600),
         graces: Graces { deleted_us: HOUR_US, chunk_us: 2 * HOUR_US, object_us: 3 * HOUR_US },
     }
 }

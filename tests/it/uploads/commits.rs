@@ -33,7 +33,7 @@ fn commit_request(trainer: &Trainer, checkpoint: &str) -> v1::CommitCheckpointRe
         checkpoint: checkpoint.to_owned(),
         attempt: trainer.attempt,
         file_count: 1,
-        metadata: None,
+        ..Default::default()
     }
 }
 

@@ -1,3 +1,4 @@
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import struct_pb2 as _struct_pb2
 from keepbest._proto.keepbest.v1 import resources_pb2 as _resources_pb2
 from google.protobuf.internal import containers as _containers
@@ -66,16 +67,22 @@ class WriteSmallFilesResponse(_message.Message):
     def __init__(self, files: _Optional[_Iterable[_Union[_resources_pb2.File, _Mapping]]] = ...) -> None: ...
 
 class CommitCheckpointRequest(_message.Message):
-    __slots__ = ("checkpoint", "attempt", "file_count", "metadata")
+    __slots__ = ("checkpoint", "attempt", "file_count", "metadata", "part", "part_count", "wait")
     CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
     FILE_COUNT_FIELD_NUMBER: _ClassVar[int]
     METADATA_FIELD_NUMBER: _ClassVar[int]
+    PART_FIELD_NUMBER: _ClassVar[int]
+    PART_COUNT_FIELD_NUMBER: _ClassVar[int]
+    WAIT_FIELD_NUMBER: _ClassVar[int]
     checkpoint: str
     attempt: int
     file_count: int
     metadata: _struct_pb2.Struct
-    def __init__(self, checkpoint: _Optional[str] = ..., attempt: _Optional[int] = ..., file_count: _Optional[int] = ..., metadata: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ...) -> None: ...
+    part: int
+    part_count: int
+    wait: _duration_pb2.Duration
+    def __init__(self, checkpoint: _Optional[str] = ..., attempt: _Optional[int] = ..., file_count: _Optional[int] = ..., metadata: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., part: _Optional[int] = ..., part_count: _Optional[int] = ..., wait: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class AbandonCheckpointRequest(_message.Message):
     __slots__ = ("checkpoint", "attempt")

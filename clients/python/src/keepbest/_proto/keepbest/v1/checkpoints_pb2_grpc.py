@@ -95,6 +95,13 @@ class CheckpointsServicer(object):
     def CommitCheckpoint(self, request, context):
         """Publishes the checkpoint as the next version of its artifact and moves `latest`, `best` and `epoch_N`, in one
         transaction. Repeated: the same version.
+
+        Several processes (ranks) save one checkpoint in parts: each uploads its own files, to any replica, and then calls this
+        with its `part` of `part_count`. The last part that comes in publishes the version; every call waits for that and answers
+        it. When `wait` is over first, the answer is ABORTED with PARTS_MISSING, and the same call again waits on. A part that
+        never comes ends in PARTS_EXPIRED, an hour (collector.parts_expiry_seconds) after the last write or completed part of any
+        process; a newer attempt in STALE_ATTEMPT; a part that is given up (AbandonCheckpoint) in CHECKPOINT_DELETED. Nothing is
+        visible then, and the earlier best stands.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

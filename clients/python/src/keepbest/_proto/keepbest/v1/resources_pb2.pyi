@@ -331,7 +331,7 @@ class Run(_message.Message):
     def __init__(self, name: _Optional[str] = ..., strategy: _Optional[_Union[Strategy, _Mapping]] = ..., direction: _Optional[_Union[Mode, str]] = ..., monitor_state: _Optional[_Union[MonitorState, _Mapping]] = ..., attempt: _Optional[int] = ..., state: _Optional[_Union[RunState, str]] = ..., artifact: _Optional[str] = ..., create_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., finish_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., event_count: _Optional[int] = ..., last_epoch: _Optional[int] = ..., config: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ...) -> None: ...
 
 class Checkpoint(_message.Message):
-    __slots__ = ("name", "state", "attempt", "epoch", "batch", "path", "create_time", "version", "files")
+    __slots__ = ("name", "state", "attempt", "epoch", "batch", "path", "create_time", "version", "files", "part_count", "parts")
     NAME_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
@@ -341,6 +341,8 @@ class Checkpoint(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     FILES_FIELD_NUMBER: _ClassVar[int]
+    PART_COUNT_FIELD_NUMBER: _ClassVar[int]
+    PARTS_FIELD_NUMBER: _ClassVar[int]
     name: str
     state: CheckpointState
     attempt: int
@@ -350,7 +352,19 @@ class Checkpoint(_message.Message):
     create_time: _timestamp_pb2.Timestamp
     version: str
     files: _containers.RepeatedCompositeFieldContainer[File]
-    def __init__(self, name: _Optional[str] = ..., state: _Optional[_Union[CheckpointState, str]] = ..., attempt: _Optional[int] = ..., epoch: _Optional[int] = ..., batch: _Optional[int] = ..., path: _Optional[str] = ..., create_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., version: _Optional[str] = ..., files: _Optional[_Iterable[_Union[File, _Mapping]]] = ...) -> None: ...
+    part_count: int
+    parts: _containers.RepeatedCompositeFieldContainer[CheckpointPart]
+    def __init__(self, name: _Optional[str] = ..., state: _Optional[_Union[CheckpointState, str]] = ..., attempt: _Optional[int] = ..., epoch: _Optional[int] = ..., batch: _Optional[int] = ..., path: _Optional[str] = ..., create_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., version: _Optional[str] = ..., files: _Optional[_Iterable[_Union[File, _Mapping]]] = ..., part_count: _Optional[int] = ..., parts: _Optional[_Iterable[_Union[CheckpointPart, _Mapping]]] = ...) -> None: ...
+
+class CheckpointPart(_message.Message):
+    __slots__ = ("part", "file_count", "complete_time")
+    PART_FIELD_NUMBER: _ClassVar[int]
+    FILE_COUNT_FIELD_NUMBER: _ClassVar[int]
+    COMPLETE_TIME_FIELD_NUMBER: _ClassVar[int]
+    part: int
+    file_count: int
+    complete_time: _timestamp_pb2.Timestamp
+    def __init__(self, part: _Optional[int] = ..., file_count: _Optional[int] = ..., complete_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class File(_message.Message):
     __slots__ = ("path", "size_bytes", "durable_bytes", "state", "digest", "sha256")
