@@ -4,6 +4,7 @@ pub mod check;
 mod chunks;
 pub mod collect;
 pub mod commits;
+pub mod decisions;
 mod error;
 pub mod events;
 pub mod parts;

@@ -98,6 +98,14 @@ impl EventError {
 }
 
 impl Event {
+    /// Whether the trainer is at the end of this batch, or of this epoch, or behind it.
+    pub fn reaches(&self, epoch: i64, batch: Option<i64>) -> bool {
+        match self.kind {
+            EventKind::BatchEnd => (self.epoch, self.batch) >= (epoch, Some(batch.unwrap_or(i64::MAX))),
+            EventKind::EpochEnd | EventKind::TrainEnd => self.epoch >= epoch,
+        }
+    }
+
     /// Checks everything that the rules rely on. An event that fails is refused as a whole.
     pub fn validate(&self) -> Result<(), EventError> {
         if self.kind == EventKind::BatchEnd && self.batch.is_none() {
@@ -168,6 +176,26 @@ fn check_text(name: &str, value: &MetricValue) -> Result<(), EventError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_trainer_is_behind_a_moment_or_reaches_it() {
+        use EventKind::{BatchEnd, EpochEnd, TrainEnd};
+        for (kind, epoch, batch, asked, reaches) in [
+            (BatchEnd, 3, Some(7), (3, Some(8)), false),
+            (BatchEnd, 3, Some(7), (3, Some(7)), true),
+            (BatchEnd, 3, Some(0), (2, Some(9)), true),
+            (BatchEnd, 3, Some(7), (3, None), false),
+            (BatchEnd, 3, Some(7), (2, None), true),
+            (EpochEnd, 3, None, (3, None), true),
+            (EpochEnd, 3, None, (3, Some(999)), true),
+            (EpochEnd, 3, None, (4, Some(0)), false),
+            (TrainEnd, 3, None, (3, None), true),
+            (TrainEnd, 3, None, (4, None), false),
+        ] {
+            let event = Event { kind, epoch, batch, ..event() };
+            assert_eq!(event.reaches(asked.0, asked.1), reaches, "{kind:?} {epoch} {batch:?}: {asked:?}");
+        }
+    }
 
     fn event() -> Event {
         Event {

@@ -16,6 +16,7 @@ use crate::app::DecisionFilter;
 use crate::app::Error;
 use crate::app::EventRow;
 use crate::app::RunState;
+use crate::app::decisions::Moment;
 use crate::app::events::NewEvents;
 use crate::app::runs::Resume;
 use crate::app::runs::Start;
@@ -28,6 +29,7 @@ use crate::domain::refusal::Refusal;
 use crate::grpc::Face;
 use crate::grpc::convert::decision_to;
 use crate::grpc::convert::directions_of;
+use crate::grpc::convert::duration_of;
 use crate::grpc::convert::event_of;
 use crate::grpc::convert::event_to;
 use crate::grpc::convert::json_of;
@@ -261,6 +263,20 @@ impl Runs for Face {
         }
         let next_page_token = if page.is_full { query.token(&position.to_string()) } else { String::new() };
         Ok(Response::new(v1::ListDecisionsResponse { decisions: page.items, next_page_token }))
+    }
+
+    async fn await_decision(
+        &self,
+        request: Request<v1::AwaitDecisionRequest>,
+    ) -> Result<Response<v1::AwaitDecisionResponse>, Status> {
+        let v1::AwaitDecisionRequest { run, attempt, epoch, batch, wait } = request.into_inner();
+        record(&run);
+        let run = RunName::parse(&run).or_status()?;
+        let wait = wait.as_ref().map(duration_of).transpose().or_status()?;
+        let moment = Moment { run: run.clone(), attempt, epoch, batch };
+        let decision = self.app.await_decision(moment, wait).await.or_status()?;
+        let decision = decision.map(|row| decision_to(&run, row));
+        Ok(Response::new(v1::AwaitDecisionResponse { decision }))
     }
 }
 

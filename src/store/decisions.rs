@@ -105,6 +105,23 @@ pub(super) async fn decisions_in(
 }
 
 impl Store {
+    /// The decision of an attempt about the end of a batch, or of an epoch.
+    pub async fn decision_at(
+        &self,
+        run_uid: &str,
+        attempt: i64,
+        epoch: i64,
+        batch: Option<i64>,
+    ) -> Result<Option<DecisionRow>, Error> {
+        // One attempt decides at the ends of batches or of epochs, never both, so without a batch there is one an epoch.
+        let sql = format!(
+            "SELECT {COLUMNS} WHERE run_uid = $1 AND epoch = $2 AND attempt = $3 AND (batch = $4 OR $4 < 0) \
+             ORDER BY position DESC LIMIT 1"
+        );
+        let row = self.row(&sql, args![run_uid, epoch, attempt, batch.unwrap_or(-1)]).await?;
+        row.as_ref().map(decision_of).transpose()
+    }
+
     /// A run's decisions from `position` on, oldest first.
     pub async fn list_decisions(
         &self,

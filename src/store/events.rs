@@ -133,6 +133,16 @@ impl Store {
     }
 }
 
+impl Store {
+    /// The newest event of an attempt that was decided upon.
+    pub async fn newest_event(&self, run_uid: &str, attempt: i64) -> Result<Option<Event>, Error> {
+        let sql = "SELECT body FROM events WHERE run_uid = $1 AND attempt = $2 AND writer = '' \
+            ORDER BY position DESC LIMIT 1";
+        let row = self.row(sql, args![run_uid, attempt]).await?;
+        Ok(row.map(|row| unpack(&row.bytes(0)?)).transpose()?.and_then(|mut events| events.pop()))
+    }
+}
+
 /// A request's events as they were stored.
 #[derive(Clone, Debug)]
 pub struct EventRow {

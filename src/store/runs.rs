@@ -213,6 +213,13 @@ impl Store {
         row.as_ref().map(run_of).transpose()?.ok_or_else(|| Refusal::not_found("run", name).into())
     }
 
+    /// The same for a process of its newest attempt.
+    pub async fn run_of_attempt(&self, name: &RunName, attempt: i64) -> Result<RunRow, Error> {
+        let run = self.run(name).await?;
+        check_attempt(&run, attempt)?;
+        Ok(run)
+    }
+
     /// Runs, newest first, after the one that `before` (time, uid) names.
     pub async fn list_runs(
         &self,

@@ -9,5 +9,6 @@ mod deletions;
 mod durability;
 mod lists;
 mod parts;
+mod ranks;
 mod reports;
 mod runs;

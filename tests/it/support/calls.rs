@@ -22,7 +22,7 @@ pub(crate) fn names(method: &str) -> Names {
     match short(method) {
         "StartRun" | "ListRuns" | "ListArtifacts" => Names::Project,
         "ReportEvents" | "StreamEvents" | "FinishRun" | "GetRun" | "ListEvents" | "ListDecisions"
-        | "GetBestVersion" => Names::Run,
+        | "AwaitDecision" | "GetBestVersion" => Names::Run,
         "PrepareFile" | "WriteFile" | "WriteSmallFiles" | "CommitCheckpoint" | "AbandonCheckpoint"
         | "GetCheckpoint" => Names::Checkpoint,
         "GetArtifact" | "ListVersions" | "SetAlias" | "DeleteAlias" => Names::Artifact,
@@ -31,9 +31,9 @@ pub(crate) fn names(method: &str) -> Names {
     }
 }
 
-/// Whether a method changes a run or a checkpoint, so that only the newest attempt may call it.
+/// Whether a method changes a run or a checkpoint, or acts for an attempt, so that only the newest attempt may call it.
 pub(crate) fn is_fenced(method: &str) -> bool {
-    let changes = ["ReportEvents", "StreamEvents", "FinishRun"].contains(&short(method));
+    let changes = ["ReportEvents", "StreamEvents", "FinishRun", "AwaitDecision"].contains(&short(method));
     changes || (names(method) == Names::Checkpoint && short(method) != "GetCheckpoint")
 }
 
@@ -71,6 +71,10 @@ fn of_runs(method: &str, name: String, attempt: i64) -> Vec<u8> {
         "GetRun" => v1::GetRunRequest { name }.encode_to_vec(),
         "ListEvents" => v1::ListEventsRequest { parent: name, ..Default::default() }.encode_to_vec(),
         "ListDecisions" => v1::ListDecisionsRequest { parent: name, ..Default::default() }.encode_to_vec(),
+        "AwaitDecision" => {
+            let wait = Some(prost_types::Duration::default());
+            v1::AwaitDecisionRequest { run: name, attempt, wait, ..Default::default() }.encode_to_vec()
+        }
         _ => v1::GetBestVersionRequest { parent: name, ..Default::default() }.encode_to_vec(),
     }
 }

@@ -121,6 +121,28 @@ async fn parts_that_cannot_be_are_refused_and_leave_nothing() {
 }
 
 #[tokio::test]
+async fn a_rank_that_does_not_report_learns_the_decision() {
+    let (server, mut trainer, checkpoint) = with_a_save().await;
+    let ask = |epoch, batch, wait| {
+        let (run, attempt) = (trainer.run.clone(), trainer.attempt);
+        let request = v1::AwaitDecisionRequest { run, attempt, epoch, batch, wait };
+        let mut runs = server.runs();
+        async move { runs.await_decision(request).await.map(|it| it.into_inner().decision) }
+    };
+    assert_eq!(ask(0, None, None).await.unwrap().unwrap().checkpoint, checkpoint);
+    assert_eq!(ask(0, Some(5), None).await.unwrap(), None, "no save can be due there");
+    let no_time = Some(prost_types::Duration::default());
+    let status = refusal("epoch 1", ask(1, None, no_time).await, Code::Aborted, "EVENT_MISSING");
+    assert!(status.get_details_retry_info().is_some(), "{status:?}");
+    let negative = Some(prost_types::Duration { seconds: 0, nanos: -1 });
+    refusal("a negative wait", ask(1, None, negative).await, Code::InvalidArgument, "BAD_WAIT");
+    refusal("epoch -1", ask(-1, None, None).await, Code::InvalidArgument, "BAD_EVENT");
+    let waiting = ask(1, None, None);
+    let (answer, decision) = tokio::join!(waiting, trainer.epoch(1, 0.9));
+    assert_eq!(answer.unwrap(), Some(decision));
+}
+
+#[tokio::test]
 async fn a_newer_attempt_is_named_to_who_waits() {
     let (server, trainer, checkpoint) = with_a_save().await;
     trainer.upload(&checkpoint, "shard-0", b"zero").await.unwrap();

@@ -75,6 +75,11 @@ class RunsStub(object):
                 request_serializer=keepbest_dot_v1_dot_runs__pb2.ListDecisionsRequest.SerializeToString,
                 response_deserializer=keepbest_dot_v1_dot_runs__pb2.ListDecisionsResponse.FromString,
                 _registered_method=True)
+        self.AwaitDecision = channel.unary_unary(
+                '/keepbest.v1.Runs/AwaitDecision',
+                request_serializer=keepbest_dot_v1_dot_runs__pb2.AwaitDecisionRequest.SerializeToString,
+                response_deserializer=keepbest_dot_v1_dot_runs__pb2.AwaitDecisionResponse.FromString,
+                _registered_method=True)
 
 
 class RunsServicer(object):
@@ -136,6 +141,15 @@ class RunsServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def AwaitDecision(self, request, context):
+        """How several processes (ranks) of one attempt act on one decision: one of them reports, without a `writer`; the others ask
+        here about the same moment, at any replica, and wait until it was reported. All of them begin with StartRun and the same
+        request_id, so that they are one attempt. An attempt reports each moment once.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RunsServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -178,6 +192,11 @@ def add_RunsServicer_to_server(servicer, server):
                     servicer.ListDecisions,
                     request_deserializer=keepbest_dot_v1_dot_runs__pb2.ListDecisionsRequest.FromString,
                     response_serializer=keepbest_dot_v1_dot_runs__pb2.ListDecisionsResponse.SerializeToString,
+            ),
+            'AwaitDecision': grpc.unary_unary_rpc_method_handler(
+                    servicer.AwaitDecision,
+                    request_deserializer=keepbest_dot_v1_dot_runs__pb2.AwaitDecisionRequest.FromString,
+                    response_serializer=keepbest_dot_v1_dot_runs__pb2.AwaitDecisionResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -396,6 +415,33 @@ class Runs(object):
             '/keepbest.v1.Runs/ListDecisions',
             keepbest_dot_v1_dot_runs__pb2.ListDecisionsRequest.SerializeToString,
             keepbest_dot_v1_dot_runs__pb2.ListDecisionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AwaitDecision(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/keepbest.v1.Runs/AwaitDecision',
+            keepbest_dot_v1_dot_runs__pb2.AwaitDecisionRequest.SerializeToString,
+            keepbest_dot_v1_dot_runs__pb2.AwaitDecisionResponse.FromString,
             options,
             channel_credentials,
             insecure,
