@@ -25,8 +25,9 @@ _START_SECONDS = 30.0
 class Server:
     """A server process on its own data directory."""
 
-    def __init__(self, data: Path) -> None:
+    def __init__(self, data: Path, settings: dict[str, str] | None = None) -> None:
         self._data = data
+        self._settings = settings or {}
         self._process: subprocess.Popen[str] | None = None
         self.port = 0
 
@@ -37,7 +38,10 @@ class Server:
     def start(self) -> None:
         """Start the process; after the first time on the same port."""
         command = [os.environ["KEEPBEST_BIN"], "serve", "--data", str(self._data), "--listen", self.address]
-        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        environment = os.environ | self._settings
+        self._process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+        )
         assert self._process.stdout is not None
         output = []
         deadline = threading.Timer(_START_SECONDS, self._process.kill)

@@ -14,6 +14,11 @@ Report metrics; the server decides whether the moment is worth a checkpoint; upl
                 run.save(decision, "m.safetensors")
     client.pull("team/project/run-run-1-model:best", "here")
 
+Several ranks that save one checkpoint say so, and each saves its own files:
+
+    run = client.start_run("team/project", "run-1", rule, **keepbest.launch_from_environment())
+    version = run.save(decision, f"shard-{run.rank}.pt")  # on every rank; waits for all
+
 For Keras, see `keepbest.keras` and `keepbest.tf_keras`; importing `keepbest` imports no framework.
 """
 
@@ -31,9 +36,11 @@ from keepbest.errors import (
     PermissionDenied,
     ResourceExhausted,
     StaleAttempt,
+    StillWaiting,
     Unauthenticated,
     Unavailable,
 )
+from keepbest.ranks import Launch, launch_from_environment
 from keepbest.run import Run
 from keepbest.strategy import strategy
 from keepbest.types import Action, Decision, Event, Strategy, Version
@@ -57,15 +64,18 @@ __all__ = [
     "FileChanged",
     "InvalidArgument",
     "KeepbestError",
+    "Launch",
     "NotFound",
     "OutOfRange",
     "PermissionDenied",
     "ResourceExhausted",
     "Run",
     "StaleAttempt",
+    "StillWaiting",
     "Strategy",
     "Unauthenticated",
     "Unavailable",
     "Version",
+    "launch_from_environment",
     "strategy",
 ]

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import grpc
 
-from keepbest.errors import KeepbestError, from_rpc_error
+from keepbest.errors import KeepbestError, StillWaiting, from_rpc_error
 
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 10.0
@@ -17,6 +17,8 @@ _LONGEST_PAUSE_SECONDS = 10.0
 CALL_SECONDS = 30.0
 # Even the last try of a spent budget gets this long, so that a busy server is not taken for a dead one.
 _SHORTEST_CALL_SECONDS = 5.0
+# How long the server is asked to wait for other ranks within one call, well before that call's deadline.
+WAIT_SECONDS = 20
 
 T = TypeVar("T")
 
@@ -62,6 +64,28 @@ def call(method: Callable[..., T], request: object, budget_seconds: float) -> T:
     while True:
         try:
             return call_once(method, request, backoff.call_seconds())
+        except KeepbestError as error:
+            backoff.pause(error)
+
+
+def call_waiting(method: Callable[..., T], request: object, budget_seconds: float, wait_seconds: float | None) -> T:
+    """Call a unary method that waits for other ranks, again and again for `wait_seconds`.
+
+    None waits until the server ends it.
+
+    Raises:
+        StillWaiting: they did not come in that time.
+        KeepbestError: the last error, as for `call`; the budget begins anew whenever the server answers.
+    """
+    backoff = Backoff(budget_seconds)
+    begin = time.monotonic()
+    while True:
+        try:
+            return call_once(method, request, CALL_SECONDS)
+        except StillWaiting:
+            if wait_seconds is not None and time.monotonic() - begin >= wait_seconds:
+                raise
+            backoff.progress()
         except KeepbestError as error:
             backoff.pause(error)
 

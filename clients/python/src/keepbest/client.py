@@ -79,6 +79,9 @@ class Client:
         resume: Literal["allow", "never", "must"] = "allow",
         writer: str = "",
         request_id: str | None = None,
+        rank: int = 0,
+        ranks: int = 1,
+        launch: str | None = None,
         timeout: float | None = None,
         _events: EventBuffer | None = None,
     ) -> Run:
@@ -97,13 +100,24 @@ class Client:
                 `NotFound`).
             writer: which process of the run reports; empty: the only one.
             request_id: unique to this start, so that a repeated one is the same attempt; None: made here.
+            rank: which of several processes this is that save one checkpoint together, from 0. Rank 0 reports, and that
+                is decided upon; on the others `Run.report` sends nothing and returns rank 0's decision. Start the run
+                on every rank before rank 0's first report.
+            ranks: how many there are.
+            launch: the same on all ranks and new in each start of the training, so that all of them are one attempt;
+                see `keepbest.launch_from_environment`. It takes the place of `request_id`.
             timeout: as for the client, for this call.
 
         Raises:
             InvalidArgument: the strategy, its template or its direction cannot work; the text says what to pass.
             FailedPrecondition: the run watches another monitor (`MONITOR_CONFLICT`).
-            ValueError: project, resume or a direction is malformed.
+            ValueError: project, resume, a direction or a rank is malformed, or several ranks have no launch.
         """
+        if not 0 <= rank < ranks:
+            raise ValueError(f"rank {rank} of {ranks}: ranks count from 0")
+        request_id = launch or request_id
+        if ranks > 1 and not request_id:
+            raise ValueError(f"{ranks} ranks need a launch that is the same on all of them and new in each start")
         if resume not in _RESUME:
             raise ValueError(f"resume `{resume}` is none of `allow`, `never`, `must`")
         if strategy is not None and not isinstance(strategy, Strategy):
@@ -121,7 +135,7 @@ class Client:
         )
         start: Callable[..., StartRunResponse] = self.connection.stubs().runs.StartRun
         response = call(start, request, self.timeout if timeout is None else timeout)
-        return Run(self, response, writer, _events)
+        return Run(self, response, writer, _events, (rank, ranks))
 
     def run(self, name: str, *, timeout: float | None = None) -> RunResource:
         """The run `teams/{team}/projects/{project}/runs/{run}` as it stands, without starting an attempt.

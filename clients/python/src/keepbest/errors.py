@@ -15,6 +15,9 @@ _DETAILS_KEY = "grpc-status-details-bin"
 # Aborted, but repeating the same call cannot help: somebody else did something on purpose.
 _LOST_FOR_GOOD = frozenset({"UPLOAD_SUPERSEDED", "ALIAS_MOVED"})
 
+# Aborted, because a wait for other ranks ended before they came.
+_STILL_WAITING = frozenset({"PARTS_MISSING", "EVENT_MISSING"})
+
 
 class KeepbestError(Exception):
     """A call failed.
@@ -76,6 +79,10 @@ class Aborted(KeepbestError):
     """A race was lost: see `reason`."""
 
 
+class StillWaiting(Aborted):
+    """The other ranks are not there yet (`metadata["missing_parts"]`). The same call again waits on."""
+
+
 class ResourceExhausted(KeepbestError):
     """A limit was met, the server is overloaded, or its disk is full: see `reason`."""
 
@@ -128,6 +135,8 @@ def from_rpc_error(error: grpc.RpcError) -> KeepbestError:
     kind = _BY_CODE.get(code, KeepbestError)
     if reason == "STALE_ATTEMPT":
         kind = StaleAttempt
+    elif reason in _STILL_WAITING:
+        kind = StillWaiting
     elif kind is KeepbestError and _is_lost_connection(code, text):
         kind = Unavailable
     return kind(text, code=code, reason=reason, metadata=metadata, retry_seconds=retry_seconds)

@@ -14,12 +14,14 @@ from keepbest._proto.keepbest.v1.checkpoints_pb2 import (
     CommitCheckpointRequest,
 )
 from keepbest._proto.keepbest.v1.runs_pb2 import (
+    AwaitDecisionRequest,
+    AwaitDecisionResponse,
     FinishRunRequest,
     ReportEventsRequest,
     ReportEventsResponse,
     StartRunResponse,
 )
-from keepbest._retry import call
+from keepbest._retry import WAIT_SECONDS, call, call_waiting
 from keepbest._upload import Uploader
 from keepbest.errors import InvalidArgument, KeepbestError, StaleAttempt, Unavailable
 from keepbest.strategy import struct_of
@@ -27,6 +29,9 @@ from keepbest.types import Action, Decision, Event, EventKind, RunResource, RunS
 
 if TYPE_CHECKING:
     from keepbest.client import Client
+
+# How long another rank waits for rank 0's report: a validation may take as long.
+_DECISION_SECONDS = 3600.0
 
 LateDecision = Callable[[Entry, Decision], None]
 
@@ -40,12 +45,19 @@ class Run:
         resumed: whether the run existed before.
         resume_from: the newest committed version of the run to go on from, or None.
         next_epoch: the first epoch without an event so far, 0-based: 0 in a new run.
+        rank: which of `ranks` processes this is that save together, from 0.
+        ranks: how many there are; 1: this one saves alone.
         resource: the run as the server answered it at the start.
         warnings: things that work but were perhaps not meant.
     """
 
     def __init__(
-        self, client: Client, response: StartRunResponse, writer: str = "", events: EventBuffer | None = None
+        self,
+        client: Client,
+        response: StartRunResponse,
+        writer: str = "",
+        events: EventBuffer | None = None,
+        rank_of_ranks: tuple[int, int] = (0, 1),
     ) -> None:
         """Go on from the server's answer to StartRun."""
         self._client = client
@@ -53,6 +65,9 @@ class Run:
         self._next_sequence = response.next_sequence
         self._events = EventBuffer(DueCounter.of(response.run.strategy)) if events is None else events
         self._events.correct(response.next_due)
+        self._due_at_rank_0 = DueCounter.of(response.run.strategy)
+        self._due_at_rank_0.correct(response.next_due)
+        self.rank, self.ranks = rank_of_ranks
         self.resource: RunResource = response.run
         self.name: str = response.run.name
         self.attempt: int = response.attempt
@@ -87,15 +102,21 @@ class Run:
     def report(self, event: Event) -> Decision | None:
         """Report an event; wait for the server only if a decision can come at it, or many events wait.
 
+        On another rank than 0 nothing is sent: it waits until rank 0 has reported this moment, at most an hour, and
+        returns the decision about that.
+
         Returns:
             The decision about this event, or None if no save was due at it. After SAVE, call `save`.
 
         Raises:
+            StillWaiting: rank 0 did not report this moment in an hour.
             Unavailable: the server is away. The event is kept and goes with the next report or `flush`. A SAVE that is
                 then decided for an event that is not the newest is abandoned, because its model is gone.
             InvalidArgument: the server refuses the event, or one that was sent with it; they are dropped.
             StaleAttempt: a newer attempt of the run was started.
         """
+        if self.rank > 0:
+            return self._decision_of_rank_0(event) if self._due_at_rank_0.step(event) else None
         entry = self._events.add(event)
         if not entry.due and not self._events.ripe():
             return None
@@ -130,7 +151,7 @@ class Run:
     def save(
         self,
         decision: Decision,
-        what: Saveable,
+        what: Saveable | None,
         metadata: Mapping[str, Any] | None = None,
         *,
         sha256: bool = False,
@@ -138,10 +159,16 @@ class Run:
     ) -> Version:
         """Upload files to the checkpoint of a SAVE and commit it.
 
+        Of several ranks each uploads its own files, under paths that no other rank uses, and waits until all have: then
+        each returns the one version. If a rank dies, the others get `FailedPrecondition` (`PARTS_EXPIRED`, with
+        `metadata["missing_parts"]`) an hour (`collector.parts_expiry_seconds`) after the last sign of life of any. A
+        rank whose save fails ends it for all at once (`CHECKPOINT_DELETED`). No version appears then.
+
         Args:
             decision: what `report` returned.
-            what: a file, a directory, several of them, or a map from path in the checkpoint to file.
-            metadata: free JSON on the version.
+            what: a file, a directory, several of them, or a map from path in the checkpoint to file. None: this one of
+                several ranks has no files.
+            metadata: free JSON on the version; of several ranks, rank 0's.
             sha256: declare the SHA-256 of each file; reads it twice.
             timeout: give up after this many seconds without progress; None: as the client was told.
 
@@ -157,7 +184,7 @@ class Run:
             )
         budget = self._client.timeout if timeout is None else timeout
         try:
-            files = collect(what)
+            files = [] if what is None and self.ranks > 1 else collect(what or [])
             Uploader(self._client.connection, decision.checkpoint, self.attempt, budget, sha256).upload(files)
             commit = CommitCheckpointRequest(
                 checkpoint=decision.checkpoint,
@@ -166,7 +193,10 @@ class Run:
                 metadata=struct_of(metadata),
             )
             method: Callable[..., Version] = self._client.connection.stubs().checkpoints.CommitCheckpoint
-            return call(method, commit, budget)
+            if self.ranks == 1:
+                return call(method, commit, budget)
+            commit.part, commit.part_count, commit.wait.seconds = self.rank, self.ranks, WAIT_SECONDS
+            return call_waiting(method, commit, budget, wait_seconds=None)
         except (Unavailable, StaleAttempt):
             raise
         except Exception:
@@ -184,8 +214,10 @@ class Run:
     def finish(self, failed: bool = False, timeout: float | None = None) -> RunResource:
         """Send all events that wait, and end the run. A later start opens it again.
 
-        A save that is decided only now is abandoned.
+        A save that is decided only now is abandoned. On another rank than 0 it does nothing: rank 0 ends the run.
         """
+        if self.rank > 0:
+            return self.resource
         unsaved = self.flush(timeout=timeout)
         if unsaved is not None:
             self.abandon(unsaved)
@@ -208,6 +240,15 @@ class Run:
             return
         with contextlib.suppress(KeepbestError):
             self.finish(failed=True, timeout=5.0)
+
+    def _decision_of_rank_0(self, event: Event) -> Decision | None:
+        request = AwaitDecisionRequest(run=self.name, attempt=self.attempt, epoch=event.epoch)
+        if event.kind == EventKind.EVENT_KIND_BATCH_END:
+            request.batch = event.batch
+        request.wait.seconds = WAIT_SECONDS
+        method: Callable[..., AwaitDecisionResponse] = self._client.connection.stubs().runs.AwaitDecision
+        answer = call_waiting(method, request, self._client.timeout, _DECISION_SECONDS)
+        return answer.decision if answer.HasField("decision") else None
 
     def _send(self, group: list[Entry], timeout: float | None) -> ReportEventsResponse:
         request = ReportEventsRequest(

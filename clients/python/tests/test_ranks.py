@@ -1,0 +1,191 @@
+"""Several ranks save one checkpoint: real processes against the real server."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+from multiprocessing.connection import Connection
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Server
+
+import keepbest
+
+RANKS = 4
+RULE = {"filepath": "m-{epoch}", "save_best_only": True}
+# Epoch and what rank 0 reports; the second is no improvement.
+VALUES = [(0, 0.5), (1, 0.6), (2, 0.4)]
+_PROCESSES = multiprocessing.get_context("spawn")
+
+
+def train(
+    address: str,
+    project: str,
+    launch: str,
+    rank: int,
+    folder: Path,
+    dying: int | None,
+    ready: Barrier,
+    told: Connection,
+) -> None:
+    """What one rank does. It tells the names of its versions, or the reason and the missing parts of its error."""
+    client = keepbest.Client(address, timeout=60)
+    run = client.start_run(project, "r", RULE, rank=rank, ranks=RANKS, launch=launch)
+    saved = []
+    for epoch, value in VALUES:
+        decision = run.report_epoch(epoch, {"val_loss": value} if rank == 0 else {})
+        assert decision is not None
+        if decision.action != keepbest.SAVE:
+            continue
+        shard = folder / f"shard-{rank}"
+        shard.write_text(f"{launch} {epoch} {rank}")
+        ready.wait()
+        if rank == dying:
+            os._exit(9)
+        try:
+            saved.append(run.save(decision, shard, {"by": rank}).name)
+        except keepbest.FailedPrecondition as error:
+            told.send((error.reason, error.metadata.get("missing_parts")))
+            return
+    run.finish()
+    told.send(saved)
+
+
+def launch_all(server: Server, project: str, launch: str, folder: Path, dying: int | None = None) -> list[Any]:
+    """What each rank of a launch told; None: it died."""
+    folder.mkdir(exist_ok=True)
+    ready, ends, ranks = _PROCESSES.Barrier(RANKS), [], []
+    for rank in range(RANKS):
+        end, told = _PROCESSES.Pipe(duplex=False)
+        arguments = (server.address, project, launch, rank, folder, dying, ready, told)
+        process = _PROCESSES.Process(target=train, args=arguments)
+        process.start()
+        told.close()  # so that a rank that dies is an end of file here
+        ends.append(end)
+        ranks.append(process)
+    answers = []
+    for end in ends:
+        try:
+            answers.append(end.recv())
+        except EOFError:
+            answers.append(None)
+    for process in ranks:
+        process.join()
+    return answers
+
+
+def test_four_processes_make_one_version_of_each_save(client, server: Server, project, tmp_path):
+    answers = launch_all(server, project, "job-1", tmp_path / "files")
+    names = [f"teams/tests/projects/{project.split('/')[1]}/artifacts/run-r-model/versions/v{n}" for n in (0, 1)]
+    assert answers == [names] * RANKS
+    version = client.pull(f"{project}/run-r-model:best", tmp_path / "pulled")
+    assert (version.name, version.file_count, version.epoch) == (names[1], RANKS, 2)
+    assert version.metadata["by"] == 0
+    for rank in range(RANKS):
+        assert (tmp_path / "pulled" / f"shard-{rank}").read_text() == f"job-1 2 {rank}"
+    run = client.run(version.run)
+    assert (run.attempt, run.event_count, run.state) == (1, 3, keepbest.types.RunState.RUN_STATE_FINISHED)
+
+
+def test_a_rank_that_dies_is_named_to_the_others_and_the_next_attempt_saves(tmp_path, project):
+    # Long enough for four processes that leave a barrier together, short enough to wait for.
+    server = Server(tmp_path / "data", {"KEEPBEST_COLLECTOR_PARTS_EXPIRY_SECONDS": "6"})
+    server.start()
+    try:
+        expired = ("PARTS_EXPIRED", "3")
+        assert launch_all(server, project, "job-1", tmp_path / "files", dying=3) == [expired, expired, expired, None]
+        client = keepbest.Client(server.address, timeout=30)
+        with pytest.raises(keepbest.NotFound):
+            client.version(f"{project}/run-r-model:latest")
+        answers = launch_all(server, project, "job-1-restarted", tmp_path / "files")
+        assert [len(names) for names in answers] == [2] * RANKS
+        assert answers[0][0].endswith("/v0"), "no number was lost"
+    finally:
+        server.stop()
+
+
+def test_a_rank_whose_save_fails_ends_it_for_the_others(client, project, tmp_path):
+    runs = [client.start_run(project, "r", RULE, rank=rank, ranks=2, launch="job-1") for rank in (0, 1)]
+    decision = runs[0].report_epoch(0, {"val_loss": 0.5})
+    assert runs[1].report_epoch(0, {}) == decision
+    (tmp_path / "shard-0").write_bytes(b"zero")
+    errors = []
+
+    def wait() -> None:
+        try:
+            runs[0].save(decision, tmp_path / "shard-0")
+        except keepbest.FailedPrecondition as error:
+            errors.append(error.reason)
+
+    waiting = threading.Thread(target=wait)
+    waiting.start()
+    with pytest.raises(FileNotFoundError):
+        runs[1].save(decision, tmp_path / "shard-1")
+    waiting.join()
+    assert errors == ["CHECKPOINT_DELETED"]
+
+
+def test_a_rank_may_have_no_files_and_its_end_is_not_the_runs(client, project, tmp_path):
+    runs = [client.start_run(project, "r", RULE, rank=rank, ranks=2, launch="job-1") for rank in (0, 1)]
+    assert [run.attempt for run in runs] == [1, 1]
+    decision = runs[0].report_epoch(0, {"val_loss": 0.5})
+    (tmp_path / "model").write_bytes(b"model")
+    with pytest.raises(ValueError, match="no file"):
+        client.start_run(project, "alone", RULE).save(decision, None)
+    decision = runs[0].report_epoch(1, {"val_loss": 0.4})
+    saving = threading.Thread(target=lambda: runs[1].save(decision, None))
+    saving.start()
+    assert runs[0].save(decision, tmp_path / "model").file_count == 1
+    saving.join()
+    with runs[1]:
+        pass
+    assert client.run(runs[0].name).state == keepbest.types.RunState.RUN_STATE_ACTIVE
+
+
+def test_ranks_follow_saves_by_batches(client, project, tmp_path):
+    rule = {"filepath": "m-{epoch}-{batch}", "save_freq": 2}
+    runs = [client.start_run(project, "r", rule, rank=rank, ranks=2, launch="job-1") for rank in (0, 1)]
+    seen = [[], []]
+    for batch in range(5):
+        for rank in (0, 1):
+            decision = runs[rank].report_batch(0, batch, {"loss": 1.0} if rank == 0 else {})
+            seen[rank].append(decision.checkpoint if decision is not None else None)
+    assert seen[0] == seen[1]
+    assert [checkpoint is not None for checkpoint in seen[0]] == [False, True, False, True, False]
+
+
+def test_several_ranks_need_a_launch_and_a_place_in_it(client, project):
+    with pytest.raises(ValueError, match="launch"):
+        client.start_run(project, "r", RULE, rank=1, ranks=2)
+    for rank, ranks in [(2, 2), (-1, 2), (0, 0)]:
+        with pytest.raises(ValueError, match="count from 0"):
+            client.start_run(project, "r", RULE, rank=rank, ranks=ranks, launch="job-1")
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, (0, 1, None)),
+        ({"RANK": "3", "WORLD_SIZE": "8", "KEEPBEST_LAUNCH": "mine"}, (3, 8, "mine")),
+        (
+            {"RANK": "1", "WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "a", "TORCHELASTIC_RESTART_COUNT": "4"},
+            (1, 2, "torch-a-4"),
+        ),
+        ({"SLURM_PROCID": "5", "SLURM_NTASKS": "6", "SLURM_JOB_ID": "77"}, (5, 6, "slurm-77-0-0-0")),
+        ({"RANK": "0", "WORLD_SIZE": "1", "TORCHELASTIC_RUN_ID": "none"}, (0, 1, None)),
+    ],
+)
+def test_launchers_tell_rank_and_launch(environment, expected):
+    found = keepbest.launch_from_environment(environment)
+    assert (found["rank"], found["ranks"], found["launch"]) == expected
+
+
+def test_a_launch_without_a_name_is_refused():
+    with pytest.raises(ValueError, match="KEEPBEST_LAUNCH"):
+        keepbest.launch_from_environment({"RANK": "0", "WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "none"})
+    with pytest.raises(ValueError, match="no number"):
+        keepbest.launch_from_environment({"RANK": "x", "WORLD_SIZE": "2"})
