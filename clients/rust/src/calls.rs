@@ -107,6 +107,15 @@ impl Client {
         let call = |channel, request| async move { runs(channel).list_decisions(request).await };
         self.unary("ListDecisions", request, call).await
     }
+
+    /// The decision about a moment that another process reports; waits up to 25 s for it within one call.
+    pub async fn await_decision(
+        &self,
+        request: v1::AwaitDecisionRequest,
+    ) -> Result<v1::AwaitDecisionResponse> {
+        let call = |channel, request| async move { runs(channel).await_decision(request).await };
+        self.unary("AwaitDecision", request, call).await
+    }
 }
 
 /// Checkpoints. Errors: [`Error::Refused`](crate::Error::Refused) with the codes of `checkpoints.proto`,

@@ -69,8 +69,9 @@ pub struct Refusal {
     pub transport: bool,
 }
 
-/// What takes over from the caller's work and must not be fought by trying again.
-const FINAL_REASONS: [&str; 2] = ["UPLOAD_SUPERSEDED", "ALIAS_MOVED"];
+/// What takes over from the caller's work and must not be fought by trying again; and waits for other processes, which go on
+/// at once and without a budget, in [`Run`](crate::Run).
+const FINAL_REASONS: [&str; 4] = ["UPLOAD_SUPERSEDED", "ALIAS_MOVED", "PARTS_MISSING", "EVENT_MISSING"];
 
 impl Error {
     pub(crate) fn from_status(rpc: &'static str, status: &Status) -> Error {

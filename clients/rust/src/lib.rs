@@ -44,7 +44,7 @@ pub use keepbest_proto::v1;
 /// The types of `google.protobuf` that messages hold.
 pub mod well_known {
     pub use prost_types::value::Kind;
-    pub use prost_types::{ListValue, Struct, Timestamp, Value};
+    pub use prost_types::{Duration, ListValue, Struct, Timestamp, Value};
 }
 
 pub use crate::client::{Builder, Client};
@@ -54,7 +54,7 @@ pub use crate::names::{ProjectName, Target, parse_target, short_name};
 pub use crate::progress::{OnProgress, Progress};
 pub use crate::pull::{PullOptions, Pulled, pull};
 pub use crate::retry::Retry;
-pub use crate::run::Run;
+pub use crate::run::{Part, Run};
 pub use crate::upload::{UploadOptions, Uploaded, upload, upload_file, upload_tree};
 
 #[cfg(test)]

@@ -13,6 +13,15 @@ use crate::upload::{UploadOptions, Uploaded, upload};
 const MAX_EVENTS: usize = 10_000;
 const MAX_EVENTS_BYTES: usize = 3 << 20;
 
+/// Which of several processes (ranks) that save one checkpoint together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Part {
+    /// From 0.
+    pub number: i32,
+    /// How many there are, the same for all.
+    pub count: i32,
+}
+
 /// One attempt of a run, for one writer.
 ///
 /// ```text
@@ -141,6 +150,60 @@ impl Run {
             ..Default::default()
         };
         self.client.commit_checkpoint(request).await
+    }
+
+    /// Uploads the files of one of several processes (ranks) for a decision SAVE, and waits for the version that all of them
+    /// make. Each names the same count, and paths that no other one uses.
+    ///
+    /// # Errors
+    /// As [`upload`] and [`Run::commit_part`]. A part that will not come is given up with [`Run::abandon`], which ends the
+    /// others' waits.
+    pub async fn save_part(&self, decision: &v1::Decision, source: &Path, part: Part) -> Result<v1::Version> {
+        let uploaded = self.upload(&decision.checkpoint, source, &UploadOptions::default()).await?;
+        self.commit_part(&decision.checkpoint, uploaded.file_count, part).await
+    }
+
+    /// Completes a part of a checkpoint, of `file_count` files, and waits until all parts are in or the server gives them up.
+    ///
+    /// # Errors
+    /// [`Error::Refused`]: `PARTS_EXPIRED` names the parts that never came, `STALE_ATTEMPT`, `CHECKPOINT_DELETED` when another
+    /// part gave up, `PARTS_MISMATCH` and the others of `CommitCheckpoint`.
+    pub async fn commit_part(&self, checkpoint: &str, file_count: u64, part: Part) -> Result<v1::Version> {
+        let request = v1::CommitCheckpointRequest {
+            checkpoint: checkpoint.to_owned(),
+            attempt: self.attempt(),
+            file_count: i64::try_from(file_count).unwrap_or(i64::MAX),
+            part: part.number,
+            part_count: part.count,
+            ..Default::default()
+        };
+        loop {
+            match self.client.commit_checkpoint(request.clone()).await {
+                Err(error) if error.reason() == "PARTS_MISSING" => {}
+                answer => return answer,
+            }
+        }
+    }
+
+    /// The decision about the end of an epoch, or of a batch, that the leading process of this attempt reports: waits until it
+    /// has, as long as the attempt and the run go on. None: no save was due there.
+    ///
+    /// # Errors
+    /// [`Error::Refused`]: `STALE_ATTEMPT`, `RUN_FINISHED`.
+    pub async fn await_decision(&self, epoch: i64, batch: Option<i64>) -> Result<Option<v1::Decision>> {
+        let request = v1::AwaitDecisionRequest {
+            run: self.name.clone(),
+            attempt: self.attempt(),
+            epoch,
+            batch,
+            ..Default::default()
+        };
+        loop {
+            match self.client.await_decision(request.clone()).await {
+                Err(error) if error.reason() == "EVENT_MISSING" => {}
+                answer => return Ok(answer?.decision),
+            }
+        }
     }
 
     /// Gives a save up, so that the earlier best stands and the next good value can win.

@@ -153,3 +153,39 @@ async fn a_newer_attempt_is_named_to_who_waits() {
     assert_eq!(detail(&status, "attempt"), "2");
     assert!(versions(&server, &trainer.run).await.is_empty());
 }
+
+#[tokio::test]
+async fn four_ranks_of_our_client_save_together() {
+    let server = server::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let ranks = (0..4).map(|number| {
+        let client = keepbest_client::Client::connect_lazy(server.address()).unwrap();
+        let source = folder.path().join(format!("shard-{number}"));
+        std::fs::write(&source, source.to_str().unwrap()).unwrap();
+        tokio::spawn(async move {
+            let start = v1::StartRunRequest {
+                request_id: "job-1".to_owned(),
+                ..crate::support::requests::start_request("first", best_only())
+            };
+            let mut run = keepbest_client::Run::start(&client, start).await?;
+            let mut versions = Vec::new();
+            for (epoch, value) in [(0, 0.5), (1, 0.6), (2, 0.4)] {
+                let decision = match number {
+                    0 => run.report(vec![crate::support::requests::epoch_end(epoch, value)]).await?.pop(),
+                    _ => run.await_decision(epoch, None).await?,
+                };
+                let decision = decision.expect("every epoch is decided upon");
+                if decision.action() == v1::Action::Save {
+                    let part = keepbest_client::Part { number, count: 4 };
+                    versions.push(run.save_part(&decision, &source, part).await?);
+                }
+            }
+            Ok::<_, keepbest_client::Error>(versions)
+        })
+    });
+    let answers: Vec<_> =
+        futures::future::join_all(ranks).await.into_iter().map(|it| it.unwrap().unwrap()).collect();
+    assert!(answers.iter().all(|it| it == &answers[0]), "{answers:?}");
+    let seen: Vec<_> = answers[0].iter().map(|it| (it.number, it.epoch, it.file_count)).collect();
+    assert_eq!(seen, [(0, 0, 4), (1, 2, 4)]);
+}
