@@ -70,7 +70,8 @@ const MIGRATIONS: [(&str, u64); 2] =
 const RUST: [&str; 4] = ["src", "tests/it", "proto/src", "clients/rust/src"];
 
 /// Papers whose paths must exist.
-const PAPERS: [&str; 5] = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "migrations", "docs/adr"];
+const PAPERS: [&str; 6] =
+    ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "migrations", "docs/adr", "docs/operations.md"];
 
 #[test]
 fn rooms_name_only_what_they_may() {
