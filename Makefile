@@ -20,7 +20,7 @@ export JAX_PLATFORMS := cpu
 STAGES := setup fmt lint docs deny proto stubs settings test-rust test-s3 test-python conformance
 
 .PHONY: help demo test setup build python fmt format lint docs deny proto stubs settings
-.PHONY: test-rust test-s3 test-azure test-python test-tf-keras conformance bench clean
+.PHONY: test-rust test-s3 test-azure test-python test-tf-keras test-deploy conformance bench clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -43,18 +43,18 @@ setup: python ## What the tests need: .venv, the Postgres server and strace (ins
 
 fmt: python ## Is all code formatted?
 	cargo fmt --all --check
-	cd clients/python && ruff format --check . ../../demo --config pyproject.toml
+	cd clients/python && ruff format --check . ../../demo ../../tests/deploy --config pyproject.toml
 
 format: python ## Format all code
 	cargo fmt --all
-	cd clients/python && ruff format . ../../demo --config pyproject.toml
+	cd clients/python && ruff format . ../../demo ../../tests/deploy --config pyproject.toml
 	buf format -w proto
 
 lint: python ## clippy, ruff, mypy and shellcheck; warnings are errors
 	cargo clippy $(locked) --workspace --all-targets -- -D warnings
-	cd clients/python && ruff check . ../../demo --config pyproject.toml
+	cd clients/python && ruff check . ../../demo ../../tests/deploy --config pyproject.toml
 	cd clients/python && mypy
-	shellcheck scripts/setup-* scripts/check-stubs scripts/stages demo/run .ci/run clients/python/generate.sh
+	shellcheck scripts/setup-* scripts/check-stubs scripts/stages deploy/compose-secrets demo/run .ci/run clients/python/generate.sh
 
 deny: python ## Licences and sources of the dependencies
 	cargo-deny $(locked) check bans licenses sources
@@ -69,8 +69,9 @@ proto: python ## Lint and format of the contract
 stubs: python ## Is the generated Python code up to date?
 	scripts/check-stubs
 
-settings: build ## Is the example file of settings right?
+settings: build ## Are the files of settings right?
 	$(KEEPBEST_BIN) check-config --config deploy/config.example.toml
+	$(KEEPBEST_BIN) check-config --config deploy/config.replicas.toml
 
 test-rust: setup ## Rust unit and integration tests, on SQLite and Postgres
 	cargo test $(locked) --workspace
@@ -94,6 +95,11 @@ test-tf-keras: build ## The tests of the callback for tf_keras, with TensorFlow 
 	scripts/setup-python tf
 	cd clients/python && KERAS_BACKEND=tensorflow TF_CPP_MIN_LOG_LEVEL=3 \
 		../../.venv-tf/bin/python -m pytest -W ignore tests/test_tf_keras.py
+
+test-deploy: build setup ## The files of deploy/ and the runbook: replicas behind Envoy, backups (85 MB in .venv-deploy)
+	scripts/setup-python deploy
+	scripts/setup-sqlite
+	PATH="$(CURDIR)/.venv-deploy/bin:$$PATH" pytest -q -p no:cacheprovider tests/deploy
 
 conformance: build python ## Keras' own ModelCheckpoint tests, on our callback
 	PYTHONPATH=tests/conformance pytest -q -p dropin_plugin --pyargs keras.src.callbacks.model_checkpoint_test
