@@ -215,7 +215,7 @@ mod tests {
     #[tokio::test]
     async fn a_job_whose_caller_left_before_it_began_is_left_out() {
         let connection = sqlx::sqlite::SqliteConnectOptions::new().connect().await.unwrap();
-        let writer = Writer::start(connection);
+        let writer = Writer::start(connection, CancellationToken::new());
         let (begun, open) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let done = Arc::new(Mutex::new(Vec::new()));
         let (told, gate) = (Arc::clone(&begun), Arc::clone(&open));

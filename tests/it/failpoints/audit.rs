@@ -144,6 +144,7 @@ pub(super) async fn nothing_is_left(database: &TestDatabase, objects: &Path) -> 
         download_buffer_bytes: 64 << 20,
         upload_idle: Duration::from_secs(60),
         pending_expiry: Duration::from_secs(86_400),
+        parts_expiry: Duration::from_secs(3_600),
         graces: Graces { deleted_us: 0, chunk_us: 0, object_us: 0 },
     };
     let app = App::new(database.open().await, Blobs::open_folder(objects).unwrap(), clock.clone(), limits);

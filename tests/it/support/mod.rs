@@ -17,7 +17,7 @@ pub(crate) mod replicas;
 pub(crate) mod requests;
 pub(crate) mod s3;
 pub(crate) mod server;
-pub(crate) mod strace;
 pub(crate) mod soak;
+pub(crate) mod strace;
 pub(crate) mod traces;
 pub(crate) mod transfers;
