@@ -68,8 +68,10 @@ impl Damage {
         let mut data = data.to_vec();
         match self {
             Damage::Missing => return None,
+            // Of no bytes there is none to flip.
+            Damage::Flip(_) if data.is_empty() => {}
             Damage::Flip(bit) => {
-                let bit = bit % (data.len() * 8).max(1);
+                let bit = bit % (data.len() * 8);
                 data[bit / 8] ^= 1 << (bit % 8);
             }
             Damage::Short(length) => data.truncate(length),
