@@ -104,10 +104,14 @@ pub async fn serve_until(
     on_ready(address);
 
     let drain = Duration::from_secs(config.limits.drain_seconds);
+    let mut serving = std::pin::pin!(drained(serving, &stop, drain));
     let served = tokio::select! {
-        served = drained(serving, &stop, drain) => served.context("serve"),
+        served = &mut serving => served.context("serve"),
         what = app.sync_failed() => {
             tracing::error!("A sync of {what} failed: stopping, for what it wrote may be lost; look at its disk");
+            stop.cancel();
+            // Nothing is written any more, so calls that are open end soon; their callers hear that it was not done.
+            drop(serving.await);
             Err(anyhow!("a sync of {what} failed: look at its disk, then start again"))
         }
     };

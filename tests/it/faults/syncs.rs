@@ -60,7 +60,7 @@ async fn a_failed_sync_of_the_database_ends_the_server_and_is_never_acknowledged
             assert!(acked.len() < 20, "sync {failing} fails by then");
         };
         assert_eq!(error.code(), tonic::Code::Unavailable, "sync {failing}: {error}");
-        assert_eq!(server.wait(), Some(1), "sync {failing}");
+        assert_eq!(server.wait().await, Some(1), "sync {failing}");
         assert!(server.log().contains("A sync of the database failed"), "{}", server.log());
         // It is the last sync of the log: a second one could succeed and hide the loss.
         let trace = server.trace();
@@ -101,7 +101,7 @@ async fn a_failed_sync_of_an_objects_folder_ends_the_server_and_is_never_acknowl
     let mut trainer = server.trainer(start_request("first", every_epoch())).await.unwrap();
     let error = save(&mut trainer, 0).await.unwrap_err();
     assert_eq!(error.code(), tonic::Code::Unavailable, "{error}");
-    assert_eq!(server.wait(), Some(1));
+    assert_eq!(server.wait().await, Some(1));
     assert!(server.log().contains("A sync of the object store failed"), "{}", server.log());
     let mut server = Probed::start(folder.path());
     let mut trainer = server.trainer(start_request("first", every_epoch())).await.unwrap();

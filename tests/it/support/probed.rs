@@ -79,19 +79,20 @@ impl Probed {
         self.child.try_wait().unwrap().is_none()
     }
 
-    /// Waits until it ends by itself, and answers its exit code.
-    pub(crate) fn wait(&mut self) -> Option<i32> {
-        self.child.wait().unwrap().code()
-    }
-
-    /// SIGTERM, and the exit code. Channels of this runtime close meanwhile, so that the server need not wait for them.
-    pub(crate) async fn terminate(&mut self) -> Option<i32> {
-        let pid = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    /// Waits until it ends, and answers its exit code. Channels of this runtime close meanwhile, so that the server need not
+    /// wait for them.
+    pub(crate) async fn wait(&mut self) -> Option<i32> {
         while self.is_running() {
             tokio::task::yield_now().await;
         }
-        self.wait()
+        self.child.wait().unwrap().code()
+    }
+
+    /// SIGTERM, and the exit code.
+    pub(crate) async fn terminate(&mut self) -> Option<i32> {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        self.wait().await
     }
 
     /// What it logged.
