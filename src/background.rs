@@ -24,6 +24,7 @@ pub async fn collect_every(app: App, interval: Duration, stop: CancellationToken
         match collected {
             Ok(report) if report == Default::default() => {}
             Ok(report) => tracing::info!(
+                written_manifests = report.written_manifests,
                 expired_checkpoints = report.expired_checkpoints,
                 removed_chunks = report.removed_chunks,
                 removed_objects = report.removed_objects,

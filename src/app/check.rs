@@ -1,27 +1,51 @@
-//! The check: every committed version against its digests, and the rows against each other. Runs beside live traffic.
+//! The check: every committed version against its digests and its manifest, every chunk in the store, and the rows against
+//! each other. Runs beside live traffic; what is committed while it runs may be left to the next one.
+
+mod data;
+
+use serde::Serialize;
 
 use crate::app::App;
 use crate::app::Error;
+use crate::blobs::manifest_key;
 use crate::domain::digest::Digest;
-use crate::domain::digest::Sha256;
-use crate::store::CheckChunk;
+use crate::domain::digest::VersionDigest;
+use crate::domain::manifest::Manifest;
+use crate::domain::manifest::ManifestFile;
 use crate::store::CheckVersion;
-use crate::store::FileRow;
+use crate::store::Store;
+
+pub use crate::domain::subset::Subset;
 
 /// Versions looked up at once.
 const PAGE: i64 = 100;
 
+/// Which bytes a check reads; of all other objects it asks for the size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadData {
+    /// None.
+    Nothing,
+    /// One part of all chunks.
+    Subset(Subset),
+    /// All, and the SHA-256 of the files that declared one.
+    Everything,
+}
+
 /// What a check found.
-#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct CheckReport {
     /// Versions checked.
     pub versions: u64,
     /// Files of them.
     pub files: u64,
-    /// Chunks of those.
+    /// Chunks of those, each once.
     pub chunks: u64,
     /// Bytes read and hashed; 0 unless asked for.
     pub bytes_read: u64,
+    /// Manifests read and compared with the database.
+    pub manifests: u64,
+    /// Manifests that a commit or a deletion under way, or the next pass of the collector, has yet to write.
+    pub due_manifests: u64,
     /// One sentence each; none is right.
     pub problems: Vec<String>,
 }
@@ -29,104 +53,121 @@ pub struct CheckReport {
 impl App {
     /// Checks all committed versions; with `read_data` every byte, else that every object stands with its size.
     pub async fn check(&self, read_data: bool) -> Result<CheckReport, Error> {
+        self.check_with(if read_data { ReadData::Everything } else { ReadData::Nothing }).await
+    }
+
+    /// Checks all committed versions and reads what is asked for.
+    pub async fn check_with(&self, read: ReadData) -> Result<CheckReport, Error> {
         let mut report =
             CheckReport { problems: self.store.contradictions().await?, ..CheckReport::default() };
         let mut after = String::new();
         loop {
             let page = self.store.check_versions(&after, PAGE).await?;
-            let Some(last) = page.last() else { return Ok(report) };
+            let Some(last) = page.last() else { break };
             after.clone_from(&last.uid);
             for version in &page {
                 let mut problems = Vec::new();
-                self.check_version(version, read_data, &mut report, &mut problems).await?;
+                self.check_version(version, &mut report, &mut problems).await?;
                 // One that was deleted and collected while it was read is no problem.
                 if problems.is_empty() || self.store.is_committed(&version.uid).await? {
                     report.problems.append(&mut problems);
                 }
             }
         }
+        self.check_data(read, &mut report).await?;
+        report.due_manifests = u64::try_from(self.store.count_due_manifests().await?).unwrap_or(0);
+        Ok(report)
     }
 
     async fn check_version(
         &self,
         version: &CheckVersion,
-        read_data: bool,
         report: &mut CheckReport,
         problems: &mut Vec<String>,
     ) -> Result<(), Error> {
         report.versions += 1;
+        let mut manifest = self.check_manifest(version, report, problems).await?;
+        let mut told = manifest.take().map(|it| it.files.into_iter());
+        let mut digest = VersionDigest::default();
         let files = self.store.files(&version.uid).await?;
-        for file in &files {
-            report.files += 1;
-            let chunks = self.store.check_chunks(&file.uid).await?;
-            let mut wrong = structure_problems(file, &chunks);
-            // Hashed only for a file that declared it: it is the slowest part.
-            let mut sha256 = file.sha256.filter(|_| read_data).map(|declared| (declared, Sha256::default()));
-            for chunk in &chunks {
-                report.chunks += 1;
-                let hasher = sha256.as_mut().map(|(_, hasher)| hasher);
-                if let Some(why) = self.check_chunk(chunk, read_data, hasher, report).await? {
-                    wrong.push(format!("at byte {}: {why}", chunk.offset_bytes));
+        for page in files.chunks(Store::MANIFEST_FILES) {
+            for file in self.store.manifest_files(page).await? {
+                report.files += 1;
+                let mut wrong = structure_problems(&file);
+                digest.add(&file.path, u64::try_from(file.size_bytes).unwrap_or(0), file.digest);
+                let is_another = told.as_mut().is_some_and(|told| told.next().as_ref() != Some(&file));
+                if is_another && wrong.is_empty() {
+                    wrong.push("is another in the manifest".to_owned());
                 }
+                let named =
+                    wrong.into_iter().map(|why| format!("{} file `{}` {why}", version.name, file.path));
+                problems.extend(named);
             }
-            if wrong.is_empty() && sha256.is_some_and(|(declared, hasher)| hasher.finish() != declared) {
-                wrong.push("has another SHA-256 than was declared".to_owned());
-            }
-            problems
-                .extend(wrong.into_iter().map(|why| format!("{} file `{}` {why}", version.name, file.path)));
         }
-        let parts = files
-            .iter()
-            .filter_map(|it| Some((it.path.as_str(), u64::try_from(it.size_bytes).unwrap_or(0), it.digest?)));
-        if Digest::of_version(parts) != version.digest {
+        if digest.finish() != version.digest {
             problems.push(format!("{} has other files than its digest says", version.name));
+        }
+        if told.is_some_and(|mut told| told.next().is_some()) {
+            problems.push(format!("{} has more files in the manifest", version.name));
         }
         Ok(())
     }
 
-    async fn check_chunk(
+    /// Reads the version's manifest and compares all but its files.
+    async fn check_manifest(
         &self,
-        chunk: &CheckChunk,
-        read_data: bool,
-        hasher: Option<&mut Sha256>,
+        version: &CheckVersion,
         report: &mut CheckReport,
-    ) -> Result<Option<String>, Error> {
-        let Some(key) = &chunk.object_key else { return Ok(Some("its chunk has no row".to_owned())) };
-        if read_data {
-            return match self.read_chunk(key, chunk.size_bytes, chunk.digest).await {
-                Ok(data) => {
-                    report.bytes_read += data.len() as u64;
-                    if let Some(hasher) = hasher {
-                        hasher.update(&data);
-                    }
-                    Ok(None)
-                }
-                Err(Error::DataLoss(why)) => Ok(Some(why)),
-                Err(error) => Err(error),
-            };
+        problems: &mut Vec<String>,
+    ) -> Result<Option<Manifest>, Error> {
+        let Some(stored) = self.store.manifest(&version.uid).await?.filter(|it| !it.is_due) else {
+            return Ok(None);
+        };
+        let key = manifest_key(&version.uid, stored.head.version.commit_time_us);
+        let manifest = match self.read_manifest(&key).await? {
+            Ok(manifest) => manifest,
+            Err(why) => {
+                problems.push(format!("{} manifest `{key}`: {why}", version.name));
+                return Ok(None);
+            }
+        };
+        report.manifests += 1;
+        let (is, was) = (&manifest.head, &stored.head);
+        // The run goes on after the manifest was written. As texts, for NaN is not equal to itself.
+        for (what, is, was) in [
+            ("version", text(&is.version), text(&was.version)),
+            ("artifact", text(&is.artifact), text(&was.artifact)),
+            ("run", text(&is.run.uid), text(&was.run.uid)),
+        ] {
+            if is != was {
+                problems
+                    .push(format!("{} manifest `{key}` has another {what}: {is}, not {was}", version.name));
+            }
         }
-        match self.blobs.size_bytes(key).await.map_err(Error::from) {
-            Ok(size) if i64::try_from(size) == Ok(chunk.size_bytes) => Ok(None),
-            Ok(size) => Ok(Some(format!("object `{key}` has {size} bytes, not {}", chunk.size_bytes))),
-            Err(Error::DataLoss(why)) => Ok(Some(why)),
-            Err(error) => Err(error),
-        }
+        Ok(Some(manifest))
     }
 }
 
-fn structure_problems(file: &FileRow, chunks: &[CheckChunk]) -> Vec<String> {
+fn text(value: &impl Serialize) -> String {
+    serde_json::to_string(value).unwrap_or_else(|error| error.to_string())
+}
+
+fn structure_problems(file: &ManifestFile) -> Vec<String> {
     let mut problems = Vec::new();
     let mut end = 0;
-    for chunk in chunks {
+    for chunk in &file.chunks {
         if chunk.offset_bytes != end {
             problems.push(format!("has a gap or an overlap at byte {end}"));
+        }
+        if chunk.object_key.is_empty() {
+            problems.push(format!("at byte {}: its chunk has no row", chunk.offset_bytes));
         }
         end = chunk.offset_bytes.saturating_add(chunk.size_bytes);
     }
     if end != file.size_bytes {
         problems.push(format!("has chunks of {end} bytes, not {}", file.size_bytes));
     }
-    if file.digest != Some(Digest::of_file(chunks.iter().map(|it| it.digest))) {
+    if file.digest != Digest::of_file(file.chunks.iter().map(|it| it.digest)) {
         problems.push("has other chunks than its digest says".to_owned());
     }
     problems

@@ -7,6 +7,8 @@ use crate::store::Graces;
 /// What one pass of the collector did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct GcReport {
+    /// Manifests that were due.
+    pub written_manifests: u64,
     /// Pending checkpoints that expired.
     pub expired_checkpoints: u64,
     /// Deleted checkpoints whose files were taken away.
@@ -37,10 +39,13 @@ impl App {
             removed_checkpoints: self.store.purge_checkpoints(now_us, graces.deleted_us).await?,
             ..GcReport::default()
         };
+        let manifests = self.write_due_manifests().await;
         (report.removed_chunks, report.freed_bytes) = self.store.drop_unused_chunks(now_us, graces).await?;
         loop {
             let keys = self.store.claim_doomed(now_us).await?;
             if keys.is_empty() {
+                // One that cannot be written must not keep the bytes of others.
+                report.written_manifests = manifests?;
                 return Ok(report);
             }
             let (mut gone, mut failed) = (Vec::with_capacity(keys.len()), None);

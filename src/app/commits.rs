@@ -25,6 +25,9 @@ impl App {
         check_json("metadata", metadata.as_ref())?;
         let commit = Commit { name, attempt, file_count, metadata, now_us: self.clock.now_us() };
         let uid = self.store.commit(commit, plan_commit).await?;
+        // Before the answer: what is acknowledged can be rebuilt from the store alone. If it fails, the version stands, and a
+        // repeated commit writes the manifest and answers it.
+        self.write_manifest(&uid).await?;
         Ok(self.store.version_by_uid(&uid).await?)
     }
 
@@ -58,10 +61,10 @@ pub(super) fn plan_commit(run: &RunRow, checkpoint: &CheckpointRow, best: Option
     let best = best.and_then(|metrics| ranked(metrics, monitor));
     let is_best =
         ranked(&checkpoint.metrics, monitor).is_some_and(|value| improves(value, best, run.direction, 0.0));
-    let ranked_metrics = checkpoint
-        .metrics
-        .keys()
-        .filter_map(|name| Some((name.clone(), ranked(&checkpoint.metrics, name)?)))
-        .collect();
-    CommitPlan { state, is_best, ranked_metrics }
+    CommitPlan { state, is_best, ranked_metrics: ranked_metrics(&checkpoint.metrics) }
+}
+
+/// The numbers that best queries may ask for.
+pub(super) fn ranked_metrics(metrics: &Metrics) -> Vec<(String, f64)> {
+    metrics.keys().filter_map(|name| Some((name.clone(), ranked(metrics, name)?))).collect()
 }

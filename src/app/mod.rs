@@ -7,6 +7,7 @@ pub mod commits;
 pub mod decisions;
 mod error;
 pub mod events;
+mod manifests;
 pub mod parts;
 pub mod queries;
 pub mod reads;

@@ -50,6 +50,8 @@ impl App {
             Some(uid) => uid,
             None => self.wait_for_parts(&name, attempt, &mut wait).await?,
         };
+        // Whichever call answers first, the manifest is in the store by then.
+        self.write_manifest(&uid).await?;
         Ok(self.store.version_by_uid(&uid).await?)
     }
 

@@ -157,7 +157,11 @@ impl App {
             return Err(Refusal::invalid("BAD_NAME", message).into());
         };
         let artifact = self.store.artifact(&name.artifact).await?;
-        Ok(self.store.delete_version(artifact, number, delete_aliases, self.clock.now_us()).await?)
+        let now_us = self.clock.now_us();
+        let (uid, size_bytes) = self.store.delete_version(artifact, number, delete_aliases, now_us).await?;
+        // Before the answer: a rebuild from the store must not bring it back.
+        self.write_manifest(&uid).await?;
+        Ok(size_bytes)
     }
 }
 

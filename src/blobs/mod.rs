@@ -9,8 +9,10 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+use std::time::SystemTime;
 
 use bytes::Bytes;
+use futures::TryStreamExt;
 use object_store::ObjectStore;
 use object_store::ObjectStoreExt;
 use object_store::PutPayload;
@@ -134,7 +136,7 @@ impl Blobs {
         self.unsynced.cancelled().await;
     }
 
-    /// Stores an object; durable when it returns. The key is new, so repeating it is harmless.
+    /// Stores an object; durable when it returns. Its key is new or its bytes say the same, so repeating it is harmless.
     pub async fn put(&self, key: &str, pieces: Vec<Bytes>) -> Result<(), Error> {
         let payload: PutPayload = pieces.into_iter().collect();
         let put = within_limit(async { self.store.put(&key.into(), payload).await }).await;
@@ -166,22 +168,59 @@ impl Blobs {
         Ok(found.map_err(|error| named(error, key))?.size)
     }
 
+    /// The folders in a folder, in their order.
+    pub async fn folders(&self, folder: &str) -> Result<Vec<String>, Error> {
+        let listed = async { self.store.list_with_delimiter(Some(&folder.into())).await };
+        let listed = within_limit(listed).await?;
+        let mut folders: Vec<String> = listed.common_prefixes.iter().map(ToString::to_string).collect();
+        folders.sort_unstable();
+        Ok(folders)
+    }
+
+    /// The keys of all objects in a folder, in their order. For reading only: nothing is ever deleted because of a list.
+    pub async fn keys(&self, folder: &str) -> Result<Vec<String>, Error> {
+        let listed = self.store.list(Some(&folder.into()));
+        let mut keys: Vec<String> = listed.map_ok(|it| it.location.to_string()).try_collect().await?;
+        keys.sort_unstable();
+        Ok(keys)
+    }
+
     /// Removes an object; one that is gone already is fine.
     pub async fn delete(&self, key: &str) -> Result<(), Error> {
-        if let Some(folder) = &self.folder {
-            // `LocalFileSystem` writes to `KEY#1` and renames it: a process that died in between leaves that file, which no
-            // call of the trait can name.
-            match tokio::fs::remove_file(folder.join(format!("{key}#1"))).await {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    let source = Box::new(error);
-                    return Err(Error::Unavailable(object_store::Error::Generic { store: "folder", source }));
-                }
-                _ => {}
-            }
-        }
+        self.delete_leftover(key, 1).await?;
         match within_limit(async { self.store.delete(&key.into()).await }).await {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
             Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Removes what processes left of an object, before this time, that died while they wrote it. Answers whether nothing is
+    /// left now: what is younger may be of a process that still writes.
+    pub async fn sweep(&self, key: &str, until_us: i64) -> Result<bool, Error> {
+        let Some(folder) = &self.folder else { return Ok(true) };
+        let mut is_clean = true;
+        for number in 1..=LEFTOVERS {
+            let left = tokio::fs::metadata(folder.join(leftover(key, number))).await;
+            let Ok(modified) = left.and_then(|it| it.modified()) else { continue };
+            let age = modified.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+            if i64::try_from(age.as_micros()).is_ok_and(|time_us| time_us <= until_us) {
+                self.delete_leftover(key, number).await?;
+            } else {
+                is_clean = false;
+            }
+        }
+        Ok(is_clean)
+    }
+
+    /// Of a process that died while it wrote the object; no call of the trait can name that file.
+    async fn delete_leftover(&self, key: &str, number: u32) -> Result<(), Error> {
+        let Some(folder) = &self.folder else { return Ok(()) };
+        match tokio::fs::remove_file(folder.join(leftover(key, number))).await {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                let source = Box::new(error);
+                Err(Error::Unavailable(object_store::Error::Generic { store: "folder", source }))
+            }
+            _ => Ok(()),
         }
     }
 }
@@ -195,6 +234,42 @@ pub fn new_key(digest: &Digest, now_us: i64) -> String {
     format!("chunks/{year:04}-{month:02}-{day:02}/{a:02x}{b:02x}{c:02x}{d:02x}-{unique}")
 }
 
+/// How many writers of one object at once can leave something that [`Blobs::sweep`] finds.
+const LEFTOVERS: u32 = 8;
+
+/// `LocalFileSystem` writes to `KEY#1`, or the next number that is free, and renames it.
+fn leftover(key: &str, number: u32) -> String {
+    format!("{key}#{number}")
+}
+
+/// Where manifests are.
+pub const MANIFESTS: &str = "manifests";
+/// How the key of a deleted version's manifest ends: never the key of another, so no late write can bring a version back.
+const DELETED: &str = ".deleted.json";
+/// How the key of a version's manifest ends.
+const COMMITTED: &str = ".json";
+
+/// The key of a version's manifest: `manifests/2026-01-31/<checkpoint>.json`, by the day of its commit. It is written
+/// again with the same version only.
+pub fn manifest_key(checkpoint_uid: &str, commit_time_us: i64) -> String {
+    manifest_key_with(checkpoint_uid, commit_time_us, COMMITTED)
+}
+
+/// The key of what a deleted version leaves.
+pub fn deleted_manifest_key(checkpoint_uid: &str, commit_time_us: i64) -> String {
+    manifest_key_with(checkpoint_uid, commit_time_us, DELETED)
+}
+
+fn manifest_key_with(checkpoint_uid: &str, commit_time_us: i64, end: &str) -> String {
+    let (year, month, day) = date_of(commit_time_us);
+    format!("{MANIFESTS}/{year:04}-{month:02}-{day:02}/{checkpoint_uid}{end}")
+}
+
+/// The deleted version's checkpoint, if the key is of such a manifest.
+pub fn deleted_by(manifest_key: &str) -> Option<&str> {
+    manifest_key.rsplit('/').next().and_then(|name| name.strip_suffix(DELETED))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -205,5 +280,30 @@ mod tests {
         let key = new_key(&digest, 1_795_429_230_500_000);
         assert!(key.starts_with("chunks/2026-11-23/abababab-"), "{key}");
         assert_ne!(key, new_key(&digest, 1_795_429_230_500_000));
+    }
+
+    #[tokio::test]
+    async fn what_dead_writers_left_is_swept_and_what_living_ones_write_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let blobs = Blobs::open_folder(folder.path()).unwrap();
+        blobs.put("manifests/a.json", vec![]).await.unwrap();
+        for name in ["a.json#1", "a.json#3", "b.json#1"] {
+            std::fs::write(folder.path().join("manifests").join(name), "left").unwrap();
+        }
+        assert!(!blobs.sweep("manifests/a.json", 0).await.unwrap(), "they may still write");
+        assert!(blobs.sweep("manifests/a.json", i64::MAX).await.unwrap());
+        assert!(blobs.sweep("manifests/a.json", 0).await.unwrap());
+        let mut left: Vec<_> = std::fs::read_dir(folder.path().join("manifests")).unwrap().collect();
+        left.sort_by_key(|it| it.as_ref().unwrap().file_name());
+        let names: Vec<_> = left.iter().map(|it| it.as_ref().unwrap().file_name()).collect();
+        assert_eq!(names, ["a.json", "b.json#1"]);
+    }
+
+    #[test]
+    fn manifests_of_standing_and_deleted_versions_have_keys_of_their_own() {
+        let (standing, deleted) = (manifest_key("0a1b", 0), deleted_manifest_key("0a1b", 0));
+        assert_eq!(standing, "manifests/1970-01-01/0a1b.json");
+        assert_eq!(deleted, "manifests/1970-01-01/0a1b.deleted.json");
+        assert_eq!((deleted_by(&standing), deleted_by(&deleted)), (None, Some("0a1b")));
     }
 }

@@ -2,6 +2,12 @@
 
 use std::fmt;
 
+use serde::Deserialize;
+use serde::Deserializer;
+use serde::Serialize;
+use serde::Serializer;
+use serde::de::Error as _;
+
 /// Bytes of a chunk, except the last of a file. 8 MiB: large enough that requests and syncs do not count, small enough
 /// that two of them for each upload fit into memory.
 pub const CHUNK_BYTES: u64 = 8 << 20;
@@ -14,6 +20,24 @@ impl Digest {
     /// The digest in 32 bytes; none if there are more or fewer.
     pub fn from_slice(bytes: &[u8]) -> Option<Digest> {
         bytes.try_into().ok().map(Digest)
+    }
+
+    /// The digest that prints so: 64 lower-case hexadecimal digits.
+    pub fn parse(text: &str) -> Option<Digest> {
+        let digit = |byte: u8| match byte {
+            b'0'..=b'9' => Some(byte - b'0'),
+            b'a'..=b'f' => Some(byte - b'a' + 10),
+            _ => None,
+        };
+        let mut digest = [0; 32];
+        let (pairs, rest) = text.as_bytes().as_chunks::<2>();
+        if pairs.len() != digest.len() || !rest.is_empty() {
+            return None;
+        }
+        for (byte, [high, low]) in digest.iter_mut().zip(pairs) {
+            *byte = digit(*high)? << 4 | digit(*low)?;
+        }
+        Some(Digest(digest))
     }
 
     /// BLAKE3 of a chunk that came in pieces.
@@ -37,19 +61,35 @@ impl Digest {
     /// A version's digest: BLAKE3 over length and text of each path, size and digest of each file, in the order of their
     /// paths. It depends on paths and bytes alone, so equal models have equal digests.
     pub fn of_version<'a>(files: impl IntoIterator<Item = (&'a str, u64, Digest)>) -> Digest {
-        let mut hasher = blake3::Hasher::new();
+        let mut version = VersionDigest::default();
         for (path, size_bytes, digest) in files {
-            hasher.update(&(path.len() as u64).to_le_bytes());
-            hasher.update(path.as_bytes());
-            hasher.update(&size_bytes.to_le_bytes());
-            hasher.update(&digest.0);
+            version.add(path, size_bytes, digest);
         }
-        Digest(*hasher.finalize().as_bytes())
+        version.finish()
     }
 
     /// The bytes.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
+    }
+}
+
+/// A version's digest (see [`Digest::of_version`]) of files that come one after the other.
+#[derive(Clone, Debug, Default)]
+pub struct VersionDigest(blake3::Hasher);
+
+impl VersionDigest {
+    /// Takes the next file in the order of their paths.
+    pub fn add(&mut self, path: &str, size_bytes: u64, digest: Digest) {
+        self.0.update(&(path.len() as u64).to_le_bytes());
+        self.0.update(path.as_bytes());
+        self.0.update(&size_bytes.to_le_bytes());
+        self.0.update(&digest.0);
+    }
+
+    /// The digest of all files taken.
+    pub fn finish(self) -> Digest {
+        Digest(*self.0.finalize().as_bytes())
     }
 }
 
@@ -66,6 +106,19 @@ impl Sha256 {
     /// The digest of all bytes taken.
     pub fn finish(self) -> Digest {
         Digest(sha2::Digest::finalize(self.0).into())
+    }
+}
+
+impl Serialize for Digest {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Digest {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+        Digest::parse(&text).ok_or_else(|| D::Error::custom("a digest has 64 hexadecimal digits"))
     }
 }
 
@@ -90,6 +143,16 @@ mod tests {
         let whole = Digest::of_pieces([b"hello world".as_slice()]);
         assert_eq!(whole, Digest::of_pieces([b"hello ".as_slice(), b"", b"world"]));
         assert_eq!(whole.to_string(), blake3::hash(b"hello world").to_string());
+    }
+
+    #[test]
+    fn a_digest_reads_as_it_prints() {
+        let digest = Digest::of_pieces([b"hello world".as_slice()]);
+        assert_eq!(Digest::parse(&digest.to_string()), Some(digest));
+        let text = digest.to_string();
+        for bad in ["", "0", &text[1..], &text.to_uppercase(), &format!("{text}0"), &text.replace('a', "g")] {
+            assert_eq!(Digest::parse(bad), None, "{bad}");
+        }
     }
 
     #[test]

@@ -2,14 +2,32 @@
 
 use std::fmt;
 
+use serde::Deserialize;
+use serde::Serialize;
+
 use crate::domain::refusal::Refusal;
 
 /// Longest id: four of them and their words fit into one kilobyte, and each fits into a file name.
 pub const MAX_ID_BYTES: usize = 128;
 
 /// An id of a team, project, run, artifact, writer: `[A-Za-z0-9._-]{1,128}`, not `.` or `..`.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Id(String);
+
+impl TryFrom<String> for Id {
+    type Error = Refusal;
+
+    fn try_from(text: String) -> Result<Id, Refusal> {
+        Id::parse("stored", &text)
+    }
+}
+
+impl From<Id> for String {
+    fn from(id: Id) -> String {
+        id.0
+    }
+}
 
 impl Id {
     /// Parses an id; `what` names the thing in the error.

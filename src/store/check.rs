@@ -6,17 +6,37 @@ use crate::store::Store;
 use crate::store::connection::args;
 use crate::store::files::digest_of;
 
-/// A chunk of a file that is checked.
+/// Chunks or files looked up at once.
+const PAGE: i64 = 200;
+
+/// A chunk that a committed version uses.
 #[derive(Clone, Debug)]
 pub struct CheckChunk {
-    /// Where it stands in the file.
-    pub offset_bytes: i64,
-    /// As the file has it.
-    pub size_bytes: i64,
-    /// As the file has it.
+    /// The team that holds it.
+    pub team: String,
+    /// BLAKE3 of its bytes.
     pub digest: Digest,
-    /// As the chunk's row has it; none: the row is missing.
-    pub object_key: Option<String>,
+    /// Its length.
+    pub size_bytes: i64,
+    /// Where its bytes are.
+    pub object_key: String,
+    /// Whether a file that declared its SHA-256 has it, and so is read from its beginning to its end.
+    pub is_read_with_file: bool,
+}
+
+/// A committed file that declared its SHA-256.
+#[derive(Clone, Debug)]
+pub struct CheckFile {
+    /// Unique for ever.
+    pub uid: String,
+    /// For people: its version and its path.
+    pub name: String,
+    /// Its team.
+    pub team: String,
+    /// Over its chunks.
+    pub digest: Digest,
+    /// As declared.
+    pub sha256: Digest,
 }
 
 /// A committed version to check.
@@ -29,6 +49,11 @@ pub struct CheckVersion {
     /// As committed.
     pub digest: Digest,
 }
+
+/// A place of chunk `k` in a committed version.
+const USE: &str = "SELECT 1 FROM file_chunks f JOIN files i ON i.uid = f.file_uid \
+    JOIN checkpoints c ON c.uid = i.checkpoint_uid \
+    WHERE f.team = k.team AND f.digest = k.digest AND c.state = 'COMMITTED'";
 
 impl Store {
     /// Committed versions in the order of their uids, after `after`.
@@ -50,18 +75,63 @@ impl Store {
         Ok(self.row(sql, args![uid]).await?.is_some())
     }
 
-    /// The chunks of a file in order, also those whose row is missing.
-    pub async fn check_chunks(&self, file_uid: &str) -> Result<Vec<CheckChunk>, Error> {
-        let sql = "SELECT f.offset_bytes, f.size_bytes, f.digest, c.object_key FROM file_chunks f \
-            LEFT JOIN chunks c ON c.team = f.team AND c.digest = f.digest WHERE f.file_uid = $1 ORDER BY f.offset_bytes";
-        let rows = self.rows(sql, args![file_uid]).await?;
+    /// Chunks of committed versions, each once, in the order of teams and digests, after `after`.
+    pub async fn check_chunks(&self, after: &(String, Vec<u8>)) -> Result<Vec<CheckChunk>, Error> {
+        let sql = format!(
+            "SELECT k.team, k.digest, k.size_bytes, k.object_key, \
+             CAST(CASE WHEN EXISTS ({USE} AND i.sha256 IS NOT NULL) THEN 1 ELSE 0 END AS BIGINT) FROM chunks k \
+             WHERE (k.team, k.digest) > ($1, $2) AND EXISTS ({USE}) ORDER BY k.team, k.digest LIMIT $3"
+        );
+        let rows = self.rows(&sql, args![&after.0, after.1.clone(), PAGE]).await?;
         rows.iter()
             .map(|row| {
                 Ok(CheckChunk {
-                    offset_bytes: row.int(0)?,
-                    size_bytes: row.int(1)?,
-                    digest: digest_of(&row.bytes(2)?)?,
-                    object_key: row.text_or_null(3)?,
+                    team: row.text(0)?,
+                    digest: digest_of(&row.bytes(1)?)?,
+                    size_bytes: row.int(2)?,
+                    object_key: row.text(3)?,
+                    is_read_with_file: row.flag(4)?,
+                })
+            })
+            .collect()
+    }
+
+    /// Where a chunk's bytes are now: it may have been collected and stored again since it was listed.
+    pub async fn chunk_key(&self, team: &str, digest: Digest) -> Result<Option<String>, Error> {
+        let sql = "SELECT object_key FROM chunks WHERE team = $1 AND digest = $2";
+        self.row(sql, args![team, digest]).await?.map(|row| row.text(0)).transpose()
+    }
+
+    /// Every place that a chunk has in committed versions, for people.
+    pub async fn chunk_places(&self, team: &str, digest: Digest) -> Result<Vec<String>, Error> {
+        let sql = "SELECT a.team, a.project, a.id, c.version, i.path, f.offset_bytes FROM file_chunks f \
+            JOIN files i ON i.uid = f.file_uid JOIN checkpoints c ON c.uid = i.checkpoint_uid \
+            JOIN artifacts a ON a.uid = c.artifact_uid WHERE f.team = $1 AND f.digest = $2 AND c.state = 'COMMITTED' \
+            ORDER BY a.project, a.id, c.version, i.path, f.offset_bytes";
+        let rows = self.rows(sql, args![team, digest]).await?;
+        rows.iter()
+            .map(|row| {
+                let version = format!("{}/{}/{}:v{}", row.text(0)?, row.text(1)?, row.text(2)?, row.int(3)?);
+                Ok(format!("{version} file `{}` at byte {}", row.text(4)?, row.int(5)?))
+            })
+            .collect()
+    }
+
+    /// Files of committed versions that declared their SHA-256, in the order of their uids, after `after`.
+    pub async fn check_files(&self, after: &str) -> Result<Vec<CheckFile>, Error> {
+        let sql = "SELECT i.uid, a.team, a.project, a.id, c.version, i.path, i.digest, i.sha256 FROM files i \
+            JOIN checkpoints c ON c.uid = i.checkpoint_uid JOIN artifacts a ON a.uid = c.artifact_uid \
+            WHERE i.uid > $1 AND i.sha256 IS NOT NULL AND c.state = 'COMMITTED' ORDER BY i.uid LIMIT $2";
+        let rows = self.rows(sql, args![after, PAGE]).await?;
+        rows.iter()
+            .map(|row| {
+                let version = format!("{}/{}/{}:v{}", row.text(1)?, row.text(2)?, row.text(3)?, row.int(4)?);
+                Ok(CheckFile {
+                    uid: row.text(0)?,
+                    name: format!("{version} file `{}`", row.text(5)?),
+                    team: row.text(1)?,
+                    digest: digest_of(&row.bytes(6)?)?,
+                    sha256: digest_of(&row.bytes(7)?)?,
                 })
             })
             .collect()

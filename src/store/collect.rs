@@ -74,7 +74,9 @@ impl Store {
                 let purge = self.write(move |connection| {
                     Box::pin(async move {
                         // The checkpoint's row first: of two collectors one waits, and then has nothing to do.
-                        let mark = "UPDATE checkpoints SET purge_time_us = $1 WHERE uid = $2 AND purge_time_us IS NULL";
+                        // Its manifest is due once more: one that a process wrote late, after the deletion's, goes too.
+                        let mark = "UPDATE checkpoints SET purge_time_us = $1, manifest_state = '' \
+                            WHERE uid = $2 AND purge_time_us IS NULL";
                         if connection.execute(mark, args![now_us, &uid]).await? == 0 {
                             return Ok(0);
                         }

@@ -19,7 +19,7 @@ use crate::store::version_queries::best_statement;
 use crate::store::versions::ArtifactRow;
 
 impl Store {
-    /// Deletes a version and answers its size in bytes. Refused while an alias of a user's points at it, unless told.
+    /// Deletes a version and answers its uid and its size in bytes. Refused while an alias of a user's points at it, unless told.
     /// Repeated: the same answer.
     pub async fn delete_version(
         &self,
@@ -27,7 +27,7 @@ impl Store {
         number: i64,
         delete_aliases: bool,
         now_us: i64,
-    ) -> Result<i64, Error> {
+    ) -> Result<(String, i64), Error> {
         let deleted = self.write(move |connection| {
             Box::pin(async move {
                 let find = "SELECT uid, run_uid, state, size_bytes FROM checkpoints WHERE artifact_uid = $1 AND version = $2";
@@ -35,7 +35,7 @@ impl Store {
                 let row = connection.row(find, args![&artifact.uid, number]).await?.ok_or_else(not_found)?;
                 let (uid, size_bytes) = (row.text(0)?, row.int(3)?);
                 if row.text(2)? == "DELETED" {
-                    return Ok(size_bytes);
+                    return Ok((uid, size_bytes));
                 }
                 // Always the run before the artifact, as the commit does: no deadlock.
                 let run = lock_run_by_uid(connection, &row.text(1)?).await?;
@@ -46,18 +46,18 @@ impl Store {
                     WHERE uid = $2 AND state = 'COMMITTED'";
                 if connection.execute(delete, args![now_us, &uid]).await? == 0 {
                     // Another call deleted it while this one waited for the locks.
-                    return Ok(size_bytes);
+                    return Ok((uid, size_bytes));
                 }
                 connection.execute("DELETE FROM version_metrics WHERE checkpoint_uid = $1", args![&uid]).await?;
                 move_aliases(connection, &artifact, &uid, now_us).await?;
                 correct_best(connection, run, &uid, now_us).await?;
                 failpoint!("delete.written");
-                Ok(size_bytes)
+                Ok((uid, size_bytes))
             })
         });
-        let size_bytes = deleted.await?;
+        let deleted = deleted.await?;
         failpoint!("delete.committed");
-        Ok(size_bytes)
+        Ok(deleted)
     }
 }
 
@@ -130,13 +130,21 @@ async fn correct_best(
     if run.monitor_state.best_checkpoint.as_deref() != Some(uid) {
         return Ok(());
     }
+    let left = best_left(connection, &run).await?;
+    run.monitor_state.best_replaced(left, &run.strategy, run.direction);
+    save_monitor_state(connection, &run.uid, &run.monitor_state, now_us).await
+}
+
+/// The run's best version of those that stand, and its value.
+pub(super) async fn best_left(
+    connection: &mut Connection<'_>,
+    run: &RunRow,
+) -> Result<Option<(String, f64)>, Error> {
     let scope = BestScope::Run(run.uid.clone());
     let query = BestQuery { scope, metric: run.strategy.monitor.clone(), direction: run.direction };
     let (sql, values) = best_statement(&query);
-    let left = match connection.row(&sql, values).await? {
-        Some(row) => Some((row.text(0)?, row.real_or_null(1)?.unwrap_or(f64::NAN))),
-        None => None,
-    };
-    run.monitor_state.best_replaced(left, &run.strategy, run.direction);
-    save_monitor_state(connection, &run.uid, &run.monitor_state, now_us).await
+    match connection.row(&sql, values).await? {
+        Some(row) => Ok(Some((row.text(0)?, row.real_or_null(1)?.unwrap_or(f64::NAN)))),
+        None => Ok(None),
+    }
 }

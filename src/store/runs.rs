@@ -36,7 +36,7 @@ impl RunState {
         }
     }
 
-    fn parse(text: &str) -> Result<RunState, Error> {
+    pub(super) fn parse(text: &str) -> Result<RunState, Error> {
         match text {
             "ACTIVE" => Ok(RunState::Active),
             "FINISHED" => Ok(RunState::Finished),

@@ -5,6 +5,7 @@ mod support;
 
 mod backends;
 mod bounds;
+mod check;
 mod cli;
 mod collector;
 mod crashes;
@@ -14,6 +15,7 @@ mod failpoints;
 mod faults;
 mod format;
 mod inputs;
+mod manifests;
 mod runs;
 mod store;
 mod tidy;

@@ -10,6 +10,8 @@ use std::time::Duration;
 use keepbest::app::App;
 use keepbest::app::Limits;
 use keepbest::blobs::Blobs;
+use keepbest::blobs::deleted_manifest_key;
+use keepbest::blobs::manifest_key;
 use keepbest::clock::Clock;
 use keepbest::store::Graces;
 use keepbest::store::Store;
@@ -166,7 +168,8 @@ async fn read_back(client: &Client, version: &str) -> Option<BTreeMap<String, Ve
     (keepbest_client::version_digest(&version.files)[..] == version.digest[..]).then_some(digests)
 }
 
-/// Two days later the collector has removed what the kills left: every file in the store is a chunk that a row names.
+/// Two days later the collector has removed what the kills left: every file in the store is a chunk that a row names, or the
+/// manifest of a version.
 pub(crate) async fn check_leftovers(data_dir: &Path) -> String {
     let objects = data_dir.join("objects");
     let before = files_below(&objects).len();
@@ -194,6 +197,14 @@ pub(crate) async fn check_leftovers(data_dir: &Path) -> String {
     assert_eq!(doomed.get::<i64, _>(0), 0, "no intent is left");
     let keys = sqlx::query("SELECT object_key FROM chunks").fetch_all(&mut database).await.unwrap();
     let mut keys: Vec<String> = keys.iter().map(|row| row.get(0)).collect();
+    let versions = "SELECT uid, state, commit_time_us FROM checkpoints WHERE version IS NOT NULL";
+    for row in sqlx::query(versions).fetch_all(&mut database).await.unwrap() {
+        let (uid, commit_time_us) = (row.get(0), row.get(2));
+        keys.push(match row.get(1) {
+            "COMMITTED" => manifest_key(uid, commit_time_us),
+            _ => deleted_manifest_key(uid, commit_time_us),
+        });
+    }
     let mut found = files_below(&objects);
     keys.sort_unstable();
     found.sort_unstable();

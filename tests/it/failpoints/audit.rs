@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use keepbest::app::App;
 use keepbest::app::Limits;
+use keepbest::app::check::CheckReport;
 use keepbest::blobs::Blobs;
 use keepbest::clock::Clock;
 use keepbest::store::Graces;
@@ -134,7 +135,7 @@ async fn bytes_are_back(trainer: &mut Trainer, number: i64) {
 }
 
 /// Every version is whole to its last byte; and two days later the collector has removed all that the steps left behind:
-/// every object is a chunk's, and no intent waits.
+/// every object is a chunk's or the manifest of a version, and no intent waits.
 pub(super) async fn nothing_is_left(database: &TestDatabase, objects: &Path) -> String {
     let clock = Clock::ByHand(Arc::default());
     let Clock::ByHand(time_us) = &clock else { unreachable!() };
@@ -153,12 +154,26 @@ pub(super) async fn nothing_is_left(database: &TestDatabase, objects: &Path) -> 
     let stood = files_below(objects).len();
     let collected = app.collect().await.unwrap();
     let after = app.check(true).await.unwrap();
+    assert_eq!(
+        (after.manifests, after.due_manifests),
+        (after.versions, 0),
+        "what a step left due is written"
+    );
+    let before = CheckReport { manifests: after.manifests, due_manifests: 0, ..before };
     assert_eq!(after, before, "the collector takes nothing that is needed");
     app.close().await;
 
     assert_eq!(database.texts("SELECT object_key FROM doomed_objects").await, Vec::<String>::new());
     let mut keys = database.texts("SELECT object_key FROM chunks").await;
-    let mut found = files_below(objects);
+    let manifests = "SELECT 'manifests/' || uid || CASE state WHEN 'COMMITTED' THEN '.json' ELSE '.deleted.json' END \
+        FROM checkpoints WHERE version IS NOT NULL";
+    keys.extend(database.texts(manifests).await);
+    // The day of a manifest is left out.
+    let day = |key: String| match key.split('/').collect::<Vec<_>>()[..] {
+        ["manifests", _, name] => format!("manifests/{name}"),
+        _ => key,
+    };
+    let mut found: Vec<String> = files_below(objects).into_iter().map(day).collect();
     keys.sort_unstable();
     found.sort_unstable();
     assert_eq!(found, keys);

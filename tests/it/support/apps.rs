@@ -105,6 +105,13 @@ impl TestApp {
         TestApp { app, database, objects, clock, limits }
     }
 
+    /// The same store for objects with another database.
+    pub(crate) async fn on(&self, database: TestDatabase) -> TestApp {
+        let app = open(&database, &self.objects, &self.clock, &self.limits).await;
+        let (objects, clock) = (Arc::clone(&self.objects), Arc::clone(&self.clock));
+        TestApp { app, database, objects, clock, limits: self.limits.clone() }
+    }
+
     /// Another replica of the same service.
     pub(crate) async fn replica(&self) -> App {
         open(&self.database, &self.objects, &self.clock, &self.limits).await
@@ -120,9 +127,18 @@ impl TestApp {
         Trainer::start(&self.app, start(PROJECT, run, strategy)).await.unwrap()
     }
 
-    /// Keys of all objects that are stored.
+    /// Keys of all chunks' objects that are stored.
     pub(crate) async fn keys(&self) -> Vec<String> {
-        let listed = self.objects.list(None).map(|it| it.unwrap().location.to_string());
+        self.keys_below("chunks").await
+    }
+
+    /// Keys of all manifests that are stored.
+    pub(crate) async fn manifests(&self) -> Vec<String> {
+        self.keys_below("manifests").await
+    }
+
+    async fn keys_below(&self, folder: &str) -> Vec<String> {
+        let listed = self.objects.list(Some(&folder.into())).map(|it| it.unwrap().location.to_string());
         let mut keys: Vec<String> = listed.collect().await;
         keys.sort();
         keys

@@ -48,6 +48,14 @@ pub(crate) async fn postgres_url() -> String {
 }
 
 impl TestDatabase {
+    /// Another fresh database of the same kind.
+    pub(crate) async fn another(&self) -> TestDatabase {
+        match self {
+            TestDatabase::Sqlite(_) => sqlite().await,
+            TestDatabase::Postgres(_) => postgres().await,
+        }
+    }
+
     /// Opens it, as each replica does.
     pub(crate) async fn open(&self) -> Store {
         match self {

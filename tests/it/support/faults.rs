@@ -95,12 +95,14 @@ pub(crate) enum GetFault {
 /// What goes wrong, by turns, by keys or by chance.
 #[derive(Debug, Default)]
 pub(crate) struct Plan {
-    /// Puts so far.
+    /// Puts of chunks so far.
     pub(crate) puts: usize,
     /// Gets so far.
     pub(crate) gets: usize,
     /// By the number of the put, from 0.
     pub(crate) put_faults: HashMap<usize, PutFault>,
+    /// What happens to every put of a manifest.
+    pub(crate) manifest_fault: Option<PutFault>,
     /// By key, at every get.
     pub(crate) get_faults: HashMap<String, GetFault>,
     /// By key, at the next gets, the last one first.
@@ -117,7 +119,7 @@ pub(crate) struct Plan {
     pub(crate) chance: Option<Chance>,
     /// How long each put takes.
     pub(crate) put_takes: Duration,
-    /// Where each put and each get waits.
+    /// Where each put and each get of a chunk waits.
     pub(crate) gate: Option<Arc<Gate>>,
 }
 
@@ -228,6 +230,10 @@ fn failure(turn: usize) -> Error {
     }
 }
 
+fn is_chunk(location: &Path) -> bool {
+    location.as_ref().starts_with("chunks/")
+}
+
 /// What a get says of an object that is not there.
 fn missing(location: &Path) -> Error {
     Error::NotFound { path: location.to_string(), source: "on purpose".into() }
@@ -245,8 +251,14 @@ impl ObjectStore for FaultyStore {
     async fn put_opts(&self, location: &Path, payload: PutPayload, opts: PutOptions) -> Result<PutResult> {
         let (put, fault, takes, gate) = self.plan(|plan| {
             let put = plan.puts;
-            plan.puts += 1;
             let away = plan.away.then_some(PutFault::Before);
+            if !is_chunk(location) {
+                // By chance it fails, but does not lie: what a manifest that rots costs has tests of its own.
+                let fault = away.or(plan.manifest_fault).or_else(|| plan.chance.as_mut()?.put());
+                let fault = fault.filter(|it| !matches!(it, PutFault::Lies(_)));
+                return (put, fault, plan.put_takes, None);
+            }
+            plan.puts += 1;
             let fault = away.or_else(|| plan.put_faults.get(&put).copied());
             let fault = fault.or_else(|| plan.chance.as_mut()?.put());
             (put, fault, plan.put_takes, plan.gate.clone())
@@ -299,7 +311,7 @@ impl ObjectStore for FaultyStore {
             let fault = fault.or_else(|| plan.chance.as_mut()?.get());
             (get, fault, plan.gate.clone())
         });
-        if let Some(gate) = gate {
+        if let Some(gate) = gate.filter(|_| is_chunk(location)) {
             gate.pass().await;
         }
         let damage = match fault {

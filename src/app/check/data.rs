@@ -1,0 +1,167 @@
+//! The bytes behind the rows: each chunk once, however many versions share it.
+//!
+//! A file that declared its SHA-256 is read from its beginning to its end instead, since nothing less can tell it.
+
+use std::collections::HashSet;
+
+use futures::StreamExt;
+
+use crate::app::App;
+use crate::app::Error;
+use crate::app::check::CheckReport;
+use crate::app::check::ReadData;
+use crate::domain::digest::Digest;
+use crate::domain::digest::Sha256;
+use crate::store::CheckChunk;
+use crate::store::CheckFile;
+
+/// Chunks that are read at once, 32 MiB of them at most.
+const READS: usize = 4;
+/// Objects that are asked for their size at once: each answer is a round trip to the store.
+const SIZES: usize = 32;
+/// Files that are remembered as read, 96 bytes each; beyond that an equal one is read again.
+const MOST_REMEMBERED: usize = 1 << 18;
+
+/// What stands of a chunk: bytes read, or why not.
+type Found = Result<u64, String>;
+
+impl App {
+    pub(super) async fn check_data(&self, read: ReadData, report: &mut CheckReport) -> Result<(), Error> {
+        let mut damaged = HashSet::new();
+        if read == ReadData::Everything {
+            self.check_sha256(report, &mut damaged).await?;
+        }
+        let at_once = if read == ReadData::Nothing { SIZES } else { READS };
+        let mut after = (String::new(), Vec::new());
+        loop {
+            let page = self.store.check_chunks(&after).await?;
+            let Some(last) = page.last() else { return Ok(()) };
+            after = (last.team.clone(), last.digest.as_bytes().to_vec());
+            report.chunks += page.len() as u64;
+            let found = |chunk: CheckChunk| async move { (self.check_chunk(&chunk, read).await, chunk) };
+            // All of them before the first is reported: one that is not polled holds a connection that the report waits for.
+            let found: Vec<_> = futures::stream::iter(page).map(found).buffered(at_once).collect().await;
+            for (found, chunk) in found {
+                match found? {
+                    Ok(bytes) => report.bytes_read += bytes,
+                    Err(why) => {
+                        self.report_damage(&chunk.team, chunk.digest, &why, report, &mut damaged).await?;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn check_chunk(&self, chunk: &CheckChunk, read: ReadData) -> Result<Found, Error> {
+        let reads = match read {
+            ReadData::Nothing => false,
+            ReadData::Subset(subset) => subset.has(&chunk.digest),
+            // Already done with the file.
+            ReadData::Everything if chunk.is_read_with_file => return Ok(Ok(0)),
+            ReadData::Everything => true,
+        };
+        let mut key = chunk.object_key.clone();
+        loop {
+            let found = if reads {
+                self.read_chunk(&key, chunk.size_bytes, chunk.digest).await.map(|data| Ok(data.len() as u64))
+            } else {
+                self.size_problem(&key, chunk.size_bytes).await.map(|why| why.map_or(Ok(0), Err))
+            };
+            let found = match found {
+                Err(Error::DataLoss(why)) => Err(why),
+                found => found?,
+            };
+            // Collected and stored again since it was listed?
+            match self.store.chunk_key(&chunk.team, chunk.digest).await? {
+                Some(newer) if found.is_err() && newer != key => key = newer,
+                _ => return Ok(found),
+            }
+        }
+    }
+
+    /// Why an object is not there with its size.
+    pub(in crate::app) async fn size_problem(
+        &self,
+        key: &str,
+        size_bytes: i64,
+    ) -> Result<Option<String>, Error> {
+        match self.blobs.size_bytes(key).await.map_err(Error::from) {
+            Ok(size) if i64::try_from(size) == Ok(size_bytes) => Ok(None),
+            Ok(size) => Ok(Some(format!("object `{key}` has {size} bytes, not {size_bytes}"))),
+            Err(Error::DataLoss(why)) => Ok(Some(why)),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Names every version and file that has the chunk; none has one that was deleted and collected meanwhile.
+    async fn report_damage(
+        &self,
+        team: &str,
+        digest: Digest,
+        why: &str,
+        report: &mut CheckReport,
+        damaged: &mut HashSet<(String, Digest)>,
+    ) -> Result<(), Error> {
+        if damaged.insert((team.to_owned(), digest)) {
+            let places = self.store.chunk_places(team, digest).await?;
+            report.problems.extend(places.into_iter().map(|place| format!("{place}: {why}")));
+        }
+        Ok(())
+    }
+
+    /// Reads the files that declared their SHA-256; of equal ones the first.
+    async fn check_sha256(
+        &self,
+        report: &mut CheckReport,
+        damaged: &mut HashSet<(String, Digest)>,
+    ) -> Result<(), Error> {
+        let (mut read, mut wrong) = (HashSet::new(), HashSet::new());
+        let mut after = String::new();
+        loop {
+            let page = self.store.check_files(&after).await?;
+            let Some(last) = page.last() else { return Ok(()) };
+            after.clone_from(&last.uid);
+            for file in page {
+                let same = (file.team.clone(), file.digest, file.sha256);
+                if read.len() == MOST_REMEMBERED {
+                    read.clear();
+                }
+                if read.insert(same.clone()) && self.has_other_sha256(&file, report, damaged).await? {
+                    wrong.insert(same.clone());
+                }
+                if wrong.contains(&same) {
+                    report.problems.push(format!("{} has another SHA-256 than was declared", file.name));
+                }
+            }
+        }
+    }
+
+    async fn has_other_sha256(
+        &self,
+        file: &CheckFile,
+        report: &mut CheckReport,
+        damaged: &mut HashSet<(String, Digest)>,
+    ) -> Result<bool, Error> {
+        let chunks = self.store.file_chunks(&file.uid, 0, i64::MAX).await?;
+        let (mut sha256, mut is_whole) = (Sha256::default(), true);
+        for chunk in chunks {
+            if chunk.object_key.is_empty() {
+                // Its row is missing, which the structure told.
+                is_whole = false;
+                continue;
+            }
+            match self.read_chunk(&chunk.object_key, chunk.size_bytes, chunk.digest).await {
+                Ok(data) => {
+                    report.bytes_read += data.len() as u64;
+                    sha256.update(&data);
+                }
+                Err(Error::DataLoss(why)) => {
+                    is_whole = false;
+                    self.report_damage(&file.team, chunk.digest, &why, report, damaged).await?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(is_whole && sha256.finish() != file.sha256)
+    }
+}

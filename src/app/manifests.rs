@@ -1,0 +1,134 @@
+//! Manifests: each commit leaves one in the object store, and each deletion the word that it is gone.
+//!
+//! Written after the database's commit and before its answer, so what was acknowledged can be rebuilt from the store alone.
+//! Whatever a crash or a store that was away left undone is due, and the next pass of the collector on any replica writes it.
+
+use bytes::Bytes;
+
+use crate::app::App;
+use crate::app::Error;
+use crate::blobs::deleted_manifest_key;
+use crate::blobs::manifest_key;
+use crate::domain::manifest::Manifest;
+use crate::domain::manifest::ManifestError;
+use crate::domain::manifest::ManifestHead;
+use crate::domain::manifest::ManifestState;
+use crate::domain::manifest::ManifestWriter;
+use crate::store::Store;
+
+/// What is younger is left to the call that committed or deleted it, which writes the manifest itself.
+const UNDER_WAY_US: i64 = 60 * 1_000_000;
+/// About what a file of one chunk takes in a manifest.
+const FILE_BYTES: u64 = 400;
+/// Manifests below this are written without asking for room: they are no more than a message.
+const SMALL_BYTES: u64 = 1 << 20;
+/// The most room that one manifest asks for; those of the largest saves go one or two at a time.
+const MOST_BYTES: u64 = 16 << 20;
+
+impl App {
+    /// Brings a version's manifest in the store up to date, if it is not. Any number of replicas may do this at once: they
+    /// write the same, and the state of a version only goes on.
+    pub(super) async fn write_manifest(&self, checkpoint_uid: &str) -> Result<(), Error> {
+        let mut was_late = false;
+        loop {
+            let manifest = self.store.manifest(checkpoint_uid).await?;
+            let Some(manifest) = manifest.filter(|it| it.is_due || was_late) else { return Ok(()) };
+            let state = manifest.head.version.state;
+            let written = match state {
+                ManifestState::Committed => self.put_manifest(&manifest.head).await,
+                ManifestState::Deleted => self.put_deleted_manifest(&manifest.head).await,
+            };
+            match written {
+                // Its files were taken away while they were read: it was deleted meanwhile.
+                Err(Error::Internal(_)) if !self.store.is_committed(checkpoint_uid).await? => {}
+                // It is there, but so is what another process writes, or left: due until a pass has swept that away.
+                Ok(false) => return Ok(()),
+                written => drop(written?),
+            }
+            if self.store.manifest_written(checkpoint_uid, state).await? {
+                return Ok(());
+            }
+            // It was deleted meanwhile, and this write may have come after the deletion's own.
+            was_late = true;
+        }
+    }
+
+    /// Writes what is due and answers how much it was. One that fails does not keep the others.
+    pub(super) async fn write_due_manifests(&self) -> Result<u64, Error> {
+        let until_us = self.clock.now_us().saturating_sub(UNDER_WAY_US);
+        let (mut written, mut failed, mut after) = (0, None, String::new());
+        loop {
+            let due = self.store.due_manifests(until_us, &after).await?;
+            let Some(last) = due.last() else { break };
+            after.clone_from(last);
+            for uid in due {
+                match self.write_manifest(&uid).await {
+                    Ok(()) => written += 1,
+                    Err(error) => failed = failed.or(Some(error)),
+                }
+            }
+        }
+        failed.map_or(Ok(written), Err)
+    }
+
+    async fn put_manifest(&self, head: &ManifestHead) -> Result<bool, Error> {
+        let version = &head.version;
+        let bytes = u64::try_from(version.file_count).unwrap_or(0).saturating_mul(FILE_BYTES).min(MOST_BYTES);
+        let _room = match bytes {
+            0..SMALL_BYTES => None,
+            bytes => Some(self.take_upload_buffers(bytes).await?),
+        };
+        let mut writer = ManifestWriter::new(head).map_err(unwritable)?;
+        let files = self.store.files(&version.checkpoint).await?;
+        for page in files.chunks(Store::MANIFEST_FILES) {
+            for file in self.store.manifest_files(page).await? {
+                writer.file(&file).map_err(unwritable)?;
+            }
+        }
+        let (pieces, files_digest) = writer.finish();
+        if files_digest != version.digest {
+            return Err(unwritable(ManifestError::Contradiction("other files than committed".to_owned())));
+        }
+        self.put_pieces(&manifest_key(&version.checkpoint, version.commit_time_us), pieces).await
+    }
+
+    /// First the word that it is gone, under a key of its own, then the manifest goes: one that is written late by a process
+    /// that hung cannot bring the version back.
+    async fn put_deleted_manifest(&self, head: &ManifestHead) -> Result<bool, Error> {
+        let (uid, commit_time_us) = (&head.version.checkpoint, head.version.commit_time_us);
+        let (pieces, _) = ManifestWriter::new(head).map_err(unwritable)?.finish();
+        let is_clean = self.put_pieces(&deleted_manifest_key(uid, commit_time_us), pieces).await?;
+        self.blobs.delete(&manifest_key(uid, commit_time_us)).await?;
+        Ok(is_clean)
+    }
+
+    /// Answers whether nothing is left of processes that died while they wrote the same.
+    async fn put_pieces(&self, key: &str, pieces: Vec<Vec<u8>>) -> Result<bool, Error> {
+        self.blobs.put(key, pieces.into_iter().map(Bytes::from).collect()).await?;
+        Ok(self.blobs.sweep(key, self.clock.now_us().saturating_sub(UNDER_WAY_US)).await?)
+    }
+
+    /// The manifest under a key, or why it cannot be believed. Read once more before it counts as damaged, as a chunk is.
+    pub(super) async fn read_manifest(&self, key: &str) -> Result<Result<Manifest, String>, Error> {
+        match self.read_manifest_once(key).await? {
+            Err(_) => self.read_manifest_once(key).await,
+            read => Ok(read),
+        }
+    }
+
+    async fn read_manifest_once(&self, key: &str) -> Result<Result<Manifest, String>, Error> {
+        let data = match self.blobs.get(key).await.map_err(Error::from) {
+            Ok(data) => data,
+            Err(Error::DataLoss(why)) => return Ok(Err(why)),
+            Err(error) => return Err(error),
+        };
+        // Parsing megabytes is work for another thread.
+        let read = tokio::task::spawn_blocking(move || Manifest::read(&data));
+        let read = read.await.map_err(|error| Error::Internal(Box::new(error)))?;
+        Ok(read.map_err(|error| error.to_string()))
+    }
+}
+
+fn unwritable(error: ManifestError) -> Error {
+    Error::Internal(Box::new(error))
+}
