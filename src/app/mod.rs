@@ -11,6 +11,7 @@ mod manifests;
 pub mod parts;
 pub mod queries;
 pub mod reads;
+pub mod rebuild;
 pub mod runs;
 pub mod uploads;
 mod waits;

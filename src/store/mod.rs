@@ -17,6 +17,7 @@ mod files;
 mod manifests;
 mod parts;
 mod postgres;
+mod rebuild;
 mod runs;
 mod schema;
 mod version_queries;
@@ -79,6 +80,8 @@ pub use parts::CompletePart;
 pub use parts::PartRow;
 pub use parts::Standing;
 pub use postgres::Postgres;
+pub use rebuild::Rebuilt;
+pub use rebuild::RebuiltVersion;
 pub use runs::RunRow;
 pub use runs::RunState;
 pub use version_queries::BestQuery;
@@ -237,15 +240,19 @@ impl Store {
             .await?;
         let unsynced = CancellationToken::new();
         let writer = Writer::start(connection, unsynced.clone());
-        Ok(Store { database: Database::Sqlite { readers, writer }, unsynced })
+        let store = Store { database: Database::Sqlite { readers, writer }, unsynced };
+        store.refuse_unfinished_rebuild().await?;
+        Ok(store)
     }
 
     /// Opens a Postgres database.
     pub async fn open_postgres(url: &str, options: Postgres) -> Result<Store, Error> {
-        Ok(Store {
+        let store = Store {
             database: Database::Postgres(Pool::open(url, options).await?),
             unsynced: CancellationToken::new(),
-        })
+        };
+        store.refuse_unfinished_rebuild().await?;
+        Ok(store)
     }
 
     /// Returns when a sync has failed. From then on nothing is written any more.

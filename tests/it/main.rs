@@ -16,6 +16,7 @@ mod faults;
 mod format;
 mod inputs;
 mod manifests;
+mod rebuild;
 mod runs;
 mod store;
 mod tidy;

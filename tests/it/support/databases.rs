@@ -58,13 +58,17 @@ impl TestDatabase {
 
     /// Opens it, as each replica does.
     pub(crate) async fn open(&self) -> Store {
+        self.try_open().await.unwrap()
+    }
+
+    /// The same, where it may be refused.
+    pub(crate) async fn try_open(&self) -> Result<Store, keepbest::store::Error> {
         match self {
             TestDatabase::Sqlite(folder) => Store::open_sqlite(&folder.path().join("test.db")).await,
             TestDatabase::Postgres(url) => {
                 Store::open_postgres(url, Postgres { connections: 16, migrate: true }).await
             }
         }
-        .unwrap()
     }
 
     /// A connection to Postgres, for transactions that a test holds open.
