@@ -61,6 +61,7 @@ async fn execute(arguments: Arguments) -> Result<(), Failure> {
         Command::Rm(rm) => alias::remove_version(context, rm).await,
         Command::Gc(gc) => local::collect(context, gc).await,
         Command::Check(check) => local::check(context, check).await,
+        Command::Rebuild(rebuild) => local::rebuild(context, rebuild).await,
     }
 }
 

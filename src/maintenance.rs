@@ -21,7 +21,10 @@ use crate::store::Postgres;
 use crate::store::Store;
 
 pub use crate::app::check::CheckReport;
+pub use crate::app::check::ReadData;
+pub use crate::app::check::Subset;
 pub use crate::app::collect::GcReport;
+pub use crate::app::rebuild::RebuildReport;
 
 /// The database within the data folder.
 const DATABASE: &str = "keepbest.db";
@@ -163,10 +166,21 @@ pub async fn gc(config: &Config, now: bool) -> anyhow::Result<GcReport> {
     report.context("collect")
 }
 
-/// Checks all committed versions; with `read_data` every byte.
-pub async fn check(config: &Config, read_data: bool) -> anyhow::Result<CheckReport> {
+/// Checks all committed versions and reads what is asked for.
+pub async fn check(config: &Config, read: ReadData) -> anyhow::Result<CheckReport> {
     let app = open_existing(config).await?;
-    let report = app.check(read_data).await;
+    let report = app.check_with(read).await;
     app.close().await;
     report.context("check")
+}
+
+/// Fills an empty database from the object store. No server may run on either.
+pub async fn rebuild(config: &Config) -> anyhow::Result<RebuildReport> {
+    let _lock = lock(config)?;
+    // The database is empty, so its schema is nobody's yet; and nothing is written to the store, not even a probe.
+    let store = open_store(config, Schema::Migrate).await?;
+    let app = App::new(store, open_blobs(config)?, Clock::System, limits(config));
+    let report = app.rebuild().await;
+    app.close().await;
+    report.context("rebuild")
 }

@@ -1,12 +1,14 @@
 //! The arguments: what can be typed, with the help that explains it.
 
 mod operate;
+mod recover;
 
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-pub(super) use self::operate::{Check, CheckConfig, Gc, Migrate, Serve, Settings};
+pub(super) use self::operate::{CheckConfig, Gc, Migrate, Serve, Settings};
+pub(super) use self::recover::{Check, Rebuild};
 
 /// A checkpoint service: decides, stores, versions and finds the best model of every training run.
 #[derive(Debug, Parser)]
@@ -92,6 +94,7 @@ pub(super) enum Command {
     Rm(Rm),
     Gc(Gc),
     Check(Check),
+    Rebuild(Rebuild),
 }
 
 /// List runs, newest first

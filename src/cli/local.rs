@@ -1,4 +1,4 @@
-//! `keepbest gc` and `keepbest check`: work on the data folder itself, without a server.
+//! `keepbest gc`, `check` and `rebuild`: work on the data folder itself, without a server.
 
 use serde_json::to_value;
 
@@ -35,7 +35,7 @@ pub(super) async fn collect(context: &mut Context, arguments: args::Gc) -> Resul
 pub(super) async fn check(context: &mut Context, arguments: args::Check) -> Result<(), Failure> {
     let config = serve::load(&arguments.settings)?;
     log()?;
-    let report = maintenance::check(&config, arguments.read_data).await?;
+    let report = maintenance::check(&config, arguments.read()).await?;
     if context.output.is_json() {
         context.output.document(&to_value(&report).expect("a report is numbers and texts"))?;
     } else {
@@ -44,6 +44,8 @@ pub(super) async fn check(context: &mut Context, arguments: args::Check) -> Resu
             ("files", report.files.to_string()),
             ("chunks", report.chunks.to_string()),
             ("read", human::size(i64::try_from(report.bytes_read).unwrap_or(i64::MAX))),
+            ("manifests", report.manifests.to_string()),
+            ("manifests due", report.due_manifests.to_string()),
         ])?;
         for problem in &report.problems {
             context.output.line(&format!("problem: {problem}"))?;
@@ -57,6 +59,33 @@ pub(super) async fn check(context: &mut Context, arguments: args::Check) -> Resu
             Err(Failure::failed(format!("{} with {} has {count}", config.database(), config.objects())))
         }
     }
+}
+
+/// Makes a lost database anew.
+pub(super) async fn rebuild(context: &mut Context, arguments: args::Rebuild) -> Result<(), Failure> {
+    let config = serve::load(&arguments.settings)?;
+    log()?;
+    let report = maintenance::rebuild(&config).await?;
+    if context.output.is_json() {
+        context.output.document(&to_value(&report).expect("a report is numbers and texts"))?;
+    } else {
+        context.output.properties(&[
+            ("artifacts", report.artifacts.to_string()),
+            ("runs", report.runs.to_string()),
+            ("versions", report.versions.to_string()),
+            ("deleted versions", report.deleted_versions.to_string()),
+            ("files", report.files.to_string()),
+            ("size", human::size(i64::try_from(report.size_bytes).unwrap_or(i64::MAX))),
+        ])?;
+        for skipped in &report.skipped {
+            context.output.line(&format!("skipped: {skipped}"))?;
+        }
+    }
+    if report.skipped.is_empty() {
+        return Ok(());
+    }
+    let count = human::count(i64::try_from(report.skipped.len()).unwrap_or(i64::MAX), "manifest");
+    Err(Failure::failed(format!("{count} gave no version; all others are in the database")))
 }
 
 fn log() -> Result<(), Failure> {

@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
 
+mod recover;
+
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
@@ -350,7 +352,7 @@ fn help_is_there_for_every_command() {
     assert!(help.contains("Exit codes:") && help.contains("Examples:"), "{help}");
     let commands =
         ["serve", "check-config", "runs", "show", "best", "versions", "pull", "push", "decisions", "rm"];
-    for command in commands.into_iter().chain(["gc", "check"]) {
+    for command in commands.into_iter().chain(["gc", "check", "rebuild"]) {
         let done = keepbest(&[command, "--help"], folder.path());
         assert!(done.code == 0 && done.stdout.contains("Usage: keepbest "), "{command}: {}", done.stderr);
     }

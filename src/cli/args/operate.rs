@@ -73,15 +73,3 @@ pub(in crate::cli) struct Gc {
     #[arg(long)]
     pub(in crate::cli) now: bool,
 }
-
-/// Check that all that is visible is whole
-///
-/// Works on the data folder itself, with or without a server beside it. Prints each problem; exits with 1 if there is one.
-#[derive(Debug, Args)]
-pub(in crate::cli) struct Check {
-    #[command(flatten)]
-    pub(in crate::cli) settings: Settings,
-    /// Read all bytes and compare their digests, too
-    #[arg(long)]
-    pub(in crate::cli) read_data: bool,
-}
