@@ -21,6 +21,8 @@ use lane::Supervisor;
 use tally::Tally;
 use trainer::Trainer;
 
+/// Repeats the steps of an earlier run, in their order.
+const SEED: &str = "KEEPBEST_FAILPOINTS_SEED";
 /// How often each action happens at each point.
 const ROUNDS: usize = 20;
 /// Servers that share the steps between them, each with a database of its own.
@@ -35,18 +37,21 @@ const COMMITS: usize = 20;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_step_may_die_fail_or_be_cancelled_on_sqlite() {
     let lanes = [databases::sqlite().await, databases::sqlite().await];
-    every_step(lanes).await;
+    let seed = Random::seed(SEED);
+    println!("failpoints with {SEED}={seed}");
+    println!("{}", every_step(lanes, seed).await);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_step_may_die_fail_or_be_cancelled_on_postgres() {
     let lanes = [databases::postgres().await, databases::postgres().await];
-    every_step(lanes).await;
+    let seed = Random::seed(SEED);
+    println!("failpoints with {SEED}={seed}");
+    println!("{}", every_step(lanes, seed).await);
 }
 
-async fn every_step(databases: [TestDatabase; LANES]) {
-    let seed = Random::seed("KEEPBEST_FAILPOINTS_SEED");
-    println!("failpoints with KEEPBEST_FAILPOINTS_SEED={seed}");
+/// Goes through all steps and tells what it came to.
+async fn every_step(databases: [TestDatabase; LANES], seed: u64) -> String {
     let mut random = Random::new(seed);
     let steps = steps(soak::rounds(ROUNDS), &mut random);
     let lanes = databases.iter().zip(steps.chunks(steps.len().div_ceil(LANES)));
@@ -55,19 +60,21 @@ async fn every_step(databases: [TestDatabase; LANES]) {
     });
     let mut fired = HashMap::new();
     let mut tally = Tally::default();
-    for (steps, lane) in futures::future::join_all(lanes).await {
+    let mut told = String::new();
+    for (steps, lane, left) in futures::future::join_all(lanes).await {
+        told += &left;
         for step in steps {
             *fired.entry((step.point, step.action)).or_insert(0) += 1;
         }
         tally += lane;
     }
-    println!("{tally:?}");
     for point in POINTS {
         for action in ACTIONS {
             assert_eq!(fired.get(&(point, action)), Some(&soak::rounds(ROUNDS)), "{point}={action}");
         }
     }
     assert!(tally.unavailable > 0 && tally.broken > 0 && tally.cancelled > 0);
+    format!("{told}{tally:?}")
 }
 
 /// Each action at each point so many times, mixed.
@@ -91,7 +98,11 @@ fn steps(rounds: usize, random: &mut Random) -> Vec<Step> {
 }
 
 /// Goes through a script, audits what it left, and answers the steps that happened.
-async fn run(database: &TestDatabase, script: Vec<Step>, randoms: [Random; TRAINERS]) -> (Vec<Step>, Tally) {
+async fn run(
+    database: &TestDatabase,
+    script: Vec<Step>,
+    randoms: [Random; TRAINERS],
+) -> (Vec<Step>, Tally, String) {
     let folder = tempfile::tempdir().unwrap();
     // A server that shares its database does not change the schema unasked.
     database.open().await.close().await;
@@ -116,7 +127,7 @@ async fn run(database: &TestDatabase, script: Vec<Step>, randoms: [Random; TRAIN
         tally += trainer.tally;
     }
     drop(server);
-    println!("{}", audit::nothing_is_left(database, &folder.path().join("objects")).await);
+    let left = audit::nothing_is_left(database, &folder.path().join("objects")).await;
     let fired = lane.progress.borrow().fired;
-    (lane.script[..fired].to_vec(), tally)
+    (lane.script[..fired].to_vec(), tally, left)
 }

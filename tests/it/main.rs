@@ -1,5 +1,6 @@
 //! One binary of all integration tests: linking is what costs.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on ends")]
+#![expect(clippy::print_stdout, reason = "a test says its seed, so that it can be repeated, and its figures")]
 
 mod support;
 

@@ -53,7 +53,7 @@ async fn a_commit_leaves_a_manifest_that_tells_the_version(database: TestDatabas
     let version = test.app.commit(checkpoint.clone(), trainer.attempt, None, metadata.clone()).await.unwrap();
 
     let key = manifest_key(checkpoint.checkpoint.as_str(), version.commit_time_us);
-    assert_eq!(test.manifests().await, [key.clone()]);
+    assert_eq!(test.manifests().await, std::slice::from_ref(&key));
     let manifest = stored(&test, &key).await;
     let told = &manifest.head.version;
     assert_eq!((told.state, told.number, told.epoch), (ManifestState::Committed, 0, 0));
@@ -116,7 +116,7 @@ async fn a_deletion_leaves_the_word_that_the_version_is_gone(database: TestDatab
     objects.plan(|plan| plan.manifest_fault = None);
     for _ in 0..2 {
         assert_eq!(test.app.delete_version(&name, false).await.unwrap(), 5, "repeated: the same answer");
-        assert_eq!(test.manifests().await, [deleted.clone()]);
+        assert_eq!(test.manifests().await, std::slice::from_ref(&deleted));
     }
     let manifest = stored(&test, &deleted).await;
     assert_eq!((manifest.head.version.state, manifest.files.len()), (ManifestState::Deleted, 0));

@@ -177,7 +177,7 @@ pub(super) async fn nothing_is_left(database: &TestDatabase, objects: &Path) -> 
     keys.sort_unstable();
     found.sort_unstable();
     assert_eq!(found, keys);
-    format!("{stood} objects before the collection, {} after it: {collected:?}; {after:?}", found.len())
+    format!("{stood} objects before the collection, {} after it: {collected:?}; {after:?}\n", found.len())
 }
 
 /// Paths of all files, from the folder.
