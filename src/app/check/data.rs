@@ -71,9 +71,12 @@ impl App {
                 Err(Error::DataLoss(why)) => Err(why),
                 found => found?,
             };
+            if found.is_ok() {
+                return Ok(found);
+            }
             // Collected and stored again since it was listed?
             match self.store.chunk_key(&chunk.team, chunk.digest).await? {
-                Some(newer) if found.is_err() && newer != key => key = newer,
+                Some(newer) if newer != key => key = newer,
                 _ => return Ok(found),
             }
         }
