@@ -1,7 +1,10 @@
 //! Manifests: each commit leaves one in the object store, and each deletion the word that it is gone.
 //!
-//! Written after the database's commit and before its answer, so what was acknowledged can be rebuilt from the store alone.
+//! A commit's is written after the database's commit and before its answer, so what was acknowledged can be rebuilt from the
+//! store alone. A deletion's is tried and not waited for: deletions must go on when the store is full or away.
 //! Whatever a crash or a store that was away left undone is due, and the next pass of the collector on any replica writes it.
+
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -18,6 +21,8 @@ use crate::store::Store;
 
 /// What is younger is left to the call that committed or deleted it, which writes the manifest itself.
 const UNDER_WAY_US: i64 = 60 * 1_000_000;
+/// How long a deletion waits for the store.
+const DELETION_PATIENCE: Duration = Duration::from_secs(5);
 /// About what a file of one chunk takes in a manifest.
 const FILE_BYTES: u64 = 400;
 /// Manifests below this are written without asking for room: they are no more than a message.
@@ -50,6 +55,18 @@ impl App {
             }
             // It was deleted meanwhile, and this write may have come after the deletion's own.
             was_late = true;
+        }
+    }
+
+    /// Tells the store of a deletion, if it listens: a rebuild must not bring the version back. The deletion is done all the
+    /// same, for a store that is full is freed by deletions, and the next pass of the collector tells it again.
+    pub(super) async fn tell_deletion(&self, checkpoint_uid: &str) {
+        match tokio::time::timeout(DELETION_PATIENCE, self.write_manifest(checkpoint_uid)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(error = %error, "Left the word of a deletion for the next turn"),
+            Err(_) => {
+                tracing::warn!("Left the word of a deletion for the next turn: the store took too long")
+            }
         }
     }
 

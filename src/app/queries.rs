@@ -159,8 +159,7 @@ impl App {
         let artifact = self.store.artifact(&name.artifact).await?;
         let now_us = self.clock.now_us();
         let (uid, size_bytes) = self.store.delete_version(artifact, number, delete_aliases, now_us).await?;
-        // Before the answer: a rebuild from the store must not bring it back.
-        self.write_manifest(&uid).await?;
+        self.tell_deletion(&uid).await;
         Ok(size_bytes)
     }
 }

@@ -61,7 +61,7 @@ pub(crate) fn status(error: Error) -> Status {
         Error::Full { what, source } => {
             tracing::error!(error = %causes(&*source), "Answered RESOURCE_EXHAUSTED: {what} is full");
             let message =
-                format!("{what} is full: nothing was stored; free space or delete versions, then try again");
+                format!("{what} is full: free space or delete versions, then try the same call again");
             with_reason(Code::ResourceExhausted, "STORE_FULL", message, None)
         }
         Error::DataLoss(why) => {

@@ -53,9 +53,10 @@ async fn while_the_store_is_away_all_that_needs_no_bytes_goes_on(database: TestD
     assert!(data.is_empty() && is_away(end));
     assert!(is_away(test.app.check(false).await) && is_away(test.app.check(true).await));
 
-    // The rest answers as ever: also the commit of bytes that are there.
-    assert_eq!(trainer.commit(&uploaded).await.unwrap().number, 1);
+    // A commit of bytes that are there is done, but is told to come back for its manifest.
+    assert!(is_away(trainer.commit(&uploaded).await));
     assert_eq!(trainer.named("best").await.unwrap().0, 1);
+    // The rest answers as ever.
     let mut other = test.start("second", every_epoch()).await;
     for epoch in 0..20 {
         let decision = other.epoch(epoch, 0.5).await;
@@ -67,7 +68,10 @@ async fn while_the_store_is_away_all_that_needs_no_bytes_goes_on(database: TestD
     let files = test.app.files_of_version(&version).await.unwrap();
     assert_eq!(files.len(), 1);
 
+    assert_eq!(test.app.delete_version(&trainer.version("v0"), false).await.unwrap(), 7);
     objects.plan(|plan| plan.away = false);
+    // It came back to a newer attempt, and is answered all the same.
+    assert_eq!(trainer.commit(&uploaded).await.unwrap().number, 1);
     assert_eq!(trainer.read("v1", "model.keras").await.0, b"uploaded");
     assert_eq!(test.problems().await, Vec::<String>::new());
     let checkpoint = other.saved(20, 0.5).await;

@@ -287,9 +287,11 @@ async fn a_disk_that_takes_no_more_files_refuses_bytes_and_heals() {
     is_full("small files", small(&it.trainer, &empty, &second).await);
     // The database grows in the files that it has.
     it.saved().await;
-    it.commit(&uploaded, first).await.unwrap();
     it.serves_what_it_has().await;
+    // A commit needs room for its manifest, which is a file of its own.
+    is_full("a manifest", it.trainer.commit(&uploaded).await);
     it.disk.free();
+    it.commit(&uploaded, first).await.unwrap();
     upload(&it.trainer, &empty, &second).await.unwrap();
     it.commit(&empty, second).await.unwrap();
     it.goes_on().await;

@@ -58,17 +58,23 @@ fn borrowed<'a>(files: &'a [(&'static str, Vec<u8>)]) -> Vec<(&'a str, &'a [u8])
     files.iter().map(|(path, data)| (*path, &data[..])).collect()
 }
 
+/// What is uploaded stays so: after a commit that failed only the commit is repeated, for it may have been done.
 async fn save_once(
     trainer: &Trainer,
     uid: &str,
     files: &[(&'static str, Vec<u8>)],
+    is_uploaded: &mut bool,
 ) -> Result<VersionRow, Error> {
     let checkpoint = trainer.checkpoint(uid);
+    if *is_uploaded {
+        return trainer.commit(&checkpoint).await;
+    }
     let (large, small): (Vec<_>, Vec<_>) = files.iter().cloned().partition(|(_, data)| data.len() > 40_000);
     for (path, data) in &large {
         trainer.stream(&checkpoint, path, data).await?;
     }
     trainer.write(&checkpoint, &borrowed(&small)).await?;
+    *is_uploaded = true;
     trainer.commit(&checkpoint).await
 }
 
@@ -97,9 +103,9 @@ async fn train(
     for epoch in 0..EPOCHS {
         let uid = trainer.epoch(epoch, 0.5).await.checkpoint_uid.unwrap();
         let files = files(number, epoch);
-        let mut tries = 0;
+        let (mut tries, mut is_uploaded) = (0, false);
         let version = loop {
-            match save_once(&trainer, &uid, &files).await {
+            match save_once(&trainer, &uid, &files, &mut is_uploaded).await {
                 Ok(version) => break version,
                 Err(Error::Unavailable { .. }) if tries < TRIES => tries += 1,
                 Err(other) => panic!("{run} epoch {epoch}, try {tries}: {other:?}"),

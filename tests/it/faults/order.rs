@@ -10,8 +10,8 @@ use crate::support::strace;
 const ACKNOWLEDGEMENTS: usize = 100;
 /// Of each: ReportEvents, PrepareFile, WriteFile, WriteSmallFiles, CommitCheckpoint.
 const CALLS: usize = 5;
-/// Objects of each.
-const OBJECTS: usize = 3;
+/// Objects of each: three chunks and the manifest.
+const OBJECTS: usize = 4;
 #[tokio::test]
 async fn bytes_are_durable_before_the_database_and_that_before_the_answer() {
     let folder = tempfile::tempdir().unwrap();

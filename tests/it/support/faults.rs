@@ -230,8 +230,8 @@ fn failure(turn: usize) -> Error {
     }
 }
 
-fn is_chunk(location: &Path) -> bool {
-    location.as_ref().starts_with("chunks/")
+fn is_manifest(location: &Path) -> bool {
+    location.as_ref().starts_with("manifests/")
 }
 
 /// What a get says of an object that is not there.
@@ -252,7 +252,7 @@ impl ObjectStore for FaultyStore {
         let (put, fault, takes, gate) = self.plan(|plan| {
             let put = plan.puts;
             let away = plan.away.then_some(PutFault::Before);
-            if !is_chunk(location) {
+            if is_manifest(location) {
                 // By chance it fails, but does not lie: what a manifest that rots costs has tests of its own.
                 let fault = away.or(plan.manifest_fault).or_else(|| plan.chance.as_mut()?.put());
                 let fault = fault.filter(|it| !matches!(it, PutFault::Lies(_)));
@@ -311,7 +311,7 @@ impl ObjectStore for FaultyStore {
             let fault = fault.or_else(|| plan.chance.as_mut()?.get());
             (get, fault, plan.gate.clone())
         });
-        if let Some(gate) = gate.filter(|_| is_chunk(location)) {
+        if let Some(gate) = gate.filter(|_| !is_manifest(location)) {
             gate.pass().await;
         }
         let damage = match fault {
