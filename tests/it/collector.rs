@@ -34,6 +34,7 @@ use crate::support::faults::FaultyStore;
 use crate::support::faults::Gate;
 
 mod races;
+mod simulation;
 
 on_both_databases! {
     a_deleted_versions_bytes_go_after_the_graces_and_not_before

@@ -60,6 +60,28 @@ async fn a_chunk_that_is_pinned_while_the_collector_waits_for_its_row_stays() {
     assert_eq!(test.keys().await.len(), 1);
 }
 
+/// Why an upload touches the chunk that it pins: the collector cannot see the pin before its commit.
+#[tokio::test]
+async fn a_pin_without_a_touch_would_lose_its_chunk() {
+    let test = TestApp::over(databases::postgres().await).await;
+    let mut trainer = test.start("first", every_epoch()).await;
+    trainer.save(0, 0.5, b"bytes").await;
+    test.app.delete_version(&trainer.version("v0"), false).await.unwrap();
+    test.turn(HOUR_US);
+    assert_eq!(test.app.collect().await.unwrap().removed_checkpoints, 1, "nothing pins the chunk");
+    let checkpoint = trainer.saved(1, 0.5).await;
+    test.app.prepare_file(trainer.target(&checkpoint, "model"), 5, None).await.unwrap();
+
+    let mut upload = test.database.postgres_connection().await;
+    let pin = "BEGIN; INSERT INTO file_chunks SELECT f.uid, 0, 5, c.team, c.digest FROM files f, chunks c";
+    sqlx::raw_sql(pin).execute(&mut upload).await.unwrap();
+    assert_eq!(test.app.collect_now().await.unwrap().removed_chunks, 1, "nobody holds its row");
+    sqlx::raw_sql("COMMIT").execute(&mut upload).await.unwrap();
+    let pinned = test.database.texts("SELECT file_uid FROM file_chunks").await;
+    let held = test.database.texts("SELECT object_key FROM chunks").await;
+    assert_eq!((pinned.len(), held.len(), test.keys().await.len()), (1, 0, 0));
+}
+
 const WRITERS: u64 = 8;
 const ROUNDS: i64 = 25;
 const COLLECTORS: usize = 2;
