@@ -19,8 +19,8 @@ use crate::support::apps::val_loss;
 use crate::support::random::Random;
 use crate::support::requests::noise;
 
-/// Contents to choose from: few, so that most uploads meet one that was just stored or just removed.
-const CONTENTS: usize = 4;
+/// Contents to choose from: about as many as all writers keep, so that each is shared, then needed no more, then sent again.
+const CONTENTS: usize = 24;
 /// Files of a checkpoint.
 const FILES: usize = 3;
 /// Live versions that a writer keeps are fewer than this.
@@ -133,11 +133,9 @@ impl Writer {
         self.trainer = Trainer { app, ..self.persist(begin).await.unwrap() };
     }
 
-    /// Contents come, are shared by a few writers, and are needed no more.
     fn files(&mut self) -> Files {
-        let first = usize::try_from(self.epoch).unwrap() / 2 * FILES;
         let content = |n| noise(n as u64, 64);
-        (0..FILES).map(|n| (format!("file-{n}"), content(first + self.random.below(CONTENTS)))).collect()
+        (0..FILES).map(|n| (format!("file-{n}"), content(self.random.below(CONTENTS)))).collect()
     }
 
     async fn upload(&mut self, checkpoint: &CheckpointName, files: &Arc<Files>) -> bool {
