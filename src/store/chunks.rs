@@ -15,6 +15,9 @@ use crate::store::connection::args;
 use crate::store::files::Upload;
 use crate::store::files::lock_file;
 
+/// Added to the touch time of a chunk that the collector saw pinned: it is put aside, and no later pass looks at it before
+/// a pin goes (`unpin`). Times are far below: this is the year 148,108.
+pub(super) const ASIDE_US: i64 = 1 << 62;
 /// How long an upload may take between T1 and T2 before its object is collected.
 const INTENT_US: i64 = 24 * 3_600 * 1_000_000;
 
@@ -100,9 +103,42 @@ async fn touch(
     now_us: i64,
 ) -> Result<bool, Error> {
     // The time always changes, also when two touches share a microsecond: the collector compares it.
-    let sql = "UPDATE chunks SET touch_time_us = CASE WHEN touch_time_us < $1 THEN $1 ELSE touch_time_us + 1 END \
+    let sql = "UPDATE chunks SET touch_time_us = CASE WHEN touch_time_us % $4 < $1 THEN $1 ELSE touch_time_us % $4 + 1 END \
         WHERE team = $2 AND digest = $3";
-    Ok(connection.execute(sql, args![now_us, team, chunk.digest]).await? == 1)
+    Ok(connection.execute(sql, args![now_us, team, chunk.digest, ASIDE_US]).await? == 1)
+}
+
+/// Takes away the pins of a file from an offset on.
+pub(super) async fn unpin(
+    connection: &mut Connection<'_>,
+    file_uid: &str,
+    offset_bytes: i64,
+) -> Result<(), Error> {
+    let pins = "SELECT team, digest FROM file_chunks WHERE file_uid = $1 AND offset_bytes >= $2";
+    let rows = connection.rows(pins, args![file_uid, offset_bytes]).await?;
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let unpin = "DELETE FROM file_chunks WHERE file_uid = $1 AND offset_bytes >= $2";
+    connection.execute(unpin, args![file_uid, offset_bytes]).await?;
+    let chunks: Result<Vec<_>, Error> = rows.iter().map(|row| Ok((row.text(0)?, row.bytes(1)?))).collect();
+    look_again(connection, chunks?).await
+}
+
+/// Shows chunks that lost a pin to the collector again. Whoever takes pins away calls this in the same transaction; the time
+/// changes, so that a collector that just saw the pin does not put the chunk aside.
+pub(super) async fn look_again(
+    connection: &mut Connection<'_>,
+    mut chunks: Vec<(String, Vec<u8>)>,
+) -> Result<(), Error> {
+    // In the order in which uploads lock them.
+    chunks.sort_unstable();
+    chunks.dedup();
+    let sql = "UPDATE chunks SET touch_time_us = touch_time_us % $3 + 1 WHERE team = $1 AND digest = $2";
+    for (team, digest) in chunks {
+        connection.execute(sql, args![team, digest, ASIDE_US]).await?;
+    }
+    Ok(())
 }
 
 async fn settle(
@@ -143,6 +179,7 @@ fn lost_race() -> Error {
 }
 
 async fn pin(connection: &mut Connection<'_>, team: &str, chunk: &WantedChunk) -> Result<(), Error> {
+    // A stream writes each place once: what stands there is this pin from before a lost answer.
     let sql = "INSERT INTO file_chunks (file_uid, offset_bytes, size_bytes, team, digest) VALUES ($1, $2, $3, $4, $5) \
         ON CONFLICT (file_uid, offset_bytes) DO UPDATE SET size_bytes = excluded.size_bytes, digest = excluded.digest";
     let values = args![&chunk.file_uid, chunk.offset_bytes, chunk.size_bytes, team, chunk.digest];

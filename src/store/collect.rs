@@ -6,6 +6,9 @@
 use crate::store::Error;
 use crate::store::Store;
 use crate::store::checkpoints::give_up;
+use crate::store::chunks::ASIDE_US;
+use crate::store::chunks::look_again;
+use crate::store::connection::Connection;
 use crate::store::connection::args;
 use crate::store::runs::lock_run_by_uid;
 
@@ -23,6 +26,89 @@ pub struct Graces {
     pub object_us: i64,
 }
 
+/// A chunk as the collector saw it, outside of a transaction.
+struct OldChunk {
+    touch_time_us: i64,
+    team: String,
+    digest: Vec<u8>,
+    object_key: String,
+    size_bytes: i64,
+    is_pinned: bool,
+}
+
+// What a pass asks for when nothing is to do. Each must find its rows by an index: see the tests.
+const EXPIRED: &str =
+    "SELECT uid, run_uid FROM checkpoints WHERE state = 'PENDING' AND expire_time_us < $1 LIMIT $2";
+const DELETED: &str = "SELECT uid FROM checkpoints WHERE state = 'DELETED' AND purge_time_us IS NULL \
+    AND delete_time_us <= $1 LIMIT $2";
+const DUE: &str =
+    "SELECT object_key FROM doomed_objects WHERE due_time_us <= $1 ORDER BY due_time_us DESC LIMIT $2";
+const OLD_CHUNKS: &str = "SELECT touch_time_us, team, digest, object_key, size_bytes, CAST(CASE WHEN EXISTS \
+    (SELECT 1 FROM file_chunks f WHERE f.team = c.team AND f.digest = c.digest) THEN 1 ELSE 0 END AS BIGINT) FROM chunks c \
+    WHERE touch_time_us <= $1 AND (touch_time_us, team, digest) > ($2, $3, $4) \
+    ORDER BY touch_time_us, team, digest LIMIT $5";
+
+/// Where the purge of a checkpoint stands.
+enum Purge {
+    More,
+    Done,
+    DoneByAnother,
+}
+
+/// Takes some pins of a deleted checkpoint away; with the last ones its files, and marks it.
+async fn purge_page(connection: &mut Connection<'_>, uid: String, now_us: i64) -> Result<Purge, Error> {
+    // The checkpoint's row first: of two collectors one waits.
+    let lock =
+        "UPDATE checkpoints SET purge_time_us = purge_time_us WHERE uid = $1 AND purge_time_us IS NULL";
+    if connection.execute(lock, args![&uid]).await? == 0 {
+        return Ok(Purge::DoneByAnother);
+    }
+    let pins = "SELECT c.file_uid, c.offset_bytes, c.team, c.digest FROM files f \
+        JOIN file_chunks c ON c.file_uid = f.uid WHERE f.checkpoint_uid = $1 LIMIT $2";
+    let rows = connection.rows(pins, args![&uid, PAGE]).await?;
+    let mut chunks = Vec::with_capacity(rows.len());
+    for row in &rows {
+        let unpin = "DELETE FROM file_chunks WHERE file_uid = $1 AND offset_bytes = $2";
+        connection.execute(unpin, args![row.text(0)?, row.int(1)?]).await?;
+        chunks.push((row.text(2)?, row.bytes(3)?));
+    }
+    look_again(connection, chunks).await?;
+    if count(rows.len()) == PAGE.unsigned_abs() {
+        return Ok(Purge::More);
+    }
+    connection.execute("DELETE FROM files WHERE checkpoint_uid = $1", args![&uid]).await?;
+    // Its manifest is due once more: one that a process wrote late, after the deletion's, goes too.
+    let mark = "UPDATE checkpoints SET purge_time_us = $1, manifest_state = '' WHERE uid = $2";
+    connection.execute(mark, args![now_us, &uid]).await?;
+    Ok(Purge::Done)
+}
+
+/// Unchanged since it was seen pinned: whoever takes a pin away changes the touch time in that transaction.
+async fn put_aside(connection: &mut Connection<'_>, chunk: OldChunk) -> Result<(), Error> {
+    let aside = "UPDATE chunks SET touch_time_us = touch_time_us + $4 \
+        WHERE team = $1 AND digest = $2 AND touch_time_us = $3 \
+        AND EXISTS (SELECT 1 FROM file_chunks f WHERE f.team = $1 AND f.digest = $2)";
+    let values = args![chunk.team, chunk.digest, chunk.touch_time_us, ASIDE_US];
+    connection.execute(aside, values).await.map(drop)
+}
+
+/// Removes the row of a chunk that nobody pins and dooms its object; its bytes, or none if somebody came before.
+async fn doom(
+    connection: &mut Connection<'_>,
+    chunk: OldChunk,
+    due_time_us: i64,
+) -> Result<Option<u64>, Error> {
+    // Unchanged since it was seen unused: whoever pins a chunk changes its touch time first.
+    let delete = "DELETE FROM chunks WHERE team = $1 AND digest = $2 AND touch_time_us = $3 \
+        AND NOT EXISTS (SELECT 1 FROM file_chunks f WHERE f.team = $1 AND f.digest = $2)";
+    if connection.execute(delete, args![chunk.team, chunk.digest, chunk.touch_time_us]).await? == 0 {
+        return Ok(None);
+    }
+    let doom = "INSERT INTO doomed_objects (object_key, due_time_us) VALUES ($1, $2)";
+    connection.execute(doom, args![chunk.object_key, due_time_us]).await?;
+    Ok(Some(u64::try_from(chunk.size_bytes).unwrap_or(0)))
+}
+
 fn count(rows: usize) -> u64 {
     u64::try_from(rows).unwrap_or(u64::MAX)
 }
@@ -32,8 +118,7 @@ impl Store {
     pub async fn expire_checkpoints(&self, now_us: i64) -> Result<u64, Error> {
         let mut expired = 0;
         loop {
-            let due = "SELECT uid, run_uid FROM checkpoints WHERE state = 'PENDING' AND expire_time_us < $1 LIMIT $2";
-            let rows = self.rows(due, args![now_us, PAGE]).await?;
+            let rows = self.rows(EXPIRED, args![now_us, PAGE]).await?;
             for row in &rows {
                 let (uid, run_uid) = (row.text(0)?, row.text(1)?);
                 self.expire_checkpoint(run_uid, uid, now_us).await?;
@@ -66,30 +151,18 @@ impl Store {
     pub async fn purge_checkpoints(&self, now_us: i64, grace_us: i64) -> Result<u64, Error> {
         let mut purged = 0;
         loop {
-            let due = "SELECT uid FROM checkpoints WHERE state = 'DELETED' AND purge_time_us IS NULL \
-                AND delete_time_us <= $1 LIMIT $2";
-            let rows = self.rows(due, args![now_us.saturating_sub(grace_us), PAGE]).await?;
+            let rows = self.rows(DELETED, args![now_us.saturating_sub(grace_us), PAGE]).await?;
             for row in &rows {
                 let uid = row.text(0)?;
-                let purge = self.write(move |connection| {
-                    Box::pin(async move {
-                        // The checkpoint's row first: of two collectors one waits, and then has nothing to do.
-                        // Its manifest is due once more: one that a process wrote late, after the deletion's, goes too.
-                        let mark = "UPDATE checkpoints SET purge_time_us = $1, manifest_state = '' \
-                            WHERE uid = $2 AND purge_time_us IS NULL";
-                        if connection.execute(mark, args![now_us, &uid]).await? == 0 {
-                            return Ok(0);
-                        }
-                        let chunks = "DELETE FROM file_chunks WHERE file_uid IN \
-                            (SELECT uid FROM files WHERE checkpoint_uid = $1)";
-                        connection.execute(chunks, args![&uid]).await?;
-                        connection
-                            .execute("DELETE FROM files WHERE checkpoint_uid = $1", args![&uid])
-                            .await?;
-                        Ok(1)
-                    })
-                });
-                purged += purge.await?;
+                loop {
+                    let uid = uid.clone();
+                    let step = self.write(move |connection| Box::pin(purge_page(connection, uid, now_us)));
+                    match step.await? {
+                        Purge::More => {}
+                        Purge::Done => break purged += 1,
+                        Purge::DoneByAnother => break,
+                    }
+                }
             }
             if rows.len() < usize::try_from(PAGE).unwrap_or(0) {
                 return Ok(purged);
@@ -98,47 +171,66 @@ impl Store {
     }
 
     /// G2: chunk rows that no file pins and that were not touched for the grace become doomed objects. Answers how many,
-    /// and their bytes.
+    /// and their bytes. Pinned ones are put aside until a pin goes: a pass costs what changed, not what is kept.
     pub async fn drop_unused_chunks(&self, now_us: i64, graces: Graces) -> Result<(u64, u64), Error> {
         let (mut removed, mut freed) = (0, 0);
+        let until_us = match graces.chunk_us {
+            // No time at all, whatever the clocks of other replicas say.
+            0 => ASIDE_US - 1,
+            grace_us => now_us.saturating_sub(grace_us).min(ASIDE_US - 1),
+        };
+        let due_us = now_us.saturating_add(graces.object_us).max(1);
+        let mut after = (i64::MIN, String::new(), Vec::new());
         loop {
-            let unused = "SELECT team, digest, object_key, touch_time_us, size_bytes FROM chunks c \
-                WHERE touch_time_us <= $1 AND NOT EXISTS \
-                (SELECT 1 FROM file_chunks f WHERE f.team = c.team AND f.digest = c.digest) LIMIT $2";
-            let rows = self.rows(unused, args![now_us.saturating_sub(graces.chunk_us), PAGE]).await?;
-            let mut page = Vec::with_capacity(rows.len());
-            for row in &rows {
-                page.push((row.text(0)?, row.bytes(1)?, row.text(2)?, row.int(3)?, row.int(4)?));
-            }
+            let mut page = self.old_chunks(until_us, after).await?;
+            let Some(last) = page.last() else { return Ok((removed, freed)) };
+            after = (last.touch_time_us, last.team.clone(), last.digest.clone());
+            let is_last = count(page.len()) < PAGE.unsigned_abs();
             // In the order in which uploads lock them.
-            page.sort_unstable();
-            let last = page.len() < usize::try_from(PAGE).unwrap_or(0);
-            let due_us = now_us.saturating_add(graces.object_us).max(1);
-            let (chunks, bytes) = self
-                .write(move |connection| {
-                    Box::pin(async move {
-                        let (mut chunks, mut bytes) = (0_u64, 0_u64);
-                        for (team, digest, key, touched_us, size_bytes) in page {
-                            // Unchanged since it was seen unused: whoever pins a chunk changes its touch time first.
-                            let delete = "DELETE FROM chunks WHERE team = $1 AND digest = $2 AND touch_time_us = $3 \
-                                AND NOT EXISTS (SELECT 1 FROM file_chunks f WHERE f.team = $1 AND f.digest = $2)";
-                            if connection.execute(delete, args![team, digest, touched_us]).await? == 1 {
-                                let doom = "INSERT INTO doomed_objects (object_key, due_time_us) VALUES ($1, $2)";
-                                connection.execute(doom, args![key, due_us]).await?;
-                                chunks += 1;
-                                bytes += u64::try_from(size_bytes).unwrap_or(0);
-                            }
+            page.sort_unstable_by(|a, b| (&a.team, &a.digest).cmp(&(&b.team, &b.digest)));
+            let write = self.write(move |connection| {
+                Box::pin(async move {
+                    let (mut chunks, mut bytes) = (0_u64, 0_u64);
+                    for chunk in page {
+                        if chunk.is_pinned {
+                            put_aside(connection, chunk).await?;
+                        } else if let Some(size_bytes) = doom(connection, chunk, due_us).await? {
+                            chunks += 1;
+                            bytes += size_bytes;
                         }
-                        Ok((chunks, bytes))
-                    })
+                    }
+                    Ok((chunks, bytes))
                 })
-                .await?;
+            });
+            let (chunks, bytes) = write.await?;
             removed += chunks;
             freed += bytes;
-            if last || chunks == 0 {
+            if is_last {
                 return Ok((removed, freed));
             }
         }
+    }
+
+    /// A page of chunks that are not put aside and were not touched for the grace, behind the last one of the page before.
+    async fn old_chunks(
+        &self,
+        until_us: i64,
+        (touch_time_us, team, digest): (i64, String, Vec<u8>),
+    ) -> Result<Vec<OldChunk>, Error> {
+        let values = args![until_us, touch_time_us, team, digest, PAGE];
+        let rows = self.rows(OLD_CHUNKS, values).await?;
+        rows.iter()
+            .map(|row| {
+                Ok(OldChunk {
+                    touch_time_us: row.int(0)?,
+                    team: row.text(1)?,
+                    digest: row.bytes(2)?,
+                    object_key: row.text(3)?,
+                    size_bytes: row.int(4)?,
+                    is_pinned: row.flag(5)?,
+                })
+            })
+            .collect()
     }
 
     /// G3: claims doomed objects that are due. From here on no upload can bring them back, so their bytes may go. What a
@@ -146,8 +238,7 @@ impl Store {
     pub async fn claim_doomed(&self, now_us: i64) -> Result<Vec<String>, Error> {
         self.write(move |connection| {
             Box::pin(async move {
-                let due = "SELECT object_key FROM doomed_objects WHERE due_time_us <= $1 ORDER BY due_time_us DESC LIMIT $2";
-                let rows = connection.rows(due, args![now_us, PAGE]).await?;
+                let rows = connection.rows(DUE, args![now_us, PAGE]).await?;
                 let mut keys: Vec<String> = rows.iter().map(|row| row.text(0)).collect::<Result<_, _>>()?;
                 // In the order in which uploads and other collectors lock them.
                 keys.sort_unstable();
@@ -179,3 +270,6 @@ impl Store {
         .await
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,6 +12,7 @@ use crate::store::Error;
 use crate::store::Store;
 use crate::store::checkpoints::ExpireTimes;
 use crate::store::checkpoints::lock_pending;
+use crate::store::chunks::unpin;
 use crate::store::connection::Connection;
 use crate::store::connection::Row;
 use crate::store::connection::args;
@@ -260,8 +261,7 @@ impl Store {
                 }
                 take_over(connection, &file, token).await?;
                 // Also what a cut left behind a gap.
-                let cut = "DELETE FROM file_chunks WHERE file_uid = $1 AND offset_bytes >= $2";
-                connection.execute(cut, args![&file.uid, offset_bytes]).await?;
+                unpin(connection, &file.uid, offset_bytes).await?;
                 file.durable_bytes = offset_bytes;
                 failpoint!("upload.written");
                 Ok(file)
@@ -281,8 +281,7 @@ impl Store {
                     let file = declare(connection, name, count, new).await?;
                     if file.digest.is_none() {
                         take_over(connection, &file, token).await?;
-                        let cut = "DELETE FROM file_chunks WHERE file_uid = $1";
-                        connection.execute(cut, args![&file.uid]).await?;
+                        unpin(connection, &file.uid, 0).await?;
                     }
                     files.push(file);
                 }
