@@ -112,7 +112,7 @@ impl Writer {
                 _ => self.commit(checkpoint, files).await,
             }
         }
-        while self.live.len() >= 1 + self.random.below(MOST_LIVE) {
+        while self.live.len() > self.random.below(MOST_LIVE) {
             let (number, _) = self.live.pop_first().unwrap();
             let delete = move |it: Trainer| async move {
                 it.app.delete_version(&it.version(&format!("v{number}")), false).await
