@@ -17,6 +17,7 @@ mod faults;
 mod format;
 mod inputs;
 mod manifests;
+mod outages;
 mod rebuild;
 mod runs;
 mod store;

@@ -15,6 +15,8 @@ use keepbest::server::serve_until;
 use keepbest_proto::v1::artifacts_client::ArtifactsClient;
 use keepbest_proto::v1::checkpoints_client::CheckpointsClient;
 use keepbest_proto::v1::runs_client::RunsClient;
+use rustix::process::Pid;
+use rustix::process::Signal;
 use tempfile::TempDir;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::mpsc::unbounded_channel;
@@ -24,6 +26,7 @@ use tonic::transport::Channel;
 
 use crate::support::azure;
 use crate::support::databases::postgres_url;
+use crate::support::replicas;
 use crate::support::s3::s3;
 
 /// A server in this process on a fresh data folder; it stops when it is dropped.
@@ -57,6 +60,11 @@ async fn stand_on_servers(config: &mut Config) {
     };
     environment.push(("KEEPBEST_DATABASE_URL".to_owned(), postgres_url().await));
     environment.push(("KEEPBEST_DATABASE_MIGRATE".to_owned(), "true".to_owned()));
+    stand_on(config, environment);
+}
+
+/// Puts a database and a store into the settings.
+fn stand_on(config: &mut Config, environment: Vec<(String, String)>) {
     let loaded = Config::from_sources(None, environment, &Flags::default()).unwrap();
     config.database_url = loaded.database_url;
     config.database = loaded.database;
@@ -75,6 +83,19 @@ pub(crate) async fn start_with(change: impl FnOnce(&mut Config)) -> TestServer {
     let mut config = test_config(folder.path());
     change(&mut config);
     stand_on_servers(&mut config).await;
+    start_as(folder, config).await
+}
+
+/// Starts a server on Postgres and S3, whatever the others stand on, with further settings of the database.
+pub(crate) async fn start_on_postgres(more: &[(&str, &str)]) -> TestServer {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = test_config(folder.path());
+    let migrate = ("KEEPBEST_DATABASE_MIGRATE", "true");
+    stand_on(&mut config, replicas::environment(&[&[migrate], more].concat()).await);
+    start_as(folder, config).await
+}
+
+async fn start_as(folder: TempDir, config: Config) -> TestServer {
     let mut server = TestServer {
         config,
         folder,
@@ -226,9 +247,12 @@ impl ServerProcess {
 
     /// SIGTERM, and the exit code.
     pub(crate) fn terminate(&mut self) -> Option<i32> {
-        let pid = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        self.signal(Signal::TERM);
         self.child.wait().unwrap().code()
+    }
+
+    fn signal(&self, signal: Signal) {
+        rustix::process::kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 }
 
