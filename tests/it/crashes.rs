@@ -1,6 +1,7 @@
 //! The server dies again and again while trainers save. What was acknowledged must be there: once, whole, and decided as
 //! it was.
 
+mod database;
 pub(crate) mod ledger;
 mod trainer;
 

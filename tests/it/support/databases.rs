@@ -1,16 +1,8 @@
 //! Both databases for the store's suite: SQLite in a temporary file, and a throwaway Postgres from the installed binaries.
 
-use std::fs;
-use std::os::unix::process::CommandExt;
-use std::path::Path;
-use std::path::PathBuf;
-use std::process::Command;
-use std::process::Stdio;
 use std::sync::OnceLock;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
-use std::time::Instant;
 
 use keepbest::store::Postgres;
 use keepbest::store::Store;
@@ -21,6 +13,8 @@ use sqlx::SqliteConnection;
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::sqlite::SqliteJournalMode;
 use tempfile::TempDir;
+
+use crate::support::cluster::Cluster;
 
 /// A database of its own for one test; a folder goes with it.
 pub(crate) enum TestDatabase {
@@ -43,7 +37,7 @@ pub(crate) async fn postgres_url() -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     static CLUSTER: OnceLock<Cluster> = OnceLock::new();
     let database = format!("test_{}", NEXT.fetch_add(1, Ordering::SeqCst));
-    let create = move || CLUSTER.get_or_init(Cluster::start).create(&database);
+    let create = move || CLUSTER.get_or_init(|| Cluster::start(None)).create(&database);
     tokio::task::spawn_blocking(create).await.unwrap()
 }
 
@@ -131,96 +125,3 @@ macro_rules! on_both_databases {
     };
 }
 pub(crate) use on_both_databases;
-
-struct Cluster {
-    folder: PathBuf,
-    bin: PathBuf,
-    user: Option<(u32, u32)>,
-    // Its input is held open: when this process ends, however it ends, the shell stops the server and cleans up.
-    _guard: std::process::Child,
-}
-
-/// The folder with initdb and postgres: the newest installed.
-fn binaries() -> PathBuf {
-    let mut found: Vec<PathBuf> = fs::read_dir("/usr/lib/postgresql")
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(|entry| entry.path().join("bin"))
-        .filter(|bin| bin.join("initdb").exists())
-        .collect();
-    found.sort();
-    found
-        .pop()
-        .expect("the server programs of Postgres are installed (on Debian: apt-get install postgresql)")
-}
-
-/// Postgres refuses to run as root: then it runs as the user that its package made.
-fn user() -> Option<(u32, u32)> {
-    if !rustix::process::getuid().is_root() {
-        return None;
-    }
-    let passwd = fs::read_to_string("/etc/passwd").unwrap();
-    let line = passwd.lines().find(|line| line.starts_with("postgres:")).expect("the user `postgres` exists");
-    let mut ids = line.split(':').skip(2).map(|it| it.parse::<u32>().unwrap());
-    Some((ids.next().unwrap(), ids.next().unwrap()))
-}
-
-impl Cluster {
-    fn start() -> Cluster {
-        let folder = tempfile::Builder::new().prefix("keepbest-postgres-").tempdir().unwrap().keep();
-        let (bin, user) = (binaries(), user());
-        if let Some((uid, gid)) = user {
-            std::os::unix::fs::chown(&folder, Some(uid), Some(gid)).unwrap();
-        }
-        let data = folder.join("data");
-        let made = command(&bin.join("initdb"), user)
-            .args(["--auth=trust", "--username=postgres", "--no-sync", "--encoding=UTF8", "--locale=C", "-D"])
-            .arg(&data)
-            .output()
-            .unwrap();
-        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-        let script = format!(
-            "'{postgres}' -D '{data}' -k '{folder}' -c listen_addresses= -c fsync=off -c max_connections=500 \
-             >'{folder}/log' 2>&1 </dev/null & p=$!; cat; kill -QUIT $p; wait $p; rm -rf '{folder}'",
-            postgres = bin.join("postgres").display(),
-            data = data.display(),
-            folder = folder.display(),
-        );
-        let guard = command(Path::new("/bin/sh"), user)
-            .args(["-c", &script])
-            .stdin(Stdio::piped())
-            .process_group(0)
-            .spawn()
-            .unwrap();
-        let cluster = Cluster { folder, bin, user, _guard: guard };
-        let started = Instant::now();
-        while !cluster.run("SELECT 1") {
-            assert!(started.elapsed() < Duration::from_secs(60), "Postgres did not start");
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        cluster
-    }
-
-    fn run(&self, sql: &str) -> bool {
-        let psql = command(&self.bin.join("psql"), self.user)
-            .args(["-U", "postgres", "-d", "postgres", "-c", sql, "-h"])
-            .arg(&self.folder)
-            .output();
-        psql.unwrap().status.success()
-    }
-
-    fn create(&self, name: &str) -> String {
-        assert!(self.run(&format!("CREATE DATABASE {name}")), "create database {name}");
-        format!("postgres://postgres@localhost/{name}?host={}", self.folder.display())
-    }
-}
-
-fn command(program: &Path, user: Option<(u32, u32)>) -> Command {
-    let mut command = Command::new(program);
-    command.current_dir("/").stdout(Stdio::null()).stderr(Stdio::null());
-    if let Some((uid, gid)) = user {
-        command.uid(uid).gid(gid);
-    }
-    command
-}

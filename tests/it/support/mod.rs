@@ -3,9 +3,11 @@
 pub(crate) mod apps;
 pub(crate) mod azure;
 pub(crate) mod calls;
+pub(crate) mod cluster;
 pub(crate) mod databases;
 pub(crate) mod disk;
 pub(crate) mod faults;
+pub(crate) mod health;
 pub(crate) mod logs;
 pub(crate) mod plays;
 pub(crate) mod probed;
