@@ -46,6 +46,12 @@ impl Replicas {
         self.servers.iter().map(ServerProcess::address).collect()
     }
 
+    /// The address of their database.
+    pub(crate) fn database_url(&self) -> &str {
+        let urls = self.environment.iter().filter(|(name, _)| name == "KEEPBEST_DATABASE_URL");
+        urls.last().map(|(_, url)| url.as_str()).unwrap()
+    }
+
     /// Runs the program beside the servers, with their settings: its exit code and what it printed.
     pub(crate) fn run(&self, arguments: &[&str]) -> (Option<i32>, String) {
         let mut command = Command::new(env!("CARGO_BIN_EXE_keepbest"));

@@ -251,6 +251,16 @@ impl ServerProcess {
         self.child.wait().unwrap().code()
     }
 
+    /// Takes all its time away, as a machine that swaps or moves does.
+    pub(crate) fn pause(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// And gives it back.
+    pub(crate) fn go_on(&self) {
+        self.signal(Signal::CONT);
+    }
+
     fn signal(&self, signal: Signal) {
         rustix::process::kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
