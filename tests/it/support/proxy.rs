@@ -21,6 +21,8 @@ pub(crate) enum Fate {
     HoldAfter(u64),
     /// What the server answers is lost.
     Mute,
+    /// A cable is cut: connections carry nothing more, and nobody is told. They stay so; new ones have the fate of their time.
+    Silent,
     /// All connections are reset, and new ones too.
     Cut,
 }
@@ -102,6 +104,10 @@ async fn carry(
     loop {
         let now = *fate.borrow_and_update();
         if now == Fate::Cut {
+            break;
+        }
+        if now == Fate::Silent {
+            drop(fate.wait_for(|it| *it == Fate::Cut).await);
             break;
         }
         tokio::select! {
