@@ -274,7 +274,7 @@ impl Store {
             Database::Sqlite { writer, .. } => writer.write(work).await,
             Database::Postgres(pool) => {
                 let place = pool.place().await?;
-                in_time(writer::write_postgres(pool.connections().clone(), place, work)).await
+                writer::write_postgres(pool.clone(), place, work).await
             }
         }
     }
@@ -286,10 +286,10 @@ impl Store {
                 Connection::Sqlite(&mut *readers.acquire().await?).rows(sql, values).await
             }
             Database::Postgres(pool) => {
-                in_time(async {
-                    Connection::Postgres(&mut *pool.connections().acquire().await?).rows(sql, values).await
-                })
-                .await
+                let mut lent = pool.lend().await?;
+                let rows = in_time(lent.connection()?.rows(sql, values)).await?;
+                lent.give_back();
+                rows
             }
         }
     }

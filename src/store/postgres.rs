@@ -7,15 +7,19 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sqlx::Executor as _;
 use sqlx::PgConnection;
 use sqlx::PgPool;
+use sqlx::pool::PoolConnection;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::postgres::PgPoolOptions;
+use tokio::runtime::Handle;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::Semaphore;
 
 use crate::store::Error;
 use crate::store::STATEMENTS;
+use crate::store::connection::Connection;
 use crate::store::schema;
 
 /// How long a call waits for a connection. With the next one it stays below the two seconds that a caller may wait.
@@ -27,6 +31,12 @@ const PLACES_PER_CONNECTION: usize = 2;
 /// A section that takes longer has lost its database: the cable is cut, or the server hangs. Longer than what the session
 /// itself may take.
 const SECTION_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long a connection that was left in the middle may take to say that it is whole. A living database takes
+/// milliseconds; without an end, a cable that was cut would keep the connection's place until TCP gives up: a quarter of an
+/// hour.
+const MEND_TIMEOUT: Duration = Duration::from_secs(2);
+/// Ends whatever transaction a connection is in. BEGIN first, since a bare ROLLBACK makes Postgres warn.
+const OUT_OF_TRANSACTION: &str = "BEGIN; ROLLBACK";
 
 /// What every session is told. A statement of ours takes milliseconds; one that waits for a row that another replica has
 /// locked gives up; a session whose replica was paused inside a transaction is ended, so that its locks go. Commits wait
@@ -46,6 +56,7 @@ pub struct Postgres {
 }
 
 /// Connections, and places for writes.
+#[derive(Clone)]
 pub(super) struct Pool {
     connections: PgPool,
     places: Arc<Semaphore>,
@@ -63,8 +74,7 @@ impl Pool {
             .before_acquire(|connection, _| {
                 Box::pin(async move {
                     // See writer.rs: a connection must never come back inside somebody's transaction.
-                    // BEGIN first, since a bare ROLLBACK makes Postgres warn.
-                    sqlx::raw_sql("BEGIN; ROLLBACK").execute(connection).await?;
+                    connection.execute(OUT_OF_TRANSACTION).await?;
                     Ok(true)
                 })
             })
@@ -85,6 +95,11 @@ impl Pool {
         &self.connections
     }
 
+    /// A connection, for one section.
+    pub(super) async fn lend(&self) -> Result<Lent, Error> {
+        Ok(Lent(Some(self.connections.acquire().await?)))
+    }
+
     /// A place for a write.
     pub(super) async fn place(&self) -> Result<OwnedSemaphorePermit, Error> {
         match tokio::time::timeout(PLACE_TIMEOUT, Arc::clone(&self.places).acquire_owned()).await {
@@ -95,12 +110,38 @@ impl Pool {
     }
 }
 
-/// What the section answers, or that the database is away. The caller's patience ends here; a spawned section does not.
-pub(super) async fn in_time<T>(section: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
-    match tokio::time::timeout(SECTION_TIMEOUT, section).await {
-        Ok(result) => result,
-        Err(_) => Err(Error::from(sqlx::Error::Io(io::ErrorKind::TimedOut.into()))),
+/// A connection on loan. One that is dropped before it is given back was left in the middle of a statement: its caller
+/// went away, or it took too long.
+pub(super) struct Lent(Option<PoolConnection<sqlx::Postgres>>);
+
+impl Lent {
+    pub(super) fn connection(&mut self) -> Result<Connection<'_>, Error> {
+        Ok(Connection::Postgres(self.0.as_mut().ok_or_else(Error::stopped)?))
     }
+
+    /// The section came to its end.
+    pub(super) fn give_back(mut self) {
+        drop(self.0.take());
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        let (Some(mut connection), Ok(runtime)) = (self.0.take(), Handle::try_current()) else { return };
+        runtime.spawn(async move {
+            let mended = tokio::time::timeout(MEND_TIMEOUT, connection.execute(OUT_OF_TRANSACTION)).await;
+            if !matches!(mended, Ok(Ok(_))) {
+                // Closed at once, without a word to a server that may not listen.
+                drop(connection.detach());
+            }
+        });
+    }
+}
+
+/// What the section answers, or that the database is away.
+pub(super) async fn in_time<T>(section: impl Future<Output = T>) -> Result<T, Error> {
+    let answer = tokio::time::timeout(SECTION_TIMEOUT, section).await;
+    answer.map_err(|_| Error::from(sqlx::Error::Io(io::ErrorKind::TimedOut.into())))
 }
 
 /// Sets a new session up, and refuses a standby: it could only read, and what it reads may be old.

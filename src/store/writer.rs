@@ -11,7 +11,6 @@ use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 
 use futures::FutureExt;
-use sqlx::PgPool;
 use sqlx::SqliteConnection;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc;
@@ -21,6 +20,8 @@ use tokio_util::sync::CancellationToken;
 use crate::failpoint::failpoint;
 use crate::store::Error;
 use crate::store::connection::Connection;
+use crate::store::postgres::Pool;
+use crate::store::postgres::in_time;
 
 /// Jobs that wait for the writer. When it is full, callers wait: that is the back-pressure.
 const QUEUE: usize = 1024;
@@ -168,38 +169,45 @@ async fn end(connection: &mut Connection<'_>) -> Result<(), Error> {
     Ok(())
 }
 
-/// The same promise on Postgres: the section runs in a task of its own and is joined.
+/// The same promise on Postgres: the section runs in a task of its own and is joined. It ends in time, or its connection
+/// is closed; either way it gives its place back.
 pub(super) async fn write_postgres<T: Send + 'static>(
-    pool: PgPool,
+    pool: Pool,
     place: OwnedSemaphorePermit,
     work: impl Work<T>,
 ) -> Result<T, Error> {
     let (caller, _waits) = oneshot::channel::<()>();
     let section = async move {
         let _place = place;
-        let mut lent = pool.acquire().await?;
+        let mut lent = pool.lend().await?;
         if caller.is_closed() {
             // As on SQLite: what has not begun is left out.
+            lent.give_back();
             return Err(Error::stopped());
         }
-        let mut connection = Connection::Postgres(&mut lent);
-        connection.control("BEGIN").await?;
-        match guarded(work, &mut connection).await {
-            Ok(value) => match end(&mut connection).await {
-                Ok(()) => Ok(value),
-                Err(error) => {
-                    // Whatever failed, the connection goes back outside of a transaction.
-                    drop(connection.control("ROLLBACK").await);
-                    Err(error)
-                }
-            },
-            Err(refused) => {
-                connection.control("ROLLBACK").await?;
-                Err(refused)
-            }
-        }
+        let result = in_time(transaction(lent.connection()?, work)).await?;
+        lent.give_back();
+        result
     };
     tokio::spawn(section).await.map_err(|_| Error::stopped())?
+}
+
+async fn transaction<T>(mut connection: Connection<'_>, work: impl Work<T>) -> Result<T, Error> {
+    connection.control("BEGIN").await?;
+    match guarded(work, &mut connection).await {
+        Ok(value) => match end(&mut connection).await {
+            Ok(()) => Ok(value),
+            Err(error) => {
+                // Whatever failed, the connection goes back outside of a transaction.
+                drop(connection.control("ROLLBACK").await);
+                Err(error)
+            }
+        },
+        Err(refused) => {
+            connection.control("ROLLBACK").await?;
+            Err(refused)
+        }
+    }
 }
 
 #[cfg(test)]
