@@ -104,6 +104,13 @@ test-deploy: build setup ## The files of deploy/ and the runbook: replicas behin
 conformance: build python ## Keras' own ModelCheckpoint tests, on our callback
 	PYTHONPATH=tests/conformance pytest -q -p dropin_plugin --pyargs keras.src.callbacks.model_checkpoint_test
 
+# All modules with tests that repeat what they do (`tests/it/support/soak.rs`). One at a time: each wants the machine for
+# itself, and the disk for what it has saved.
+soaked := crashes:: failpoints:: collector:: outages::
+
+soak: setup ## Kills, failpoints, races and storms, ten times as long as in `make test`
+	KEEPBEST_SOAK=1 cargo test $(locked) --test it -- $(soaked) --nocapture --test-threads=1
+
 bench: ## Measurements with a release build
 	benches/run.sh
 

@@ -1,8 +1,10 @@
-//! The server dies again and again while trainers save. What was acknowledged must be there: once, whole, and decided as
-//! it was.
+//! Servers die again and again while trainers save. What was acknowledged must be there: once, whole, and decided as it
+//! was.
 
 mod database;
+mod kills;
 pub(crate) mod ledger;
+pub(crate) mod leftovers;
 mod trainer;
 
 use std::path::Path;
@@ -14,28 +16,35 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::time::Instant;
 
+use futures::future::join_all;
+use keepbest::config::Config;
 use keepbest_client::Client;
 use keepbest_client::Retry;
 use keepbest_client::Run;
 use keepbest_client::v1;
 use tokio::task::JoinSet;
 
+use crate::support::front::Front;
 use crate::support::random::Random;
+use crate::support::replicas::Replicas;
 use crate::support::requests::best_only;
 use crate::support::requests::epoch_end;
+use crate::support::requests::every_batches;
 use crate::support::requests::every_epoch;
 use crate::support::requests::start_request;
 use crate::support::server::ServerProcess;
+use crate::support::soak::rounds;
 
+use kills::kill_often;
+use ledger::Counts;
 use ledger::Ledger;
-use trainer::STAGES;
 use trainer::Stage;
 use trainer::Trainer;
 
-/// How often the server is killed.
-const ROUNDS: usize = 50;
-/// How long a kill waits for its trainer to come to the chosen stage.
-const STAGE_WAIT: Duration = Duration::from_millis(400);
+/// How often servers are killed.
+const KILLS: usize = 150;
+/// Of this many, where there are several.
+const REPLICAS: usize = 3;
 /// Streams that are open when the server is told to stop.
 const OPEN_STREAMS: usize = 20;
 /// Trainers that commit at that moment.
@@ -45,83 +54,142 @@ const DRAIN: Duration = Duration::from_secs(2);
 
 /// Tries often: the server is back in a moment.
 fn patient(server: &ServerProcess) -> Client {
+    patient_at(server.address())
+}
+
+fn patient_at(address: String) -> Client {
     let retry = Retry {
         budget: Duration::from_secs(60),
         first_delay: Duration::from_millis(20),
         max_delay: Duration::from_millis(200),
     };
-    Client::builder(server.address()).retry(retry).connect_lazy().unwrap()
+    Client::builder(address).retry(retry).connect_lazy().unwrap()
+}
+
+/// What the eight trainers want saved.
+fn strategies() -> [(&'static str, v1::Strategy); 8] {
+    let max = v1::Mode::Max.into();
+    let batches = v1::Strategy { monitor: "loss".to_owned(), ..every_batches(2) };
+    [
+        ("every-epoch", every_epoch()),
+        ("best", best_only()),
+        ("batches", batches.clone()),
+        ("highest", v1::Strategy { mode: max, ..best_only() }),
+        ("best-batches", v1::Strategy { save_best_only: true, ..batches.clone() }),
+        ("every-epoch-too", v1::Strategy { mode: max, ..every_epoch() }),
+        ("fewer-batches", v1::Strategy { monitor: "loss".to_owned(), ..every_batches(3) }),
+        ("best-too", best_only()),
+    ]
+}
+
+/// Trainers at work.
+struct Training {
+    over: Arc<AtomicBool>,
+    stages: Vec<Arc<Stage>>,
+    trainers: JoinSet<Ledger>,
+}
+
+impl Training {
+    async fn start(address: &str, random: &mut Random) -> Training {
+        let over = Arc::new(AtomicBool::new(false));
+        let (mut stages, mut trainers) = (Vec::new(), JoinSet::new());
+        for (name, strategy) in strategies() {
+            let client = patient_at(address.to_owned());
+            let trainer = Trainer::start(client, name, strategy, Random::new(random.next())).await;
+            stages.push(trainer.stage());
+            trainers.spawn(trainer.train(Arc::clone(&over)));
+        }
+        Training { over, stages, trainers }
+    }
+
+    /// Lets each end what it does, and compares the ledgers with what is served now.
+    async fn judge(self, client: &Client) -> Counts {
+        self.over.store(true, Ordering::SeqCst);
+        let ledgers = self.trainers.join_all().await;
+        let counts = compare(&ledgers, client).await;
+        join_all(ledgers.iter().map(|ledger| ledger.check_answers(client))).await;
+        counts
+    }
+}
+
+async fn compare(ledgers: &[Ledger], client: &Client) -> Counts {
+    let mut counts = Counts::default();
+    for compared in join_all(ledgers.iter().map(|ledger| ledger.compare(client))).await {
+        counts.add(compared);
+    }
+    counts
+}
+
+/// Says what came out, and that it is as promised.
+fn conclude(place: &str, counts: &Counts, leaked: usize) {
+    let Counts { acked, kept, torn, duplicated } = *counts;
+    println!(
+        "{place}: ledger: acked {acked}, kept {kept}, torn {torn}, duplicated {duplicated}, leaked {leaked}"
+    );
+    assert!(acked > 0 && kept == acked && torn == 0 && duplicated == 0 && leaked == 0, "{place}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn fifty_kills_lose_nothing_and_double_nothing() {
+async fn kills_of_a_server_on_a_folder_lose_nothing_and_double_nothing() {
     let seed = Random::seed("KEEPBEST_CRASH_SEED");
     println!("crash loop with KEEPBEST_CRASH_SEED={seed}");
     let folder = tempfile::tempdir().unwrap();
-    let server = ServerProcess::start(folder.path());
-    let over = Arc::new(AtomicBool::new(false));
+    let mut server = ServerProcess::start(folder.path());
     let mut random = Random::new(seed);
-    let mut training = JoinSet::new();
-    let mut stages = Vec::new();
-    for (name, strategy) in [("all", every_epoch()), ("best", best_only())] {
-        let trainer = Trainer::start(patient(&server), name, strategy, Random::new(random.next())).await;
-        stages.push(trainer.stage());
-        training.spawn(trainer.train(Arc::clone(&over)));
-    }
-    let killing = tokio::task::spawn_blocking(move || kill_often(server, random, &stages));
-    let (server, kills) = killing.await.unwrap();
-    println!("{kills}");
-    over.store(true, Ordering::SeqCst);
-
-    let mut ledgers = Vec::new();
-    while let Some(ledger) = training.join_next().await {
-        ledgers.push(ledger.unwrap());
-    }
-    let client = patient(&server);
-    let mut counts = ledger::Counts::default();
-    for ledger in &ledgers {
-        counts.add(ledger.compare(&client).await);
-    }
-    println!(
-        "ledger: acked {}, kept {}, torn {}, duplicated {}",
-        counts.acked, counts.kept, counts.torn, counts.duplicated
-    );
-    assert!(counts.acked > 0 && counts.kept == counts.acked && counts.torn == 0 && counts.duplicated == 0);
-    for ledger in &ledgers {
-        ledger.check_answers(&client).await;
-    }
+    let training = Training::start(&server.address(), &mut random).await;
+    let kill = |_: &mut Random| {
+        server.kill_and_restart();
+        1
+    };
+    let killing = || kill_often(rounds(KILLS), random, &training.stages, kill);
+    println!("{}", tokio::task::block_in_place(killing));
+    let counts = training.judge(&patient(&server)).await;
     drop(server);
     check_data(folder.path());
-    println!("{}", ledger::check_leftovers(folder.path()).await);
+    let config = Config { data_dir: folder.path().to_owned(), ..Config::default() };
+    let leaked = leftovers::leaked(&config).await;
     check_data(folder.path());
+    conclude("SQLite and a folder", &counts, leaked);
 }
 
-/// Kills the server in the middle of what a trainer does: while it reports, uploads, commits or begins an attempt.
-fn kill_often(
-    mut server: ServerProcess,
-    mut random: Random,
-    stages: &[Arc<Stage>],
-) -> (ServerProcess, String) {
-    let mut hits = [0_usize; STAGES.len()];
-    for _ in 0..ROUNDS {
-        let stage = &stages[random.below(stages.len())];
-        // Half of them in an upload, which is most of a save.
-        let wanted = if random.below(2) == 0 { trainer::UPLOAD } else { random.below(STAGES.len()) };
-        std::thread::sleep(Duration::from_millis(random.below(150) as u64));
-        let until = Instant::now() + STAGE_WAIT;
-        while stage.get() != wanted && Instant::now() < until {
-            std::thread::sleep(Duration::from_micros(200));
-        }
-        let longest_us = if wanted == trainer::UPLOAD { 60_000 } else { 3_000 };
-        std::thread::sleep(Duration::from_micros(random.below(longest_us) as u64));
-        for stage in stages {
-            hits[stage.get()] += 1;
-        }
-        server.kill_and_restart();
-    }
-    let hits: Vec<String> =
-        STAGES.iter().zip(hits).map(|(stage, count)| format!("{stage} {count}")).collect();
-    (server, format!("{ROUNDS} kills; what the {} trainers did then: {}", stages.len(), hits.join(", ")))
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kills_of_three_replicas_lose_nothing_and_send_nothing_durable_again() {
+    let seed = Random::seed("KEEPBEST_CRASH_SEED");
+    println!("crash loop of replicas with KEEPBEST_CRASH_SEED={seed}");
+    let mut replicas = Replicas::start(REPLICAS, &[]).await;
+    let mut random = Random::new(seed);
+    let front = Front::start(replicas.addresses(), Random::new(random.next())).await;
+    let training = Training::start(&front.address(), &mut random).await;
+    // Mostly one of them, sometimes two, sometimes all.
+    let kill = |random: &mut Random| {
+        let first = random.below(REPLICAS);
+        let count = [1, 1, 1, 1, 1, 1, 1, 2, 2, REPLICAS][random.below(10)];
+        let which: Vec<usize> = (0..count).map(|it| (first + it) % REPLICAS).collect();
+        replicas.kill_and_restart(&which);
+        count
+    };
+    let killing = || kill_often(rounds(KILLS), random, &training.stages, kill);
+    println!("{}", tokio::task::block_in_place(killing));
+    let counts = training.judge(&patient_at(front.address())).await;
+    let resumes = front.resumes();
+    println!(
+        "uploads went on {} times behind durable bytes, {} of them at another replica: {} MiB not sent again",
+        resumes.resumed,
+        resumes.elsewhere,
+        resumes.spared_bytes >> 20
+    );
+    let checked = |replicas: &Replicas| {
+        let (code, said) = replicas.run(&["check", "--read-data"]);
+        assert!(code == Some(0) && said.contains("no problem was found"), "{said}");
+    };
+    checked(&replicas);
+    replicas.servers.clear();
+    let leaked = leftovers::leaked(&replicas.config()).await;
+    checked(&replicas);
+    assert!(replicas.is_folder_empty(), "a replica keeps nothing for itself");
+    conclude("Postgres and S3, three replicas", &counts, leaked);
+    assert_eq!(resumes.wrong, [""; 0]);
+    assert!(resumes.elsewhere > 0, "{resumes:?}");
 }
 
 /// `keepbest check --read-data` says that all that is visible is whole.
@@ -167,10 +235,7 @@ async fn a_stop_amid_streams_and_commits_is_clean_and_keeps_what_it_acknowledged
     let mut server = server;
     server.kill_and_restart();
     let client = patient(&server);
-    let mut counts = ledger::Counts::default();
-    for ledger in &ledgers {
-        counts.add(ledger.compare(&client).await);
-    }
+    let counts = compare(&ledgers, &client).await;
     println!(
         "stop with {OPEN_STREAMS} open streams took {took:?}; ledger: acked {}, kept {}, torn {}, duplicated {}",
         counts.acked, counts.kept, counts.torn, counts.duplicated
@@ -233,10 +298,7 @@ fn one_and_wait<T: Send + 'static>(message: T) -> impl futures::Stream<Item = T>
 async fn save_until_it_fails(client: Client, name: String, saved: &AtomicUsize) -> Ledger {
     let run = Run::start(&client, start_request(&name, every_epoch())).await.unwrap();
     let mut trainer = Trainer::over(run, Random::new(7));
-    for epoch in 0.. {
-        if trainer.small_save(epoch).await.is_err() {
-            break;
-        }
+    while trainer.small_save().await.is_ok() {
         saved.fetch_add(1, Ordering::Relaxed);
     }
     trainer.into_ledger()

@@ -3,25 +3,17 @@
 use std::collections::BTreeMap;
 use std::collections::HashMap;
 use std::collections::HashSet;
-use std::fs;
-use std::path::Path;
-use std::time::Duration;
 
-use keepbest::app::App;
-use keepbest::app::Limits;
-use keepbest::blobs::Blobs;
-use keepbest::blobs::deleted_manifest_key;
-use keepbest::blobs::manifest_key;
-use keepbest::clock::Clock;
-use keepbest::store::Graces;
-use keepbest::store::Store;
 use keepbest_client::Client;
 use keepbest_client::FileDigest;
 use keepbest_client::v1;
-use sqlx::ConnectOptions;
-use sqlx::Row;
+use keepbest_client::v1::strategy::SaveFrequency;
 
+use crate::support::requests::batch_end;
 use crate::support::requests::epoch_end;
+
+/// Of one epoch, where batches are saved.
+const BATCHES: i64 = 5;
 
 /// A version that a commit's answer named, and its files' digests as the trainer knows them.
 #[derive(Debug)]
@@ -35,14 +27,15 @@ pub(super) struct Acked {
 pub(super) struct Ledger {
     pub(super) run: String,
     pub(super) artifact: String,
-    pub(super) best_only: bool,
+    pub(super) strategy: v1::Strategy,
     pub(super) attempt: i64,
-    /// Of each epoch, in order.
-    pub(super) losses: Vec<f64>,
+    /// The monitored value of each event, in order.
+    pub(super) values: Vec<f64>,
     pub(super) decisions: Vec<v1::Decision>,
     pub(super) acked: Vec<Acked>,
 }
 
+/// All ledgers together.
 #[derive(Debug, Default)]
 pub(super) struct Counts {
     pub(super) acked: usize,
@@ -64,6 +57,27 @@ impl Counts {
 }
 
 impl Ledger {
+    /// An event of the training: the end of an epoch, or of a batch where batches are saved.
+    pub(super) fn event(&self, index: usize, value: f64) -> v1::Event {
+        let number = i64::try_from(index).unwrap();
+        match self.strategy.save_frequency {
+            Some(SaveFrequency::EveryBatches(_)) => batch_end(number / BATCHES, number % BATCHES, value),
+            _ => epoch_end(number, value),
+        }
+    }
+
+    /// Whether an event is answered with a decision.
+    fn is_due(&self, index: usize) -> bool {
+        match self.strategy.save_frequency {
+            Some(SaveFrequency::EveryBatches(every)) => (i64::try_from(index).unwrap() + 1) % every == 0,
+            _ => true,
+        }
+    }
+
+    fn improves(&self, value: f64, best: f64) -> bool {
+        if self.strategy.mode() == v1::Mode::Max { value > best } else { value < best }
+    }
+
     /// Compares the ledger with all versions of the artifact, and reads all bytes back.
     pub(super) async fn compare(&self, client: &Client) -> Counts {
         let versions = self.versions(client).await;
@@ -111,34 +125,40 @@ impl Ledger {
         }
     }
 
-    /// Asked again, every decision is the one that was given; best and latest are what the losses say.
+    /// Asked again, every decision is the one that was given; best and latest are what the values say.
     pub(super) async fn check_answers(&self, client: &Client) {
-        let events = (0..).zip(&self.losses).map(|(epoch, loss)| epoch_end(epoch, *loss)).collect();
+        let events: Vec<_> =
+            self.values.iter().enumerate().map(|(index, value)| self.event(index, *value)).collect();
         let request = v1::ReportEventsRequest {
             run: self.run.clone(),
             attempt: self.attempt,
-            events,
+            events: events.clone(),
             ..Default::default()
         };
         let again = client.report_events(request).await.unwrap();
-        assert_eq!(again.duplicate_count, self.losses.len() as i64);
+        assert_eq!(again.duplicate_count, i64::try_from(self.values.len()).unwrap());
         assert_eq!(again.decisions, self.decisions);
 
-        let mut best: Option<(usize, f64)> = None;
-        for (epoch, loss) in self.losses.iter().enumerate() {
-            let improves = best.is_none_or(|(_, best)| *loss < best);
-            let saved = self.decisions[epoch].action() == v1::Action::Save;
-            assert_eq!(saved, improves || !self.best_only, "epoch {epoch} of {}", self.run);
+        let mut best: Option<(&v1::Event, f64)> = None;
+        let mut decisions = self.decisions.iter();
+        let due = self.values.iter().zip(&events).enumerate().filter(|(index, _)| self.is_due(*index));
+        for (index, (value, event)) in due {
+            let decision = decisions.next().unwrap();
+            assert_eq!(decision.sequence, i64::try_from(index).unwrap());
+            let improves = best.is_none_or(|(_, best)| self.improves(*value, best));
+            let saved = decision.action() == v1::Action::Save;
+            assert_eq!(saved, improves || !self.strategy.save_best_only, "event {index} of {}", self.run);
             if improves {
-                best = Some((epoch, *loss));
+                best = Some((event, *value));
             }
         }
+        assert_eq!(decisions.next(), None);
         assert_eq!(self.acked.len(), again.decisions.iter().filter(|it| !it.checkpoint.is_empty()).count());
-        let (best_epoch, _) = best.unwrap();
+        let (best, _) = best.unwrap();
         let latest = client.get_version(&format!("{}/versions/latest", self.artifact), false).await.unwrap();
         assert_eq!(latest.name, self.acked.last().unwrap().version.name);
         let alias = client.get_version(&format!("{}/versions/best", self.artifact), false).await.unwrap();
-        assert_eq!(alias.epoch, best_epoch as i64);
+        assert_eq!((alias.epoch, alias.batch), (best.epoch, best.batch));
         let query = v1::GetBestVersionRequest { parent: self.run.clone(), ..Default::default() };
         assert_eq!(client.get_best_version(query).await.unwrap().name, alias.name);
     }
@@ -166,65 +186,4 @@ async fn read_back(client: &Client, version: &str) -> Option<BTreeMap<String, Ve
         digests.insert(file.path.clone(), digest);
     }
     (keepbest_client::version_digest(&version.files)[..] == version.digest[..]).then_some(digests)
-}
-
-/// Two days later the collector has removed what the kills left: every file in the store is a chunk that a row names, or the
-/// manifest of a version.
-pub(crate) async fn check_leftovers(data_dir: &Path) -> String {
-    let objects = data_dir.join("objects");
-    let before = files_below(&objects).len();
-    let clock = Clock::ByHand(std::sync::Arc::default());
-    let Clock::ByHand(time_us) = &clock else { unreachable!() };
-    let later_us = Clock::System.now_us() + 2 * 86_400 * 1_000_000;
-    time_us.store(later_us, std::sync::atomic::Ordering::SeqCst);
-    let limits = Limits {
-        upload_buffer_bytes: 64 << 20,
-        download_buffer_bytes: 64 << 20,
-        upload_idle: Duration::from_secs(60),
-        pending_expiry: Duration::from_secs(86_400),
-        parts_expiry: Duration::from_secs(3_600),
-        graces: Graces { deleted_us: 0, chunk_us: 0, object_us: 0 },
-    };
-    let store = Store::open_sqlite(&data_dir.join("keepbest.db")).await.unwrap();
-    let app = App::new(store, Blobs::open_folder(&objects).unwrap(), clock.clone(), limits);
-    let report = app.collect().await.unwrap();
-    app.close().await;
-
-    let options =
-        sqlx::sqlite::SqliteConnectOptions::new().filename(data_dir.join("keepbest.db")).read_only(true);
-    let mut database = options.connect().await.unwrap();
-    let doomed = sqlx::query("SELECT COUNT(*) FROM doomed_objects").fetch_one(&mut database).await.unwrap();
-    assert_eq!(doomed.get::<i64, _>(0), 0, "no intent is left");
-    let keys = sqlx::query("SELECT object_key FROM chunks").fetch_all(&mut database).await.unwrap();
-    let mut keys: Vec<String> = keys.iter().map(|row| row.get(0)).collect();
-    let versions = "SELECT uid, state, commit_time_us FROM checkpoints WHERE version IS NOT NULL";
-    for row in sqlx::query(versions).fetch_all(&mut database).await.unwrap() {
-        let (uid, commit_time_us) = (row.get(0), row.get(2));
-        keys.push(match row.get(1) {
-            "COMMITTED" => manifest_key(uid, commit_time_us),
-            _ => deleted_manifest_key(uid, commit_time_us),
-        });
-    }
-    let mut found = files_below(&objects);
-    keys.sort_unstable();
-    found.sort_unstable();
-    assert_eq!(found, keys);
-    format!("{before} objects before the collection, {} after it: {report:?}", found.len())
-}
-
-/// Paths of all files, from the folder.
-fn files_below(folder: &Path) -> Vec<String> {
-    let mut found = Vec::new();
-    let mut folders = vec![folder.to_owned()];
-    while let Some(next) = folders.pop() {
-        for entry in fs::read_dir(next).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                folders.push(path);
-            } else {
-                found.push(path.strip_prefix(folder).unwrap().to_str().unwrap().to_owned());
-            }
-        }
-    }
-    found
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicUsize;
@@ -19,7 +20,6 @@ use tempfile::TempDir;
 use super::ledger::Acked;
 use super::ledger::Ledger;
 use crate::support::random::Random;
-use crate::support::requests::epoch_end;
 use crate::support::requests::noise;
 use crate::support::requests::start_request;
 
@@ -31,7 +31,7 @@ const REPORT: usize = 2;
 pub(super) const UPLOAD: usize = 3;
 const COMMIT: usize = 4;
 
-/// Epochs of which one begins a new attempt, as a trainer that was restarted does.
+/// Saves of which one begins a new attempt, as a trainer that was restarted does.
 const RESTART_EVERY: usize = 8;
 /// Of the base model, the same in all checkpoints: more than a chunk.
 const BACKBONE_BYTES: usize = (8 << 20) + 12_345;
@@ -72,7 +72,7 @@ impl Trainer {
         let ledger = Ledger {
             run: run.name().to_owned(),
             artifact: started.artifact.clone(),
-            best_only: started.strategy.as_ref().is_some_and(|it| it.save_best_only),
+            strategy: started.strategy.clone().unwrap(),
             ..Ledger::default()
         };
         Trainer {
@@ -95,22 +95,20 @@ impl Trainer {
 
     /// Trains until it is over, whatever happens to the server, and finishes.
     pub(super) async fn train(mut self, over: Arc<AtomicBool>) -> Ledger {
-        fs::write(self.folder.path().join("backbone.bin"), noise(1, BACKBONE_BYTES)).unwrap();
-        for epoch in 0.. {
-            if over.load(Ordering::SeqCst) {
-                break;
-            }
+        // At least until something was saved, else there is nothing to lose.
+        while !over.load(Ordering::SeqCst) || self.ledger.acked.is_empty() {
             self.stage.set(TRAIN);
             if self.random.below(RESTART_EVERY) == 0 {
                 self.begin_attempt().await;
             }
-            self.write_files(epoch);
-            let loss = (0.5 + self.random.fraction()) / (1.0 + epoch as f64);
-            self.save(epoch, loss).await.unwrap();
+            let source = self.write_files();
+            let loss = (0.5 + self.random.fraction()) / (1.0 + self.ledger.values.len() as f64);
+            let value = if self.ledger.strategy.mode() == v1::Mode::Max { 1.0 / loss } else { loss };
+            self.save(value, &source).await.unwrap();
         }
         self.ledger.attempt = self.run.attempt();
         let finished = self.run.finish(v1::RunState::Finished).await.unwrap();
-        assert_eq!(finished.event_count, self.ledger.losses.len() as i64);
+        assert_eq!(finished.event_count, self.ledger.values.len() as i64);
         self.ledger
     }
 
@@ -121,40 +119,67 @@ impl Trainer {
         self.run = Run::start(&client, request).await.unwrap();
         let newest = self.run.resume_from().map(|version| version.name.clone());
         assert_eq!(newest, self.ledger.acked.last().map(|acked| acked.version.name.clone()));
-        assert_eq!(self.run.next_sequence(), self.ledger.losses.len() as i64);
+        assert_eq!(self.run.next_sequence(), self.ledger.values.len() as i64);
     }
 
-    /// Some checkpoints have a chunk and more of new bytes, most have less.
-    fn write_files(&mut self, epoch: i64) {
-        let length = if self.random.below(3) == 0 { 9 << 20 } else { 300 << 10 } + self.random.below(3 << 20);
+    /// Makes the files of one checkpoint, and says what is to be uploaded. Most are small; some are a folder in folders, or
+    /// have a large part that is always the same, or are one file of several chunks.
+    fn write_files(&mut self) -> PathBuf {
+        let folder = self.folder.path().join("checkpoint");
+        if folder.exists() {
+            fs::remove_dir_all(&folder).unwrap();
+        }
+        fs::create_dir(&folder).unwrap();
         let seed = self.random.next();
-        let write = |name: &str, data: &[u8]| fs::write(self.folder.path().join(name), data).unwrap();
-        write("weights.bin", &noise(seed, length));
-        write("optimizer.bin", &noise(seed + 1, 100 << 10));
-        write("config.json", format!("{{\"epoch\": {epoch}}}").as_bytes());
+        let write = |name: &str, number: usize, length: usize| {
+            let path = folder.join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, noise(seed.wrapping_add(number as u64), length)).unwrap();
+        };
+        match self.random.below(20) {
+            0 => {
+                write("model.bin", 0, (8 << 20) + 1 + self.random.below(9 << 20));
+                return folder.join("model.bin");
+            }
+            1 | 2 => {
+                fs::write(folder.join("backbone.bin"), noise(1, BACKBONE_BYTES)).unwrap();
+                write("head.bin", 0, (300 << 10) + self.random.below(1 << 20));
+                fs::write(folder.join("config.json"), format!("{{\"seed\": {seed}}}")).unwrap();
+            }
+            3..=7 => {
+                for number in 0..4 + self.random.below(12) {
+                    let name = format!("variables/layer-{}/{number}.bin", number % 7);
+                    write(&name, number, self.random.below(8 << 10));
+                }
+                write("optimizer.bin", 100, 300 << 10);
+            }
+            _ => write("weights.bin", 0, 1 + self.random.below(100 << 10)),
+        }
+        folder
     }
 
     /// Reports, uploads and commits one small file.
-    pub(super) async fn small_save(&mut self, epoch: i64) -> Result<(), Error> {
+    pub(super) async fn small_save(&mut self) -> Result<(), Error> {
         let seed = self.random.next();
-        fs::write(self.folder.path().join("weights.bin"), noise(seed, 10_000)).unwrap();
-        self.save(epoch, 1.0).await
+        let source = self.folder.path().join("weights.bin");
+        fs::write(&source, noise(seed, 10_000)).unwrap();
+        self.save(1.0, &source).await
     }
 
-    /// One epoch. An entry comes into the ledger only after the commit's answer.
-    async fn save(&mut self, epoch: i64, loss: f64) -> Result<(), Error> {
+    /// One event. An entry comes into the ledger only after the commit's answer.
+    async fn save(&mut self, value: f64, source: &Path) -> Result<(), Error> {
         self.stage.set(REPORT);
-        let decisions = self.run.report(vec![epoch_end(epoch, loss)]).await?;
-        self.ledger.losses.push(loss);
+        let event = self.ledger.event(self.ledger.values.len(), value);
+        let decisions = self.run.report(vec![event]).await?;
+        self.ledger.values.push(value);
         for decision in &decisions {
             if decision.action() == v1::Action::Save {
                 self.stage.set(UPLOAD);
-                let folder = self.folder.path();
-                let options = UploadOptions::default();
-                let uploaded = self.run.upload(&decision.checkpoint, folder, &options).await?;
+                let options = UploadOptions { sha256: self.random.below(2) == 0, ..UploadOptions::default() };
+                let uploaded = self.run.upload(&decision.checkpoint, source, &options).await?;
                 self.stage.set(COMMIT);
                 let version = self.run.commit(&decision.checkpoint, uploaded.file_count).await?;
-                self.ledger.acked.push(Acked { version, files: digests(folder) });
+                self.ledger.acked.push(Acked { version, files: digests(source) });
             }
         }
         self.ledger.decisions.extend(decisions);
@@ -162,12 +187,33 @@ impl Trainer {
     }
 }
 
-/// The digests of the files in a folder, made here.
-fn digests(folder: &Path) -> BTreeMap<String, Vec<u8>> {
-    let digest = |entry: fs::DirEntry| {
-        let mut digest = FileDigest::default();
-        digest.update(&fs::read(entry.path()).unwrap());
-        (entry.file_name().to_str().unwrap().to_owned(), digest.finish().to_vec())
+/// The digests of a file, or of those below a folder, made here.
+fn digests(source: &Path) -> BTreeMap<String, Vec<u8>> {
+    let (folder, files) = match source.is_dir() {
+        true => (source, files_below(source)),
+        false => (source.parent().unwrap(), vec![source.file_name().unwrap().to_str().unwrap().to_owned()]),
     };
-    fs::read_dir(folder).unwrap().map(|entry| digest(entry.unwrap())).collect()
+    let digest = |path: String| {
+        let mut digest = FileDigest::default();
+        digest.update(&fs::read(folder.join(&path)).unwrap());
+        (path, digest.finish().to_vec())
+    };
+    files.into_iter().map(digest).collect()
+}
+
+/// Paths of all files, from the folder.
+pub(super) fn files_below(folder: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(next) = folders.pop() {
+        for entry in fs::read_dir(next).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                found.push(path.strip_prefix(folder).unwrap().to_str().unwrap().to_owned());
+            }
+        }
+    }
+    found
 }

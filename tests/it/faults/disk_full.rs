@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::process::Command;
 
+use keepbest::config::Config;
 use keepbest_proto::v1;
 use keepbest_proto::v1::artifacts_client::ArtifactsClient;
 use tempfile::TempDir;
@@ -13,7 +14,7 @@ use tonic::Status;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
-use crate::crashes::ledger::check_leftovers;
+use crate::crashes::leftovers::leaked;
 use crate::support::disk::SmallDisk;
 use crate::support::disk::may_mount;
 
@@ -145,7 +146,8 @@ impl Cramped {
             .output()
             .unwrap();
         assert!(check.status.success(), "{}", String::from_utf8_lossy(&check.stdout));
-        eprintln!("{}", check_leftovers(self.data.path()).await);
+        let config = Config { data_dir: self.data.path().to_owned(), ..Config::default() };
+        assert_eq!(leaked(&config).await, 0);
     }
 }
 

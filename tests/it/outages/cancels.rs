@@ -130,7 +130,6 @@ impl Worker {
             writer: writer.to_owned(),
             first_sequence,
             events: vec![epoch_end(first_sequence, val_loss)],
-            ..Default::default()
         }
     }
 
@@ -143,7 +142,7 @@ impl Worker {
         for number in 0..calls {
             self.give_up_one(number).await;
             let begun = Instant::now();
-            if number % 2 == 0 {
+            if number.is_multiple_of(2) {
                 self.report_for_good().await;
             } else {
                 self.point_for_good(format!("told-{number}")).await;
@@ -160,7 +159,7 @@ impl Worker {
         let longest = if number % 4 < 2 { SOON_US } else { usual };
         let time = Duration::from_micros(self.random.below(longest) as u64);
         let (mut runs, mut artifacts) = (self.runs(), ArtifactsClient::new(self.trainer.channel.clone()));
-        let ended = if number % 2 == 0 {
+        let ended = if number.is_multiple_of(2) {
             let request = self.report(&format!("given-up-{number}"), 0, 1.0);
             give_up(time, runs.report_events(request)).await.is_some()
         } else {
@@ -169,7 +168,7 @@ impl Worker {
         };
         self.tally.given_up += usize::from(!ended);
         self.tally.ended += usize::from(ended);
-        if number % 4 == 0 {
+        if number.is_multiple_of(4) {
             let name = self.trainer.run.clone();
             drop(give_up(time, runs.get_run(v1::GetRunRequest { name })).await);
         }

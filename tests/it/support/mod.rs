@@ -7,6 +7,7 @@ pub(crate) mod cluster;
 pub(crate) mod databases;
 pub(crate) mod disk;
 pub(crate) mod faults;
+pub(crate) mod front;
 pub(crate) mod health;
 pub(crate) mod logs;
 pub(crate) mod plays;

@@ -2,6 +2,8 @@
 
 use std::process::Command;
 
+use keepbest::config::Config;
+use keepbest::config::Flags;
 use tempfile::TempDir;
 
 use crate::support::databases::postgres_url;
@@ -48,8 +50,25 @@ impl Replicas {
 
     /// The address of their database.
     pub(crate) fn database_url(&self) -> &str {
-        let urls = self.environment.iter().filter(|(name, _)| name == "KEEPBEST_DATABASE_URL");
-        urls.last().map(|(_, url)| url.as_str()).unwrap()
+        let url = self.environment.iter().rfind(|(name, _)| name == "KEEPBEST_DATABASE_URL");
+        url.map(|(_, url)| url.as_str()).unwrap()
+    }
+
+    /// Their settings.
+    pub(crate) fn config(&self) -> Config {
+        Config::from_sources(None, self.environment.clone(), &Flags::default()).unwrap()
+    }
+
+    /// kill -9 for these at once, and start them again where they were; also at once.
+    pub(crate) fn kill_and_restart(&mut self, which: &[usize]) {
+        let chosen = self.servers.iter_mut().enumerate().filter(|(number, _)| which.contains(number));
+        let mut chosen: Vec<_> = chosen.map(|(_, server)| server).collect();
+        chosen.iter_mut().for_each(|server| server.kill());
+        std::thread::scope(|scope| {
+            for server in chosen {
+                scope.spawn(|| server.kill_and_restart());
+            }
+        });
     }
 
     /// Runs the program beside the servers, with their settings: its exit code and what it printed.

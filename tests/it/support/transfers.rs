@@ -201,7 +201,7 @@ pub(crate) fn objects(server: &TestServer) -> Vec<(String, u64)> {
 }
 
 /// The objects below an address.
-fn listed(url: &str, options: &StoreOptions) -> Vec<(String, u64)> {
+pub(crate) fn listed(url: &str, options: &StoreOptions) -> Vec<(String, u64)> {
     let options = options.environment().chain([("allow_http", "true")]);
     let (store, prefix) = object_store::parse_url_opts(&url.parse().unwrap(), options).unwrap();
     let list = async move {
