@@ -43,16 +43,16 @@ setup: python ## What the tests need: .venv, the Postgres server and strace (ins
 
 fmt: python ## Is all code formatted?
 	cargo fmt --all --check
-	cd clients/python && ruff format --check . ../../demo ../../tests/deploy --config pyproject.toml
+	cd clients/python && ruff format --check . ../../demo ../../benches ../../tests/deploy --config pyproject.toml
 
 format: python ## Format all code
 	cargo fmt --all
-	cd clients/python && ruff format . ../../demo ../../tests/deploy --config pyproject.toml
+	cd clients/python && ruff format . ../../demo ../../benches ../../tests/deploy --config pyproject.toml
 	buf format -w proto
 
 lint: python ## clippy, ruff, mypy and shellcheck; warnings are errors
 	cargo clippy $(locked) --workspace --all-targets -- -D warnings
-	cd clients/python && ruff check . ../../demo ../../tests/deploy --config pyproject.toml
+	cd clients/python && ruff check . ../../demo ../../benches ../../tests/deploy --config pyproject.toml
 	cd clients/python && mypy
 	shellcheck scripts/setup-* scripts/check-stubs scripts/stages deploy/compose-secrets demo/run .ci/run clients/python/generate.sh
 
