@@ -94,7 +94,8 @@ class CheckpointsServicer(object):
 
     def CommitCheckpoint(self, request, context):
         """Publishes the checkpoint as the next version of its artifact and moves `latest`, `best` and `epoch_N`, in one
-        transaction. Repeated: the same version.
+        transaction. Repeated: the same version. UNAVAILABLE and STORE_FULL can come after that transaction, when the object
+        store took no manifest: the version stands, and the repeat answers it.
 
         Several processes (ranks) save one checkpoint in parts: each uploads its own files, to any replica, and then calls this
         with its `part` of `part_count`. The last part that comes in publishes the version; every call waits for that and answers
