@@ -240,7 +240,8 @@ impl Race {
         let held: HashSet<String> = held.into_iter().collect();
         let leaps = self.collecting.leaps.lock().await;
         let mut leaked = Vec::new();
-        let mut listed = self.test.objects.list(None);
+        // Manifests are looked at by the check.
+        let mut listed = self.test.objects.list(Some(&"chunks".into()));
         while let Some(object) = listed.next().await {
             let object = object.unwrap();
             let key = object.location.to_string();
