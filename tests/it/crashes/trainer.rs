@@ -24,12 +24,14 @@ use crate::support::requests::noise;
 use crate::support::requests::start_request;
 
 /// What a trainer may be doing.
-pub(super) const STAGES: [&str; 5] = ["train", "start", "report", "upload", "commit"];
+pub(super) const STAGES: [&str; 6] = ["train", "start", "report", "upload", "commit", "stream"];
 const TRAIN: usize = 0;
 const START: usize = 1;
 const REPORT: usize = 2;
 pub(super) const UPLOAD: usize = 3;
 const COMMIT: usize = 4;
+/// An upload of several chunks.
+pub(super) const STREAM: usize = 5;
 
 /// Saves of which one begins a new attempt, as a trainer that was restarted does.
 const RESTART_EVERY: usize = 8;
@@ -137,7 +139,7 @@ impl Trainer {
             fs::write(&path, noise(seed.wrapping_add(number as u64), length)).unwrap();
         };
         match self.random.below(20) {
-            0 => {
+            0 | 8 => {
                 write("model.bin", 0, (8 << 20) + 1 + self.random.below(9 << 20));
                 return folder.join("model.bin");
             }
@@ -174,7 +176,7 @@ impl Trainer {
         self.ledger.values.push(value);
         for decision in &decisions {
             if decision.action() == v1::Action::Save {
-                self.stage.set(UPLOAD);
+                self.stage.set(if source.is_file() { STREAM } else { UPLOAD });
                 let options = UploadOptions { sha256: self.random.below(2) == 0, ..UploadOptions::default() };
                 let uploaded = self.run.upload(&decision.checkpoint, source, &options).await?;
                 self.stage.set(COMMIT);
