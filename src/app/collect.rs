@@ -2,6 +2,7 @@
 
 use crate::app::App;
 use crate::app::Error;
+use crate::blobs::manifest_key;
 use crate::store::Graces;
 
 /// What one pass of the collector did.
@@ -36,7 +37,7 @@ impl App {
         let now_us = self.clock.now_us();
         let mut report = GcReport {
             expired_checkpoints: self.store.expire_checkpoints(now_us).await?,
-            removed_checkpoints: self.store.purge_checkpoints(now_us, graces.deleted_us).await?,
+            removed_checkpoints: self.store.purge_checkpoints(now_us, graces, manifest_key).await?,
             ..GcReport::default()
         };
         let manifests = self.write_due_manifests().await;

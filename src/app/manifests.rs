@@ -34,11 +34,11 @@ impl App {
     /// Brings a version's manifest in the store up to date, if it is not. Any number of replicas may do this at once: they
     /// write the same, and the state of a version only goes on.
     pub(super) async fn write_manifest(&self, checkpoint_uid: &str) -> Result<(), Error> {
-        let mut was_late = false;
         loop {
             let manifest = self.store.manifest(checkpoint_uid).await?;
-            let Some(manifest) = manifest.filter(|it| it.is_due || was_late) else { return Ok(()) };
-            let state = manifest.head.version.state;
+            let Some(manifest) = manifest.filter(|it| it.is_due) else { return Ok(()) };
+            let version = &manifest.head.version;
+            let state = version.state;
             let written = match state {
                 ManifestState::Committed => self.put_manifest(&manifest.head).await,
                 ManifestState::Deleted => self.put_deleted_manifest(&manifest.head).await,
@@ -53,8 +53,8 @@ impl App {
             if self.store.manifest_written(checkpoint_uid, state).await? {
                 return Ok(());
             }
-            // It was deleted meanwhile, and this write may have come after the deletion's own.
-            was_late = true;
+            // It was deleted meanwhile, and this write may have come after the collector had taken the manifest away.
+            self.blobs.delete(&manifest_key(checkpoint_uid, version.commit_time_us)).await?;
         }
     }
 
@@ -109,14 +109,12 @@ impl App {
         self.put_pieces(&manifest_key(&version.checkpoint, version.commit_time_us), pieces).await
     }
 
-    /// First the word that it is gone, under a key of its own, then the manifest goes: one that is written late by a process
-    /// that hung cannot bring the version back.
+    /// The word that it is gone stands under a key of its own: a manifest that is written late by a process that hung cannot
+    /// bring the version back. The manifest itself goes with the bytes.
     async fn put_deleted_manifest(&self, head: &ManifestHead) -> Result<bool, Error> {
-        let (uid, commit_time_us) = (&head.version.checkpoint, head.version.commit_time_us);
+        let key = deleted_manifest_key(&head.version.checkpoint, head.version.commit_time_us);
         let (pieces, _) = ManifestWriter::new(head).map_err(unwritable)?.finish();
-        let is_clean = self.put_pieces(&deleted_manifest_key(uid, commit_time_us), pieces).await?;
-        self.blobs.delete(&manifest_key(uid, commit_time_us)).await?;
-        Ok(is_clean)
+        self.put_pieces(&key, pieces).await
     }
 
     /// Answers whether nothing is left of processes that died while they wrote the same.

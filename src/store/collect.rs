@@ -1,6 +1,6 @@
 //! The collector's statements: what may go, in an order that a crash or a race at any point cannot turn into a loss.
 //!
-//! G1 expires pending checkpoints and takes the pins of deleted ones away. G2 turns chunk rows that nobody pins into doomed
+//! G1 expires pending checkpoints, takes the pins of deleted ones away and dooms their manifests. G2 turns chunk rows that nobody pins into doomed
 //! objects. G3 claims doomed objects that are due; the caller deletes the bytes and then `forget`s the row.
 
 use crate::store::Error;
@@ -25,6 +25,18 @@ pub struct Graces {
     /// Objects without a chunk: a reader may still stream them.
     pub object_us: i64,
 }
+
+impl Graces {
+    /// When an object that is doomed now may go.
+    const fn object_due_us(&self, now_us: i64) -> i64 {
+        // Below 1 stands for a claim.
+        let due_us = now_us.saturating_add(self.object_us);
+        if due_us < 1 { 1 } else { due_us }
+    }
+}
+
+/// The key of a version's manifest, from its checkpoint's uid and the time of its commit.
+pub type ManifestKey = fn(&str, i64) -> String;
 
 /// A chunk as the collector saw it, outside of a transaction.
 struct OldChunk {
@@ -56,13 +68,17 @@ enum Purge {
 }
 
 /// Takes some pins of a deleted checkpoint away; with the last ones its files, and marks it.
-async fn purge_page(connection: &mut Connection<'_>, uid: String, now_us: i64) -> Result<Purge, Error> {
+async fn purge_page(
+    connection: &mut Connection<'_>,
+    uid: String,
+    now_us: i64,
+    doomed: DoomedManifest,
+) -> Result<Purge, Error> {
     // The checkpoint's row first: of two collectors one waits.
-    let lock =
-        "UPDATE checkpoints SET purge_time_us = purge_time_us WHERE uid = $1 AND purge_time_us IS NULL";
-    if connection.execute(lock, args![&uid]).await? == 0 {
-        return Ok(Purge::DoneByAnother);
-    }
+    let lock = "UPDATE checkpoints SET purge_time_us = purge_time_us WHERE uid = $1 AND purge_time_us IS NULL \
+        RETURNING commit_time_us";
+    let Some(row) = connection.row(lock, args![&uid]).await? else { return Ok(Purge::DoneByAnother) };
+    let commit_time_us = row.int_or_null(0)?;
     let pins = "SELECT c.file_uid, c.offset_bytes, c.team, c.digest FROM files f \
         JOIN file_chunks c ON c.file_uid = f.uid WHERE f.checkpoint_uid = $1 LIMIT $2";
     let rows = connection.rows(pins, args![&uid, PAGE]).await?;
@@ -77,10 +93,31 @@ async fn purge_page(connection: &mut Connection<'_>, uid: String, now_us: i64) -
         return Ok(Purge::More);
     }
     connection.execute("DELETE FROM files WHERE checkpoint_uid = $1", args![&uid]).await?;
-    // Its manifest is due once more: one that a process wrote late, after the deletion's, goes too.
-    let mark = "UPDATE checkpoints SET purge_time_us = $1, manifest_state = '' WHERE uid = $2";
-    connection.execute(mark, args![now_us, &uid]).await?;
+    connection
+        .execute("UPDATE checkpoints SET purge_time_us = $1 WHERE uid = $2", args![now_us, &uid])
+        .await?;
+    // What was given up before its commit has none.
+    if let Some(commit_time_us) = commit_time_us {
+        doom_object(connection, (doomed.key)(&uid, commit_time_us), doomed.due_time_us).await?;
+    }
     Ok(Purge::Done)
+}
+
+/// The manifest of a deleted version goes as its bytes do, so that a copy of the database that is not older than the graces
+/// finds it. What a process that hung wrote late goes with it.
+#[derive(Clone, Copy)]
+struct DoomedManifest {
+    key: ManifestKey,
+    due_time_us: i64,
+}
+
+async fn doom_object(
+    connection: &mut Connection<'_>,
+    object_key: String,
+    due_time_us: i64,
+) -> Result<(), Error> {
+    let doom = "INSERT INTO doomed_objects (object_key, due_time_us) VALUES ($1, $2)";
+    connection.execute(doom, args![object_key, due_time_us]).await.map(drop)
 }
 
 /// Unchanged since it was seen pinned: whoever takes a pin away changes the touch time in that transaction.
@@ -104,8 +141,7 @@ async fn doom(
     if connection.execute(delete, args![chunk.team, chunk.digest, chunk.touch_time_us]).await? == 0 {
         return Ok(None);
     }
-    let doom = "INSERT INTO doomed_objects (object_key, due_time_us) VALUES ($1, $2)";
-    connection.execute(doom, args![chunk.object_key, due_time_us]).await?;
+    doom_object(connection, chunk.object_key, due_time_us).await?;
     Ok(Some(u64::try_from(chunk.size_bytes).unwrap_or(0)))
 }
 
@@ -147,16 +183,24 @@ impl Store {
         .await
     }
 
-    /// G1, second half: deleted checkpoints past their grace lose their files and with them the pins on chunks.
-    pub async fn purge_checkpoints(&self, now_us: i64, grace_us: i64) -> Result<u64, Error> {
+    /// G1, second half: deleted checkpoints past their grace lose their files and with them the pins on chunks, and their
+    /// manifests are doomed.
+    pub async fn purge_checkpoints(
+        &self,
+        now_us: i64,
+        graces: Graces,
+        manifest_key: ManifestKey,
+    ) -> Result<u64, Error> {
+        let doomed = DoomedManifest { key: manifest_key, due_time_us: graces.object_due_us(now_us) };
         let mut purged = 0;
         loop {
-            let rows = self.rows(DELETED, args![now_us.saturating_sub(grace_us), PAGE]).await?;
+            let rows = self.rows(DELETED, args![now_us.saturating_sub(graces.deleted_us), PAGE]).await?;
             for row in &rows {
                 let uid = row.text(0)?;
                 loop {
                     let uid = uid.clone();
-                    let step = self.write(move |connection| Box::pin(purge_page(connection, uid, now_us)));
+                    let step =
+                        self.write(move |connection| Box::pin(purge_page(connection, uid, now_us, doomed)));
                     match step.await? {
                         Purge::More => {}
                         Purge::Done => break purged += 1,
@@ -179,7 +223,7 @@ impl Store {
             0 => ASIDE_US - 1,
             grace_us => now_us.saturating_sub(grace_us).min(ASIDE_US - 1),
         };
-        let due_us = now_us.saturating_add(graces.object_us).max(1);
+        let due_us = graces.object_due_us(now_us);
         let mut after = (i64::MIN, String::new(), Vec::new());
         loop {
             let mut page = self.old_chunks(until_us, after).await?;

@@ -59,6 +59,7 @@ pub use checkpoints::ExpireTimes;
 pub use chunks::StoredChunk;
 pub use chunks::WantedChunk;
 pub use collect::Graces;
+pub use collect::ManifestKey;
 pub use commits::Commit;
 pub use commits::CommitPlan;
 pub use commits::PlanCommit;

@@ -28,7 +28,7 @@ on_both_databases! {
     a_deletion_leaves_the_word_that_the_version_is_gone
     what_a_crash_left_undone_is_written_by_the_next_pass_of_any_replica
     versions_of_an_earlier_release_get_their_manifests
-    a_manifest_that_is_written_late_goes_with_the_bytes
+    the_manifest_of_a_deleted_version_stays_as_long_as_its_bytes
     the_check_compares_manifests_with_the_database
 }
 
@@ -118,8 +118,9 @@ async fn a_deletion_leaves_the_word_that_the_version_is_gone(database: TestDatab
     objects.plan(|plan| plan.manifest_fault = None);
     for _ in 0..2 {
         assert_eq!(test.app.delete_version(&name, false).await.unwrap(), 5, "repeated: the same answer");
-        assert_eq!(test.manifests().await, std::slice::from_ref(&deleted));
+        assert_eq!(test.manifests().await, [deleted.clone(), standing.clone()]);
     }
+    assert_eq!(test.database.texts(DUE).await, Vec::<String>::new());
     let manifest = stored(&test, &deleted).await;
     assert_eq!((manifest.head.version.state, manifest.files.len()), (ManifestState::Deleted, 0));
     assert_eq!(manifest.head.run.monitor_state.best_checkpoint, None);
@@ -151,7 +152,8 @@ async fn what_a_crash_left_undone_is_written_by_the_next_pass_of_any_replica(dat
     assert!((2..=6).contains(&written), "{written}");
     let manifests = test.manifests().await;
     assert_eq!(manifests.iter().filter(|it| it.ends_with(".deleted.json")).count(), 1, "{manifests:?}");
-    assert_eq!(manifests.len(), 2, "{manifests:?}");
+    // What stood until the deletion goes with the bytes.
+    assert_eq!(manifests.len(), 3, "{manifests:?}");
     assert_eq!(test.app.collect().await.unwrap().written_manifests, 0);
     let report = test.app.check(true).await.unwrap();
     assert_eq!((report.manifests, report.due_manifests, report.problems), (1, 0, vec![]));
@@ -164,10 +166,12 @@ async fn versions_of_an_earlier_release_get_their_manifests(database: TestDataba
         trainer.save(epoch, 0.5, &epoch.to_le_bytes()).await;
     }
     test.app.delete_version(&trainer.version("v1"), false).await.unwrap();
-    let manifests = test.manifests().await;
+    let mut manifests = test.manifests().await;
     for key in &manifests {
         test.objects.delete(&key.as_str().into()).await.unwrap();
     }
+    let word = manifests.iter().position(|key| key.ends_with(".deleted.json")).unwrap();
+    manifests.remove(word + 1);
     // As the migration finds them.
     assert_eq!(test.database.execute("UPDATE checkpoints SET manifest_state = ''").await, 3);
     test.turn(HOUR_US);
@@ -176,21 +180,28 @@ async fn versions_of_an_earlier_release_get_their_manifests(database: TestDataba
     assert_eq!(test.problems().await, Vec::<String>::new());
 }
 
-async fn a_manifest_that_is_written_late_goes_with_the_bytes(database: TestDatabase) {
+async fn the_manifest_of_a_deleted_version_stays_as_long_as_its_bytes(database: TestDatabase) {
     let folder = tempfile::tempdir().unwrap();
     let store = Arc::new(LocalFileSystem::new_with_prefix(folder.path()).unwrap());
     let test = TestApp::with(database, store).await;
     let mut trainer = test.start("first", every_epoch()).await;
     trainer.save(0, 0.5, b"bytes").await;
     let [key] = &test.manifests().await[..] else { panic!("one") };
+    let word = key.replace(".json", ".deleted.json");
     let late = test.objects.get(&key.as_str().into()).await.unwrap().bytes().await.unwrap();
     test.app.delete_version(&trainer.version("v0"), false).await.unwrap();
     // A replica that hung before the deletion sends its put only now.
     test.objects.put(&key.as_str().into(), late.into()).await.unwrap();
-    assert_eq!(test.manifests().await.len(), 2);
     test.turn(2 * HOUR_US);
-    assert_eq!(test.app.collect().await.unwrap().written_manifests, 1);
-    assert_eq!(test.manifests().await, [key.replace(".json", ".deleted.json")]);
+    let pass = test.app.collect().await.unwrap();
+    assert_eq!((pass.removed_checkpoints, pass.removed_objects), (1, 0));
+    // A copy of the database that does not know the deletion would still be whole.
+    assert_eq!(test.manifests().await, [word.clone(), key.clone()]);
+    test.turn(3 * HOUR_US + SECOND_US);
+    let pass = test.app.collect().await.unwrap();
+    assert_eq!((pass.written_manifests, pass.removed_objects), (0, 1));
+    assert_eq!(test.manifests().await, [word]);
+    assert_eq!(test.problems().await, Vec::<String>::new());
 }
 
 async fn the_check_compares_manifests_with_the_database(database: TestDatabase) {

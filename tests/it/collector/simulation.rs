@@ -17,6 +17,7 @@ use futures::future::join;
 use futures::future::join_all;
 use keepbest::app::Error;
 use keepbest::app::Limits;
+use keepbest::blobs::manifest_key;
 use keepbest::store::Graces;
 use keepbest::store::Store;
 use object_store::ObjectStoreExt;
@@ -306,14 +307,15 @@ impl Collecting {
     async fn collect_naively(&self, store: &Store) -> Result<(), keepbest::store::Error> {
         let now_us = self.test.clock.load(Ordering::SeqCst);
         store.expire_checkpoints(now_us).await?;
-        store.purge_checkpoints(now_us, 0).await?;
+        let graces = Graces { deleted_us: 0, chunk_us: 0, object_us: 0 };
+        store.purge_checkpoints(now_us, graces, manifest_key).await?;
         let unpinned = self.test.database.texts(UNPINNED).await;
         // The store is slow to delete, so that writers get far in between.
         tokio::time::sleep(Duration::from_millis(10)).await;
         for key in unpinned {
             self.test.objects.delete(&key.as_str().into()).await.unwrap();
         }
-        store.drop_unused_chunks(now_us, Graces { deleted_us: 0, chunk_us: 0, object_us: 0 }).await?;
+        store.drop_unused_chunks(now_us, graces).await?;
         Ok(())
     }
 }
