@@ -22,7 +22,7 @@ def _model(folder: Path, name: str) -> Path:
 
 
 def _objects(data: Path) -> set[str]:
-    return {path.name for path in (data / "objects").rglob("*") if path.is_file()}
+    return {path.name for path in (data / "objects" / "chunks").rglob("*") if path.is_file()}
 
 
 def _serve(servers: list[Server], tmp_path: Path, data: Path) -> Server:
@@ -84,7 +84,8 @@ def test_objects_that_were_freed_before_their_copy_are_found_missing(tmp_path: P
         check=False,
     )
     assert checked.returncode == 1
-    assert len(json.loads(checked.stdout)["problems"]) == 2
+    # Two chunks and the manifest.
+    assert len(json.loads(checked.stdout)["problems"]) == 3
 
 
 def _named(data: Path) -> set[str]:
