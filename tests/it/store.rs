@@ -12,3 +12,4 @@ mod parts;
 mod ranks;
 mod reports;
 mod runs;
+mod statements;
