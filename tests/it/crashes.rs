@@ -5,6 +5,7 @@ mod database;
 mod kills;
 pub(crate) mod ledger;
 pub(crate) mod leftovers;
+mod recovery;
 mod trainer;
 
 use std::path::Path;

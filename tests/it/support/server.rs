@@ -245,6 +245,12 @@ impl ServerProcess {
         drop(self.child.wait());
     }
 
+    /// What it has read since its start: from files and sockets, also what the kernel had in memory.
+    pub(crate) fn read_bytes(&self) -> u64 {
+        let counts = std::fs::read_to_string(format!("/proc/{}/io", self.child.id())).unwrap();
+        counts.lines().find_map(|line| line.strip_prefix("rchar: ")).unwrap().parse().unwrap()
+    }
+
     /// SIGTERM, and the exit code.
     pub(crate) fn terminate(&mut self) -> Option<i32> {
         self.signal(Signal::TERM);
