@@ -34,6 +34,7 @@ use crate::support::faults::FaultyStore;
 use crate::support::faults::Gate;
 
 mod aside;
+mod processes;
 mod races;
 mod simulation;
 
