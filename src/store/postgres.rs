@@ -10,6 +10,7 @@ use std::time::Duration;
 use sqlx::Executor as _;
 use sqlx::PgConnection;
 use sqlx::PgPool;
+use sqlx::migrate::Migrate as _;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::postgres::PgPoolOptions;
@@ -46,6 +47,12 @@ const SESSION: &str = "SET statement_timeout = '10s'; SET lock_timeout = '5s'; \
     SELECT set_config('synchronous_commit', CASE current_setting('synchronous_commit') \
     WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END, false)";
 
+/// What a session that migrates is told on top of it: it waits for another one as long as that takes, and so may each of its
+/// statements, for a table may be large.
+const MIGRATES: &str = "SET statement_timeout = 0; SET lock_timeout = 0";
+/// But it gives up where a table is locked: while it waits for that, everything else would wait behind it.
+const CHANGES_TABLES: &str = "SET lock_timeout = '5s'";
+
 /// How to use a Postgres database.
 #[derive(Clone, Copy, Debug)]
 pub struct Postgres {
@@ -64,7 +71,10 @@ pub(super) struct Pool {
 
 impl Pool {
     pub(super) async fn open(url: &str, options: Postgres) -> Result<Pool, Error> {
-        let connect: PgConnectOptions = url.parse()?;
+        let connect = url.parse::<PgConnectOptions>()?.application_name("keepbest");
+        if options.migrate {
+            migrate(&connect).await?;
+        }
         let pool = PgPoolOptions::new()
             .max_connections(options.connections)
             .acquire_timeout(ACQUIRE_TIMEOUT)
@@ -78,14 +88,9 @@ impl Pool {
                     Ok(true)
                 })
             })
-            .connect_with(connect.application_name("keepbest").statement_cache_capacity(STATEMENTS))
+            .connect_with(connect.statement_cache_capacity(STATEMENTS))
             .await?;
-        if options.migrate {
-            // Under a lock of its own: of several that start at once one migrates and the others wait.
-            schema::migrator().run(&pool).await.map_err(schema::from_migration)?;
-        } else {
-            schema::expect(&pool).await?;
-        }
+        schema::expect(&pool).await?;
         let places = usize::try_from(options.connections).unwrap_or(usize::MAX);
         let places = places.saturating_mul(PLACES_PER_CONNECTION).min(Semaphore::MAX_PERMITS);
         Ok(Pool { connections: pool, places: Arc::new(Semaphore::new(places)) })
@@ -142,6 +147,23 @@ impl Drop for Lent {
 pub(super) async fn in_time<T>(section: impl Future<Output = T>) -> Result<T, Error> {
     let answer = tokio::time::timeout(SECTION_TIMEOUT, section).await;
     answer.map_err(|_| Error::from(sqlx::Error::Io(io::ErrorKind::TimedOut.into())))
+}
+
+/// Brings the schema up to date, in a session of its own. Of several that start at once one migrates and the others wait.
+async fn migrate(connect: &PgConnectOptions) -> Result<(), Error> {
+    let one = PgPoolOptions::new().max_connections(1).acquire_timeout(ACQUIRE_TIMEOUT);
+    let one = one.after_connect(|connection, _| Box::pin(prepare(connection)));
+    let session = one.connect_with(connect.clone()).await?;
+    let mut connection = session.acquire().await?;
+    sqlx::raw_sql(MIGRATES).execute(&mut *connection).await?;
+    connection.lock().await.map_err(schema::from_migration)?;
+    sqlx::raw_sql(CHANGES_TABLES).execute(&mut *connection).await?;
+    drop(connection);
+    let mut migrator = schema::migrator();
+    migrator.set_locking(false).run(&session).await.map_err(schema::from_migration)?;
+    // The lock goes with the session.
+    session.close().await;
+    Ok(())
 }
 
 /// Sets a new session up, and refuses a standby: it could only read, and what it reads may be old.

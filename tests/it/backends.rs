@@ -1,9 +1,16 @@
 //! Postgres and S3 instead of a data folder: how they are opened, and that replicas share nothing else.
 
+use std::time::Duration;
+
 use keepbest::blobs::Blobs;
+use keepbest::store::Postgres;
+use keepbest::store::Store;
 use keepbest_client::Client;
 use keepbest_client::Run;
 use keepbest_client::v1;
+use sqlx::Connection as _;
+use sqlx::PgConnection;
+use sqlx::migrate::Migrate as _;
 
 use crate::support::databases::postgres_url;
 use crate::support::replicas::Replicas;
@@ -159,4 +166,22 @@ async fn a_database_without_the_schema_is_refused_until_it_is_migrated() {
     }
     let (code, said) = run(&["check"]);
     assert_eq!(code, Some(0), "{said}");
+}
+
+/// Longer than a session that serves may wait for a lock, and than one of its statements may take.
+const LONG_MIGRATION: Duration = Duration::from_secs(11);
+
+#[tokio::test]
+async fn a_migration_waits_for_another_as_long_as_that_takes() {
+    let url = postgres_url().await;
+    let mut other = PgConnection::connect(&url).await.unwrap();
+    other.lock().await.unwrap();
+    let opening = tokio::spawn({
+        let url = url.clone();
+        async move { Store::open_postgres(&url, Postgres { connections: 2, migrate: true }).await }
+    });
+    tokio::time::sleep(LONG_MIGRATION).await;
+    assert!(!opening.is_finished());
+    other.unlock().await.unwrap();
+    opening.await.unwrap().unwrap().ping().await.unwrap();
 }
