@@ -196,6 +196,7 @@ impl Config {
         }
         config.database.migrate |= flags.migrate;
         config.check_listen()?;
+        config.check_store()?;
         Ok(config)
     }
 
@@ -263,7 +264,7 @@ impl Config {
             return Ok(());
         }
         Err(ConfigError::NotServed {
-            key: "listen",
+            key: "listen".to_owned(),
             problem: format!(
                 "is `{}`, which other machines can reach, but callers are not authenticated yet: anyone there could \
                  read and delete every model",
@@ -271,6 +272,20 @@ impl Config {
             ),
             remedy: "use `127.0.0.1:7400`, or set `allow_remote = true` where a firewall or a proxy guards the port"
                 .to_owned(),
+        })
+    }
+
+    /// Options that nobody takes are a slip that would put every model into the wrong place.
+    fn check_store(&self) -> Result<(), ConfigError> {
+        let driver = self.store_url.as_ref().is_some_and(StoreUrl::has_driver);
+        let Some((option, _)) = self.store.file().next().filter(|_| !driver) else { return Ok(()) };
+        Err(ConfigError::NotServed {
+            key: format!("{}.{option}", store::SECTION),
+            problem: format!(
+                "is an option of an object store's driver, but the chunks are in: {}",
+                self.objects()
+            ),
+            remedy: "set `store_url` to an address as `s3://BUCKET/PREFIX`, or remove the option".to_owned(),
         })
     }
 }

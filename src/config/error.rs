@@ -19,5 +19,5 @@ pub enum ConfigError {
     #[error("key `{key}` from {origin} is {found}, but it must be {right}")]
     Refused { key: String, origin: String, found: String, right: String },
     #[error("key `{key}` {problem}; {remedy}")]
-    NotServed { key: &'static str, problem: String, remedy: String },
+    NotServed { key: String, problem: String, remedy: String },
 }

@@ -194,11 +194,14 @@ impl Setting<'_> {
             Value::Text(text) => format!("`{text}`"),
             Value::Toml(value) => format!("`{value}`"),
         };
+        self.refuse_found(found, right)
+    }
+
+    fn refuse_found(&self, found: String, right: impl Into<String>) -> ConfigError {
         ConfigError::Refused {
             key: self.key.to_owned(),
             origin: self.origin.to_owned(),
-            // A URL that does not parse may hold a password.
-            found: if self.key.ends_with("_url") { "of another form".to_owned() } else { found },
+            found,
             right: right.into(),
         }
     }
@@ -252,13 +255,13 @@ impl Setting<'_> {
 
     fn database_url(&self) -> Result<DatabaseUrl, ConfigError> {
         let right = "`sqlite:PATH` or `postgres://USER:PASSWORD@HOST/DATABASE`";
-        DatabaseUrl::parse(self.text(right)?).ok_or_else(|| self.refuse(right))
+        DatabaseUrl::parse(self.text(right)?).map_err(|found| self.refuse_found(found, right))
     }
 
     fn store_url(&self) -> Result<StoreUrl, ConfigError> {
         let right =
             "`file:PATH`, `s3://BUCKET/PREFIX`, `gs://BUCKET/PREFIX`, `az://CONTAINER/PREFIX` or `memory:`";
-        StoreUrl::parse(self.text(right)?).ok_or_else(|| self.refuse(right))
+        StoreUrl::parse(self.text(right)?).map_err(|found| self.refuse_found(found, right))
     }
 
     fn log_format(&self) -> Result<LogFormat, ConfigError> {

@@ -5,6 +5,7 @@ use std::fmt;
 use std::path::Path;
 
 use super::ConfigError;
+use super::url;
 
 /// The section of the file whose keys are the driver's own.
 pub(super) const SECTION: &str = "store";
@@ -35,19 +36,26 @@ const PUBLIC: [&str; 14] = [
 pub struct StoreUrl(String);
 
 impl StoreUrl {
-    /// `None` when the scheme is unknown, nothing follows it, or it holds a password or parameters.
-    pub fn parse(text: &str) -> Option<StoreUrl> {
-        let (scheme, rest) = text.split_once(':')?;
-        let plain = !rest.contains(['?', '#', '@']) || scheme == "file";
-        let known = match scheme {
-            "file" => !rest.trim_start_matches('/').is_empty(),
-            "s3" | "gs" | "az" => {
-                rest.strip_prefix("//").is_some_and(|it| !it.is_empty() && !it.starts_with('/'))
+    /// # Errors
+    /// What was found instead, without anything that may be a secret.
+    pub fn parse(text: &str) -> Result<StoreUrl, String> {
+        let (scheme, rest) = url::split(text)?;
+        let bucket = rest.strip_prefix("//").is_some_and(|it| !it.is_empty() && !it.starts_with('/'));
+        match scheme {
+            "file" if rest.trim_start_matches('/').is_empty() => Err("`file:` without a path".to_owned()),
+            "s3" | "gs" | "az" if !bucket => Err(format!("`{scheme}:` without `//` and a bucket")),
+            "s3" | "gs" | "az" if rest.contains(['?', '#', '@']) => {
+                Err(format!("`{scheme}://` with a user or parameters, which belong into [{SECTION}]"))
             }
-            "memory" => rest.is_empty(),
-            _ => false,
-        };
-        (known && plain).then(|| StoreUrl(text.to_owned()))
+            "memory" if !rest.is_empty() => Err("`memory:` with something behind it".to_owned()),
+            "file" | "s3" | "gs" | "az" | "memory" => Ok(StoreUrl(text.to_owned())),
+            other => Err(format!("of the scheme `{other}`")),
+        }
+    }
+
+    /// Whether a driver with options of its own reaches it.
+    pub(super) fn has_driver(&self) -> bool {
+        self.0.contains("://") && self.folder().is_none()
     }
 
     /// The folder of `file:PATH`; also of `file:///PATH`, as other tools write it.

@@ -174,18 +174,22 @@ fn an_object_store_has_an_address_and_options_of_its_driver() {
         let config = from_file(&format!("store_url = '{right}'")).unwrap();
         assert_eq!(config.store_url.unwrap().as_str(), right);
     }
-    for wrong in [
-        "s3:bucket",
-        "s3://",
-        "s3:///prefix",
-        "ftp://host",
-        "file:",
-        "memory:x",
-        "s3://key:secret@bucket",
-        "s3://b?x=1",
+    for (wrong, found) in [
+        ("s3:bucket", "`s3:` without `//` and a bucket"),
+        ("s3://", "`s3:` without `//` and a bucket"),
+        ("s3:///prefix", "`s3:` without `//` and a bucket"),
+        ("ftp://host", "of the scheme `ftp`"),
+        ("file:", "`file:` without a path"),
+        ("memory:x", "`memory:` with something behind it"),
+        ("s3://key:secret@bucket", "`s3://` with a user or parameters, which belong into [store]"),
+        ("s3://b?x=1", "`s3://` with a user or parameters, which belong into [store]"),
+        ("/secret/path:a", "without a scheme"),
+        ("bucket", "without a scheme"),
     ] {
         let error = from_file(&format!("store_url = '{wrong}'")).unwrap_err();
-        assert!(error.contains("`s3://BUCKET/PREFIX`") && !error.contains("secret"), "{error}");
+        let said =
+            format!("key `store_url` from `keepbest.toml` is {found}, but it must be `file:PATH`, `s3://");
+        assert!(error.starts_with(&said) && !error.contains("secret"), "{error}");
     }
     let text = "store_url = 's3://b'\n[store]\naws_endpoint = 'http://127.0.0.1:1'\naws_secret_access_key = 'hush'\n\
         timeout = 5\naws_virtual_hosted_style_request = false";
@@ -207,6 +211,21 @@ fn an_object_store_has_an_address_and_options_of_its_driver() {
     let config = from_environment("AWS_SECRET_ACCESS_KEY", "hush").unwrap();
     assert_eq!(config.store.environment().collect::<Vec<_>>(), [("aws_secret_access_key", "hush")]);
     assert!(!format!("{config:?}").contains("hush"));
+}
+
+#[test]
+fn an_option_of_the_store_that_nobody_takes_is_refused() {
+    for place in ["", "store_url = 'file:objects'\n", "store_url = 'memory:'\n"] {
+        let error = from_file(&format!("{place}[store]\naws_region = 'eu-1'")).unwrap_err();
+        assert!(
+            error.starts_with("key `store.aws_region` is an option of an object store's driver"),
+            "{error}"
+        );
+        assert!(
+            error.ends_with("set `store_url` to an address as `s3://BUCKET/PREFIX`, or remove the option")
+        );
+    }
+    from_environment("AWS_REGION", "eu-1").unwrap();
 }
 
 #[test]

@@ -3,20 +3,34 @@
 use std::fmt;
 use std::path::Path;
 
+/// The scheme and what follows it.
+pub(super) fn split(text: &str) -> Result<(&str, &str), String> {
+    match text.split_once(':') {
+        // Whatever else stands before a colon may be part of a secret.
+        Some((scheme, rest)) if !scheme.is_empty() && scheme.chars().all(|it| it.is_ascii_alphanumeric()) => {
+            Ok((scheme, rest))
+        }
+        _ => Err("without a scheme".to_owned()),
+    }
+}
+
 /// `sqlite:PATH` or `postgres://…`. `Debug` and `Display` put `***` in the place of the password.
 #[derive(Clone, PartialEq, Eq)]
 pub struct DatabaseUrl(String);
 
 impl DatabaseUrl {
-    /// `None` when the scheme is neither `sqlite` nor `postgres`.
-    pub fn parse(text: &str) -> Option<DatabaseUrl> {
-        let (scheme, rest) = text.split_once(':')?;
-        let known = match scheme {
-            "sqlite" => !rest.trim_start_matches('/').is_empty(),
-            "postgres" | "postgresql" => rest.strip_prefix("//").is_some_and(|rest| !rest.is_empty()),
-            _ => false,
-        };
-        known.then(|| DatabaseUrl(text.to_owned()))
+    /// # Errors
+    /// What was found instead, without anything that may be a secret.
+    pub fn parse(text: &str) -> Result<DatabaseUrl, String> {
+        let (scheme, rest) = split(text)?;
+        match scheme {
+            "sqlite" if rest.trim_start_matches('/').is_empty() => Err("`sqlite:` without a path".to_owned()),
+            "postgres" | "postgresql" if rest.strip_prefix("//").is_none_or(str::is_empty) => {
+                Err(format!("`{scheme}:` without `//` and a host"))
+            }
+            "sqlite" | "postgres" | "postgresql" => Ok(DatabaseUrl(text.to_owned())),
+            other => Err(format!("of the scheme `{other}`")),
+        }
     }
 
     /// The whole address with its password, for the driver only.
