@@ -87,7 +87,7 @@ impl From<ConfigError> for Failure {
 
 impl From<anyhow::Error> for Failure {
     fn from(error: anyhow::Error) -> Failure {
-        Failure::failed(format!("{error:#}"))
+        Failure::failed(chain(error.as_ref()))
     }
 }
 
@@ -98,12 +98,15 @@ impl From<io::Error> for Failure {
     }
 }
 
-/// An error with its causes.
+/// An error with its causes; what libraries tell of a cause in their own words already is not told twice.
 fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
-        text.push_str(&format!(": {error}"));
+        let said = error.to_string();
+        if !text.ends_with(&said) {
+            text.push_str(&format!(": {said}"));
+        }
         cause = error.source();
     }
     text

@@ -7,6 +7,8 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sqlx::ConnectOptions as _;
+use sqlx::Connection as _;
 use sqlx::Executor as _;
 use sqlx::PgConnection;
 use sqlx::PgPool;
@@ -25,6 +27,8 @@ use crate::store::schema;
 
 /// How long a call waits for a connection. With the next one it stays below the two seconds that a caller may wait.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_millis(1_300);
+/// How long the first connection of a process may take: nobody waits yet, and a server that starts beside it needs a while.
+const START_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a write waits for its turn to ask for a connection.
 const PLACE_TIMEOUT: Duration = Duration::from_millis(400);
 /// Writes that have their turn, for each connection: a storm of cancelled calls makes no crowd of tasks.
@@ -72,9 +76,13 @@ pub(super) struct Pool {
 impl Pool {
     pub(super) async fn open(url: &str, options: Postgres) -> Result<Pool, Error> {
         let connect = url.parse::<PgConnectOptions>()?.application_name("keepbest");
+        let mut session = first_session(&connect).await?;
         if options.migrate {
-            migrate(&connect).await?;
+            migrate(&mut session).await?;
         }
+        schema::expect(&mut session).await?;
+        // Whatever it was told for the migration, and the migration's lock, go with it.
+        session.close().await?;
         let pool = PgPoolOptions::new()
             .max_connections(options.connections)
             .acquire_timeout(ACQUIRE_TIMEOUT)
@@ -88,9 +96,7 @@ impl Pool {
                     Ok(true)
                 })
             })
-            .connect_with(connect.statement_cache_capacity(STATEMENTS))
-            .await?;
-        schema::expect(&pool).await?;
+            .connect_lazy_with(connect.statement_cache_capacity(STATEMENTS));
         let places = usize::try_from(options.connections).unwrap_or(usize::MAX);
         let places = places.saturating_mul(PLACES_PER_CONNECTION).min(Semaphore::MAX_PERMITS);
         Ok(Pool { connections: pool, places: Arc::new(Semaphore::new(places)) })
@@ -149,21 +155,31 @@ pub(super) async fn in_time<T>(section: impl Future<Output = T>) -> Result<T, Er
     answer.map_err(|_| Error::from(sqlx::Error::Io(io::ErrorKind::TimedOut.into())))
 }
 
-/// Brings the schema up to date, in a session of its own. Of several that start at once one migrates and the others wait.
-async fn migrate(connect: &PgConnectOptions) -> Result<(), Error> {
-    let one = PgPoolOptions::new().max_connections(1).acquire_timeout(ACQUIRE_TIMEOUT);
-    let one = one.after_connect(|connection, _| Box::pin(prepare(connection)));
-    let session = one.connect_with(connect.clone()).await?;
-    let mut connection = session.acquire().await?;
-    sqlx::raw_sql(MIGRATES).execute(&mut *connection).await?;
-    connection.lock().await.map_err(schema::from_migration)?;
-    sqlx::raw_sql(CHANGES_TABLES).execute(&mut *connection).await?;
-    drop(connection);
+/// A session outside of the pool. The pool would repeat what is refused until its time is over, and then say only that;
+/// this one says why the database cannot be reached.
+async fn first_session(connect: &PgConnectOptions) -> Result<PgConnection, Error> {
+    let session = tokio::time::timeout(START_TIMEOUT, async {
+        let mut session = connect.connect().await?;
+        prepare(&mut session).await?;
+        Ok(session)
+    });
+    session
+        .await
+        .unwrap_or_else(|_| {
+            let why = format!("it gave no answer within {} s", START_TIMEOUT.as_secs());
+            Err(sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, why)))
+        })
+        .map_err(Error::from)
+}
+
+/// Brings the schema up to date. Of several that start at once one migrates and the others wait.
+async fn migrate(session: &mut PgConnection) -> Result<(), Error> {
+    sqlx::raw_sql(MIGRATES).execute(&mut *session).await?;
+    session.lock().await.map_err(schema::from_migration)?;
+    sqlx::raw_sql(CHANGES_TABLES).execute(&mut *session).await?;
     let mut migrator = schema::migrator();
-    migrator.set_locking(false).run(&session).await.map_err(schema::from_migration)?;
-    // The lock goes with the session.
-    session.close().await;
-    Ok(())
+    let migrated = migrator.set_locking(false).run_direct(None, session, false).await;
+    migrated.map_err(schema::from_migration)
 }
 
 /// Sets a new session up, and refuses a standby: it could only read, and what it reads may be old.

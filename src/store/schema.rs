@@ -1,6 +1,6 @@
 //! The schema: which migrations there are, and whether a database has them.
 
-use sqlx::PgPool;
+use sqlx::PgConnection;
 use sqlx::migrate::Migrate;
 use sqlx::migrate::MigrateError;
 use sqlx::migrate::Migration;
@@ -40,8 +40,7 @@ pub(super) fn migrator() -> Migrator {
 }
 
 /// Refuses a Postgres database that lacks a migration, and changes nothing.
-pub(super) async fn expect(pool: &PgPool) -> Result<(), Error> {
-    let mut connection = pool.acquire().await?;
+pub(super) async fn expect(connection: &mut PgConnection) -> Result<(), Error> {
     let exists: bool = sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations') IS NOT NULL")
         .fetch_one(&mut *connection)
         .await?;

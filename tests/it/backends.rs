@@ -18,6 +18,7 @@ use crate::support::requests::best_only;
 use crate::support::requests::epoch_end;
 use crate::support::requests::start_request;
 use crate::support::s3::S3;
+use crate::support::s3::free_ports;
 use crate::support::s3::s3;
 
 fn open(place: &S3, changed: &[(&str, &str)]) -> Blobs {
@@ -166,6 +167,26 @@ async fn a_database_without_the_schema_is_refused_until_it_is_migrated() {
     }
     let (code, said) = run(&["check"]);
     assert_eq!(code, Some(0), "{said}");
+}
+
+#[test]
+fn a_database_that_cannot_be_reached_is_told_with_the_reason() {
+    let [port] = free_ports();
+    let folder = tempfile::tempdir().unwrap();
+    for command in [["migrate"].as_slice(), &["serve", "--listen", "127.0.0.1:0"], &["check"]] {
+        let mut server = std::process::Command::new(env!("CARGO_BIN_EXE_keepbest"));
+        server.args(command).arg("--data").arg(folder.path());
+        let done =
+            server.env("DATABASE_URL", format!("postgres://a:b@127.0.0.1:{port}/db")).output().unwrap();
+        assert_eq!(done.status.code(), Some(1));
+        assert_eq!(
+            String::from_utf8_lossy(&done.stderr),
+            format!(
+                "error: open the database `postgres://a:***@127.0.0.1:{port}/db`: the database is not available: error \
+                 communicating with database: Connection refused (os error 111)\n"
+            )
+        );
+    }
 }
 
 /// Longer than a session that serves may wait for a lock, and than one of its statements may take.
