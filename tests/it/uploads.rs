@@ -8,3 +8,4 @@ mod parts;
 mod reads;
 mod serving;
 mod small;
+mod takeovers;

@@ -6,12 +6,13 @@ import os
 import threading
 import time
 
+import grpc
 import pytest
 from conftest import Proxy, Server, random_file
 
 import keepbest
 from keepbest import _upload
-from keepbest._proto.keepbest.v1.checkpoints_pb2 import GetCheckpointRequest
+from keepbest._proto.keepbest.v1.checkpoints_pb2 import GetCheckpointRequest, WriteFileRequest
 
 ALWAYS = keepbest.strategy("m-{epoch}.bin")
 
@@ -114,6 +115,38 @@ def test_an_upload_survives_kill_9_of_the_server(own_server: Server, project, tm
     version = run.save(decision, tmp_path / "m.bin")
     assert proxy.cuts == 1
     assert pulled(keepbest.Client(own_server.address), version, tmp_path / "pulled") == {"m.bin": data}
+    proxy.close()
+
+
+@pytest.mark.parametrize(
+    ("breaks", "takeovers", "saved"), [([10 << 20], 2, True), ([10 << 20], 9, False), ([], 1, False)]
+)
+def test_a_file_is_taken_back_after_a_break(server: Server, project, tmp_path, monkeypatch, breaks, takeovers, saved):
+    data = random_file(tmp_path / "m.bin", 40 << 20)
+    proxy = Proxy(server, breaks)
+    client = keepbest.Client(proxy.address, timeout=60)
+    run, decision = decided(client, project)
+    direct = keepbest.Client(server.address).connection.stubs().checkpoints
+    fill, taken = _upload._Messages._fill, []
+
+    def fill_and_take(messages, message):
+        # Far behind the break, whatever the buffers on the way hold: another stream begins the file anew, and ends.
+        if messages._at == 33 << 20 and len(taken) < takeovers:
+            other = WriteFileRequest(checkpoint=decision.checkpoint, attempt=run.attempt, path="m.bin")
+            with pytest.raises(grpc.RpcError, match="finish"):
+                direct.WriteFile(iter([other]))
+            taken.append(other)
+        return fill(messages, message)
+
+    monkeypatch.setattr(_upload._Messages, "_fill", fill_and_take)
+    if saved:
+        version = run.save(decision, tmp_path / "m.bin")
+        assert pulled(client, version, tmp_path / "pulled") == {"m.bin": data}
+    else:
+        with pytest.raises(keepbest.Aborted, match="another stream writes this file"):
+            run.save(decision, tmp_path / "m.bin")
+    # One more than is taken back, or the first one, which nothing of ours can have been.
+    assert len(taken) == (2 if saved else 4 if breaks else 1)
     proxy.close()
 
 

@@ -69,9 +69,12 @@ pub struct Refusal {
     pub transport: bool,
 }
 
+/// Another stream took over the file that a call was writing.
+pub(crate) const UPLOAD_SUPERSEDED: &str = "UPLOAD_SUPERSEDED";
+
 /// What takes over from the caller's work and must not be fought by trying again; and waits for other processes, which go on
 /// at once and without a budget, in [`Run`](crate::Run).
-const FINAL_REASONS: [&str; 4] = ["UPLOAD_SUPERSEDED", "ALIAS_MOVED", "PARTS_MISSING", "EVENT_MISSING"];
+const FINAL_REASONS: [&str; 4] = [UPLOAD_SUPERSEDED, "ALIAS_MOVED", "PARTS_MISSING", "EVENT_MISSING"];
 
 impl Error {
     pub(crate) fn from_status(rpc: &'static str, status: &Status) -> Error {

@@ -4,7 +4,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::error::Error;
+use crate::error::{Error, UPLOAD_SUPERSEDED};
+
+/// How often an upload goes on after a stream took its file over, when that may be its own stream of before. Two processes that
+/// upload the same file by mistake would otherwise take it from each other for ever.
+const MAX_TAKEOVERS: u32 = 3;
 
 /// When a call that failed is tried again. Only errors that can go away are: see [`Error::is_retryable`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,7 +41,7 @@ impl Retry {
     }
 
     pub(crate) fn start(&self) -> Backoff<'_> {
-        Backoff { retry: self, failures: 0, failing_since: None }
+        Backoff { retry: self, failures: 0, failing_since: None, broke_off: false, takeovers: 0 }
     }
 
     /// The longest pause after this many failures.
@@ -53,6 +57,9 @@ pub(crate) struct Backoff<'a> {
     retry: &'a Retry,
     failures: u32,
     failing_since: Option<Instant>,
+    /// A call of this operation ended without the server's word; it may live on there for a while.
+    broke_off: bool,
+    takeovers: u32,
 }
 
 impl Backoff<'_> {
@@ -76,7 +83,7 @@ impl Backoff<'_> {
     /// The pause after a failure, when trying again is allowed. Full jitter: many trainers that lost the same server come
     /// back spread over the whole pause.
     fn delay(&mut self, error: &Error, now: Instant, fraction: f64) -> Option<Duration> {
-        if !error.is_retryable() {
+        if !self.may_go_on(error) {
             return None;
         }
         let failing_since = *self.failing_since.get_or_insert(now);
@@ -84,6 +91,15 @@ impl Backoff<'_> {
         let jittered = self.retry.ceiling(self.failures).mul_f64(fraction);
         let delay = jittered.max(error.retry_after().unwrap_or_default());
         (now + delay < failing_since + self.retry.budget).then_some(delay)
+    }
+
+    fn may_go_on(&mut self, error: &Error) -> bool {
+        if error.reason() == UPLOAD_SUPERSEDED && self.broke_off && self.takeovers < MAX_TAKEOVERS {
+            self.takeovers += 1;
+            return true;
+        }
+        self.broke_off |= error.is_retryable();
+        error.is_retryable()
     }
 }
 
@@ -95,6 +111,7 @@ fn random_fraction() -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
     use std::time::Duration;
 
     use tokio::time::Instant;
@@ -136,6 +153,22 @@ mod tests {
         let status = Status::with_error_details(tonic::Code::ResourceExhausted, "busy", details);
         let error = Error::from_status("WriteFile", &status);
         assert_eq!(Retry::default().start().delay(&error, Instant::now(), 0.0), Some(Duration::from_secs(7)));
+    }
+
+    #[test]
+    fn a_file_that_was_taken_over_is_fought_for_only_after_a_break_and_not_for_ever() {
+        let details = ErrorDetails::with_error_info("UPLOAD_SUPERSEDED", "keepbest", HashMap::new());
+        let status = Status::with_error_details(tonic::Code::Aborted, "another stream", details);
+        let taken = Error::from_status("WriteFile", &status);
+        let (retry, now) = (Retry::default(), Instant::now());
+        let mut backoff = retry.start();
+        assert_eq!(backoff.delay(&taken, now, 0.0), None, "nothing of ours can have taken it");
+        assert_eq!(backoff.delay(&unavailable(), now, 0.0), Some(Duration::ZERO));
+        for _ in 0..3 {
+            assert_eq!(backoff.delay(&taken, now, 0.0), Some(Duration::ZERO));
+            backoff.progressed();
+        }
+        assert_eq!(backoff.delay(&taken, now, 0.0), None, "somebody else writes it too");
     }
 
     #[test]

@@ -86,7 +86,8 @@ pub async fn upload_tree(
 }
 
 /// Uploads one file as `target`, a relative path in the checkpoint, in messages of 1 MiB. What is durable already is not
-/// sent again, but read: at the end the server's digest must be that of the local file.
+/// sent again, but read: at the end the server's digest must be that of the local file. After a stream that broke off the
+/// server may still be writing what had arrived of it: what that takes over is taken back, three times at most.
 ///
 /// # Errors
 /// [`Error::Io`] when the file cannot be read; [`Error::Corrupt`] when it changed on its way; [`Error::Refused`] with

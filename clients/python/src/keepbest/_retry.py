@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import grpc
 
-from keepbest.errors import KeepbestError, StillWaiting, from_rpc_error
+from keepbest.errors import UPLOAD_SUPERSEDED, KeepbestError, StillWaiting, from_rpc_error
 
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 10.0
@@ -17,6 +17,9 @@ _LONGEST_PAUSE_SECONDS = 10.0
 CALL_SECONDS = 30.0
 # Even the last try of a spent budget gets this long, so that a busy server is not taken for a dead one.
 _SHORTEST_CALL_SECONDS = 5.0
+# How often an upload goes on after a stream took its file over, when that may be its own stream of before. Two
+# processes that upload the same file by mistake would otherwise take it from each other for ever.
+_MAX_TAKEOVERS = 3
 # How long the server is asked to wait for other ranks within one call, well before that call's deadline.
 WAIT_SECONDS = 20
 
@@ -32,6 +35,9 @@ class Backoff:
     def __init__(self, budget_seconds: float) -> None:
         """Start the clock."""
         self._budget_seconds = budget_seconds
+        # Whether a call ended without the server's word: it may live on there for a while.
+        self._broke_off = False
+        self._takeovers = 0
         self.progress()
 
     def progress(self) -> None:
@@ -48,10 +54,17 @@ class Backoff:
         pause = random.uniform(0, self._ceiling)
         if error.retry_seconds is not None:
             pause += error.retry_seconds
-        if not error.retryable or time.monotonic() + pause >= self._end:
+        if not self._may_go_on(error) or time.monotonic() + pause >= self._end:
             raise error
         self._ceiling = min(2 * self._ceiling, _LONGEST_PAUSE_SECONDS)
         time.sleep(pause)
+
+    def _may_go_on(self, error: KeepbestError) -> bool:
+        if error.reason == UPLOAD_SUPERSEDED and self._broke_off and self._takeovers < _MAX_TAKEOVERS:
+            self._takeovers += 1
+            return True
+        self._broke_off = self._broke_off or error.retryable
+        return error.retryable
 
 
 def call(method: Callable[..., T], request: object, budget_seconds: float) -> T:

@@ -12,8 +12,10 @@ import grpc
 from google.rpc import error_details_pb2, status_pb2
 
 _DETAILS_KEY = "grpc-status-details-bin"
+# Another stream took over the file that a call was writing.
+UPLOAD_SUPERSEDED = "UPLOAD_SUPERSEDED"
 # Aborted, but repeating the same call cannot help: somebody else did something on purpose.
-_LOST_FOR_GOOD = frozenset({"UPLOAD_SUPERSEDED", "ALIAS_MOVED"})
+_LOST_FOR_GOOD = frozenset({UPLOAD_SUPERSEDED, "ALIAS_MOVED"})
 
 # Aborted, because a wait for other ranks ended before they came.
 _STILL_WAITING = frozenset({"PARTS_MISSING", "EVENT_MISSING"})
