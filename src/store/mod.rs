@@ -155,37 +155,64 @@ impl From<crate::failpoint::Injected> for Error {
 
 impl From<sqlx::Error> for Error {
     fn from(error: sqlx::Error) -> Error {
-        /// `SQLITE_FULL`, `SQLITE_IOERR_SHMSIZE` (the index of the log finds no room), and Postgres' `disk_full`.
-        const FULL: [&str; 3] = ["13", "4874", "53100"];
-        /// `SQLITE_IOERR_FSYNC` and `SQLITE_IOERR_DIR_FSYNC`. Postgres ends itself.
-        const UNSYNCED: [&str; 2] = ["1034", "1290"];
-        /// `SQLITE_BUSY`, its SNAPSHOT and RECOVERY kin, LOCKED. Of Postgres: a lost race (serialization, deadlock), a wait that
-        /// took too long, a shutdown, no connection or memory left, a primary that became a standby.
-        const AWAY: [&str; 18] = [
-            "5", "6", "261", "517", "40001", "40P01", "55P03", "57014", "57P01", "57P02", "57P03", "57P05",
-            "25P03", "53200", "53300", "25006", "08006", "08P01",
-        ];
-        let code = error.as_database_error().and_then(|it| it.code()).map(|code| code.into_owned());
+        let trouble = match &error {
+            sqlx::Error::Database(said) => said.code().and_then(|code| trouble(&code)),
+            sqlx::Error::PoolTimedOut
+            | sqlx::Error::PoolClosed
+            | sqlx::Error::Io(_)
+            | sqlx::Error::WorkerCrashed
+            | sqlx::Error::Tls(_) => Some(Trouble::Away),
+            _ => None,
+        };
         let error = Arc::new(error);
-        match (&*error, code.as_deref()) {
-            (_, Some(code)) if FULL.contains(&code) => Error::Full(error),
-            (_, Some(code)) if UNSYNCED.contains(&code) => Error::Unsynced(error),
-            (_, Some(code)) if is_disk_error(code) => Error::Unavailable(error),
-            (_, Some(code)) if AWAY.contains(&code) => Error::Unavailable(error),
-            (
-                sqlx::Error::PoolTimedOut
-                | sqlx::Error::PoolClosed
-                | sqlx::Error::Io(_)
-                | sqlx::Error::WorkerCrashed
-                | sqlx::Error::Tls(_),
-                _,
-            ) => Error::Unavailable(error),
-            _ => Error::Broken(error),
+        match trouble {
+            Some(Trouble::Full) => Error::Full(error),
+            Some(Trouble::Unsynced) => Error::Unsynced(error),
+            Some(Trouble::Away) => Error::Unavailable(error),
+            None => Error::Broken(error),
         }
     }
 }
 
-/// Of SQLite's codes those of a disk that fails: the last byte is READONLY, IOERR or CANTOPEN. Postgres' codes have five letters.
+/// What is no fault of the statement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Trouble {
+    Full,
+    Unsynced,
+    /// The same call may succeed later.
+    Away,
+}
+
+/// What a database's code means; `None`: the statement is wrong, or the database. SQLite's codes are numbers, Postgres' have five
+/// letters, of which the first two are the class.
+fn trouble(code: &str) -> Option<Trouble> {
+    /// `SQLITE_FULL`, `SQLITE_IOERR_SHMSIZE` (the index of the log finds no room), and Postgres' `disk_full`.
+    const FULL: [&str; 3] = ["13", "4874", "53100"];
+    /// `SQLITE_IOERR_FSYNC` and `SQLITE_IOERR_DIR_FSYNC`. Postgres ends itself.
+    const UNSYNCED: [&str; 2] = ["1034", "1290"];
+    /// The connection broke, a race was lost, no connection or memory is left, an operator stepped in.
+    const AWAY_CLASSES: [&str; 4] = ["08", "40", "53", "57"];
+    /// `SQLITE_BUSY`, its SNAPSHOT and RECOVERY kin, LOCKED. Of Postgres: a session or transaction that was idle or took too long,
+    /// a lock that did, a primary that became a standby, a disk that failed; and what shuts us out while an operator changes a
+    /// password or restores the database: trainers wait for that, as for a restart.
+    const AWAY: [&str; 12] =
+        ["5", "6", "261", "517", "25P03", "25P04", "55P03", "25006", "58030", "28000", "28P01", "3D000"];
+    let class = code.get(..2).filter(|_| code.len() == 5);
+    if FULL.contains(&code) {
+        Some(Trouble::Full)
+    } else if UNSYNCED.contains(&code) {
+        Some(Trouble::Unsynced)
+    } else if AWAY.contains(&code)
+        || class.is_some_and(|it| AWAY_CLASSES.contains(&it))
+        || is_disk_error(code)
+    {
+        Some(Trouble::Away)
+    } else {
+        None
+    }
+}
+
+/// Of SQLite's codes those of a disk that fails: the last byte is READONLY, IOERR or CANTOPEN.
 fn is_disk_error(code: &str) -> bool {
     code.len() < 5 && code.parse::<u32>().is_ok_and(|code| [8, 10, 14].contains(&(code & 0xff)))
 }
@@ -335,4 +362,26 @@ fn from_json<T: serde::de::DeserializeOwned>(what: &'static str, text: &str) -> 
 /// A new unique id; later ones sort later.
 fn new_uid() -> String {
     uuid::Uuid::now_v7().simple().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_no_fault_of_a_statement_is_worth_another_try() {
+        for (codes, expected) in [
+            (["13", "4874", "53100"].as_slice(), Some(Trouble::Full)),
+            (&["1034", "1290"], Some(Trouble::Unsynced)),
+            (&["5", "261", "8", "10", "266", "778", "14"], Some(Trouble::Away)),
+            (&["40001", "40P01", "55P03", "57014", "57P01", "57P05", "53300", "53200"], Some(Trouble::Away)),
+            (&["25P03", "25P04", "25006", "08006", "08P01", "28P01", "3D000", "58030"], Some(Trouble::Away)),
+            // A broken rule, a wrong statement, a damaged database.
+            (&["19", "2067", "1", "11", "23505", "42P01", "42501", "22P02", "XX001", "25P02", ""], None),
+        ] {
+            for code in codes {
+                assert_eq!(trouble(code), expected, "{code}");
+            }
+        }
+    }
 }
