@@ -1,6 +1,8 @@
 //! Opening the database and the object store that the settings name: for the server, and for commands that may run
 //! beside it.
 
+mod mark;
+
 use std::fs;
 use std::fs::File;
 use std::fs::TryLockError;
@@ -124,15 +126,21 @@ pub fn check_store(config: &Config) -> anyhow::Result<()> {
     }
 }
 
+/// The object store, as messages name it.
+fn place(config: &Config) -> String {
+    config.store_url.as_ref().map_or_else(
+        || format!("the folder `{}`", config.data_dir.join(OBJECTS).display()),
+        |url| format!("the object store `{url}`"),
+    )
+}
+
 /// For the server: opens both, makes what is missing of a data folder, and asks the object store to write, read and delete.
 pub async fn open(config: &Config) -> anyhow::Result<App> {
     let store = open_store(config, Schema::Expect).await?;
     let blobs = open_blobs(config)?;
-    let place = config.store_url.as_ref().map_or_else(
-        || format!("the folder `{}`", config.data_dir.join(OBJECTS).display()),
-        |url| format!("the object store `{url}`"),
-    );
+    let place = place(config);
     blobs.probe().await.with_context(|| format!("{place} does not work"))?;
+    let blobs = mark::belong(&store, blobs, &place, true).await?;
     Ok(App::new(store, blobs, Clock::System, limits(config)))
 }
 
@@ -145,7 +153,8 @@ async fn open_existing(config: &Config) -> anyhow::Result<App> {
         );
     }
     let store = open_store(config, Schema::Expect).await?;
-    Ok(App::new(store, open_blobs(config)?, Clock::System, limits(config)))
+    let blobs = mark::belong(&store, open_blobs(config)?, &place(config), false).await?;
+    Ok(App::new(store, blobs, Clock::System, limits(config)))
 }
 
 /// Brings the schema up to date and answers its version.

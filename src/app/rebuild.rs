@@ -55,7 +55,7 @@ impl App {
                 "the object store has no manifests: name the one that the lost database belonged to";
             return Err(Refusal::precondition("NO_MANIFESTS", message).into());
         }
-        self.store.begin_rebuild(self.clock.now_us()).await?;
+        self.store.begin_rebuild(self.clock.now_us(), self.blobs.read_mark().await?).await?;
         let mut report = RebuildReport::default();
         // What was deleted comes first: a manifest that stands beside the word of its deletion was written late.
         let mut deleted = HashSet::new();

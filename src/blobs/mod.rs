@@ -1,5 +1,6 @@
 //! Bytes in an object store. The only room that names `object_store`; keys are made here and never used again.
 
+mod mark;
 mod place;
 mod probe;
 
@@ -23,6 +24,8 @@ use tokio_util::sync::CancellationToken;
 use crate::domain::digest::Digest;
 use crate::domain::time::date_of;
 
+pub use mark::MARK;
+pub use mark::mark_text;
 pub use place::OpenError;
 pub use probe::ProbeError;
 
@@ -111,6 +114,9 @@ pub struct Blobs {
     store: Arc<dyn ObjectStore>,
     /// Where the objects are files, if they are.
     folder: Option<PathBuf>,
+    is_volatile: bool,
+    /// What its mark must say, once that is known.
+    store_id: Option<Arc<str>>,
     unsynced: CancellationToken,
 }
 
@@ -123,12 +129,17 @@ impl Blobs {
 
     /// In memory, for tests of what stands above.
     pub fn in_memory() -> Blobs {
-        Blobs::over(Arc::new(InMemory::new()))
+        Blobs { is_volatile: true, ..Blobs::over(Arc::new(InMemory::new())) }
+    }
+
+    /// Whether its objects go with the process: such a store is new at each start.
+    pub fn is_volatile(&self) -> bool {
+        self.is_volatile
     }
 
     /// Any store behind the trait: tests wrap one that fails on purpose.
     pub fn over(store: Arc<dyn ObjectStore>) -> Blobs {
-        Blobs { store, folder: None, unsynced: CancellationToken::new() }
+        Blobs { store, folder: None, is_volatile: false, store_id: None, unsynced: CancellationToken::new() }
     }
 
     /// Returns when a sync has failed. From then on nothing is stored any more.
@@ -138,6 +149,7 @@ impl Blobs {
 
     /// Stores an object; durable when it returns. Its key is new or its bytes say the same, so repeating it is harmless.
     pub async fn put(&self, key: &str, pieces: Vec<Bytes>) -> Result<(), Error> {
+        self.check_folder().await?;
         let payload: PutPayload = pieces.into_iter().collect();
         let put = within_limit(async { self.store.put(&key.into(), payload).await }).await;
         // A failed sync is not repeated, by us or by the caller: the next one may succeed and have lost what this one had.
@@ -159,13 +171,27 @@ impl Blobs {
     /// All bytes of an object.
     pub async fn get(&self, key: &str) -> Result<Bytes, Error> {
         let found = async { self.store.get(&key.into()).await?.bytes().await };
-        within_limit(found).await.map_err(|error| named(error, key))
+        match within_limit(found).await {
+            Ok(found) => Ok(found),
+            Err(error) => Err(self.missing(error, key).await),
+        }
     }
 
     /// The size of an object.
     pub async fn size_bytes(&self, key: &str) -> Result<u64, Error> {
         let found = within_limit(async { self.store.head(&key.into()).await }).await;
-        Ok(found.map_err(|error| named(error, key))?.size)
+        match found {
+            Ok(found) => Ok(found.size),
+            Err(error) => Err(self.missing(error, key).await),
+        }
+    }
+
+    /// The error with our key; what is missing is so only in the right store.
+    async fn missing(&self, error: object_store::Error, key: &str) -> Error {
+        match named(error, key) {
+            missing @ Error::Missing(_) => self.check_mark().await.err().unwrap_or(missing),
+            other => other,
+        }
     }
 
     /// The folders in a folder, in their order.
@@ -189,7 +215,8 @@ impl Blobs {
     pub async fn delete(&self, key: &str) -> Result<(), Error> {
         self.delete_leftover(key, 1).await?;
         match within_limit(async { self.store.delete(&key.into()).await }).await {
-            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Ok(()) => Ok(()),
+            Err(object_store::Error::NotFound { .. }) => self.check_mark().await,
             Err(error) => Err(error.into()),
         }
     }

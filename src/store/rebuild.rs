@@ -21,6 +21,7 @@ use crate::store::connection::Value;
 use crate::store::connection::args;
 use crate::store::deletions::best_left;
 use crate::store::files::digest_of;
+use crate::store::marks::take_mark;
 use crate::store::rebuild::rows::put_aliases;
 use crate::store::rebuild::rows::put_artifact;
 use crate::store::rebuild::rows::put_checkpoint;
@@ -80,7 +81,8 @@ impl Store {
     }
 
     /// Marks an empty database as one that is being rebuilt; refuses one that has rows.
-    pub async fn begin_rebuild(&self, now_us: i64) -> Result<(), Error> {
+    /// `store_id` is the mark of the store that it is rebuilt from.
+    pub async fn begin_rebuild(&self, now_us: i64, store_id: Option<String>) -> Result<(), Error> {
         self.write(move |connection| {
             Box::pin(async move {
                 let mark = "INSERT INTO unfinished_rebuilds (begin_time_us) VALUES ($1)";
@@ -93,7 +95,10 @@ impl Store {
                         return Err(Refusal::precondition("DATABASE_NOT_EMPTY", message).into());
                     }
                 }
-                Ok(())
+                match store_id {
+                    Some(store_id) => take_mark(connection, &store_id).await,
+                    None => Ok(()),
+                }
             })
         })
         .await

@@ -11,10 +11,11 @@ use crate::store::Error;
 use crate::store::Store;
 
 /// The migrations, oldest first. One is only ever added.
-const MIGRATIONS: [(i64, &str, &str); 3] = [
+const MIGRATIONS: [(i64, &str, &str); 4] = [
     (1, "init", include_str!("../../migrations/0001_init.sql")),
     (2, "parts", include_str!("../../migrations/0002_parts.sql")),
     (3, "manifests", include_str!("../../migrations/0003_manifests.sql")),
+    (4, "store_mark", include_str!("../../migrations/0004_store_mark.sql")),
 ];
 
 /// Where sqlx records what was applied.

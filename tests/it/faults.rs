@@ -3,6 +3,7 @@
 mod away;
 mod disk_full;
 mod load;
+mod mark;
 mod order;
 mod rot;
 mod syncs;

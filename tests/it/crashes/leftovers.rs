@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use keepbest::app::App;
 use keepbest::app::Limits;
+use keepbest::blobs::MARK;
 use keepbest::blobs::deleted_manifest_key;
 use keepbest::blobs::manifest_key;
 use keepbest::clock::Clock;
@@ -19,7 +20,7 @@ use keepbest::store::Store;
 use sqlx::ConnectOptions;
 use sqlx::Connection;
 
-use super::trainer::files_below;
+use crate::support::disk::files_below;
 use crate::support::transfers::listed;
 
 /// Longer than any grace and any intent.
@@ -78,8 +79,14 @@ async fn collect_later(config: &Config) -> String {
     format!("{report:?}")
 }
 
-/// The keys of all objects.
+/// The keys of all objects but the mark, which must be there.
 fn objects(config: &Config) -> BTreeSet<String> {
+    let mut found = all_objects(config);
+    assert!(found.remove(MARK));
+    found
+}
+
+fn all_objects(config: &Config) -> BTreeSet<String> {
     let Some(url) = &config.store_url else {
         return files_below(&config.data_dir.join("objects")).into_iter().collect();
     };

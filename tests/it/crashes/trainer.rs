@@ -19,6 +19,7 @@ use tempfile::TempDir;
 
 use super::ledger::Acked;
 use super::ledger::Ledger;
+use crate::support::disk::files_below;
 use crate::support::random::Random;
 use crate::support::requests::noise;
 use crate::support::requests::start_request;
@@ -201,21 +202,4 @@ fn digests(source: &Path) -> BTreeMap<String, Vec<u8>> {
         (path, digest.finish().to_vec())
     };
     files.into_iter().map(digest).collect()
-}
-
-/// Paths of all files, from the folder.
-pub(super) fn files_below(folder: &Path) -> Vec<String> {
-    let mut found = Vec::new();
-    let mut folders = vec![folder.to_owned()];
-    while let Some(next) = folders.pop() {
-        for entry in fs::read_dir(next).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                folders.push(path);
-            } else {
-                found.push(path.strip_prefix(folder).unwrap().to_str().unwrap().to_owned());
-            }
-        }
-    }
-    found
 }

@@ -1,6 +1,5 @@
 //! What must be true when a script is over.
 
-use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -11,6 +10,7 @@ use keepbest::app::App;
 use keepbest::app::Limits;
 use keepbest::app::check::CheckReport;
 use keepbest::blobs::Blobs;
+use keepbest::blobs::MARK;
 use keepbest::clock::Clock;
 use keepbest::store::Graces;
 use keepbest_client::FileDigest;
@@ -21,6 +21,7 @@ use keepbest_proto::v1::runs_client::RunsClient;
 
 use super::trainer::Trainer;
 use crate::support::databases::TestDatabase;
+use crate::support::disk::files_below;
 use crate::support::requests::epoch_end;
 
 /// Versions whose bytes are fetched through the server; the check reads all of them.
@@ -173,26 +174,10 @@ pub(super) async fn nothing_is_left(database: &TestDatabase, objects: &Path) -> 
         ["manifests", _, name] => format!("manifests/{name}"),
         _ => key,
     };
-    let mut found: Vec<String> = files_below(objects).into_iter().map(day).collect();
+    let found = files_below(objects).into_iter().filter(|it| it != MARK);
+    let mut found: Vec<String> = found.map(day).collect();
     keys.sort_unstable();
     found.sort_unstable();
     assert_eq!(found, keys);
     format!("{stood} objects before the collection, {} after it: {collected:?}; {after:?}\n", found.len())
-}
-
-/// Paths of all files, from the folder.
-fn files_below(folder: &Path) -> Vec<String> {
-    let mut found = Vec::new();
-    let mut folders = vec![folder.to_owned()];
-    while let Some(next) = folders.pop() {
-        for entry in fs::read_dir(next).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                folders.push(path);
-            } else {
-                found.push(path.strip_prefix(folder).unwrap().to_str().unwrap().to_owned());
-            }
-        }
-    }
-    found
 }

@@ -27,8 +27,8 @@ async fn bytes_are_durable_before_the_database_and_that_before_the_answer() {
     println!("{order:?} in {} lines", trace.lines().count());
     let replies = 1 + CALLS * ACKNOWLEDGEMENTS;
     assert_eq!((order.replies, order.synced_replies), (replies, replies));
-    // The start writes one to see whether it can.
-    assert_eq!(order.objects, 1 + OBJECTS * ACKNOWLEDGEMENTS);
+    // The start writes one to see whether it can, and the mark.
+    assert_eq!(order.objects, 2 + OBJECTS * ACKNOWLEDGEMENTS);
     assert!(order.log_syncs >= replies);
 
     // The same trace without a kind of sync is judged wrong: so would be a server that leaves it out.

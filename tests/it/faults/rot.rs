@@ -19,20 +19,10 @@ use crate::support::apps::Trainer;
 use crate::support::apps::every_epoch;
 use crate::support::apps::shown;
 use crate::support::databases;
+use crate::support::disk::files_below;
 use crate::support::faults::Damage;
 use crate::support::random::Random;
 use crate::support::requests::noise;
-
-/// All files below a folder.
-fn files_below(folder: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() { found.extend(files_below(&path)) } else { found.push(path) }
-    }
-    found.sort();
-    found
-}
 
 /// So many bits are flipped, each in its turn.
 const FLIPS: usize = 200;
@@ -91,9 +81,10 @@ impl Rotten {
     }
 
     fn objects(&self) -> Vec<PathBuf> {
-        let objects = files_below(&self.folder.path().join("chunks"));
+        let chunks = self.folder.path().join("chunks");
+        let objects = files_below(&chunks);
         assert_eq!(objects.len(), 9);
-        objects
+        objects.iter().map(|it| chunks.join(it)).collect()
     }
 
     /// Damages one object, asks for everything, and mends it. Answers how many files it hit.

@@ -1,4 +1,4 @@
-//! A small disk that a test can fill: a tmpfs, for which it is root, at least in a namespace of its own.
+//! Files below a folder, and a small disk that a test can fill: a tmpfs, for which it is root, at least in a namespace of its own.
 
 use std::fs;
 use std::fs::File;
@@ -23,6 +23,24 @@ pub(crate) fn may_mount(test: &str) -> bool {
     let passed = again.is_ok_and(|it| it.success());
     assert!(passed, "{test}: needs root or user namespaces (`unshare -rm true`), or has failed there");
     false
+}
+
+/// Paths of all files below a folder, from there, sorted.
+pub(crate) fn files_below(folder: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(next) = folders.pop() {
+        for entry in fs::read_dir(next).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                found.push(path.strip_prefix(folder).unwrap().to_str().unwrap().to_owned());
+            }
+        }
+    }
+    found.sort_unstable();
+    found
 }
 
 /// Mounted until it is dropped.

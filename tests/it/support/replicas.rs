@@ -43,6 +43,16 @@ impl Replicas {
         tokio::task::spawn_blocking(start).await.unwrap()
     }
 
+    /// Starts so many more, all at once.
+    pub(crate) async fn add(&mut self, count: usize) {
+        let (folder, environment) = (self.folder.path().to_owned(), self.environment.clone());
+        let start = move || ServerProcess::start_in(&folder, environment.clone());
+        let starting: Vec<_> = (0..count).map(|_| tokio::task::spawn_blocking(start.clone())).collect();
+        for server in starting {
+            self.servers.push(server.await.unwrap());
+        }
+    }
+
     /// Where they listen.
     pub(crate) fn addresses(&self) -> Vec<String> {
         self.servers.iter().map(ServerProcess::address).collect()
