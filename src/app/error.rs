@@ -19,6 +19,9 @@ pub enum Error {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// Other calls have what this one needs for too long; the same call may succeed later.
+    #[error("other calls are in the way")]
+    Busy(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// No room on the disk.
     #[error("{what} is full")]
     Full {
@@ -36,6 +39,21 @@ pub enum Error {
     Internal(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
+/// An error with its causes, for a log or a person; what libraries tell of a cause in their own words is not told twice.
+pub fn causes(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let said = error.to_string();
+        if !text.ends_with(&said) {
+            text.push_str(": ");
+            text.push_str(&said);
+        }
+        cause = error.source();
+    }
+    text
+}
+
 impl From<store::Error> for Error {
     fn from(error: store::Error) -> Error {
         match error {
@@ -43,10 +61,12 @@ impl From<store::Error> for Error {
             store::Error::Unavailable(_) | store::Error::Unsynced(_) => {
                 Error::Unavailable { what: "the database", source: Box::new(error) }
             }
+            store::Error::Busy(_) => Error::Busy(Box::new(error)),
             store::Error::Full(_) => Error::Full { what: "the database", source: Box::new(error) },
-            store::Error::Broken(_) | store::Error::Unreadable { .. } | store::Error::Schema(_) => {
-                Error::Internal(Box::new(error))
-            }
+            store::Error::Address(_)
+            | store::Error::Broken(_)
+            | store::Error::Unreadable { .. }
+            | store::Error::Schema(_) => Error::Internal(Box::new(error)),
         }
     }
 }
@@ -67,5 +87,31 @@ impl From<blobs::Error> for Error {
                 Error::Unavailable { what: "the object store", source: Box::new(error) }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[test]
+    fn a_log_names_each_cause_once() {
+        let inner = telling("rows", io::Error::other("refused"));
+        let error = Error::Unavailable { what: "the database", source: Box::new(inner) };
+        assert_eq!(causes(&error), "the database is not available: rows: refused");
+    }
+
+    /// An error that tells its cause itself, as those of libraries do.
+    fn telling(text: &str, source: io::Error) -> Telling {
+        Telling { text: format!("{text}: {source}"), source }
+    }
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("{text}")]
+    struct Telling {
+        text: String,
+        source: io::Error,
     }
 }

@@ -29,6 +29,7 @@ use crate::store::Graces;
 use crate::store::Store;
 
 pub use error::Error;
+pub use error::causes;
 
 // What the faces show of what is stored.
 pub use crate::store::AliasRow;

@@ -73,7 +73,7 @@ pub struct TeamName {
 }
 
 /// `teams/{team}/projects/{project}`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ProjectName {
     /// The team.
     pub team: Id,
@@ -82,7 +82,7 @@ pub struct ProjectName {
 }
 
 /// `teams/{team}/projects/{project}/runs/{run}`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct RunName {
     /// Where it stands.
     pub project: ProjectName,

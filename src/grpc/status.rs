@@ -8,6 +8,7 @@ use tonic_types::ErrorDetails;
 use tonic_types::StatusExt;
 
 use crate::app::Error;
+use crate::app::causes;
 use crate::domain::refusal::Kind;
 use crate::domain::refusal::Refusal;
 
@@ -58,6 +59,11 @@ pub(crate) fn status(error: Error) -> Status {
             let message = format!("{what} is not available: try the same call again");
             with_reason(Code::Unavailable, "UNAVAILABLE", message, Some(AWAY_RETRY))
         }
+        Error::Busy(source) => {
+            tracing::warn!(error = %causes(&*source), "Answered UNAVAILABLE: rows are locked by other calls");
+            let message = "other calls of this run or artifact have not ended: try the same call again";
+            with_reason(Code::Unavailable, "BUSY", message, Some(AWAY_RETRY))
+        }
         Error::Full { what, source } => {
             tracing::error!(error = %causes(&*source), "Answered RESOURCE_EXHAUSTED: {what} is full");
             let message =
@@ -101,17 +107,6 @@ pub(crate) fn internal(cause: &str) -> Status {
         format!("internal error {id}: the server's log has its cause"),
         None,
     )
-}
-
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(it) = cause {
-        text.push_str(": ");
-        text.push_str(&it.to_string());
-        cause = it.source();
-    }
-    text
 }
 
 /// For `?` on refusals and errors in a method that answers a status.

@@ -61,7 +61,8 @@ pub struct Started {
 impl Store {
     /// Creates or resumes a run and begins an attempt, which fences all older ones: what they had in flight is given up.
     pub async fn start_run(&self, start: StartRun) -> Result<Started, Error> {
-        let started = self.write(move |connection| {
+        let run = start.name.clone();
+        let started = self.write_of(&run, move |connection| {
             Box::pin(async move {
                 failpoint!("start.begun");
                 // A run that another transaction makes at this moment is found the second time.

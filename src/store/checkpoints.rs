@@ -240,7 +240,8 @@ impl Store {
 
     /// Gives a pending checkpoint up; the earlier best stands. Repeated: nothing changes.
     pub async fn abandon(&self, name: CheckpointName, attempt: i64, now_us: i64) -> Result<(), Error> {
-        let abandoned = self.write(move |connection| {
+        let run = name.run.clone();
+        let abandoned = self.write_of(&run, move |connection| {
             Box::pin(async move {
                 failpoint!("abandon.begun");
                 let Some(run) = lock_run(connection, &name.run).await? else {

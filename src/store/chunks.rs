@@ -47,7 +47,8 @@ impl Store {
         wanted: Vec<WantedChunk>,
         now_us: i64,
     ) -> Result<Vec<WantedChunk>, Error> {
-        self.write(move |connection| {
+        let run = upload.checkpoint.run.clone();
+        self.write_of(&run, move |connection| {
             Box::pin(async move {
                 let Upload { checkpoint, attempt, expire, token } = &upload;
                 lock_pending(connection, checkpoint, *attempt, *expire).await?;
@@ -77,7 +78,8 @@ impl Store {
         stored: Vec<StoredChunk>,
         now_us: i64,
     ) -> Result<(), Error> {
-        self.write(move |connection| {
+        let run = upload.checkpoint.run.clone();
+        self.write_of(&run, move |connection| {
             Box::pin(async move {
                 let Upload { checkpoint, attempt, expire, token } = &upload;
                 lock_pending(connection, checkpoint, *attempt, *expire).await?;

@@ -58,7 +58,8 @@ impl Store {
     /// Publishes a checkpoint as the next version: number, aliases, metrics and monitor state in one transaction. Answers
     /// its uid. Repeated: the same.
     pub async fn commit(&self, commit: Commit, plan: PlanCommit) -> Result<String, Error> {
-        let uid = self.write(move |connection| Box::pin(publish(connection, commit, plan))).await?;
+        let run = commit.name.run.clone();
+        let uid = self.write_of(&run, move |connection| Box::pin(publish(connection, commit, plan))).await?;
         failpoint!("commit.committed");
         Ok(uid)
     }

@@ -94,7 +94,9 @@ pub struct Reported {
 impl Store {
     /// Stores the events that are new, with what `judge` decides of them, in one transaction. Repeated: the same answer.
     pub async fn report(&self, report: Report, judge: Judge) -> Result<Reported, Error> {
-        let reported = self.write(move |connection| Box::pin(append(connection, report, judge))).await?;
+        let run = report.run.clone();
+        let reported =
+            self.write_of(&run, move |connection| Box::pin(append(connection, report, judge))).await?;
         failpoint!("event.committed");
         Ok(reported)
     }

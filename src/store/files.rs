@@ -220,7 +220,8 @@ pub struct Upload {
 impl Store {
     /// Declares a file, or finds it again with what is durable of it.
     pub async fn prepare_file(&self, upload: Upload, new: NewFile) -> Result<FileRow, Error> {
-        self.write(move |connection| {
+        let run = upload.checkpoint.run.clone();
+        self.write_of(&run, move |connection| {
             Box::pin(async move {
                 let Upload { checkpoint: name, attempt, expire, .. } = &upload;
                 let checkpoint = lock_pending(connection, name, *attempt, *expire).await?;
@@ -239,7 +240,8 @@ impl Store {
         path: String,
         offset_bytes: i64,
     ) -> Result<FileRow, Error> {
-        self.write(move |connection| {
+        let run = upload.checkpoint.run.clone();
+        self.write_of(&run, move |connection| {
             Box::pin(async move {
                 let Upload { checkpoint: name, attempt, expire, token } = &upload;
                 lock_pending(connection, name, *attempt, *expire).await?;
@@ -272,7 +274,8 @@ impl Store {
 
     /// Declares many files at once and makes this stream their writer; complete ones are answered as they are.
     pub async fn begin_small_files(&self, upload: Upload, new: Vec<NewFile>) -> Result<Vec<FileRow>, Error> {
-        self.write(move |connection| {
+        let run = upload.checkpoint.run.clone();
+        self.write_of(&run, move |connection| {
             Box::pin(async move {
                 let Upload { checkpoint: name, attempt, expire, token } = &upload;
                 let checkpoint = lock_pending(connection, name, *attempt, *expire).await?;
@@ -294,7 +297,8 @@ impl Store {
 
     /// Completes files whose bytes are all durable, and answers them with their digests.
     pub async fn finish_files(&self, upload: Upload, files: Vec<FileRow>) -> Result<Vec<FileRow>, Error> {
-        self.write(move |connection| {
+        let run = upload.checkpoint.run.clone();
+        self.write_of(&run, move |connection| {
             Box::pin(async move {
                 let Upload { checkpoint: name, attempt, expire, token } = &upload;
                 lock_pending(connection, name, *attempt, *expire).await?;

@@ -12,6 +12,7 @@ mod commits;
 mod connection;
 mod decisions;
 mod deletions;
+mod error;
 mod events;
 mod files;
 mod manifests;
@@ -26,7 +27,6 @@ mod versions;
 mod writer;
 
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::ConnectOptions;
@@ -38,7 +38,7 @@ use sqlx::sqlite::SqlitePoolOptions;
 use sqlx::sqlite::SqliteSynchronous;
 use tokio_util::sync::CancellationToken;
 
-use crate::domain::refusal::Refusal;
+use crate::domain::ids::RunName;
 use crate::store::connection::Connection;
 use crate::store::connection::Row;
 use crate::store::connection::Value;
@@ -66,6 +66,7 @@ pub use commits::CommitPlan;
 pub use commits::PlanCommit;
 pub use decisions::DecisionFilter;
 pub use decisions::DecisionRow;
+pub use error::Error;
 pub use events::EventRow;
 pub use events::Judge;
 pub use events::Judged;
@@ -101,123 +102,6 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 const SQLITE_READERS: u32 = 4;
 /// Prepared statements kept by a connection: all of ours, so none is parsed twice.
 const STATEMENTS: usize = 256;
-
-/// Why the store did not do it.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum Error {
-    /// A rule says no.
-    #[error(transparent)]
-    Refused(#[from] Refusal),
-    /// The database is away or too busy; the same call may succeed later.
-    #[error("the database is not available")]
-    Unavailable(#[source] Arc<sqlx::Error>),
-    /// No room on the disk.
-    #[error("the database's disk is full")]
-    Full(#[source] Arc<sqlx::Error>),
-    /// The schema is not what this version needs.
-    #[error("the database {0}")]
-    Schema(String),
-    /// A sync failed. Whether the disk has what was written before cannot be known any more, and a second sync would not tell.
-    #[error("the database could not be synced")]
-    Unsynced(#[source] Arc<sqlx::Error>),
-    /// A bug, or a broken database.
-    #[error("the database refused a statement")]
-    Broken(#[source] Arc<sqlx::Error>),
-    /// What was stored cannot be read back.
-    #[error("stored {what} cannot be read: {why}")]
-    Unreadable {
-        /// Column or row.
-        what: &'static str,
-        /// What the reader said.
-        why: String,
-    },
-}
-
-impl Error {
-    #[expect(non_snake_case, reason = "reads as the variant it makes")]
-    fn Internal(error: sqlx::Error) -> Error {
-        Error::Broken(Arc::new(error))
-    }
-
-    fn stopped() -> Error {
-        Error::Unavailable(Arc::new(sqlx::Error::PoolClosed))
-    }
-
-    fn unreadable(what: &'static str, why: impl std::fmt::Display) -> Error {
-        Error::Unreadable { what, why: why.to_string() }
-    }
-}
-
-#[cfg(debug_assertions)]
-impl From<crate::failpoint::Injected> for Error {
-    fn from(injected: crate::failpoint::Injected) -> Error {
-        Error::from(sqlx::Error::Io(std::io::Error::other(injected)))
-    }
-}
-
-impl From<sqlx::Error> for Error {
-    fn from(error: sqlx::Error) -> Error {
-        let trouble = match &error {
-            sqlx::Error::Database(said) => said.code().and_then(|code| trouble(&code)),
-            sqlx::Error::PoolTimedOut
-            | sqlx::Error::PoolClosed
-            | sqlx::Error::Io(_)
-            | sqlx::Error::WorkerCrashed
-            | sqlx::Error::Tls(_) => Some(Trouble::Away),
-            _ => None,
-        };
-        let error = Arc::new(error);
-        match trouble {
-            Some(Trouble::Full) => Error::Full(error),
-            Some(Trouble::Unsynced) => Error::Unsynced(error),
-            Some(Trouble::Away) => Error::Unavailable(error),
-            None => Error::Broken(error),
-        }
-    }
-}
-
-/// What is no fault of the statement.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Trouble {
-    Full,
-    Unsynced,
-    /// The same call may succeed later.
-    Away,
-}
-
-/// What a database's code means; `None`: the statement is wrong, or the database. SQLite's codes are numbers, Postgres' have five
-/// letters, of which the first two are the class.
-fn trouble(code: &str) -> Option<Trouble> {
-    /// `SQLITE_FULL`, `SQLITE_IOERR_SHMSIZE` (the index of the log finds no room), and Postgres' `disk_full`.
-    const FULL: [&str; 3] = ["13", "4874", "53100"];
-    /// `SQLITE_IOERR_FSYNC` and `SQLITE_IOERR_DIR_FSYNC`. Postgres ends itself.
-    const UNSYNCED: [&str; 2] = ["1034", "1290"];
-    /// The connection broke, a race was lost, no connection or memory is left, an operator stepped in.
-    const AWAY_CLASSES: [&str; 4] = ["08", "40", "53", "57"];
-    /// `SQLITE_BUSY`, its SNAPSHOT and RECOVERY kin, LOCKED. Of Postgres: a session or transaction that was idle or took too long,
-    /// a lock that did, a primary that became a standby, a disk that failed; and what shuts us out while an operator changes a
-    /// password or restores the database: trainers wait for that, as for a restart.
-    const AWAY: [&str; 12] =
-        ["5", "6", "261", "517", "25P03", "25P04", "55P03", "25006", "58030", "28000", "28P01", "3D000"];
-    let class = code.get(..2).filter(|_| code.len() == 5);
-    if FULL.contains(&code) {
-        Some(Trouble::Full)
-    } else if UNSYNCED.contains(&code) {
-        Some(Trouble::Unsynced)
-    } else if AWAY.contains(&code)
-        || class.is_some_and(|it| AWAY_CLASSES.contains(&it))
-        || is_disk_error(code)
-    {
-        Some(Trouble::Away)
-    } else {
-        None
-    }
-}
-
-/// Of SQLite's codes those of a disk that fails: the last byte is READONLY, IOERR or CANTOPEN.
-fn is_disk_error(code: &str) -> bool {
-    code.len() < 5 && code.parse::<u32>().is_ok_and(|code| [8, 10, 14].contains(&(code & 0xff)))
-}
 
 enum Database {
     Sqlite { readers: SqlitePool, writer: Writer },
@@ -285,6 +169,11 @@ impl Store {
         Ok(store)
     }
 
+    /// Looks at an address of a Postgres database without asking for it.
+    pub fn check_postgres_url(url: &str) -> Result<(), Error> {
+        postgres::options_of(url).map(drop)
+    }
+
     /// Returns when a sync has failed. From then on nothing is written any more.
     pub async fn sync_failed(&self) {
         self.unsynced.cancelled().await;
@@ -300,11 +189,24 @@ impl Store {
 
     /// Runs a write transaction to its end, even if the caller goes away. Answers after the commit.
     async fn write<T: Send + 'static>(&self, work: impl Work<T>) -> Result<T, Error> {
+        self.write_in_turn(None, work).await
+    }
+
+    /// The same where it locks rows of a run: those of other runs do not wait behind it.
+    async fn write_of<T: Send + 'static>(&self, run: &RunName, work: impl Work<T>) -> Result<T, Error> {
+        self.write_in_turn(Some(run), work).await
+    }
+
+    async fn write_in_turn<T: Send + 'static>(
+        &self,
+        run: Option<&RunName>,
+        work: impl Work<T>,
+    ) -> Result<T, Error> {
         match &self.database {
             Database::Sqlite { writer, .. } => writer.write(work).await,
             Database::Postgres(pool) => {
-                let place = pool.place().await?;
-                writer::write_postgres(pool.clone(), place, work).await
+                let turn = pool.turn(run).await?;
+                writer::write_postgres(pool.clone(), turn, work).await
             }
         }
     }
@@ -364,26 +266,4 @@ fn from_json<T: serde::de::DeserializeOwned>(what: &'static str, text: &str) -> 
 /// A new unique id; later ones sort later.
 fn new_uid() -> String {
     uuid::Uuid::now_v7().simple().to_string()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_what_is_no_fault_of_a_statement_is_worth_another_try() {
-        for (codes, expected) in [
-            (["13", "4874", "53100"].as_slice(), Some(Trouble::Full)),
-            (&["1034", "1290"], Some(Trouble::Unsynced)),
-            (&["5", "261", "8", "10", "266", "778", "14"], Some(Trouble::Away)),
-            (&["40001", "40P01", "55P03", "57014", "57P01", "57P05", "53300", "53200"], Some(Trouble::Away)),
-            (&["25P03", "25P04", "25006", "08006", "08P01", "28P01", "3D000", "58030"], Some(Trouble::Away)),
-            // A broken rule, a wrong statement, a damaged database.
-            (&["19", "2067", "1", "11", "23505", "42P01", "42501", "22P02", "XX001", "25P02", ""], None),
-        ] {
-            for code in codes {
-                assert_eq!(trouble(code), expected, "{code}");
-            }
-        }
-    }
 }

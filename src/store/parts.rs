@@ -67,7 +67,8 @@ impl Store {
         complete: CompletePart,
         plan: PlanCommit,
     ) -> Result<Option<String>, Error> {
-        self.write(move |connection| Box::pin(record(connection, complete, plan))).await
+        let run = complete.commit.name.run.clone();
+        self.write_of(&run, move |connection| Box::pin(record(connection, complete, plan))).await
     }
 
     /// How a checkpoint of several parts stands for a process that waits for it. Refused if it will never be published.

@@ -3,6 +3,9 @@
 //! A database that is away must answer soon: a caller is told within two seconds to come back, instead of queueing.
 
 use std::future::Future;
+use std::hash::DefaultHasher;
+use std::hash::Hash as _;
+use std::hash::Hasher as _;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,20 +22,25 @@ use sqlx::postgres::PgPoolOptions;
 use tokio::runtime::Handle;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
+use crate::domain::ids::RunName;
 use crate::store::Error;
 use crate::store::STATEMENTS;
 use crate::store::connection::Connection;
 use crate::store::schema;
 
-/// How long a call waits for a connection. With the next one it stays below the two seconds that a caller may wait.
-const ACQUIRE_TIMEOUT: Duration = Duration::from_millis(1_300);
+/// How long a call waits until a connection is its own: below the two seconds after which a caller shall know.
+const TURN_TIMEOUT: Duration = Duration::from_millis(1_700);
 /// How long the first connection of a process may take: nobody waits yet, and a server that starts beside it needs a while.
 const START_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a write waits for its turn to ask for a connection.
-const PLACE_TIMEOUT: Duration = Duration::from_millis(400);
-/// Writes that have their turn, for each connection: a storm of cancelled calls makes no crowd of tasks.
-const PLACES_PER_CONNECTION: usize = 2;
+/// One connection of so many is kept for reads, the health's among them: writes wait for rows that others have locked.
+const SHARE_OF_READS: usize = 4;
+/// Writes of one run at once: where its row is locked, by a replica that was paused or by an operator's session, the calls of that
+/// run wait, and those of others go on.
+const LANE_WIDTH: usize = 4;
+/// Runs are spread over so many lanes by their names.
+const LANES: usize = 1_024;
 /// A section that takes longer has lost its database: the cable is cut, or the server hangs. Longer than what the session
 /// itself may take.
 const SECTION_TIMEOUT: Duration = Duration::from_secs(15);
@@ -46,7 +54,7 @@ const OUT_OF_TRANSACTION: &str = "BEGIN; ROLLBACK";
 /// What every session is told. A statement of ours takes milliseconds; one that waits for a row that another replica has
 /// locked gives up; a session whose replica was paused inside a transaction is ended, so that its locks go. Commits wait
 /// for the disk, and for the standby where there is a synchronous one, whatever the database's own default is.
-const SESSION: &str = "SET statement_timeout = '10s'; SET lock_timeout = '5s'; \
+const SESSION: &str = "SET statement_timeout = '10s'; SET lock_timeout = '1s'; \
     SET idle_in_transaction_session_timeout = '5s'; \
     SELECT set_config('synchronous_commit', CASE current_setting('synchronous_commit') \
     WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END, false)";
@@ -57,6 +65,48 @@ const MIGRATES: &str = "SET statement_timeout = 0; SET lock_timeout = 0";
 /// But it gives up where a table is locked: while it waits for that, everything else would wait behind it.
 const CHANGES_TABLES: &str = "SET lock_timeout = '5s'";
 
+/// The parameters of an address that the driver takes; it would ignore another one, and log its value. `options[NAME]` is a
+/// parameter of the session.
+const PARAMETERS: [&str; 17] = [
+    "sslmode",
+    "ssl-mode",
+    "sslrootcert",
+    "ssl-root-cert",
+    "ssl-ca",
+    "sslcert",
+    "ssl-cert",
+    "sslkey",
+    "ssl-key",
+    "host",
+    "hostaddr",
+    "port",
+    "dbname",
+    "user",
+    "password",
+    "application_name",
+    "options",
+];
+
+/// What an address says. Nothing of it is in the error, which may be a part of the password.
+pub(super) fn options_of(url: &str) -> Result<PgConnectOptions, Error> {
+    let parameters = url.split_once('?').map_or("", |(_, parameters)| parameters);
+    if parameters.contains('@') {
+        let why = "of its password `?` must be written as `%3F`, `@` as `%40`, `/` as `%2F` and `#` as `%23`";
+        return Err(Error::Address(why.to_owned()));
+    }
+    for parameter in parameters.split('&').filter(|it| !it.is_empty()) {
+        let key = parameter.split_once('=').map_or(parameter, |(key, _)| key);
+        if !PARAMETERS.contains(&key) && !key.starts_with("options[") {
+            let known = PARAMETERS.join(", ");
+            return Err(Error::Address(format!("its parameter `{key}` is not known; known are {known}")));
+        }
+    }
+    url.parse().map_err(|error: sqlx::Error| match error {
+        sqlx::Error::Configuration(why) => Error::Address(why.to_string()),
+        other => Error::from(other),
+    })
+}
+
 /// How to use a Postgres database.
 #[derive(Clone, Copy, Debug)]
 pub struct Postgres {
@@ -66,16 +116,25 @@ pub struct Postgres {
     pub migrate: bool,
 }
 
-/// Connections, and places for writes.
+/// Connections, places for writes, and lanes that lead to them.
 #[derive(Clone)]
 pub(super) struct Pool {
     connections: PgPool,
     places: Arc<Semaphore>,
+    lanes: Arc<[Arc<Semaphore>]>,
+}
+
+/// That a write may have a connection; given back when its section is over.
+pub(super) struct Turn {
+    _lane: Option<OwnedSemaphorePermit>,
+    _place: OwnedSemaphorePermit,
+    /// When it must have one.
+    until: Instant,
 }
 
 impl Pool {
     pub(super) async fn open(url: &str, options: Postgres) -> Result<Pool, Error> {
-        let connect = url.parse::<PgConnectOptions>()?.application_name("keepbest");
+        let connect = options_of(url)?.application_name("keepbest");
         let mut session = first_session(&connect).await?;
         if options.migrate {
             migrate(&mut session).await?;
@@ -85,7 +144,7 @@ impl Pool {
         session.close().await?;
         let pool = PgPoolOptions::new()
             .max_connections(options.connections)
-            .acquire_timeout(ACQUIRE_TIMEOUT)
+            .acquire_timeout(TURN_TIMEOUT)
             // `before_acquire` asks already.
             .test_before_acquire(false)
             .after_connect(|connection, _| Box::pin(prepare(connection)))
@@ -97,9 +156,14 @@ impl Pool {
                 })
             })
             .connect_lazy_with(connect.statement_cache_capacity(STATEMENTS));
-        let places = usize::try_from(options.connections).unwrap_or(usize::MAX);
-        let places = places.saturating_mul(PLACES_PER_CONNECTION).min(Semaphore::MAX_PERMITS);
-        Ok(Pool { connections: pool, places: Arc::new(Semaphore::new(places)) })
+        let connections =
+            usize::try_from(options.connections).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
+        let places = connections - connections.div_ceil(SHARE_OF_READS);
+        Ok(Pool {
+            connections: pool,
+            places: Arc::new(Semaphore::new(places.max(1))),
+            lanes: (0..LANES).map(|_| Arc::new(Semaphore::new(LANE_WIDTH))).collect(),
+        })
     }
 
     pub(super) fn connections(&self) -> &PgPool {
@@ -111,13 +175,37 @@ impl Pool {
         Ok(Lent(Some(self.connections.acquire().await?)))
     }
 
-    /// A place for a write.
-    pub(super) async fn place(&self) -> Result<OwnedSemaphorePermit, Error> {
-        match tokio::time::timeout(PLACE_TIMEOUT, Arc::clone(&self.places).acquire_owned()).await {
-            Ok(Ok(place)) => Ok(place),
+    /// The same for a write, whose turn it is.
+    pub(super) async fn lend_to(&self, turn: &Turn) -> Result<Lent, Error> {
+        let lent = tokio::time::timeout_at(turn.until, self.lend()).await;
+        lent.unwrap_or_else(|_| Err(Error::from(sqlx::Error::PoolTimedOut)))
+    }
+
+    /// Waits for the turn of a write; `run` is the one whose row it locks. Given up with the caller: no task waits here.
+    pub(super) async fn turn(&self, run: Option<&RunName>) -> Result<Turn, Error> {
+        let until = Instant::now() + TURN_TIMEOUT;
+        let wait = async |of: &Arc<Semaphore>, late: fn(sqlx::Error) -> Error| match tokio::time::timeout_at(
+            until,
+            Arc::clone(of).acquire_owned(),
+        )
+        .await
+        {
+            Ok(Ok(permit)) => Ok(permit),
             Ok(Err(_)) => Err(Error::stopped()),
-            Err(_) => Err(Error::from(sqlx::Error::PoolTimedOut)),
-        }
+            Err(_) => Err(late(sqlx::Error::PoolTimedOut)),
+        };
+        let _lane = match run {
+            Some(run) => Some(wait(self.lane(run), |error| Error::Busy(Arc::new(error))).await?),
+            None => None,
+        };
+        Ok(Turn { _lane, _place: wait(&self.places, Error::from).await?, until })
+    }
+
+    fn lane(&self, run: &RunName) -> &Arc<Semaphore> {
+        let mut hasher = DefaultHasher::new();
+        run.hash(&mut hasher);
+        let lane = usize::try_from(hasher.finish() % LANES as u64).unwrap_or_default();
+        &self.lanes[lane]
     }
 }
 

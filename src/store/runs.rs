@@ -187,7 +187,8 @@ impl Store {
         state: RunState,
         now_us: i64,
     ) -> Result<RunRow, Error> {
-        self.write(move |connection| {
+        let run = name.clone();
+        self.write_of(&run, move |connection| {
             Box::pin(async move {
                 let Some(mut run) = lock_run(connection, &name).await? else {
                     return Err(Refusal::not_found("run", &name).into());

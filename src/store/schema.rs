@@ -63,7 +63,7 @@ pub(super) async fn expect(connection: &mut PgConnection) -> Result<(), Error> {
 
 pub(super) fn from_migration(error: MigrateError) -> Error {
     match error {
-        MigrateError::Execute(error) => Error::from(error),
+        MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => Error::from(error),
         MigrateError::VersionMismatch(version) => Error::Schema(format!(
             "has another migration {version:04} than this version of keepbest: it was made by a program that differs"
         )),

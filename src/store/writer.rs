@@ -12,7 +12,6 @@ use std::pin::Pin;
 
 use futures::FutureExt;
 use sqlx::SqliteConnection;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
@@ -21,6 +20,7 @@ use crate::failpoint::failpoint;
 use crate::store::Error;
 use crate::store::connection::Connection;
 use crate::store::postgres::Pool;
+use crate::store::postgres::Turn;
 use crate::store::postgres::in_time;
 
 /// Jobs that wait for the writer. When it is full, callers wait: that is the back-pressure.
@@ -41,12 +41,20 @@ impl<T, F> Work<T> for F where
 {
 }
 
+/// What becomes of a job's statements.
+enum Fate {
+    Keep,
+    Undo,
+    /// The database may have undone the whole transaction, with the work of others: the batch ends with this error.
+    End(Error),
+}
+
 trait Job: Send {
-    /// Runs the work; whether it may be kept.
+    /// Runs the work.
     fn run<'a>(
         &'a mut self,
         connection: &'a mut Connection<'_>,
-    ) -> Pin<Box<dyn Future<Output = bool> + Send + 'a>>;
+    ) -> Pin<Box<dyn Future<Output = Fate> + Send + 'a>>;
     /// Answers the caller, once the commit is known.
     fn answer(self: Box<Self>, committed: Result<(), Error>);
 }
@@ -61,18 +69,24 @@ impl<T: Send + 'static, F: Work<T>> Job for Pending<T, F> {
     fn run<'a>(
         &'a mut self,
         connection: &'a mut Connection<'_>,
-    ) -> Pin<Box<dyn Future<Output = bool> + Send + 'a>> {
+    ) -> Pin<Box<dyn Future<Output = Fate> + Send + 'a>> {
         Box::pin(async move {
-            let Some(work) = self.work.take() else { return false };
+            let Some(work) = self.work.take() else { return Fate::Undo };
             if self.caller.is_closed() {
                 // Nobody was promised anything, and the caller may have repeated the call: begun now, it would come after
                 // its own repeat, and a stream that is gone would take its file from the one that goes on.
-                return false;
+                return Fate::Undo;
             }
             let result = guarded(work, connection).await;
-            let keep = result.is_ok();
+            let fate = match &result {
+                Ok(_) => Fate::Keep,
+                Err(error @ (Error::Full(_) | Error::Unavailable(_) | Error::Unsynced(_))) => {
+                    Fate::End(error.clone())
+                }
+                Err(_) => Fate::Undo,
+            };
             self.result = Some(result);
-            keep
+            fate
         })
     }
 
@@ -148,13 +162,19 @@ async fn commit(connection: &mut Connection<'_>, batch: &mut [Box<dyn Job>]) -> 
     connection.control("BEGIN IMMEDIATE").await?;
     if let [alone] = batch {
         // The transaction is its savepoint: two statements less for every call of a lone trainer.
-        let kept = alone.run(connection).await;
-        return if kept { end(connection).await } else { connection.control("ROLLBACK").await };
+        return match alone.run(connection).await {
+            Fate::Keep => end(connection).await,
+            Fate::Undo => connection.control("ROLLBACK").await,
+            Fate::End(error) => Err(error),
+        };
     }
     for job in batch {
         connection.control("SAVEPOINT job").await?;
-        if !job.run(connection).await {
-            connection.control("ROLLBACK TO job").await?;
+        match job.run(connection).await {
+            Fate::Keep => {}
+            Fate::Undo => connection.control("ROLLBACK TO job").await?,
+            // SQLite rolls back on its own when the disk is full or fails, and then knows no savepoint any more.
+            Fate::End(error) => return Err(error),
         }
         connection.control("RELEASE job").await?;
     }
@@ -170,16 +190,16 @@ async fn end(connection: &mut Connection<'_>) -> Result<(), Error> {
 }
 
 /// The same promise on Postgres: the section runs in a task of its own and is joined. It ends in time, or its connection
-/// is closed; either way it gives its place back.
+/// is closed; either way it gives its turn back.
 pub(super) async fn write_postgres<T: Send + 'static>(
     pool: Pool,
-    place: OwnedSemaphorePermit,
+    turn: Turn,
     work: impl Work<T>,
 ) -> Result<T, Error> {
     let (caller, _waits) = oneshot::channel::<()>();
     let section = async move {
-        let _place = place;
-        let mut lent = pool.lend().await?;
+        let turn = turn;
+        let mut lent = pool.lend_to(&turn).await?;
         if caller.is_closed() {
             // As on SQLite: what has not begun is left out.
             lent.give_back();
@@ -211,51 +231,4 @@ async fn transaction<T>(mut connection: Connection<'_>, work: impl Work<T>) -> R
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-    use std::sync::Mutex;
-
-    use sqlx::ConnectOptions;
-    use tokio::sync::Notify;
-
-    use super::*;
-
-    #[tokio::test]
-    async fn a_job_whose_caller_left_before_it_began_is_left_out() {
-        let connection = sqlx::sqlite::SqliteConnectOptions::new().connect().await.unwrap();
-        let writer = Writer::start(connection, CancellationToken::new());
-        let (begun, open) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-        let done = Arc::new(Mutex::new(Vec::new()));
-        let (told, gate) = (Arc::clone(&begun), Arc::clone(&open));
-        let first = writer.clone();
-        let first = tokio::spawn(async move {
-            let held = first.write(move |_| {
-                Box::pin(async move {
-                    told.notify_one();
-                    gate.notified().await;
-                    Ok(())
-                })
-            });
-            held.await
-        });
-        begun.notified().await;
-        let note = |name: &'static str| {
-            let done = Arc::clone(&done);
-            writer.write(move |_| {
-                Box::pin(async move {
-                    done.lock().unwrap().push(name);
-                    Ok(())
-                })
-            })
-        };
-        let mut left = Box::pin(note("left"));
-        // Polled once it stands in the queue, and then its caller goes away.
-        assert!(futures::poll!(&mut left).is_pending());
-        let stayed = note("stayed");
-        drop(left);
-        open.notify_one();
-        stayed.await.unwrap();
-        first.await.unwrap().unwrap();
-        assert_eq!(*done.lock().unwrap(), ["stayed"]);
-    }
-}
+mod tests;

@@ -13,11 +13,13 @@ use sqlx::PgConnection;
 /// How long a test waits for a state of the database that must come.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Waits until so many sessions of replicas wait for a lock.
+/// How many sessions of replicas wait for a lock.
+const WAITING: &str = "SELECT COUNT(*) FROM pg_stat_activity WHERE application_name = 'keepbest' \
+    AND datname = current_database() AND wait_event_type = 'Lock'";
+
+/// Waits until so many do.
 async fn until_waiting(url: &str, sessions: i64) {
-    let waiting = "SELECT COUNT(*) FROM pg_stat_activity WHERE application_name = 'keepbest' \
-        AND datname = current_database() AND wait_event_type = 'Lock'";
-    until(url, waiting, |count| count >= sessions).await;
+    until(url, WAITING, |count| count >= sessions).await;
 }
 
 /// Asks until the count is as it should be.

@@ -16,6 +16,7 @@ use tonic::transport::Channel;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_types::StatusExt;
 
+use super::WAITING;
 use super::until_waiting;
 use crate::support::cluster::Cluster;
 use crate::support::health::health;
@@ -28,8 +29,8 @@ use crate::support::requests::best_only;
 use crate::support::requests::reason;
 use crate::support::requests::start_request;
 
-/// The fewest that a server takes.
-const CONNECTIONS: &str = "2";
+/// Two for writes, and one more for reads.
+const CONNECTIONS: &str = "3";
 /// A call that takes longer hangs. The server means to answer within two seconds; a busy machine may take its time.
 const HANGS: Duration = Duration::from_secs(10);
 
@@ -41,18 +42,19 @@ fn get_run(name: &str) -> v1::GetRunRequest {
     v1::GetRunRequest { name: format!("{PROJECT}/runs/{name}") }
 }
 
-/// Begins attempts until it is told to stop: each call waits for the run's row on a connection of its own.
-fn insist(address: &str, run: &str, over: CancellationToken) -> JoinHandle<Result<(), Status>> {
-    let (mut runs, request) = (runs(address), start_request(run, best_only()));
+/// Begins attempts until it is told to stop: each call waits for the run's row. Answers the reasons of those that were refused.
+fn insist(address: &str, run: String, over: CancellationToken) -> JoinHandle<Vec<String>> {
+    let (mut runs, request) = (runs(address), start_request(&run, best_only()));
     tokio::spawn(async move {
+        let mut reasons = Vec::new();
         while !over.is_cancelled() {
-            match runs.start_run(request.clone()).await {
-                Ok(_) => {}
-                Err(status) if status.code() == Code::Unavailable => {}
-                Err(status) => return Err(status),
+            if let Err(status) = runs.start_run(request.clone()).await {
+                assert_eq!(status.code(), Code::Unavailable, "{status:?}");
+                assert!(status.get_details_retry_info().is_some(), "{status:?}");
+                reasons.push(reason(&status));
             }
         }
-        Ok(())
+        reasons
     })
 }
 
@@ -78,10 +80,21 @@ async fn a_call_that_gets_no_connection_is_told_to_come_back() {
     runs(&address).start_run(start_request("held", best_only())).await.unwrap();
 
     let mut holder = PgConnection::connect(url).await.unwrap();
-    sqlx::raw_sql("BEGIN; SELECT 1 FROM runs FOR UPDATE").execute(&mut holder).await.unwrap();
+    let lock = "BEGIN; LOCK TABLE runs IN ACCESS EXCLUSIVE MODE";
+    sqlx::raw_sql(lock).execute(&mut holder).await.unwrap();
     let over = CancellationToken::new();
-    let insisting: Vec<_> = (0..8).map(|_| insist(&address, "held", over.clone())).collect();
-    until_waiting(url, 2).await;
+    let mut reading = JoinSet::new();
+    for _ in 0..8 {
+        let (mut runs, over) = (runs(&address), over.clone());
+        reading.spawn(async move {
+            while !over.is_cancelled() {
+                drop(runs.get_run(get_run("held")).await);
+            }
+        });
+    }
+    let insisting: Vec<_> =
+        (0..8).map(|number| insist(&address, format!("held-{number}"), over.clone())).collect();
+    until_waiting(url, 3).await;
     let (read, read_took) = until_refused(|| {
         let mut runs = runs(&address);
         async move { runs.get_run(get_run("held")).await }
@@ -93,11 +106,7 @@ async fn a_call_that_gets_no_connection_is_told_to_come_back() {
     })
     .await;
     for status in [&read, &write] {
-        assert_eq!(
-            (status.code(), reason(status).as_str()),
-            (Code::Unavailable, "UNAVAILABLE"),
-            "{status:?}"
-        );
+        assert_eq!(status.code(), Code::Unavailable, "{status:?}");
         assert!(status.get_details_retry_info().is_some(), "{status:?}");
     }
     assert_eq!(health(&address, "liveness").await, ServingStatus::Serving);
@@ -106,11 +115,50 @@ async fn a_call_that_gets_no_connection_is_told_to_come_back() {
     sqlx::raw_sql("ROLLBACK").execute(&mut holder).await.unwrap();
     over.cancel();
     for insisting in insisting {
-        insisting.await.unwrap().unwrap();
+        insisting.await.unwrap();
     }
+    reading.join_all().await;
     until_ready(&address, true).await;
     runs(&address).get_run(get_run("held")).await.unwrap();
     runs(&address).start_run(start_request("other", best_only())).await.unwrap();
+}
+
+/// As of a replica that was paused in the middle of a transaction, or an operator's session that was left open.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_whose_row_is_locked_is_in_nobody_elses_way() {
+    let replicas = Replicas::start(1, &[]).await;
+    let (address, url) = (replicas.addresses().remove(0), replicas.database_url());
+    for run in ["held", "other"] {
+        runs(&address).start_run(start_request(run, best_only())).await.unwrap();
+    }
+    let mut holder = PgConnection::connect(url).await.unwrap();
+    let lock = "BEGIN; SELECT 1 FROM runs WHERE id = 'held' FOR UPDATE";
+    sqlx::raw_sql(lock).execute(&mut holder).await.unwrap();
+    let over = CancellationToken::new();
+    // More than there are connections.
+    let insisting: Vec<_> = (0..30).map(|_| insist(&address, "held".to_owned(), over.clone())).collect();
+    until_waiting(url, 4).await;
+    // Longer than a call waits for a connection, and than one that has one waits for the row.
+    let end = Instant::now() + Duration::from_secs(4);
+    let mut calls = 0;
+    while Instant::now() < end {
+        for run in ["held", "other"] {
+            runs(&address).get_run(get_run(run)).await.unwrap();
+        }
+        runs(&address).start_run(start_request("other", best_only())).await.unwrap();
+        assert_eq!(health(&address, "").await, ServingStatus::Serving);
+        let waiting: i64 = sqlx::query_scalar(WAITING).fetch_one(&mut holder).await.unwrap();
+        assert!(waiting <= 4, "{waiting} connections wait for the row");
+        calls += 1;
+    }
+    sqlx::raw_sql("ROLLBACK").execute(&mut holder).await.unwrap();
+    over.cancel();
+    let mut reasons = Vec::new();
+    for insisting in insisting {
+        reasons.extend(insisting.await.unwrap());
+    }
+    assert!(!reasons.is_empty() && reasons.iter().all(|it| it == "BUSY"), "{reasons:?}");
+    println!("{} calls were told that the run is busy, {calls} rounds of others went on", reasons.len());
 }
 
 /// A replica whose connections to the database all lead through a proxy, and its run `held`.
