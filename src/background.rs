@@ -6,6 +6,7 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
+use crate::app::causes;
 
 /// Runs the collector every `interval` until told to stop. A pass that fails is tried again at the next turn.
 pub async fn collect_every(app: App, interval: Duration, stop: CancellationToken) {
@@ -31,7 +32,7 @@ pub async fn collect_every(app: App, interval: Duration, stop: CancellationToken
                 freed_bytes = report.freed_bytes,
                 "Collected what nobody needs"
             ),
-            Err(error) => tracing::warn!(error = %error, "Left the collection for the next turn"),
+            Err(error) => tracing::warn!(error = %causes(&error), "Left the collection for the next turn"),
         }
     }
 }

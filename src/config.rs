@@ -169,8 +169,16 @@ impl Config {
             ),
         };
         let file = flags.config.as_deref().zip(text.as_deref());
-        let environment = std::env::vars_os()
-            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+        let mut environment = Vec::new();
+        for (name, value) in std::env::vars_os() {
+            // What cannot be read as a text has the name of no key.
+            let Ok(name) = name.into_string() else { continue };
+            match value.into_string() {
+                Ok(value) => environment.push((name, value)),
+                Err(_) if is_ours(&name) => return Err(ConfigError::NotText { name }),
+                Err(_) => {}
+            }
+        }
         Config::from_sources(file, environment, flags)
     }
 
@@ -247,7 +255,8 @@ impl Config {
     ) -> Result<(), ConfigError> {
         let environment: BTreeMap<_, _> = environment.into_iter().collect();
         self.store.take_environment(&environment);
-        if let (None, Some(url)) = (&self.database_url, environment.get(PLAIN_DATABASE_URL)) {
+        let own = environment.contains_key(&environment_name("database_url"));
+        if let (None, false, Some(url)) = (&self.database_url, own, environment.get(PLAIN_DATABASE_URL)) {
             self.set("database_url", &Value::Text(url.clone()), &format!("`{PLAIN_DATABASE_URL}`"))?;
         }
         for key in KEYS {
@@ -288,6 +297,13 @@ impl Config {
             remedy: "set `store_url` to an address as `s3://BUCKET/PREFIX`, or remove the option".to_owned(),
         })
     }
+}
+
+/// Whether a variable of this name sets something.
+fn is_ours(name: &str) -> bool {
+    name == PLAIN_DATABASE_URL
+        || store::is_option(name)
+        || KEYS.iter().any(|key| environment_name(key) == name)
 }
 
 /// The environment variable of a key.

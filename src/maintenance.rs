@@ -22,6 +22,7 @@ use crate::store::Graces;
 use crate::store::Postgres;
 use crate::store::Store;
 
+pub use crate::app::causes;
 pub use crate::app::check::CheckReport;
 pub use crate::app::check::ReadData;
 pub use crate::app::check::Subset;
@@ -117,8 +118,11 @@ pub fn open_blobs(config: &Config) -> anyhow::Result<Blobs> {
     Blobs::open(url.as_str(), &named, &found).with_context(|| format!("open the object store `{url}`"))
 }
 
-/// What `check-config` can tell of an object store without a connection: whether its options are right.
-pub fn check_store(config: &Config) -> anyhow::Result<()> {
+/// What `check-config` can tell of the database and the object store without a connection: whether they could be asked.
+pub fn check_places(config: &Config) -> anyhow::Result<()> {
+    if let (Some(url), None) = (&config.database_url, sqlite_file(config)) {
+        Store::check_postgres_url(url.expose()).with_context(|| format!("the database `{url}`"))?;
+    }
     match &config.store_url {
         // A folder may come into being only where the server runs.
         Some(url) if url.folder().is_none() => open_blobs(config).map(drop),

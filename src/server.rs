@@ -79,7 +79,13 @@ pub async fn serve_until(
     let listener = listener
         .with_context(|| format!("listen on {}: choose another address with --listen", config.listen))?;
     let lock = maintenance::lock(&config)?;
-    let app = maintenance::open(&config).await?;
+    let app = tokio::select! {
+        app = maintenance::open(&config) => app?,
+        () = stop.cancelled() => {
+            tracing::info!("Stopped before it had started");
+            return Ok(());
+        }
+    };
     let address = listener.local_addr().context("find the address")?;
 
     let interval = Duration::from_secs(config.collector.interval_seconds);

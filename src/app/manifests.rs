@@ -10,6 +10,7 @@ use bytes::Bytes;
 
 use crate::app::App;
 use crate::app::Error;
+use crate::app::causes;
 use crate::blobs::deleted_manifest_key;
 use crate::blobs::manifest_key;
 use crate::domain::manifest::Manifest;
@@ -63,7 +64,9 @@ impl App {
     pub(super) async fn tell_deletion(&self, checkpoint_uid: &str) {
         match tokio::time::timeout(DELETION_PATIENCE, self.write_manifest(checkpoint_uid)).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(error = %error, "Left the word of a deletion for the next turn"),
+            Ok(Err(error)) => {
+                tracing::warn!(error = %causes(&error), "Left the word of a deletion for the next turn");
+            }
             Err(_) => {
                 tracing::warn!("Left the word of a deletion for the next turn: the store took too long")
             }

@@ -39,7 +39,7 @@ impl Blobs {
         };
         match serde_json::from_slice(&text) {
             Ok(Mark { store_id }) => Ok(Some(store_id)),
-            Err(error) => Err(trouble(format!("`{MARK}` cannot be read: {error}"))),
+            Err(error) => Err(Error::Unavailable(trouble(format!("`{MARK}` cannot be read: {error}")))),
         }
     }
 
@@ -59,12 +59,12 @@ impl Blobs {
         let Some(store_id) = &self.store_id else { return Ok(()) };
         match self.read_mark().await? {
             Some(found) if found == **store_id => Ok(()),
-            _ => Err(changed()),
+            _ => Err(Error::Unavailable(changed())),
         }
     }
 
     /// Whether the folder still is what it was. A bucket is not unmounted, so only a folder is asked before each write.
-    pub(super) async fn check_folder(&self) -> Result<(), Error> {
+    pub(super) async fn check_folder(&self) -> Result<(), object_store::Error> {
         let (Some(folder), Some(_)) = (&self.folder, &self.store_id) else { return Ok(()) };
         match tokio::fs::try_exists(folder.join(MARK)).await {
             Ok(true) => Ok(()),
@@ -74,11 +74,10 @@ impl Blobs {
     }
 }
 
-fn changed() -> Error {
+fn changed() -> object_store::Error {
     trouble(format!("it has lost its mark `{MARK}`: is it still mounted, and the same?"))
 }
 
-fn trouble(why: String) -> Error {
-    let source = Box::new(io::Error::other(why));
-    Error::Unavailable(object_store::Error::Generic { store: "marked", source })
+fn trouble(why: String) -> object_store::Error {
+    object_store::Error::Generic { store: "marked", source: Box::new(io::Error::other(why)) }
 }

@@ -149,9 +149,12 @@ impl Blobs {
 
     /// Stores an object; durable when it returns. Its key is new or its bytes say the same, so repeating it is harmless.
     pub async fn put(&self, key: &str, pieces: Vec<Bytes>) -> Result<(), Error> {
-        self.check_folder().await?;
         let payload: PutPayload = pieces.into_iter().collect();
-        let put = within_limit(async { self.store.put(&key.into(), payload).await }).await;
+        let put = within_limit(async {
+            self.check_folder().await?;
+            self.store.put(&key.into(), payload).await
+        });
+        let put = put.await;
         // A failed sync is not repeated, by us or by the caller: the next one may succeed and have lost what this one had.
         if put.as_ref().is_err_and(is_disk_error) {
             self.unsynced.cancel();

@@ -1,6 +1,5 @@
 //! How a command fails: one sentence, and the exit code that a script can tell it by.
 
-use std::error::Error;
 use std::fmt;
 use std::io;
 use std::process::ExitCode;
@@ -8,6 +7,7 @@ use std::process::ExitCode;
 use keepbest_client::Error as ClientError;
 
 use crate::config::ConfigError;
+use crate::maintenance::causes;
 
 /// Why a command did not do what it was asked to.
 #[derive(Debug)]
@@ -72,22 +72,22 @@ impl From<ClientError> for Failure {
                 "no server answers at `{address}` ({problem}): start one with `keepbest serve`, or name another with \
                  `--server`"
             )),
-            ClientError::Invalid(_) => Failure::usage(chain(&error)),
-            _ if error.is_not_found() => Failure::not_found(chain(&error)),
-            _ => Failure::failed(chain(&error)),
+            ClientError::Invalid(_) => Failure::usage(causes(&error)),
+            _ if error.is_not_found() => Failure::not_found(causes(&error)),
+            _ => Failure::failed(causes(&error)),
         }
     }
 }
 
 impl From<ConfigError> for Failure {
     fn from(error: ConfigError) -> Failure {
-        Failure::usage(chain(&error))
+        Failure::usage(causes(&error))
     }
 }
 
 impl From<anyhow::Error> for Failure {
     fn from(error: anyhow::Error) -> Failure {
-        Failure::failed(chain(error.as_ref()))
+        Failure::failed(causes(error.as_ref()))
     }
 }
 
@@ -96,18 +96,4 @@ impl From<io::Error> for Failure {
         let kind = if error.kind() == io::ErrorKind::BrokenPipe { Kind::ClosedOutput } else { Kind::Failed };
         Failure { kind, text: format!("the output cannot be written: {error}") }
     }
-}
-
-/// An error with its causes; what libraries tell of a cause in their own words already is not told twice.
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let said = error.to_string();
-        if !text.ends_with(&said) {
-            text.push_str(&format!(": {said}"));
-        }
-        cause = error.source();
-    }
-    text
 }

@@ -15,6 +15,7 @@ use crate::config::{Config, Flags, LogFormat};
 #[cfg(debug_assertions)]
 use crate::failpoint;
 use crate::maintenance;
+use crate::maintenance::causes;
 use crate::server;
 use crate::telemetry;
 
@@ -44,7 +45,7 @@ pub(super) async fn serve(context: &mut Context, arguments: args::Serve) -> Resu
 /// Prints what the settings come to.
 pub(super) fn check_config(context: &mut Context, arguments: &args::CheckConfig) -> Result<(), Failure> {
     let config = load(&arguments.settings)?;
-    maintenance::check_store(&config).map_err(|error| Failure::usage(format!("{error:#}")))?;
+    maintenance::check_places(&config).map_err(|error| Failure::usage(causes(error.as_ref())))?;
     telemetry::check_filter(&config.log.filter).map_err(|error| Failure::usage(error.to_string()))?;
     let settings = config.settings();
     if context.output.is_json() {

@@ -16,6 +16,8 @@ pub enum ConfigError {
     Malformed { path: PathBuf, line: usize, problem: String },
     #[error("key `{key}` in {origin} is unknown; the keys there are {known}")]
     UnknownKey { key: String, origin: String, known: String },
+    #[error("the environment variable `{name}` is no UTF-8")]
+    NotText { name: String },
     #[error("key `{key}` from {origin} is {found}, but it must be {right}")]
     Refused { key: String, origin: String, found: String, right: String },
     #[error("key `{key}` {problem}; {remedy}")]

@@ -191,6 +191,8 @@ fn unknown(key: &str, origin: &str) -> ConfigError {
 impl Setting<'_> {
     fn refuse(&self, right: impl Into<String>) -> ConfigError {
         let found = match self.value {
+            // An address may hold a password wherever it was put by mistake.
+            Value::Toml(value) if self.key.ends_with("_url") => format!("a {}", value.type_str()),
             Value::Text(text) => format!("`{text}`"),
             Value::Toml(value) => format!("`{value}`"),
         };

@@ -13,6 +13,11 @@ pub(super) const SECTION: &str = "store";
 /// What begins the names of environment variables that the drivers know: `AWS_REGION` is the option `aws_region`.
 const ENVIRONMENT: [&str; 3] = ["AWS_", "GOOGLE_", "AZURE_"];
 
+/// Whether an environment variable may be an option.
+pub(super) fn is_option(name: &str) -> bool {
+    ENVIRONMENT.iter().any(|it| name.starts_with(it))
+}
+
 /// Options that tell no secret: only their values are printed.
 const PUBLIC: [&str; 14] = [
     "aws_endpoint",
@@ -105,7 +110,7 @@ impl StoreOptions {
 
     /// Takes what drivers usually find in the environment. The file wins.
     pub(super) fn take_environment(&mut self, environment: &BTreeMap<String, String>) {
-        let known = environment.iter().filter(|(name, _)| ENVIRONMENT.iter().any(|it| name.starts_with(it)));
+        let known = environment.iter().filter(|(name, _)| is_option(name));
         self.environment = known.map(|(name, value)| (name.to_ascii_lowercase(), value.clone())).collect();
     }
 

@@ -164,6 +164,8 @@ fn the_plain_variable_of_platforms_is_the_last_resort() {
     assert_eq!(url(&[plain], "database_url = 'postgres://file/db'").as_deref(), Some("postgres://file/db"));
     let own = ("KEEPBEST_DATABASE_URL", "postgres://own/db");
     assert_eq!(url(&[plain, own], "").as_deref(), Some("postgres://own/db"));
+    // What is not used may be of another program.
+    assert_eq!(url(&[("DATABASE_URL", "mysql://x/y"), own], "").as_deref(), Some("postgres://own/db"));
 }
 
 #[test]
@@ -234,10 +236,18 @@ fn a_password_is_never_printed() {
         ("postgres://a:b@host/db", "postgres://a:***@host/db"),
         ("postgresql://a@host:1/db", "postgresql://a@host:1/db"),
         ("sqlite:data/keepbest.db", "sqlite:data/keepbest.db"),
+        ("postgres://a:b@host/db?sslmode=require&password=c", "postgres://a:***@host/db?***"),
+        ("postgres://a:b?c@host/db", "postgres://***"),
+        ("postgres://a:b#c@host/db", "postgres://***"),
     ];
     for (url, printed) in table {
         assert_eq!(format!("{:?}", DatabaseUrl::parse(url).unwrap()), printed);
     }
-    let error = from_environment("KEEPBEST_DATABASE_URL", "mysql://a:hunter2@host/db").unwrap_err();
-    assert!(!error.contains("hunter2"), "{error}");
+    for error in [
+        from_environment("KEEPBEST_DATABASE_URL", "mysql://a:hunter2@host/db").unwrap_err(),
+        from_file("database_url = ['postgres://a:hunter2@host/db']").unwrap_err(),
+        from_file("[database_url]\nurl = 'postgres://a:hunter2@host/db'").unwrap_err(),
+    ] {
+        assert!(error.contains("database_url") && !error.contains("hunter2"), "{error}");
+    }
 }

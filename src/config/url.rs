@@ -47,6 +47,10 @@ impl DatabaseUrl {
 
 impl fmt::Display for DatabaseUrl {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // A password that was not encoded may hold anything: then nothing behind the scheme is printed.
+        if self.0.split_once(['?', '#']).is_some_and(|(_, rest)| rest.contains('@')) {
+            return write!(formatter, "{}://***", self.0.split(':').next().unwrap_or_default());
+        }
         // A parameter may be a password too.
         let (address, parameters) = match self.0.split_once('?') {
             Some((address, _)) => (address, "?***"),

@@ -11,6 +11,7 @@ use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
 use crate::app::App;
+use crate::app::causes;
 
 /// Ask for this service to learn whether the process is alive.
 pub const LIVENESS: &str = "liveness";
@@ -55,7 +56,9 @@ impl Health {
             if ready != now {
                 match asked {
                     Ok(Ok(())) => tracing::info!("Ready again: the database answers"),
-                    Ok(Err(error)) => tracing::error!(error = %error, "Not ready: the database is away"),
+                    Ok(Err(error)) => {
+                        tracing::error!(error = %causes(&error), "Not ready: the database is away");
+                    }
                     Err(_) => tracing::error!("Not ready: the database does not answer"),
                 }
                 self.say(now).await;

@@ -8,6 +8,8 @@ use keepbest::store::Store;
 use keepbest_client::Client;
 use keepbest_client::Run;
 use keepbest_client::v1;
+use rustix::process::Pid;
+use rustix::process::Signal;
 use sqlx::Connection as _;
 use sqlx::PgConnection;
 use sqlx::migrate::Migrate as _;
@@ -187,6 +189,22 @@ fn a_database_that_cannot_be_reached_is_told_with_the_reason() {
             )
         );
     }
+}
+
+/// A store that takes connections and never answers: the probe would wait for a minute.
+#[test]
+fn a_server_that_is_stopped_while_it_starts_ends_at_once() {
+    let store = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let mut server = std::process::Command::new(env!("CARGO_BIN_EXE_keepbest"));
+    server.args(["serve", "--listen", "127.0.0.1:0", "--data"]).arg(folder.path());
+    server
+        .env("KEEPBEST_STORE_URL", "s3://bucket")
+        .env("AWS_ENDPOINT", format!("http://{}", store.local_addr().unwrap()));
+    let mut server = server.env("AWS_ACCESS_KEY_ID", "a").env("AWS_SECRET_ACCESS_KEY", "b").spawn().unwrap();
+    let _asked = store.accept().unwrap();
+    rustix::process::kill_process(Pid::from_child(&server), Signal::TERM).unwrap();
+    assert_eq!(server.wait().unwrap().code(), Some(0), "the probe's own end is an error");
 }
 
 /// Longer than a session that serves may wait for a lock, and than one of its statements may take.

@@ -4,7 +4,9 @@
 
 mod recover;
 
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -328,6 +330,31 @@ fn the_settings_are_checked_without_a_server() {
     let remote = keepbest(&["serve", "--listen", "0.0.0.0:0"], folder.path());
     assert_eq!(remote.code, 2);
     assert!(remote.stderr.contains("allow_remote = true"), "{}", remote.stderr);
+}
+
+#[test]
+fn an_address_of_a_database_is_checked_without_it_and_tells_no_password() {
+    let folder = tempfile::tempdir().unwrap();
+    let table = [
+        ("db:notaport/x", "invalid port number"),
+        ("db/x?sslmode=bogus", "unknown value \"bogus\" for `ssl_mode`"),
+        ("db/x?sslmod=require", "its parameter `sslmod` is not known; known are sslmode"),
+        ("db/x?pasword=hunter2", "its parameter `pasword` is not known"),
+        ("db?hunter2@host/x", "of its password `?` must be written as `%3F`"),
+    ];
+    for (address, why) in table {
+        let text = format!("database_url = 'postgres://keep:hunter2@{address}'");
+        fs::write(folder.path().join("wrong.toml"), text).unwrap();
+        let wrong = keepbest(&["check-config", "--config", "wrong.toml"], folder.path());
+        assert_eq!(wrong.code, 2, "{}", wrong.stderr);
+        assert!(wrong.stderr.contains(why) && !wrong.stderr.contains("hunter2"), "{}", wrong.stderr);
+    }
+    let mut program = Command::new(env!("CARGO_BIN_EXE_keepbest"));
+    let name = OsStr::from_bytes(b"postgres://keep:\xe4@db/x");
+    let done = program.arg("check-config").env("KEEPBEST_DATABASE_URL", name).output().unwrap();
+    assert_eq!(done.status.code(), Some(2));
+    let said = String::from_utf8(done.stderr).unwrap();
+    assert!(said.contains("`KEEPBEST_DATABASE_URL` is no UTF-8"), "{said}");
 }
 
 #[test]
