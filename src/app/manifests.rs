@@ -96,7 +96,7 @@ impl App {
         let bytes = u64::try_from(version.file_count).unwrap_or(0).saturating_mul(FILE_BYTES).min(MOST_BYTES);
         let _room = match bytes {
             0..SMALL_BYTES => None,
-            bytes => Some(self.take_upload_buffers(bytes).await?),
+            bytes => Some(self.upload_buffers.take(bytes).await?),
         };
         let mut writer = ManifestWriter::new(head).map_err(unwritable)?;
         let files = self.store.files(&version.checkpoint).await?;

@@ -1,5 +1,6 @@
 //! What the service does, in the order it does it: one file a noun. It reads, has the domain decide, and writes.
 
+mod buffers;
 pub mod check;
 mod chunks;
 pub mod collect;
@@ -19,12 +20,9 @@ mod waits;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::OwnedSemaphorePermit;
-use tokio::sync::Semaphore;
-
+use crate::app::buffers::Buffers;
 use crate::blobs::Blobs;
 use crate::clock::Clock;
-use crate::domain::refusal::Refusal;
 use crate::store::Graces;
 use crate::store::Store;
 
@@ -44,13 +42,6 @@ pub use crate::store::PartRow;
 pub use crate::store::RunRow;
 pub use crate::store::RunState;
 pub use crate::store::VersionRow;
-
-/// What buffers are counted in: a small file takes one of them, not a whole chunk.
-const BUFFER_UNIT: u64 = 1 << 20;
-/// How long a stream waits for its buffers before the caller is told to come back.
-const BUFFER_WAIT: Duration = Duration::from_secs(5);
-/// When a caller that found no buffers should come back.
-const BUFFER_RETRY: Duration = Duration::from_secs(2);
 
 /// The checked settings that use cases need.
 #[derive(Clone, Debug)]
@@ -76,23 +67,25 @@ pub struct App {
     blobs: Blobs,
     clock: Clock,
     limits: Limits,
-    upload_buffers: Arc<Semaphore>,
-    download_buffers: Arc<Semaphore>,
+    upload_buffers: Buffers,
+    download_buffers: Buffers,
 }
 
 impl App {
     /// Puts the rooms together.
     pub fn new(store: Store, blobs: Blobs, clock: Clock, limits: Limits) -> App {
-        let buffers = |bytes: u64, least: u64| {
-            let units = usize::try_from(bytes.max(least) / BUFFER_UNIT).unwrap_or(usize::MAX);
-            Arc::new(Semaphore::new(units.min(Semaphore::MAX_PERMITS)))
-        };
         App {
             store: Arc::new(store),
             blobs,
             clock,
-            upload_buffers: buffers(limits.upload_buffer_bytes, uploads::STREAM_BYTES),
-            download_buffers: buffers(limits.download_buffer_bytes, reads::STREAM_BYTES),
+            upload_buffers: Buffers::new(
+                limits.upload_buffer_bytes.max(uploads::STREAM_BYTES),
+                buffers::WAITING_UPLOADS,
+            ),
+            download_buffers: Buffers::new(
+                limits.download_buffer_bytes.max(reads::STREAM_BYTES),
+                buffers::WAITING_DOWNLOADS,
+            ),
             limits,
         }
     }
@@ -118,27 +111,6 @@ impl App {
     /// How long an upload may be idle.
     pub(crate) fn upload_idle(&self) -> Duration {
         self.limits.upload_idle
-    }
-
-    /// Takes room for so many bytes of uploads, or tells the caller to come back.
-    async fn take_upload_buffers(&self, bytes: u64) -> Result<OwnedSemaphorePermit, Error> {
-        take_buffers(&self.upload_buffers, bytes).await
-    }
-
-    /// The same for downloads.
-    async fn take_download_buffers(&self, bytes: u64) -> Result<OwnedSemaphorePermit, Error> {
-        take_buffers(&self.download_buffers, bytes).await
-    }
-}
-
-async fn take_buffers(buffers: &Arc<Semaphore>, bytes: u64) -> Result<OwnedSemaphorePermit, Error> {
-    let units = u32::try_from(bytes.div_ceil(BUFFER_UNIT)).unwrap_or(u32::MAX);
-    match tokio::time::timeout(BUFFER_WAIT, Arc::clone(buffers).acquire_many_owned(units)).await {
-        Ok(Ok(permit)) => Ok(permit),
-        Ok(Err(_)) | Err(_) => {
-            let message = "the server moves as many bytes as its memory allows: come back in a moment";
-            Err(Refusal::exhausted("OVERLOADED", message).retry_after(BUFFER_RETRY).into())
-        }
     }
 }
 

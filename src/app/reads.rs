@@ -54,7 +54,7 @@ impl App {
         let file = self.store.file(version.checkpoint.checkpoint.as_str(), file_path).await?;
         let until = range_end(&file, offset_bytes, length_bytes)?;
         let wanted = u64::try_from(until.saturating_sub(offset_bytes)).unwrap_or(0);
-        let permit = self.take_download_buffers(wanted.min(STREAM_BYTES)).await?;
+        let permit = self.download_buffers.take(wanted.min(STREAM_BYTES)).await?;
         let pages = pages(offset_bytes, until);
         let (app, file_uid) = (self.clone(), file.uid.clone());
         let chunks = futures::stream::iter(pages).then(move |(from, to)| {

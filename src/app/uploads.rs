@@ -121,6 +121,7 @@ impl App {
         pieces: impl Stream<Item = Result<Piece, Error>> + Send,
     ) -> Result<FileRow, Error> {
         path::check(&target.path)?;
+        self.upload_buffers.check_crowd()?;
         let upload = self.upload(target.checkpoint, target.attempt);
         let file = self.store.begin_write(upload.clone(), target.path, offset_bytes).await?;
         failpoint!("upload.committed");
@@ -129,7 +130,7 @@ impl App {
             return Ok(file);
         }
         let missing = u64::try_from(file.size_bytes.saturating_sub(file.durable_bytes)).unwrap_or(0);
-        let permit = Arc::new(self.take_upload_buffers(missing.min(STREAM_BYTES)).await?);
+        let permit = Arc::new(self.upload_buffers.take(missing.min(STREAM_BYTES)).await?);
         let mut cutter = Cutter {
             app: self,
             upload: &upload,
@@ -172,7 +173,7 @@ impl App {
             new.push(NewFile { path: file.path.clone(), size_bytes, sha256: file.sha256 });
         }
         let bytes = files.iter().fold(0, |sum, file| sum + file.data.len() as u64);
-        let _permit = self.take_upload_buffers(bytes).await?;
+        let _permit = self.upload_buffers.take(bytes).await?;
         let upload = self.upload(checkpoint, attempt);
         let rows = self.store.begin_small_files(upload.clone(), new).await?;
         failpoint!("upload.committed");

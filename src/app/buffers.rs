@@ -1,0 +1,91 @@
+//! Room for bytes in memory: taken before they are read, in the order of asking, and given back when they are stored or sent.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::Semaphore;
+
+use crate::app::Error;
+use crate::domain::refusal::Refusal;
+
+/// What room is counted in: a small file takes one of them, not a whole chunk.
+const UNIT_BYTES: u64 = 1 << 20;
+/// How long a stream waits for its room before the caller is told to come back.
+const WAIT: Duration = Duration::from_secs(5);
+/// Uploads that wait for room; further ones are told to come back at once. What waits has sent as much as its stream's window
+/// holds, 4 MiB, which is in no other sum: 64 MiB at most.
+pub(super) const WAITING_UPLOADS: usize = 16;
+/// Downloads that wait for room: they hold nothing yet.
+pub(super) const WAITING_DOWNLOADS: usize = 512;
+/// When a caller that found no room should come back.
+const RETRY: Duration = Duration::from_secs(2);
+
+/// The room of all uploads, or of all downloads.
+#[derive(Clone, Debug)]
+pub(super) struct Buffers {
+    room: Arc<Semaphore>,
+    waiting: Arc<Semaphore>,
+}
+
+impl Buffers {
+    /// Room for so many bytes, and how many may wait for it.
+    pub(super) fn new(bytes: u64, waiting: usize) -> Buffers {
+        let units = usize::try_from(bytes / UNIT_BYTES).unwrap_or(usize::MAX);
+        Buffers {
+            room: Arc::new(Semaphore::new(units.min(Semaphore::MAX_PERMITS))),
+            waiting: Arc::new(Semaphore::new(waiting)),
+        }
+    }
+
+    /// Sends away at once whom `take` would send away: before the caller has cost more than a message.
+    pub(super) fn check_crowd(&self) -> Result<(), Error> {
+        if self.waiting.available_permits() == 0 { Err(overloaded()) } else { Ok(()) }
+    }
+
+    /// Takes room for so many bytes, or tells the caller to come back.
+    pub(super) async fn take(&self, bytes: u64) -> Result<OwnedSemaphorePermit, Error> {
+        let units = u32::try_from(bytes.div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX);
+        // Nobody who waits is passed by: what becomes free is theirs.
+        if let Ok(room) = Arc::clone(&self.room).try_acquire_many_owned(units) {
+            return Ok(room);
+        }
+        let _waiting = self.waiting.try_acquire().map_err(|_| overloaded())?;
+        match tokio::time::timeout(WAIT, Arc::clone(&self.room).acquire_many_owned(units)).await {
+            Ok(Ok(room)) => Ok(room),
+            Ok(Err(_)) | Err(_) => Err(overloaded()),
+        }
+    }
+}
+
+fn overloaded() -> Error {
+    let message = "the server moves as many bytes as its memory allows: come back in a moment";
+    Refusal::exhausted("OVERLOADED", message).retry_after(RETRY).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn only_so_many_wait_and_they_are_served_in_their_order() {
+        let buffers = Buffers::new(10 * UNIT_BYTES, 16);
+        let all = buffers.take(10 * UNIT_BYTES).await.unwrap();
+        let mut waiting: Vec<_> = (0..16).map(|_| Box::pin(buffers.take(6 * UNIT_BYTES))).collect();
+        for wait in &mut waiting {
+            assert!(wait.now_or_never().is_none());
+        }
+        let refused = buffers.take(1).now_or_never().expect("one more does not wait").unwrap_err();
+        assert!(matches!(&refused, Error::Refused(it) if it.reason == "OVERLOADED"), "{refused:?}");
+        assert!(buffers.check_crowd().is_err());
+        drop(all);
+        let first = waiting.remove(0).await.unwrap();
+        assert!(buffers.check_crowd().is_ok());
+        // Four units are left, but they are for the next in the queue.
+        assert!(buffers.take(UNIT_BYTES).now_or_never().is_none());
+        drop(first);
+        drop(waiting.remove(0).await.unwrap());
+    }
+}
