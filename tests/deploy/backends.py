@@ -144,15 +144,18 @@ def _starts(settings: dict[str, str]) -> bool:
 class Balancer:
     """Envoy with the file of deploy/: only addresses and ports are replaced."""
 
-    def __init__(self, folder: Path, replicas: list[int]) -> None:
+    def __init__(self, folder: Path, replicas: list[int], most_connections: int | None = None) -> None:
         folder.mkdir()
         config = yaml.safe_load((DEPLOY / "envoy.yaml").read_text())
         resources = config["static_resources"]
-        self.port, alive, self._admin = free_ports(3)
+        self.port, self._alive, self._admin = free_ports(3)
         listeners = {it["name"]: it["address"]["socket_address"] for it in resources["listeners"]}
         listeners["keepbest"] |= {"address": "127.0.0.1", "port_value": self.port}
-        listeners["alive"] |= {"address": "127.0.0.1", "port_value": alive}
+        listeners["alive"] |= {"address": "127.0.0.1", "port_value": self._alive}
         config["admin"]["address"]["socket_address"]["port_value"] = self._admin
+        if most_connections is not None:
+            [monitor] = config["overload_manager"]["resource_monitors"]
+            monitor["typed_config"]["max_active_downstream_connections"] = most_connections
         [cluster] = resources["clusters"]
         cluster["load_assignment"]["endpoints"][0]["lb_endpoints"] = [
             {"endpoint": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": port}}}}
@@ -162,11 +165,15 @@ class Balancer:
         # As in the containers; one thread is enough here.
         options = ["--disable-hot-restart", "--log-level", "warn", "--concurrency", "1"]
         self._server = Guarded(folder / "log", ["envoy", "-c", str(folder / "envoy.yaml"), *options])
-        until("Envoy is alive", lambda: self._get(alive, "/alive") == "alive\n")
+        until("Envoy is alive", self.alive)
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
+
+    def alive(self) -> bool:
+        """What the probes of containers ask, on a connection of its own each time."""
+        return self._get(self._alive, "/alive") == "alive\n"
 
     @staticmethod
     def _get(port: int, path: str) -> str:

@@ -7,7 +7,8 @@ import os
 import subprocess
 from pathlib import Path
 
-from conftest import Server, doomed_chunks, keepbest, runbook
+import pytest
+from conftest import Server, doomed_chunks, keepbest, runbook, runbook_try
 
 
 def _push(server: Server, path: Path) -> None:
@@ -43,7 +44,7 @@ def test_a_backup_beside_live_traffic_restores_every_version_it_names(tmp_path: 
     _push(server, models[2])
     keepbest("rm", "cnn:v0", "--server", server.url)
     assert doomed_chunks({"KEEPBEST_DATA_DIR": str(data)}) == 2
-    subprocess.run(["cp", "-Rn", f"{data}/objects/.", f"{backup}/objects/"], check=True)
+    subprocess.run(["cp", "-Ru", f"{data}/objects/.", f"{backup}/objects/"], check=True)
 
     runbook("restore-folder", {"DATA": str(restored), "BACKUP": str(backup)})
     # Those of v2 are there too, without a row: they harm nothing and nobody deletes them.
@@ -76,7 +77,7 @@ def test_objects_that_were_freed_before_their_copy_are_found_missing(tmp_path: P
     # As the collector would without its graces, which is why the runbook forbids it here.
     keepbest("rm", "cnn:v0", "--server", server.url)
     keepbest("gc", "--now", "--data", data)
-    subprocess.run(["cp", "-Rn", f"{data}/objects/.", f"{backup}/objects/"], check=True)
+    subprocess.run(["cp", "-Ru", f"{data}/objects/.", f"{backup}/objects/"], check=True)
     checked = subprocess.run(
         [os.environ["KEEPBEST_BIN"], "--json", "check", "--data", str(backup)],
         capture_output=True,
@@ -86,6 +87,31 @@ def test_objects_that_were_freed_before_their_copy_are_found_missing(tmp_path: P
     assert checked.returncode == 1
     # Two chunks and the manifest.
     assert len(json.loads(checked.stdout)["problems"]) == 3
+
+
+@pytest.mark.parametrize("failure", ["no database", "a broken database", "no objects", "a name that is taken"])
+def test_a_backup_that_fails_leaves_the_last_one_as_it_was(tmp_path: Path, servers: list[Server], failure: str) -> None:
+    data, backup = tmp_path / "data", tmp_path / "backup"
+    server = _serve(servers, tmp_path, data)
+    _push(server, _model(tmp_path, "model"))
+    runbook("backup-folder", {"DATA": str(data), "BACKUP": str(backup)})
+    last = (backup / "keepbest.db").read_bytes()
+
+    _push(server, _model(tmp_path, "newer"))
+    server.stop()
+    match failure:
+        case "no database":
+            (data / "keepbest.db").unlink()
+        case "a broken database":
+            (data / "keepbest.db").write_bytes(bytes(8192))
+        case "no objects":
+            (data / "objects").rename(tmp_path / "away")
+        case "a name that is taken":
+            # Neither removed nor written.
+            (backup / "keepbest.db.new" / "folder").mkdir(parents=True)
+    assert runbook_try("backup-folder", {"DATA": str(data), "BACKUP": str(backup)}).returncode != 0
+    assert (backup / "keepbest.db").read_bytes() == last
+    assert json.loads(keepbest("--json", "check", "--read-data", "--data", backup))["problems"] == []
 
 
 def _named(data: Path) -> set[str]:
