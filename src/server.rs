@@ -1,37 +1,24 @@
 //! The server: one listener, limits on what may connect, and a graceful stop that ends.
 
+mod connections;
+
 use std::future::Future;
-use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
-use std::sync::Arc;
-use std::task::Context;
-use std::task::Poll;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use anyhow::anyhow;
-use futures::Stream;
-use futures::StreamExt;
-use tokio::io::AsyncRead;
-use tokio::io::AsyncWrite;
-use tokio::io::ReadBuf;
 use tokio::net::TcpListener;
-use tokio::net::TcpStream;
 use tokio::signal::unix::SignalKind;
 use tokio::signal::unix::signal;
-use tokio::sync::OwnedSemaphorePermit;
-use tokio::sync::Semaphore;
-use tokio::time::Sleep;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::server::Connected;
-use tonic::transport::server::TcpConnectInfo;
 
 use crate::background;
 use crate::config::Config;
 use crate::grpc;
 use crate::layers::TraceLayer;
 use crate::maintenance;
+use crate::server::connections::connections;
 
 /// 1 MiB frames double the throughput of 16 KiB ones at half the CPU.
 const FRAME_BYTES: u32 = 1 << 20;
@@ -45,12 +32,6 @@ const HEADER_BYTES: u32 = 8 << 10;
 const KEEPALIVE: Duration = Duration::from_secs(30);
 /// And closed if it does not answer in this time.
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
-/// A connection that says nothing at first gives its place to another.
-const PREFACE_TIMEOUT: Duration = Duration::from_secs(10);
-/// What every HTTP/2 connection begins with.
-const PREFACE_BYTES: usize = 24;
-/// When accepting fails (no file descriptors), the loop rests so long instead of spinning.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves until SIGINT or SIGTERM. `on_ready` hears the address once connections are accepted.
 pub async fn serve(config: Config, on_ready: impl FnOnce(SocketAddr) + Send) -> anyhow::Result<()> {
@@ -149,101 +130,5 @@ async fn drained<E>(
             tracing::warn!("Dropped the calls that were still open after the drain limit");
             Ok(())
         }
-    }
-}
-
-/// Accepted connections, at most `most` at once; further ones wait in the kernel's queue.
-fn connections(listener: TcpListener, most: u32) -> impl Stream<Item = io::Result<Connection>> {
-    let places =
-        Arc::new(Semaphore::new(usize::try_from(most).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS)));
-    let accepted = futures::stream::unfold((listener, places), |(listener, places)| async move {
-        loop {
-            let Ok(place) = Arc::clone(&places).acquire_owned().await else { return None };
-            match listener.accept().await {
-                Ok((stream, _)) => {
-                    // Small answers leave at once.
-                    drop(stream.set_nodelay(true));
-                    let silent = Some(Box::pin(tokio::time::sleep(PREFACE_TIMEOUT)));
-                    return Some((
-                        Ok(Connection { stream, silent, received: 0, _place: place }),
-                        (listener, places),
-                    ));
-                }
-                Err(error) => {
-                    tracing::warn!(error = %error, "Could not accept a connection");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                }
-            }
-        }
-    });
-    accepted.boxed()
-}
-
-/// A connection that gives its place back when it closes.
-#[derive(Debug)]
-struct Connection {
-    stream: TcpStream,
-    /// Runs until the caller has sent its preface: keepalive only guards connections that speak HTTP/2 already.
-    silent: Option<Pin<Box<Sleep>>>,
-    received: usize,
-    _place: OwnedSemaphorePermit,
-}
-
-impl Connected for Connection {
-    type ConnectInfo = TcpConnectInfo;
-
-    fn connect_info(&self) -> TcpConnectInfo {
-        self.stream.connect_info()
-    }
-}
-
-impl AsyncRead for Connection {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        let polled = Pin::new(&mut self.stream).poll_read(context, buffer);
-        self.received = self.received.saturating_add(buffer.filled().len() - before);
-        if self.received >= PREFACE_BYTES {
-            self.silent = None;
-        }
-        if let (Poll::Pending, Some(silent)) = (&polled, &mut self.silent)
-            && silent.as_mut().poll(context).is_ready()
-        {
-            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
-        }
-        polled
-    }
-}
-
-impl AsyncWrite for Connection {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        data: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, data)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
     }
 }

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use keepbest_proto::v1;
 use prost::Message;
+use tonic_health::pb::health_check_response::ServingStatus;
 
+use crate::support::health::health;
 use crate::support::requests::PROJECT;
 use crate::support::requests::Trainer;
 use crate::support::requests::best_only;
@@ -133,6 +135,23 @@ async fn readers_that_take_nothing_stop_no_upload() {
     stalled.push(server.artifacts().read_file(read).await.unwrap().into_inner());
     trainer.save(1, 0.4, &noise(2, 1 << 20)).await;
     drop(stalled);
+}
+
+#[tokio::test]
+async fn a_server_whose_places_are_taken_still_answers_probes() {
+    let server = server::start_with(|config| config.limits.max_connections = 1).await;
+    let list = || v1::ListRunsRequest { parent: PROJECT.to_owned(), ..Default::default() };
+    let mut lasting = server.runs();
+    lasting.list_runs(list()).await.unwrap();
+    // Each on a connection of its own; more of them than there are short places.
+    let mut others = Vec::new();
+    for _ in 0..20 {
+        assert_eq!(health(&server.address(), "liveness").await, ServingStatus::Serving);
+        let mut other = server.runs();
+        other.list_runs(list()).await.unwrap();
+        others.push(other);
+    }
+    lasting.list_runs(list()).await.unwrap();
 }
 
 #[tokio::test]
