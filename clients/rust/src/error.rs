@@ -156,7 +156,9 @@ impl Refusal {
             Code::Unavailable | Code::DeadlineExceeded => true,
             Code::Aborted => !FINAL_REASONS.contains(&self.reason.as_str()),
             Code::ResourceExhausted => self.retry_after.is_some() || self.transport,
-            Code::Unknown | Code::Internal | Code::Cancelled => self.transport,
+            // A call that is given up here is dropped and gets no answer: a proxy cancelled it, or its time was over.
+            Code::Cancelled => true,
+            Code::Unknown | Code::Internal => self.transport,
             _ => false,
         }
     }
@@ -213,6 +215,7 @@ mod tests {
         let table = [
             (Code::Unavailable, "", None, true),
             (Code::DeadlineExceeded, "IDLE_TIMEOUT", None, true),
+            (Code::Cancelled, "", None, true),
             (Code::Aborted, "", None, true),
             (Code::Aborted, "UPLOAD_SUPERSEDED", None, false),
             (Code::Aborted, "ALIAS_MOVED", None, false),
