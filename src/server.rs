@@ -73,6 +73,11 @@ pub async fn serve_until(
     let collector = tokio::spawn(background::collect_every(app.clone(), interval, stop.clone()));
     let (routes, health) = grpc::routes(app.clone()).await.context("set up reflection")?;
     let watching = tokio::spawn(health.watch(app.clone(), stop.clone()));
+    let (told, waits) = (stop.clone(), app.clone());
+    tokio::spawn(async move {
+        told.cancelled().await;
+        waits.stop();
+    });
     let serving = tonic::transport::Server::builder()
         .layer(TraceLayer)
         .max_frame_size(FRAME_BYTES)

@@ -39,7 +39,7 @@ impl App {
         if epoch < 0 || batch.is_some_and(|it| it < 0) {
             return Err(Refusal::invalid("BAD_EVENT", "epoch and batch begin at 0").into());
         }
-        let mut wait = Wait::of(wait);
+        let mut wait = Wait::of(self, wait);
         let mut seen = None;
         loop {
             let run = self.store.run_of_attempt(&name, attempt).await?;

@@ -22,6 +22,9 @@ pub enum Error {
     /// Other calls have what this one needs for too long; the same call may succeed later.
     #[error("other calls are in the way")]
     Busy(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The server is told to stop; another one, or this one again, takes the same call.
+    #[error("the server is stopping")]
+    Stopping,
     /// No room on the disk.
     #[error("{what} is full")]
     Full {

@@ -17,8 +17,11 @@ pub mod runs;
 pub mod uploads;
 mod waits;
 
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
 
 use crate::app::buffers::Buffers;
 use crate::blobs::Blobs;
@@ -69,6 +72,7 @@ pub struct App {
     limits: Limits,
     upload_buffers: Buffers,
     download_buffers: Buffers,
+    stopping: CancellationToken,
 }
 
 impl App {
@@ -86,7 +90,22 @@ impl App {
                 limits.download_buffer_bytes.max(reads::STREAM_BYTES),
                 buffers::WAITING_DOWNLOADS,
             ),
+            stopping: CancellationToken::new(),
             limits,
+        }
+    }
+
+    /// The server stops: calls that only wait end.
+    pub fn stop(&self) {
+        self.stopping.cancel();
+    }
+
+    /// What comes next for a caller that sends now and then, unless the server stops first.
+    pub(crate) async fn until_stop<T>(&self, next: impl Future<Output = T>) -> Result<T, Error> {
+        tokio::select! {
+            biased;
+            () = self.stopping.cancelled() => Err(Error::Stopping),
+            next = next => Ok(next),
         }
     }
 

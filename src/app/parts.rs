@@ -41,7 +41,7 @@ impl App {
     pub async fn commit_part(&self, new: NewPart) -> Result<VersionRow, Error> {
         check_json("metadata", new.metadata.as_ref())?;
         let NewPart { checkpoint: name, attempt, part, file_count, metadata, wait } = new;
-        let mut wait = Wait::of(wait);
+        let mut wait = Wait::of(self, wait);
         let now_us = self.clock.now_us();
         let expire_time_us = now_us.saturating_add(micros(self.limits.parts_expiry));
         let commit = Commit { name: name.clone(), attempt, file_count: None, metadata, now_us };

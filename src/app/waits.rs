@@ -4,6 +4,9 @@
 use std::time::Duration;
 
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::app::App;
 
 /// The longest a call waits: shorter than what balancers and clients allow a call (a minute, and 30 s in our own).
 pub(super) const MAX_WAIT: Duration = Duration::from_secs(25);
@@ -20,13 +23,14 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 pub(super) struct Wait {
     until: Instant,
     pause: Duration,
+    stopping: CancellationToken,
 }
 
 impl Wait {
-    /// Begins; no longer than [`MAX_WAIT`].
-    pub(super) fn of(wait: Option<Duration>) -> Wait {
+    /// Begins; no longer than [`MAX_WAIT`], and than until the server stops: the caller goes on waiting at another one.
+    pub(super) fn of(app: &App, wait: Option<Duration>) -> Wait {
         let wait = wait.unwrap_or(DEFAULT_WAIT).min(MAX_WAIT);
-        Wait { until: Instant::now() + wait, pause: FIRST_PAUSE }
+        Wait { until: Instant::now() + wait, pause: FIRST_PAUSE, stopping: app.stopping.clone() }
     }
 
     /// Pauses before the next look; false: the time is over.
@@ -35,7 +39,10 @@ impl Wait {
         if left.is_zero() {
             return false;
         }
-        tokio::time::sleep(self.pause.min(left)).await;
+        tokio::select! {
+            () = self.stopping.cancelled() => return false,
+            () = tokio::time::sleep(self.pause.min(left)) => {}
+        }
         self.pause = (2 * self.pause).min(LONGEST_PAUSE);
         true
     }

@@ -142,7 +142,8 @@ impl Runs for Face {
         // One request at a time: what is not asked for is not read, so a slow database slows the sender down.
         let answers =
             futures::stream::try_unfold((app, request.into_inner()), |(app, mut requests)| async move {
-                match requests.message().await? {
+                // A stream may stand for hours: it ends between two requests, and the stop need not wait for it.
+                match app.until_stop(requests.message()).await.or_status()?? {
                     Some(request) => {
                         let answer = report(&app, request).await.or_status()?;
                         Ok(Some((answer, (app, requests))))

@@ -64,6 +64,10 @@ pub(crate) fn status(error: Error) -> Status {
             let message = "other calls of this run or artifact have not ended: try the same call again";
             with_reason(Code::Unavailable, "BUSY", message, Some(AWAY_RETRY))
         }
+        Error::Stopping => {
+            let message = "the server is stopping: try the same call again";
+            with_reason(Code::Unavailable, "STOPPING", message, Some(AWAY_RETRY))
+        }
         Error::Full { what, source } => {
             tracing::error!(error = %causes(&*source), "Answered RESOURCE_EXHAUSTED: {what} is full");
             let message =

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use keepbest_proto::v1;
 use prost::Message;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Code;
 use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_types::StatusExt;
 
 use crate::support::health::health;
 use crate::support::requests::PROJECT;
@@ -13,6 +16,7 @@ use crate::support::requests::best_only;
 use crate::support::requests::epoch_end;
 use crate::support::requests::every_epoch;
 use crate::support::requests::noise;
+use crate::support::requests::reason;
 use crate::support::requests::start_request;
 use crate::support::server;
 use crate::support::server::TestServer;
@@ -135,6 +139,36 @@ async fn readers_that_take_nothing_stop_no_upload() {
     stalled.push(server.artifacts().read_file(read).await.unwrap().into_inner());
     trainer.save(1, 0.4, &noise(2, 1 << 20)).await;
     drop(stalled);
+}
+
+#[tokio::test]
+async fn a_stop_does_not_wait_for_calls_that_only_wait() {
+    let mut server = server::start_with(|config| config.limits.drain_seconds = 3_000).await;
+    let mut trainer = Trainer::start(&server, "r", best_only()).await;
+    trainer.epoch(0, 0.5).await;
+    let (requests, receiver) = tokio::sync::mpsc::channel(1);
+    let events = v1::ReportEventsRequest {
+        run: trainer.run.clone(),
+        attempt: trainer.attempt,
+        first_sequence: 1,
+        events: vec![epoch_end(1, 0.4)],
+        ..Default::default()
+    };
+    requests.send(events).await.unwrap();
+    let mut answers = server.runs().stream_events(ReceiverStream::new(receiver)).await.unwrap().into_inner();
+    assert_eq!(answers.message().await.unwrap().unwrap().next_sequence, 2);
+    let (run, attempt) = (trainer.run.clone(), trainer.attempt);
+    let wait = v1::AwaitDecisionRequest { run, attempt, epoch: 7, ..Default::default() };
+    let mut runs = server.runs();
+    let waiting = tokio::spawn(async move { runs.await_decision(wait).await });
+    tokio::time::sleep(Duration::from_millis(200)).await;
+
+    server.stop().await;
+    let stream = answers.message().await.unwrap_err();
+    assert_eq!((stream.code(), reason(&stream).as_str()), (Code::Unavailable, "STOPPING"), "{stream:?}");
+    assert!(stream.get_details_retry_info().is_some());
+    let wait = waiting.await.unwrap().unwrap_err();
+    assert_eq!(reason(&wait), "EVENT_MISSING", "{wait:?}");
 }
 
 #[tokio::test]
