@@ -54,7 +54,7 @@ const OUT_OF_TRANSACTION: &str = "BEGIN; ROLLBACK";
 /// What every session is told. A statement of ours takes milliseconds; one that waits for a row that another replica has
 /// locked gives up; a session whose replica was paused inside a transaction is ended, so that its locks go. Commits wait
 /// for the disk, and for the standby where there is a synchronous one, whatever the database's own default is.
-const SESSION: &str = "SET statement_timeout = '10s'; SET lock_timeout = '1s'; \
+const SESSION: &str = "SET statement_timeout = '10s'; SET lock_timeout = '2s'; \
     SET idle_in_transaction_session_timeout = '5s'; \
     SELECT set_config('synchronous_commit', CASE current_setting('synchronous_commit') \
     WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END, false)";

@@ -297,7 +297,7 @@ impl Collecting {
                     let removed = usize::try_from(report.removed_objects).unwrap();
                     self.removed.fetch_add(removed, Ordering::SeqCst);
                 }
-                Ok(Err(Error::Unavailable { .. })) | Err(_) => {}
+                Ok(Err(Error::Unavailable { .. } | Error::Busy(_))) | Err(_) => {}
                 Ok(Err(error)) => panic!("{error:?}"),
             }
         }

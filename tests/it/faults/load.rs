@@ -85,7 +85,7 @@ async fn read_in_the_storm(trainer: &Trainer, number: i64, files: &[(&'static st
         assert!(data.starts_with(&read), "v{number} {path}");
         match end {
             Ok(()) => assert!(read == *data, "v{number} {path} ended early"),
-            Err(Error::DataLoss(_) | Error::Unavailable { .. }) => {}
+            Err(Error::DataLoss(_) | Error::Unavailable { .. } | Error::Busy(_)) => {}
             Err(other) => panic!("v{number} {path}: {other:?}"),
         }
     }
@@ -96,7 +96,7 @@ async fn delete(trainer: &Trainer, version: &str) {
     for _ in 0..TRIES {
         match trainer.app.delete_version(&trainer.version(version), true).await {
             Ok(_) => return,
-            Err(Error::Unavailable { .. }) => {}
+            Err(Error::Unavailable { .. } | Error::Busy(_)) => {}
             // The row says it already; the collector tells the store.
             Err(Error::Refused(refusal)) if refusal.reason == "NOT_FOUND" => return,
             Err(other) => panic!("{version}: {other:?}"),
@@ -121,7 +121,7 @@ async fn train(
         let version = loop {
             match save_once(&trainer, &uid, &files, &mut uploaded).await {
                 Ok(version) => break version,
-                Err(Error::Unavailable { .. }) if tries < TRIES => tries += 1,
+                Err(Error::Unavailable { .. } | Error::Busy(_)) if tries < TRIES => tries += 1,
                 Err(other) => panic!("{run} epoch {epoch}, try {tries}: {other:?}"),
             }
         };
@@ -133,7 +133,7 @@ async fn train(
         clock.fetch_add(EPOCH_US, std::sync::atomic::Ordering::SeqCst);
         // What it cannot delete it claims again in a later pass.
         match app.collect().await {
-            Ok(_) | Err(Error::Unavailable { .. }) => {}
+            Ok(_) | Err(Error::Unavailable { .. } | Error::Busy(_)) => {}
             Err(other) => panic!("the collector: {other:?}"),
         }
     }

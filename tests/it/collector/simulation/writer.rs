@@ -51,7 +51,7 @@ fn fate(error: &Error) -> Fate {
         Error::Refused(refusal) if ["RACE", "UPLOAD_SUPERSEDED"].contains(&refusal.reason) => Fate::Again,
         Error::Refused(refusal) if refusal.reason == "CHECKPOINT_DELETED" => Fate::GivenUp,
         // A fault of the store, or a replica that dies while it answers.
-        Error::Unavailable { .. } => Fate::Again,
+        Error::Unavailable { .. } | Error::Busy(_) => Fate::Again,
         Error::Internal(source) if source.is::<JoinError>() => Fate::Again,
         error => panic!("{error:?}"),
     }
