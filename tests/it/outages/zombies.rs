@@ -53,10 +53,17 @@ fn report(run: &Run, sequence: i64) -> v1::ReportEventsRequest {
 
 /// All events of the run, as (sequence, attempt).
 async fn events(client: &Client, run: &str) -> Vec<(i64, i64)> {
-    let request = v1::ListEventsRequest { parent: run.to_owned(), page_size: 10_000, ..Default::default() };
-    let listed = client.list_events(request).await.unwrap();
-    assert_eq!(listed.next_page_token, "");
-    listed.events.iter().map(|it| (it.sequence, it.attempt)).collect()
+    let mut request =
+        v1::ListEventsRequest { parent: run.to_owned(), page_size: 10_000, ..Default::default() };
+    let mut found = Vec::new();
+    loop {
+        let listed = client.list_events(request.clone()).await.unwrap();
+        found.extend(listed.events.iter().map(|it| (it.sequence, it.attempt)));
+        if listed.next_page_token.is_empty() {
+            return found;
+        }
+        request.page_token = listed.next_page_token;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
