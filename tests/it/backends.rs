@@ -15,12 +15,12 @@ use sqlx::PgConnection;
 use sqlx::migrate::Migrate as _;
 
 use crate::support::databases::postgres_url;
+use crate::support::ports::free_ports;
 use crate::support::replicas::Replicas;
 use crate::support::requests::best_only;
 use crate::support::requests::epoch_end;
 use crate::support::requests::start_request;
 use crate::support::s3::S3;
-use crate::support::s3::free_ports;
 use crate::support::s3::s3;
 
 fn open(place: &S3, changed: &[(&str, &str)]) -> Blobs {

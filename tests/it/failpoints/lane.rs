@@ -91,7 +91,8 @@ impl Supervisor {
                     });
                 }
                 None => {
-                    assert_eq!(last.take(), Some(Action::Abort), "the server ended by itself");
+                    let log = self.server.log();
+                    assert_eq!(last.take(), Some(Action::Abort), "the server ended by itself: {log:#?}");
                     let settings = with_steps(&self.settings, &self.script[fired..]);
                     tokio::task::block_in_place(|| self.server.restart_with(settings));
                     self.progress.send_modify(|progress| progress.away = false);

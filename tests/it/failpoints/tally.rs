@@ -4,7 +4,7 @@
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Tally {
     pub(super) calls: usize,
-    /// Answered UNAVAILABLE.
+    /// Answered UNAVAILABLE: the database or the store was away, or the run's row was locked for long.
     pub(super) unavailable: usize,
     /// Broken off with the server.
     pub(super) broken: usize,

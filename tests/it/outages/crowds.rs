@@ -21,6 +21,7 @@ use super::until_waiting;
 use crate::support::cluster::Cluster;
 use crate::support::health::health;
 use crate::support::health::until_ready;
+use crate::support::ports::free_port;
 use crate::support::proxy::Fate;
 use crate::support::proxy::Proxy;
 use crate::support::replicas::Replicas;
@@ -164,7 +165,7 @@ async fn a_run_whose_row_is_locked_is_in_nobody_elses_way() {
 /// A replica whose connections to the database all lead through a proxy, and its run `held`.
 async fn behind_a_proxy() -> (Cluster, Proxy, Replicas, String) {
     let made = tokio::task::spawn_blocking(|| {
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = free_port();
         let cluster = Cluster::start(Some(port));
         let url = cluster.create("service");
         (cluster, url, port)

@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::time::Instant;
 
-use crate::support::s3::free_ports;
+use crate::support::ports::free_port;
 
 /// The account and the key that Azurite documents for everybody.
 const ACCOUNT: &str = "devstoreaccount1";
@@ -41,7 +41,7 @@ fn start() -> (u16, Child) {
     let program = home.join(".azurite/node_modules/.bin/azurite-blob");
     assert!(program.is_file(), "Azurite is installed: `scripts/setup-azurite` puts it into .azurite");
     let folder = tempfile::Builder::new().prefix("keepbest-azure-").tempdir().unwrap().keep();
-    let [port] = free_ports();
+    let port = free_port();
     let script = format!(
         "'{program}' --blobHost 127.0.0.1 --blobPort {port} --location '{data}' --silent --skipApiVersionCheck \
          --disableTelemetry >'{data}/log' 2>&1 </dev/null & p=$!; cat; kill -KILL $p; wait $p; rm -rf '{data}'",

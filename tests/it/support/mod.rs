@@ -11,6 +11,7 @@ pub(crate) mod front;
 pub(crate) mod health;
 pub(crate) mod logs;
 pub(crate) mod plays;
+pub(crate) mod ports;
 pub(crate) mod probed;
 pub(crate) mod proxy;
 pub(crate) mod random;

