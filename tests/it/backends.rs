@@ -15,7 +15,7 @@ use sqlx::PgConnection;
 use sqlx::migrate::Migrate as _;
 
 use crate::support::databases::postgres_url;
-use crate::support::ports::free_ports;
+use crate::support::ports::free_port;
 use crate::support::replicas::Replicas;
 use crate::support::requests::best_only;
 use crate::support::requests::epoch_end;
@@ -173,7 +173,7 @@ async fn a_database_without_the_schema_is_refused_until_it_is_migrated() {
 
 #[test]
 fn a_database_that_cannot_be_reached_is_told_with_the_reason() {
-    let [port] = free_ports();
+    let port = free_port();
     let folder = tempfile::tempdir().unwrap();
     for command in [["migrate"].as_slice(), &["serve", "--listen", "127.0.0.1:0"], &["check"]] {
         let mut server = std::process::Command::new(env!("CARGO_BIN_EXE_keepbest"));
