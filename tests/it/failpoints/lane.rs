@@ -91,8 +91,8 @@ impl Supervisor {
                     });
                 }
                 None => {
-                    let log = self.server.log();
-                    assert_eq!(last.take(), Some(Action::Abort), "the server ended by itself: {log:#?}");
+                    let ended = last.take();
+                    assert_eq!(ended, Some(Action::Abort), "it ended by itself: {}", self.server.log());
                     let settings = with_steps(&self.settings, &self.script[fired..]);
                     tokio::task::block_in_place(|| self.server.restart_with(settings));
                     self.progress.send_modify(|progress| progress.away = false);

@@ -9,6 +9,7 @@ pub(crate) mod disk;
 pub(crate) mod faults;
 pub(crate) mod front;
 pub(crate) mod health;
+pub(crate) mod launch;
 pub(crate) mod logs;
 pub(crate) mod plays;
 pub(crate) mod ports;

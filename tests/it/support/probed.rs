@@ -1,13 +1,9 @@
 //! `keepbest serve` as a process whose log is kept and whose system calls may be watched; killed with -9 when it is dropped.
 
 use std::fs;
-use std::fs::File;
-use std::io::BufRead;
-use std::io::BufReader;
 use std::path::Path;
 use std::process::Child;
 use std::process::Command;
-use std::process::Stdio;
 
 use keepbest_proto::v1;
 use keepbest_proto::v1::runs_client::RunsClient;
@@ -15,6 +11,8 @@ use tempfile::TempDir;
 use tonic::Status;
 use tonic::transport::Channel;
 
+use crate::support::launch::Launched;
+use crate::support::launch::launch;
 use crate::support::requests::Trainer;
 
 /// The server and what it said.
@@ -39,20 +37,11 @@ impl Probed {
         Self::begin(command, data_dir, notes)
     }
 
-    fn begin(mut command: Command, data_dir: &Path, notes: TempDir) -> Probed {
-        let started = command
-            .args(["serve", "--listen", "127.0.0.1:0", "--data"])
-            .arg(data_dir)
-            .stdout(Stdio::piped())
-            .stderr(File::create(notes.path().join("log")).unwrap())
-            .spawn();
-        let mut child = started.expect("strace is installed (scripts/setup-strace)");
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let read = |name| fs::read_to_string(notes.path().join(name)).unwrap_or_default();
-        let Some(Ok(line)) = lines.next() else { panic!("the server did not start: {}", read("log")) };
-        // The rest is read away so that the server never blocks on its output.
+    fn begin(command: Command, data_dir: &Path, notes: TempDir) -> Probed {
+        let launched = launch(command, "127.0.0.1:0", data_dir, &notes.path().join("log"));
+        let Launched { child, address, lines } =
+            launched.expect("strace is installed (scripts/setup-strace)");
         std::thread::spawn(move || lines.for_each(drop));
-        let address = line.split_whitespace().find(|word| word.contains("127.0.0.1:")).unwrap().to_owned();
         Probed { child, address, notes }
     }
 

@@ -1,17 +1,10 @@
 //! Servers for tests: one in this process, and one as a process of its own that can be killed.
 
-use std::collections::VecDeque;
-use std::io::BufRead;
-use std::io::BufReader;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::path::PathBuf;
 use std::process::Child;
-use std::process::ChildStderr;
 use std::process::Command;
-use std::process::Stdio;
-use std::sync::Arc;
-use std::sync::Mutex;
 
 use keepbest::config::Config;
 use keepbest::config::Flags;
@@ -21,6 +14,7 @@ use keepbest_proto::v1::checkpoints_client::CheckpointsClient;
 use keepbest_proto::v1::runs_client::RunsClient;
 use rustix::process::Pid;
 use rustix::process::Signal;
+use tempfile::NamedTempFile;
 use tempfile::TempDir;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::mpsc::unbounded_channel;
@@ -30,6 +24,8 @@ use tonic::transport::Channel;
 
 use crate::support::azure;
 use crate::support::databases::postgres_url;
+use crate::support::launch::Launched;
+use crate::support::launch::launch;
 use crate::support::ports::free_port;
 use crate::support::replicas;
 use crate::support::s3::s3;
@@ -184,11 +180,11 @@ pub(crate) struct ServerProcess {
     settings: Vec<(String, String)>,
     child: Child,
     lines: UnboundedReceiver<String>,
-    log: Arc<Mutex<VecDeque<String>>>,
+    log: NamedTempFile,
 }
 
-/// So many lines at the end of a server's log are kept, to be shown when it ends by itself.
-const LAST_LINES: usize = 20;
+/// So many lines of a log tell why its server ended.
+const LAST_LINES: usize = 5;
 
 impl ServerProcess {
     /// Starts the built program on the folder and waits for its address.
@@ -209,26 +205,13 @@ impl ServerProcess {
     }
 
     fn start_at(data_dir: &Path, listen: &str, settings: Vec<(String, String)>) -> ServerProcess {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_keepbest"))
-            .args(["serve", "--listen", listen, "--data"])
-            .arg(data_dir)
-            .envs(settings.iter().cloned())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let log = Arc::default();
-        let reader = keep_last_lines(child.stderr.take().unwrap(), Arc::clone(&log));
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let Some(Ok(line)) = lines.next() else {
-            let ended = child.wait().unwrap();
-            reader.join().unwrap();
-            panic!("the server did not start ({ended}): {:#?}", log.lock().unwrap());
-        };
-        // The rest is read at once so that the server never blocks on its output.
+        let mut command = Command::new(env!("CARGO_BIN_EXE_keepbest"));
+        command.envs(settings.iter().cloned());
+        let log = NamedTempFile::new().unwrap();
+        let Launched { child, address: listen, lines } =
+            launch(command, listen, data_dir, log.path()).unwrap();
         let (told, rest) = unbounded_channel();
         std::thread::spawn(move || lines.map_while(Result::ok).for_each(|line| drop(told.send(line))));
-        let listen = line.split_whitespace().find(|word| word.contains("127.0.0.1:")).unwrap().to_owned();
         ServerProcess { data_dir: data_dir.to_owned(), listen, settings, child, lines: rest, log }
     }
 
@@ -255,8 +238,10 @@ impl ServerProcess {
     }
 
     /// The end of its log.
-    pub(crate) fn log(&self) -> Vec<String> {
-        self.log.lock().unwrap().iter().cloned().collect()
+    pub(crate) fn log(&self) -> String {
+        let log = std::fs::read_to_string(self.log.path()).unwrap();
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(LAST_LINES)..].join("\n")
     }
 
     /// kill -9.
@@ -295,19 +280,6 @@ impl ServerProcess {
 /// Where a server listens that may be started again there.
 fn listen() -> String {
     format!("127.0.0.1:{}", free_port())
-}
-
-/// Reads a log at once, so that the server never blocks on it.
-fn keep_last_lines(log: ChildStderr, kept: Arc<Mutex<VecDeque<String>>>) -> std::thread::JoinHandle<()> {
-    std::thread::spawn(move || {
-        for line in BufReader::new(log).lines().map_while(Result::ok) {
-            let mut kept = kept.lock().unwrap();
-            if kept.len() == LAST_LINES {
-                kept.pop_front();
-            }
-            kept.push_back(line);
-        }
-    })
 }
 
 impl Drop for ServerProcess {

@@ -1,0 +1,39 @@
+//! Starts the built server as a process and waits until it tells its address.
+
+use std::fs;
+use std::fs::File;
+use std::io;
+use std::io::BufRead;
+use std::io::BufReader;
+use std::io::Lines;
+use std::path::Path;
+use std::process::Child;
+use std::process::ChildStdout;
+use std::process::Command;
+use std::process::Stdio;
+
+/// A server that listens.
+pub(crate) struct Launched {
+    pub(crate) child: Child,
+    /// `127.0.0.1:PORT`.
+    pub(crate) address: String,
+    /// What it prints from here on; to be read at once, so that the server never blocks on it.
+    pub(crate) lines: Lines<BufReader<ChildStdout>>,
+}
+
+/// Starts the server, which `command` names, and leaves its log in a file. An error: there is no such program.
+pub(crate) fn launch(
+    mut command: Command,
+    listen: &str,
+    data_dir: &Path,
+    log: &Path,
+) -> io::Result<Launched> {
+    command.args(["serve", "--listen", listen, "--data"]).arg(data_dir);
+    let mut child = command.stdout(Stdio::piped()).stderr(File::create(log)?).spawn()?;
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let Some(Ok(line)) = lines.next() else {
+        panic!("the server did not start: {}", fs::read_to_string(log).unwrap_or_default())
+    };
+    let address = line.split_whitespace().find(|word| word.contains("127.0.0.1:")).unwrap().to_owned();
+    Ok(Launched { child, address, lines })
+}
