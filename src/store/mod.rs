@@ -165,7 +165,7 @@ impl Store {
             database: Database::Postgres(Pool::open(url, options).await?),
             unsynced: CancellationToken::new(),
         };
-        store.refuse_unfinished_rebuild().await?;
+        postgres::at_start(|| store.refuse_unfinished_rebuild()).await?;
         Ok(store)
     }
 

@@ -34,6 +34,8 @@ use crate::store::schema;
 const TURN_TIMEOUT: Duration = Duration::from_millis(1_700);
 /// How long the first connection of a process may take: nobody waits yet, and a server that starts beside it needs a while.
 const START_TIMEOUT: Duration = Duration::from_secs(5);
+/// Between two tries at the start.
+const START_PAUSE: Duration = Duration::from_millis(100);
 /// One connection of so many is kept for reads, the health's among them: writes wait for rows that others have locked.
 const SHARE_OF_READS: usize = 4;
 /// Writes of one run at once: where its row is locked, by a replica that was paused or by an operator's session, the calls of that
@@ -258,6 +260,21 @@ async fn first_session(connect: &PgConnectOptions) -> Result<PgConnection, Error
             Err(sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, why)))
         })
         .map_err(Error::from)
+}
+
+/// Asks what a process asks first of its pool, as patiently as it asked for its first session: the database may be slow while
+/// many start, and a process that gives up only starts again.
+pub(super) async fn at_start<F>(ask: impl Fn() -> F) -> Result<(), Error>
+where
+    F: Future<Output = Result<(), Error>>,
+{
+    let until = Instant::now() + START_TIMEOUT;
+    loop {
+        match ask().await {
+            Err(Error::Unavailable(_)) if Instant::now() < until => tokio::time::sleep(START_PAUSE).await,
+            answer => return answer,
+        }
+    }
 }
 
 /// Brings the schema up to date. Of several that start at once one migrates and the others wait.

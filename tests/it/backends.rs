@@ -224,3 +224,30 @@ async fn a_migration_waits_for_another_as_long_as_that_takes() {
     other.unlock().await.unwrap();
     opening.await.unwrap().unwrap().ping().await.unwrap();
 }
+
+#[tokio::test]
+async fn a_database_that_is_slow_at_the_start_is_waited_for() {
+    let url = postgres_url().await;
+    let (address, folder) = url.split_once("?host=").unwrap();
+    let socket = format!("{}/.s.PGSQL.5432", folder.split('&').next().unwrap());
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let through = tokio::spawn(async move {
+        for number in 0.. {
+            let (mut from, _) = listener.accept().await.unwrap();
+            let socket = socket.clone();
+            tokio::spawn(async move {
+                // The pool's first, after the session that looks at the schema.
+                if number == 1 {
+                    tokio::time::sleep(Duration::from_millis(2_500)).await;
+                }
+                let mut to = tokio::net::UnixStream::connect(socket).await.unwrap();
+                drop(tokio::io::copy_bidirectional(&mut from, &mut to).await);
+            });
+        }
+    });
+    let url = address.replace("localhost", &format!("127.0.0.1:{port}")) + "?sslmode=disable";
+    let store = Store::open_postgres(&url, Postgres { connections: 4, migrate: true }).await.unwrap();
+    store.close().await;
+    through.abort();
+}

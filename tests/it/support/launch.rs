@@ -21,6 +21,11 @@ pub(crate) struct Launched {
     pub(crate) lines: Lines<BufReader<ChildStdout>>,
 }
 
+/// So often a server is started: one that finds its database away ends, and whoever runs it starts it again.
+const STARTS: usize = 5;
+/// What its log says then.
+const AWAY: &str = "the database is not available";
+
 /// Starts the server, which `command` names, and leaves its log in a file. An error: there is no such program.
 pub(crate) fn launch(
     mut command: Command,
@@ -28,12 +33,18 @@ pub(crate) fn launch(
     data_dir: &Path,
     log: &Path,
 ) -> io::Result<Launched> {
-    command.args(["serve", "--listen", listen, "--data"]).arg(data_dir);
-    let mut child = command.stdout(Stdio::piped()).stderr(File::create(log)?).spawn()?;
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    let Some(Ok(line)) = lines.next() else {
-        panic!("the server did not start: {}", fs::read_to_string(log).unwrap_or_default())
-    };
-    let address = line.split_whitespace().find(|word| word.contains("127.0.0.1:")).unwrap().to_owned();
-    Ok(Launched { child, address, lines })
+    command.args(["serve", "--listen", listen, "--data"]).arg(data_dir).stdout(Stdio::piped());
+    for start in 1.. {
+        let mut child = command.stderr(File::create(log)?).spawn()?;
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        if let Some(Ok(line)) = lines.next() {
+            let address =
+                line.split_whitespace().find(|word| word.contains("127.0.0.1:")).unwrap().to_owned();
+            return Ok(Launched { child, address, lines });
+        }
+        child.wait()?;
+        let said = fs::read_to_string(log).unwrap_or_default();
+        assert!(start < STARTS && said.contains(AWAY), "the server did not start: {said}");
+    }
+    unreachable!("the last start is the last")
 }
