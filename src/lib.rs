@@ -5,8 +5,8 @@
 pub mod domain;
 pub mod failpoint;
 
-pub mod blobs;
 pub mod clock;
+pub mod db;
 pub mod store;
 
 pub mod app;

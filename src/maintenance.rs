@@ -15,11 +15,11 @@ use anyhow::bail;
 
 use crate::app::App;
 use crate::app::Limits;
-use crate::blobs::Blobs;
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::store::Graces;
-use crate::store::Postgres;
+use crate::db::Db;
+use crate::db::Graces;
+use crate::db::Postgres;
 use crate::store::Store;
 
 pub use crate::app::causes;
@@ -91,41 +91,41 @@ pub enum Schema {
     Expect,
 }
 
-async fn open_store(config: &Config, schema: Schema) -> anyhow::Result<Store> {
+async fn open_db(config: &Config, schema: Schema) -> anyhow::Result<Db> {
     if let Some(file) = sqlite_file(config) {
-        let store = Store::open_sqlite(&file).await;
-        return store.with_context(|| format!("open the database `{}`", file.display()));
+        let db = Db::open_sqlite(&file).await;
+        return db.with_context(|| format!("open the database `{}`", file.display()));
     }
     let url = config.database_url.as_ref().context("there is an address, since there is no file")?;
     let options = Postgres {
         connections: config.database.connections,
         migrate: schema == Schema::Migrate || config.database.migrate,
     };
-    let store = Store::open_postgres(url.expose(), options).await;
-    store.with_context(|| format!("open the database `{url}`"))
+    let db = Db::open_postgres(url.expose(), options).await;
+    db.with_context(|| format!("open the database `{url}`"))
 }
 
 /// Opens the object store without asking anything of it.
-pub fn open_blobs(config: &Config) -> anyhow::Result<Blobs> {
+pub fn open_store(config: &Config) -> anyhow::Result<Store> {
     let Some(url) = &config.store_url else {
         let objects = config.data_dir.join(OBJECTS);
         fs::create_dir_all(&objects).with_context(|| format!("make the folder `{}`", objects.display()))?;
-        return Blobs::open_folder(&objects)
+        return Store::open_folder(&objects)
             .with_context(|| format!("open the folder `{}`", objects.display()));
     };
     let named: Vec<_> = config.store.file().collect();
     let found: Vec<_> = config.store.environment().collect();
-    Blobs::open(url.as_str(), &named, &found).with_context(|| format!("open the object store `{url}`"))
+    Store::open(url.as_str(), &named, &found).with_context(|| format!("open the object store `{url}`"))
 }
 
 /// What `check-config` can tell of the database and the object store without a connection: whether they could be asked.
 pub fn check_places(config: &Config) -> anyhow::Result<()> {
     if let (Some(url), None) = (&config.database_url, sqlite_file(config)) {
-        Store::check_postgres_url(url.expose()).with_context(|| format!("the database `{url}`"))?;
+        Db::check_postgres_url(url.expose()).with_context(|| format!("the database `{url}`"))?;
     }
     match &config.store_url {
         // A folder may come into being only where the server runs.
-        Some(url) if url.folder().is_none() => open_blobs(config).map(drop),
+        Some(url) if url.folder().is_none() => open_store(config).map(drop),
         _ => Ok(()),
     }
 }
@@ -140,12 +140,12 @@ fn place(config: &Config) -> String {
 
 /// For the server: opens both, makes what is missing of a data folder, and asks the object store to write, read and delete.
 pub async fn open(config: &Config) -> anyhow::Result<App> {
-    let store = open_store(config, Schema::Expect).await?;
-    let blobs = open_blobs(config)?;
+    let db = open_db(config, Schema::Expect).await?;
+    let store = open_store(config)?;
     let place = place(config);
-    blobs.probe().await.with_context(|| format!("{place} does not work"))?;
-    let blobs = mark::belong(&store, blobs, &place, true).await?;
-    Ok(App::new(store, blobs, Clock::System, limits(config)))
+    store.probe().await.with_context(|| format!("{place} does not work"))?;
+    let store = mark::belong(&db, store, &place, true).await?;
+    Ok(App::new(db, store, Clock::System, limits(config)))
 }
 
 /// For a command: the database must be one that a server made.
@@ -156,9 +156,9 @@ async fn open_existing(config: &Config) -> anyhow::Result<App> {
             file.parent().unwrap_or(&file).display()
         );
     }
-    let store = open_store(config, Schema::Expect).await?;
-    let blobs = mark::belong(&store, open_blobs(config)?, &place(config), false).await?;
-    Ok(App::new(store, blobs, Clock::System, limits(config)))
+    let db = open_db(config, Schema::Expect).await?;
+    let store = mark::belong(&db, open_store(config)?, &place(config), false).await?;
+    Ok(App::new(db, store, Clock::System, limits(config)))
 }
 
 /// Brings the schema up to date and answers its version.
@@ -166,9 +166,9 @@ pub async fn migrate(config: &Config) -> anyhow::Result<i64> {
     if let Some(folder) = sqlite_file(config).as_deref().and_then(Path::parent) {
         fs::create_dir_all(folder).with_context(|| format!("make the folder `{}`", folder.display()))?;
     }
-    let store = open_store(config, Schema::Migrate).await?;
-    store.close().await;
-    Ok(Store::schema_version())
+    let db = open_db(config, Schema::Migrate).await?;
+    db.close().await;
+    Ok(Db::schema_version())
 }
 
 /// One pass of the collector; `now`: without waiting for the graces.
@@ -191,8 +191,8 @@ pub async fn check(config: &Config, read: ReadData) -> anyhow::Result<CheckRepor
 pub async fn rebuild(config: &Config) -> anyhow::Result<RebuildReport> {
     let _lock = lock(config)?;
     // The database is empty, so its schema is nobody's yet; and nothing is written to the store, not even a probe.
-    let store = open_store(config, Schema::Migrate).await?;
-    let app = App::new(store, open_blobs(config)?, Clock::System, limits(config));
+    let db = open_db(config, Schema::Migrate).await?;
+    let app = App::new(db, open_store(config)?, Clock::System, limits(config));
     let report = app.rebuild().await;
     app.close().await;
     report.context("rebuild")

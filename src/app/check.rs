@@ -7,13 +7,13 @@ use serde::Serialize;
 
 use crate::app::App;
 use crate::app::Error;
-use crate::blobs::manifest_key;
+use crate::db::CheckVersion;
+use crate::db::Db;
 use crate::domain::digest::Digest;
 use crate::domain::digest::VersionDigest;
 use crate::domain::manifest::Manifest;
 use crate::domain::manifest::ManifestFile;
-use crate::store::CheckVersion;
-use crate::store::Store;
+use crate::store::manifest_key;
 
 pub use crate::domain::subset::Subset;
 
@@ -58,24 +58,23 @@ impl App {
 
     /// Checks all committed versions and reads what is asked for.
     pub async fn check_with(&self, read: ReadData) -> Result<CheckReport, Error> {
-        let mut report =
-            CheckReport { problems: self.store.contradictions().await?, ..CheckReport::default() };
+        let mut report = CheckReport { problems: self.db.contradictions().await?, ..CheckReport::default() };
         let mut after = String::new();
         loop {
-            let page = self.store.check_versions(&after, PAGE).await?;
+            let page = self.db.check_versions(&after, PAGE).await?;
             let Some(last) = page.last() else { break };
             after.clone_from(&last.uid);
             for version in &page {
                 let mut problems = Vec::new();
                 self.check_version(version, &mut report, &mut problems).await?;
                 // One that was deleted and collected while it was read is no problem.
-                if problems.is_empty() || self.store.is_committed(&version.uid).await? {
+                if problems.is_empty() || self.db.is_committed(&version.uid).await? {
                     report.problems.append(&mut problems);
                 }
             }
         }
         self.check_data(read, &mut report).await?;
-        report.due_manifests = u64::try_from(self.store.count_due_manifests().await?).unwrap_or(0);
+        report.due_manifests = u64::try_from(self.db.count_due_manifests().await?).unwrap_or(0);
         Ok(report)
     }
 
@@ -89,9 +88,9 @@ impl App {
         let mut manifest = self.check_manifest(version, report, problems).await?;
         let mut told = manifest.take().map(|it| it.files.into_iter());
         let mut digest = VersionDigest::default();
-        let files = self.store.files(&version.uid).await?;
-        for page in files.chunks(Store::MANIFEST_FILES) {
-            for file in self.store.manifest_files(page).await? {
+        let files = self.db.files(&version.uid).await?;
+        for page in files.chunks(Db::MANIFEST_FILES) {
+            for file in self.db.manifest_files(page).await? {
                 report.files += 1;
                 let mut wrong = structure_problems(&file);
                 digest.add(&file.path, u64::try_from(file.size_bytes).unwrap_or(0), file.digest);
@@ -120,7 +119,7 @@ impl App {
         report: &mut CheckReport,
         problems: &mut Vec<String>,
     ) -> Result<Option<Manifest>, Error> {
-        let Some(stored) = self.store.manifest(&version.uid).await?.filter(|it| !it.is_due) else {
+        let Some(stored) = self.db.manifest(&version.uid).await?.filter(|it| !it.is_due) else {
             return Ok(None);
         };
         let key = manifest_key(&version.uid, stored.head.version.commit_time_us);

@@ -1,17 +1,17 @@
-//! One chunk's way into the store: claim, put, settle (`store/chunks.rs` has the protocol).
+//! One chunk's way into the store: claim, put, settle (`db/chunks.rs` has the protocol).
 
 use bytes::Bytes;
 
 use crate::app::App;
 use crate::app::Error;
-use crate::blobs::new_key;
+use crate::db;
+use crate::db::FileRow;
+use crate::db::StoredChunk;
+use crate::db::Upload;
+use crate::db::WantedChunk;
 use crate::domain::digest::Digest;
 use crate::failpoint::failpoint;
-use crate::store;
-use crate::store::FileRow;
-use crate::store::StoredChunk;
-use crate::store::Upload;
-use crate::store::WantedChunk;
+use crate::store::new_key;
 
 impl App {
     /// Hashes a chunk's bytes, and stores and pins them, or pins those that the team has.
@@ -28,10 +28,10 @@ impl App {
         let now_us = self.clock.now_us();
         let wanted = wanted_chunk(file, offset_bytes, digest, data.len(), now_us);
         failpoint!("chunk.begun");
-        let new = self.store.claim_chunks(self.renewed(&upload), vec![wanted], now_us).await?;
+        let new = self.db.claim_chunks(self.renewed(&upload), vec![wanted], now_us).await?;
         failpoint!("chunk.claimed");
         let Some(chunk) = new.first() else { return Ok(()) };
-        self.blobs.put(&chunk.object_key, vec![data]).await?;
+        self.store.put(&chunk.object_key, vec![data]).await?;
         failpoint!("chunk.stored");
         self.settle(&upload, new).await
     }
@@ -39,11 +39,11 @@ impl App {
     /// T2, once the bytes are durable. After a refusal nothing refers to them and their intents may be gone: so they go too.
     pub(super) async fn settle(&self, upload: &Upload, stored: Vec<StoredChunk>) -> Result<(), Error> {
         let keys: Vec<String> = stored.iter().map(|it| it.object_key.clone()).collect();
-        let settled = self.store.settle_chunks(self.renewed(upload), stored, self.clock.now_us()).await;
-        if let Err(store::Error::Refused(_)) = settled {
+        let settled = self.db.settle_chunks(self.renewed(upload), stored, self.clock.now_us()).await;
+        if let Err(db::Error::Refused(_)) = settled {
             for key in keys {
                 // Should this fail too, the collector still has the intent, if there is one.
-                drop(self.blobs.delete(&key).await);
+                drop(self.store.delete(&key).await);
             }
         }
         settled?;

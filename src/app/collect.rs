@@ -2,8 +2,8 @@
 
 use crate::app::App;
 use crate::app::Error;
-use crate::blobs::manifest_key;
-use crate::store::Graces;
+use crate::db::Graces;
+use crate::store::manifest_key;
 
 /// What one pass of the collector did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
@@ -36,14 +36,14 @@ impl App {
     async fn collect_with(&self, graces: Graces) -> Result<GcReport, Error> {
         let now_us = self.clock.now_us();
         let mut report = GcReport {
-            expired_checkpoints: self.store.expire_checkpoints(now_us).await?,
-            removed_checkpoints: self.store.purge_checkpoints(now_us, graces, manifest_key).await?,
+            expired_checkpoints: self.db.expire_checkpoints(now_us).await?,
+            removed_checkpoints: self.db.purge_checkpoints(now_us, graces, manifest_key).await?,
             ..GcReport::default()
         };
         let manifests = self.write_due_manifests().await;
-        (report.removed_chunks, report.freed_bytes) = self.store.drop_unused_chunks(now_us, graces).await?;
+        (report.removed_chunks, report.freed_bytes) = self.db.drop_unused_chunks(now_us, graces).await?;
         loop {
-            let keys = self.store.claim_doomed(now_us).await?;
+            let keys = self.db.claim_doomed(now_us).await?;
             if keys.is_empty() {
                 // One that cannot be written must not keep the bytes of others.
                 report.written_manifests = manifests?;
@@ -51,14 +51,14 @@ impl App {
             }
             let (mut gone, mut failed) = (Vec::with_capacity(keys.len()), None);
             for key in keys {
-                match self.blobs.delete(&key).await {
+                match self.store.delete(&key).await {
                     Ok(()) => gone.push(key),
                     Err(error) => failed = failed.or(Some(error)),
                 }
             }
             // One object that cannot be deleted must not keep the others: it is claimed again in the next pass.
             report.removed_objects += gone.len() as u64;
-            self.store.forget_doomed(gone).await?;
+            self.db.forget_doomed(gone).await?;
             if let Some(error) = failed {
                 return Err(error.into());
             }

@@ -3,15 +3,15 @@
 use crate::app::App;
 use crate::app::Error;
 use crate::app::runs::check_json;
+use crate::db::CheckpointRow;
+use crate::db::Commit;
+use crate::db::CommitPlan;
+use crate::db::FileRow;
+use crate::db::RunRow;
+use crate::db::VersionRow;
 use crate::domain::ids::CheckpointName;
 use crate::domain::metric::Metrics;
 use crate::domain::metric::improves;
-use crate::store::CheckpointRow;
-use crate::store::Commit;
-use crate::store::CommitPlan;
-use crate::store::FileRow;
-use crate::store::RunRow;
-use crate::store::VersionRow;
 
 impl App {
     /// Publishes the checkpoint as the next version of its artifact.
@@ -24,11 +24,11 @@ impl App {
     ) -> Result<VersionRow, Error> {
         check_json("metadata", metadata.as_ref())?;
         let commit = Commit { name, attempt, file_count, metadata, now_us: self.clock.now_us() };
-        let uid = self.store.commit(commit, plan_commit).await?;
+        let uid = self.db.commit(commit, plan_commit).await?;
         // Before the answer: what is acknowledged can be rebuilt from the store alone. If it fails, the version stands, and a
         // repeated commit writes the manifest and answers it.
         self.write_manifest(&uid).await?;
-        Ok(self.store.version_by_uid(&uid).await?)
+        Ok(self.db.version_by_uid(&uid).await?)
     }
 
     /// Gives a save up and answers the checkpoint.
@@ -37,13 +37,13 @@ impl App {
         name: CheckpointName,
         attempt: i64,
     ) -> Result<(CheckpointRow, Vec<FileRow>), Error> {
-        self.store.abandon(name.clone(), attempt, self.clock.now_us()).await?;
+        self.db.abandon(name.clone(), attempt, self.clock.now_us()).await?;
         self.checkpoint(&name).await
     }
 
     /// The checkpoint with its files.
     pub async fn checkpoint(&self, name: &CheckpointName) -> Result<(CheckpointRow, Vec<FileRow>), Error> {
-        Ok(self.store.checkpoint(name).await?)
+        Ok(self.db.checkpoint(name).await?)
     }
 }
 

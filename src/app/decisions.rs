@@ -5,12 +5,12 @@ use std::time::Duration;
 use crate::app::App;
 use crate::app::Error;
 use crate::app::waits::Wait;
+use crate::db::DecisionRow;
+use crate::db::RunState;
 use crate::domain::ids::RunName;
 use crate::domain::refusal::Refusal;
 use crate::domain::strategy::SaveFrequency;
 use crate::domain::strategy::Strategy;
-use crate::store::DecisionRow;
-use crate::store::RunState;
 
 /// When a caller that waited in vain should come back: at once, for the wait is in the call.
 const MISSING_RETRY: Duration = Duration::from_millis(100);
@@ -42,14 +42,14 @@ impl App {
         let mut wait = Wait::of(self, wait);
         let mut seen = None;
         loop {
-            let run = self.store.run_of_attempt(&name, attempt).await?;
+            let run = self.db.run_of_attempt(&name, attempt).await?;
             if !may_decide(&run.strategy, batch) {
                 return Ok(None);
             }
             if seen != Some(run.event_count) {
                 // In this order: events come with their decisions, so whoever saw an event finds its decision.
-                let newest = self.store.newest_event(&run.uid, attempt).await?;
-                let decision = self.store.decision_at(&run.uid, attempt, epoch, batch).await?;
+                let newest = self.db.newest_event(&run.uid, attempt).await?;
+                let decision = self.db.decision_at(&run.uid, attempt, epoch, batch).await?;
                 if decision.is_some() || newest.is_some_and(|event| event.reaches(epoch, batch)) {
                     return Ok(decision);
                 }

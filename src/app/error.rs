@@ -1,6 +1,6 @@
 //! What can go wrong, by what the caller can do about it. Everything below ends in one of these.
 
-use crate::blobs;
+use crate::db;
 use crate::domain::refusal::Refusal;
 use crate::store;
 
@@ -57,19 +57,19 @@ pub fn causes(error: &(dyn std::error::Error + 'static)) -> String {
     text
 }
 
-impl From<store::Error> for Error {
-    fn from(error: store::Error) -> Error {
+impl From<db::Error> for Error {
+    fn from(error: db::Error) -> Error {
         match error {
-            store::Error::Refused(refusal) => Error::Refused(refusal),
-            store::Error::Unavailable(_) | store::Error::Unsynced(_) => {
+            db::Error::Refused(refusal) => Error::Refused(refusal),
+            db::Error::Unavailable(_) | db::Error::Unsynced(_) => {
                 Error::Unavailable { what: "the database", source: Box::new(error) }
             }
-            store::Error::Busy(_) => Error::Busy(Box::new(error)),
-            store::Error::Full(_) => Error::Full { what: "the database", source: Box::new(error) },
-            store::Error::Address(_)
-            | store::Error::Broken(_)
-            | store::Error::Unreadable { .. }
-            | store::Error::Schema(_) => Error::Internal(Box::new(error)),
+            db::Error::Busy(_) => Error::Busy(Box::new(error)),
+            db::Error::Full(_) => Error::Full { what: "the database", source: Box::new(error) },
+            db::Error::Address(_)
+            | db::Error::Broken(_)
+            | db::Error::Unreadable { .. }
+            | db::Error::Schema(_) => Error::Internal(Box::new(error)),
         }
     }
 }
@@ -81,12 +81,12 @@ impl From<crate::failpoint::Injected> for Error {
     }
 }
 
-impl From<blobs::Error> for Error {
-    fn from(error: blobs::Error) -> Error {
+impl From<store::Error> for Error {
+    fn from(error: store::Error) -> Error {
         match error {
-            blobs::Error::Missing(_) => Error::DataLoss(error.to_string()),
-            blobs::Error::Full(_) => Error::Full { what: "the object store", source: Box::new(error) },
-            blobs::Error::Unavailable(_) => {
+            store::Error::Missing(_) => Error::DataLoss(error.to_string()),
+            store::Error::Full(_) => Error::Full { what: "the object store", source: Box::new(error) },
+            store::Error::Unavailable(_) => {
                 Error::Unavailable { what: "the object store", source: Box::new(error) }
             }
         }

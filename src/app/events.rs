@@ -3,6 +3,13 @@
 use crate::app::App;
 use crate::app::Error;
 use crate::app::micros;
+use crate::db::DecisionFilter;
+use crate::db::DecisionRow;
+use crate::db::EventRow;
+use crate::db::Judged;
+use crate::db::Judgement;
+use crate::db::Report;
+use crate::db::RunRow;
 use crate::domain::decision::Action;
 use crate::domain::decision::NextDue;
 use crate::domain::decision::decide;
@@ -12,13 +19,6 @@ use crate::domain::ids::Id;
 use crate::domain::ids::RunName;
 use crate::domain::refusal::Refusal;
 use crate::domain::template::Template;
-use crate::store::DecisionFilter;
-use crate::store::DecisionRow;
-use crate::store::EventRow;
-use crate::store::Judged;
-use crate::store::Judgement;
-use crate::store::Report;
-use crate::store::RunRow;
 
 /// Most events in a request: a second of the fastest trainers, far below the message limit.
 pub const MAX_EVENTS: usize = 10_000;
@@ -79,7 +79,7 @@ impl App {
             now_us,
             pending_expiry_us: micros(self.limits.pending_expiry),
         };
-        let reported = self.store.report(report, judge).await?;
+        let reported = self.db.report(report, judge).await?;
         Ok(Answer {
             next_due: next_due(&reported.run.strategy, &reported.run.monitor_state),
             decisions: reported.decisions,
@@ -90,7 +90,7 @@ impl App {
 
     /// Rows of a run's events from the one with `position` on, as many as fit a few messages; none: there are no more.
     pub async fn list_events(&self, run: &RunRow, position: i64) -> Result<Vec<EventRow>, Error> {
-        Ok(self.store.list_events(&run.uid, position).await?)
+        Ok(self.db.list_events(&run.uid, position).await?)
     }
 
     /// A run's decisions from `position` on.
@@ -101,8 +101,8 @@ impl App {
         position: i64,
         limit: i64,
     ) -> Result<Vec<DecisionRow>, Error> {
-        let run = self.store.run(name).await?;
-        Ok(self.store.list_decisions(&run.uid, filter, position, limit).await?)
+        let run = self.db.run(name).await?;
+        Ok(self.db.list_decisions(&run.uid, filter, position, limit).await?)
     }
 }
 

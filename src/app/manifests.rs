@@ -11,14 +11,14 @@ use bytes::Bytes;
 use crate::app::App;
 use crate::app::Error;
 use crate::app::causes;
-use crate::blobs::deleted_manifest_key;
-use crate::blobs::manifest_key;
+use crate::db::Db;
 use crate::domain::manifest::Manifest;
 use crate::domain::manifest::ManifestError;
 use crate::domain::manifest::ManifestHead;
 use crate::domain::manifest::ManifestState;
 use crate::domain::manifest::ManifestWriter;
-use crate::store::Store;
+use crate::store::deleted_manifest_key;
+use crate::store::manifest_key;
 
 /// What is younger is left to the call that committed or deleted it, which writes the manifest itself.
 const UNDER_WAY_US: i64 = 60 * 1_000_000;
@@ -36,7 +36,7 @@ impl App {
     /// write the same, and the state of a version only goes on.
     pub(super) async fn write_manifest(&self, checkpoint_uid: &str) -> Result<(), Error> {
         loop {
-            let manifest = self.store.manifest(checkpoint_uid).await?;
+            let manifest = self.db.manifest(checkpoint_uid).await?;
             let Some(manifest) = manifest.filter(|it| it.is_due) else { return Ok(()) };
             let version = &manifest.head.version;
             let state = version.state;
@@ -46,16 +46,16 @@ impl App {
             };
             match written {
                 // Its files were taken away while they were read: it was deleted meanwhile.
-                Err(Error::Internal(_)) if !self.store.is_committed(checkpoint_uid).await? => {}
+                Err(Error::Internal(_)) if !self.db.is_committed(checkpoint_uid).await? => {}
                 // It is there, but so is what another process writes, or left: due until a pass has swept that away.
                 Ok(false) => return Ok(()),
                 written => drop(written?),
             }
-            if self.store.manifest_written(checkpoint_uid, state).await? {
+            if self.db.manifest_written(checkpoint_uid, state).await? {
                 return Ok(());
             }
             // It was deleted meanwhile, and this write may have come after the collector had taken the manifest away.
-            self.blobs.delete(&manifest_key(checkpoint_uid, version.commit_time_us)).await?;
+            self.store.delete(&manifest_key(checkpoint_uid, version.commit_time_us)).await?;
         }
     }
 
@@ -78,7 +78,7 @@ impl App {
         let until_us = self.clock.now_us().saturating_sub(UNDER_WAY_US);
         let (mut written, mut failed, mut after) = (0, None, String::new());
         loop {
-            let due = self.store.due_manifests(until_us, &after).await?;
+            let due = self.db.due_manifests(until_us, &after).await?;
             let Some(last) = due.last() else { break };
             after.clone_from(last);
             for uid in due {
@@ -99,9 +99,9 @@ impl App {
             bytes => Some(self.upload_buffers.take(bytes).await?),
         };
         let mut writer = ManifestWriter::new(head).map_err(unwritable)?;
-        let files = self.store.files(&version.checkpoint).await?;
-        for page in files.chunks(Store::MANIFEST_FILES) {
-            for file in self.store.manifest_files(page).await? {
+        let files = self.db.files(&version.checkpoint).await?;
+        for page in files.chunks(Db::MANIFEST_FILES) {
+            for file in self.db.manifest_files(page).await? {
                 writer.file(&file).map_err(unwritable)?;
             }
         }
@@ -122,8 +122,8 @@ impl App {
 
     /// Answers whether nothing is left of processes that died while they wrote the same.
     async fn put_pieces(&self, key: &str, pieces: Vec<Vec<u8>>) -> Result<bool, Error> {
-        self.blobs.put(key, pieces.into_iter().map(Bytes::from).collect()).await?;
-        Ok(self.blobs.sweep(key, self.clock.now_us().saturating_sub(UNDER_WAY_US)).await?)
+        self.store.put(key, pieces.into_iter().map(Bytes::from).collect()).await?;
+        Ok(self.store.sweep(key, self.clock.now_us().saturating_sub(UNDER_WAY_US)).await?)
     }
 
     /// The manifest under a key, or why it cannot be believed. Read once more before it counts as damaged, as a chunk is.
@@ -135,7 +135,7 @@ impl App {
     }
 
     async fn read_manifest_once(&self, key: &str) -> Result<Result<Manifest, String>, Error> {
-        let data = match self.blobs.get(key).await.map_err(Error::from) {
+        let data = match self.store.get(key).await.map_err(Error::from) {
             Ok(data) => data,
             Err(Error::DataLoss(why)) => return Ok(Err(why)),
             Err(error) => return Err(error),

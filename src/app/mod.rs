@@ -24,27 +24,27 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::buffers::Buffers;
-use crate::blobs::Blobs;
 use crate::clock::Clock;
-use crate::store::Graces;
+use crate::db::Db;
+use crate::db::Graces;
 use crate::store::Store;
 
 pub use error::Error;
 pub use error::causes;
 
 // What the faces show of what is stored.
-pub use crate::store::AliasRow;
-pub use crate::store::ArtifactRow;
-pub use crate::store::CheckpointRow;
-pub use crate::store::CheckpointState;
-pub use crate::store::DecisionFilter;
-pub use crate::store::DecisionRow;
-pub use crate::store::EventRow;
-pub use crate::store::FileRow;
-pub use crate::store::PartRow;
-pub use crate::store::RunRow;
-pub use crate::store::RunState;
-pub use crate::store::VersionRow;
+pub use crate::db::AliasRow;
+pub use crate::db::ArtifactRow;
+pub use crate::db::CheckpointRow;
+pub use crate::db::CheckpointState;
+pub use crate::db::DecisionFilter;
+pub use crate::db::DecisionRow;
+pub use crate::db::EventRow;
+pub use crate::db::FileRow;
+pub use crate::db::PartRow;
+pub use crate::db::RunRow;
+pub use crate::db::RunState;
+pub use crate::db::VersionRow;
 
 /// The checked settings that use cases need.
 #[derive(Clone, Debug)]
@@ -66,8 +66,8 @@ pub struct Limits {
 /// The service: its rooms, and what it may use.
 #[derive(Clone, Debug)]
 pub struct App {
-    store: Arc<Store>,
-    blobs: Blobs,
+    db: Arc<Db>,
+    store: Store,
     clock: Clock,
     limits: Limits,
     upload_buffers: Buffers,
@@ -77,10 +77,10 @@ pub struct App {
 
 impl App {
     /// Puts the rooms together.
-    pub fn new(store: Store, blobs: Blobs, clock: Clock, limits: Limits) -> App {
+    pub fn new(db: Db, store: Store, clock: Clock, limits: Limits) -> App {
         App {
-            store: Arc::new(store),
-            blobs,
+            db: Arc::new(db),
+            store,
             clock,
             upload_buffers: Buffers::new(
                 limits.upload_buffer_bytes.max(uploads::STREAM_BYTES),
@@ -111,19 +111,19 @@ impl App {
 
     /// Closes the database's connections.
     pub async fn close(&self) {
-        self.store.close().await;
+        self.db.close().await;
     }
 
     /// Whether the database answers. Without the object store events and queries still work, so it is not asked.
     pub async fn ping(&self) -> Result<(), Error> {
-        Ok(self.store.ping().await?)
+        Ok(self.db.ping().await?)
     }
 
     /// Returns what could not be synced once that has happened: from then on nothing is acknowledged, and the process should end.
     pub async fn sync_failed(&self) -> &'static str {
         tokio::select! {
-            () = self.store.sync_failed() => "the database",
-            () = self.blobs.sync_failed() => "the object store",
+            () = self.db.sync_failed() => "the database",
+            () = self.store.sync_failed() => "the object store",
         }
     }
 

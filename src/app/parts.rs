@@ -8,13 +8,13 @@ use crate::app::commits::plan_commit;
 use crate::app::micros;
 use crate::app::runs::check_json;
 use crate::app::waits::Wait;
+use crate::db::Commit;
+use crate::db::CompletePart;
+use crate::db::PartRow;
+use crate::db::Standing;
+use crate::db::VersionRow;
 use crate::domain::ids::CheckpointName;
 use crate::domain::parts::Part;
-use crate::store::Commit;
-use crate::store::CompletePart;
-use crate::store::PartRow;
-use crate::store::Standing;
-use crate::store::VersionRow;
 
 /// When a caller that waited in vain should come back: at once, for the wait is in the call.
 const MISSING_RETRY: Duration = Duration::from_millis(100);
@@ -46,13 +46,13 @@ impl App {
         let expire_time_us = now_us.saturating_add(micros(self.limits.parts_expiry));
         let commit = Commit { name: name.clone(), attempt, file_count: None, metadata, now_us };
         let complete = CompletePart { commit, part, file_count, expire_time_us };
-        let uid = match self.store.complete_part(complete, plan_commit).await? {
+        let uid = match self.db.complete_part(complete, plan_commit).await? {
             Some(uid) => uid,
             None => self.wait_for_parts(&name, attempt, &mut wait).await?,
         };
         // Whichever call answers first, the manifest is in the store by then.
         self.write_manifest(&uid).await?;
-        Ok(self.store.version_by_uid(&uid).await?)
+        Ok(self.db.version_by_uid(&uid).await?)
     }
 
     /// Looks until the checkpoint is published or never will be, or the wait is over.
@@ -64,15 +64,15 @@ impl App {
     ) -> Result<String, Error> {
         loop {
             let now_us = self.clock.now_us();
-            match self.store.standing(name, attempt, now_us).await? {
+            match self.db.standing(name, attempt, now_us).await? {
                 Standing::Published(uid) => return Ok(uid),
                 // Whoever waits sees to it, so that nobody waits for the collector; the next look says why it ended.
                 Standing::Overdue { run_uid, uid } => {
-                    self.store.expire_checkpoint(run_uid, uid, now_us).await?;
+                    self.db.expire_checkpoint(run_uid, uid, now_us).await?;
                 }
                 Standing::Waits => {
                     if !wait.pause().await {
-                        let missing = self.store.still_missing(name).await?;
+                        let missing = self.db.still_missing(name).await?;
                         return Err(missing.retry_after(MISSING_RETRY).into());
                     }
                 }
@@ -82,6 +82,6 @@ impl App {
 
     /// The complete parts of a checkpoint, in their order.
     pub async fn parts(&self, checkpoint_uid: &str) -> Result<Vec<PartRow>, Error> {
-        Ok(self.store.parts(checkpoint_uid).await?)
+        Ok(self.db.parts(checkpoint_uid).await?)
     }
 }

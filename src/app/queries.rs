@@ -2,6 +2,14 @@
 
 use crate::app::App;
 use crate::app::Error;
+use crate::db::AliasRow;
+use crate::db::ArtifactRow;
+use crate::db::BestQuery;
+use crate::db::BestScope;
+use crate::db::Expected;
+use crate::db::FileRow;
+use crate::db::VersionQuery;
+use crate::db::VersionRow;
 use crate::domain::alias;
 use crate::domain::alias::VersionRef;
 use crate::domain::filter::Field;
@@ -18,14 +26,6 @@ use crate::domain::ids::VersionName;
 use crate::domain::ids::shown;
 use crate::domain::metric::Direction;
 use crate::domain::refusal::Refusal;
-use crate::store::AliasRow;
-use crate::store::ArtifactRow;
-use crate::store::BestQuery;
-use crate::store::BestScope;
-use crate::store::Expected;
-use crate::store::FileRow;
-use crate::store::VersionQuery;
-use crate::store::VersionRow;
 
 impl App {
     /// The best version in a run, an artifact, a project or a team.
@@ -38,7 +38,7 @@ impl App {
         let (scope, monitor, name) = self.best_scope(parent).await?;
         let (metric, direction) = which_metric(&name, monitor, metric, direction)?;
         let query = BestQuery { scope, metric, direction };
-        match self.store.best_version(&query).await? {
+        match self.db.best_version(&query).await? {
             Some(version) => Ok(version),
             None => {
                 let message =
@@ -55,11 +55,11 @@ impl App {
     ) -> Result<(BestScope, Option<(String, Direction)>, String), Error> {
         Ok(match parent {
             BestParent::Run(name) => {
-                let run = self.store.run(name).await?;
+                let run = self.db.run(name).await?;
                 (BestScope::Run(run.uid), Some((run.strategy.monitor, run.direction)), name.to_string())
             }
             BestParent::Artifact(name) => {
-                let artifact = self.store.artifact(name).await?;
+                let artifact = self.db.artifact(name).await?;
                 (
                     BestScope::Artifact(artifact.uid),
                     Some((artifact.monitor, artifact.direction)),
@@ -68,12 +68,12 @@ impl App {
             }
             BestParent::Project(name) => {
                 let list = ListParent { team: name.team.clone(), project: Some(name.project.clone()) };
-                let monitor = only("project", name, self.store.monitors(&list).await?)?;
+                let monitor = only("project", name, self.db.monitors(&list).await?)?;
                 (BestScope::Project(name.team.clone(), name.project.clone()), monitor, name.to_string())
             }
             BestParent::Team(name) => {
                 let list = ListParent { team: name.team.clone(), project: None };
-                let monitor = only("team", name, self.store.monitors(&list).await?)?;
+                let monitor = only("team", name, self.db.monitors(&list).await?)?;
                 (BestScope::Team(name.team.clone()), monitor, name.to_string())
             }
         })
@@ -81,12 +81,12 @@ impl App {
 
     /// A version by its number or an alias.
     pub async fn version(&self, name: &VersionName) -> Result<VersionRow, Error> {
-        Ok(self.store.version(&name.artifact, &VersionRef::of(&name.version)).await?)
+        Ok(self.db.version(&name.artifact, &VersionRef::of(&name.version)).await?)
     }
 
     /// The files of a version.
     pub async fn files_of_version(&self, version: &VersionRow) -> Result<Vec<FileRow>, Error> {
-        Ok(self.store.files(version.checkpoint.checkpoint.as_str()).await?)
+        Ok(self.db.files(version.checkpoint.checkpoint.as_str()).await?)
     }
 
     /// Versions of an artifact by filter and order, behind a place; and each one's own place.
@@ -99,9 +99,9 @@ impl App {
         limit: i64,
     ) -> Result<Vec<(VersionRow, Place)>, Error> {
         let (terms, order) = (parse_filter(filter)?, parse_order(order_by)?);
-        let artifact_uid = self.store.artifact(artifact).await?.uid;
+        let artifact_uid = self.db.artifact(artifact).await?.uid;
         let query = VersionQuery { artifact_uid, terms, order, after, limit };
-        let versions = self.store.list_versions(&query).await?;
+        let versions = self.db.list_versions(&query).await?;
         let placed = versions.into_iter().map(|version| {
             let place = place_of(&version, &query.order);
             (version, place)
@@ -111,8 +111,8 @@ impl App {
 
     /// An artifact with its aliases.
     pub async fn artifact(&self, name: &ArtifactName) -> Result<(ArtifactRow, Vec<AliasRow>), Error> {
-        let artifact = self.store.artifact(name).await?;
-        let aliases = self.store.aliases(&artifact.uid).await?;
+        let artifact = self.db.artifact(name).await?;
+        let aliases = self.db.aliases(&artifact.uid).await?;
         Ok((artifact, aliases))
     }
 
@@ -123,7 +123,7 @@ impl App {
         after: Option<(String, String)>,
         limit: i64,
     ) -> Result<Vec<ArtifactRow>, Error> {
-        Ok(self.store.list_artifacts(parent, after, limit).await?)
+        Ok(self.db.list_artifacts(parent, after, limit).await?)
     }
 
     /// Makes or moves an alias; `version` is `vN` or another alias, `expected` is empty, `none` or `vN`.
@@ -137,17 +137,17 @@ impl App {
         let alias = alias::check(alias)?;
         let expected = parse_expected(expected)?;
         let target = VersionName { artifact: artifact.clone(), version: Id::parse("version", version)? };
-        let artifact_uid = self.store.artifact(artifact).await?.uid;
+        let artifact_uid = self.db.artifact(artifact).await?.uid;
         let number = self.version(&target).await?.number;
-        self.store.set_alias(artifact_uid, alias, number, expected, self.clock.now_us()).await?;
-        Ok(self.store.version(artifact, &VersionRef::Number(number)).await?)
+        self.db.set_alias(artifact_uid, alias, number, expected, self.clock.now_us()).await?;
+        Ok(self.db.version(artifact, &VersionRef::Number(number)).await?)
     }
 
     /// Removes an alias of a user's.
     pub async fn delete_alias(&self, artifact: &ArtifactName, alias: &str) -> Result<(), Error> {
         let alias = alias::check(alias)?;
-        let artifact_uid = self.store.artifact(artifact).await?.uid;
-        Ok(self.store.delete_alias(artifact_uid, alias).await?)
+        let artifact_uid = self.db.artifact(artifact).await?.uid;
+        Ok(self.db.delete_alias(artifact_uid, alias).await?)
     }
 
     /// Deletes a version and answers its bytes.
@@ -156,9 +156,9 @@ impl App {
             let message = format!("version `{name}` is named by an alias: name the one to delete as vN");
             return Err(Refusal::invalid("BAD_NAME", message).into());
         };
-        let artifact = self.store.artifact(&name.artifact).await?;
+        let artifact = self.db.artifact(&name.artifact).await?;
         let now_us = self.clock.now_us();
-        let (uid, size_bytes) = self.store.delete_version(artifact, number, delete_aliases, now_us).await?;
+        let (uid, size_bytes) = self.db.delete_version(artifact, number, delete_aliases, now_us).await?;
         self.tell_deletion(&uid).await;
         Ok(size_bytes)
     }

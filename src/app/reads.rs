@@ -11,16 +11,16 @@ use tokio::sync::mpsc;
 
 use crate::app::App;
 use crate::app::Error;
+use crate::db;
+use crate::db::FileChunk;
+use crate::db::FileRow;
+use crate::db::VersionRow;
 use crate::domain::digest::CHUNK_BYTES;
 use crate::domain::digest::Digest;
 use crate::domain::ids::VersionName;
 use crate::domain::ids::shown;
 use crate::domain::path;
 use crate::domain::refusal::Refusal;
-use crate::store;
-use crate::store::FileChunk;
-use crate::store::FileRow;
-use crate::store::VersionRow;
 
 /// Chunks that are read while an earlier one leaves.
 const READ_AHEAD: usize = 1;
@@ -51,7 +51,7 @@ impl App {
     ) -> Result<(FileRow, impl Stream<Item = Result<ReadPiece, Error>> + Send + use<>), Error> {
         path::check(file_path)?;
         let version = self.version(name).await?;
-        let file = self.store.file(version.checkpoint.checkpoint.as_str(), file_path).await?;
+        let file = self.db.file(version.checkpoint.checkpoint.as_str(), file_path).await?;
         let until = range_end(&file, offset_bytes, length_bytes)?;
         let wanted = u64::try_from(until.saturating_sub(offset_bytes)).unwrap_or(0);
         let permit = self.download_buffers.take(wanted.min(STREAM_BYTES)).await?;
@@ -59,7 +59,7 @@ impl App {
         let (app, file_uid) = (self.clone(), file.uid.clone());
         let chunks = futures::stream::iter(pages).then(move |(from, to)| {
             let (app, file_uid) = (app.clone(), file_uid.clone());
-            async move { app.store.file_chunks(&file_uid, from, to).await.map(|it| (from, to, it)) }
+            async move { app.db.file_chunks(&file_uid, from, to).await.map(|it| (from, to, it)) }
         });
         let reader = Arc::new(Reader { app: self.clone(), version, path: file.path.clone() });
         let checking = Arc::clone(&reader);
@@ -95,7 +95,7 @@ impl App {
     }
 
     async fn read_once(&self, key: &str, size_bytes: i64, digest: Digest) -> Result<Bytes, Error> {
-        let data = self.blobs.get(key).await?;
+        let data = self.store.get(key).await?;
         let hashing = data.clone();
         let actual = tokio::task::spawn_blocking(move || Digest::of_pieces([&*hashing]));
         let actual = actual.await.map_err(|error| Error::Internal(Box::new(error)))?;
@@ -195,7 +195,7 @@ struct Reader {
 }
 
 /// A range of a file, and the chunks that touch it.
-type PageOfChunks = Result<(i64, i64, Vec<FileChunk>), store::Error>;
+type PageOfChunks = Result<(i64, i64, Vec<FileChunk>), db::Error>;
 
 impl Reader {
     /// A page's beginning and chunks, if they hold all its bytes: a file never ends early as if it were whole.
@@ -226,7 +226,7 @@ impl Reader {
     async fn lost(&self, byte: i64, why: String) -> Error {
         let uid = self.version.checkpoint.checkpoint.as_str();
         let name = format!("{}/versions/v{}", self.version.artifact, self.version.number);
-        match self.app.store.is_committed(uid).await {
+        match self.app.db.is_committed(uid).await {
             Ok(false) => Refusal::not_found("version", name).into(),
             _ => {
                 tracing::error!(error = %why, "Found damaged bytes of version `{name}`");

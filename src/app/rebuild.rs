@@ -11,16 +11,16 @@ use futures::future::join_all;
 use crate::app::App;
 use crate::app::Error;
 use crate::app::commits::ranked_metrics;
-use crate::blobs::MANIFESTS;
-use crate::blobs::deleted_by;
+use crate::db::Rebuilt;
+use crate::db::RebuiltVersion;
 use crate::domain::manifest::Manifest;
 use crate::domain::manifest::ManifestChunk;
 use crate::domain::manifest::ManifestFile;
 use crate::domain::manifest::ManifestHead;
 use crate::domain::manifest::ManifestState;
 use crate::domain::refusal::Refusal;
-use crate::store::Rebuilt;
-use crate::store::RebuiltVersion;
+use crate::store::MANIFESTS;
+use crate::store::deleted_by;
 
 /// Manifests that are read at once. Most are a few kilobytes; of the largest, 40 MB each, all of these fit into memory.
 const READS: usize = 8;
@@ -49,18 +49,18 @@ pub struct RebuildReport {
 impl App {
     /// Fills this database, which must be empty, from the store.
     pub async fn rebuild(&self) -> Result<RebuildReport, Error> {
-        let days = self.blobs.folders(MANIFESTS).await?;
+        let days = self.store.folders(MANIFESTS).await?;
         if days.is_empty() {
             let message =
                 "the object store has no manifests: name the one that the lost database belonged to";
             return Err(Refusal::precondition("NO_MANIFESTS", message).into());
         }
-        self.store.begin_rebuild(self.clock.now_us(), self.blobs.read_mark().await?).await?;
+        self.db.begin_rebuild(self.clock.now_us(), self.store.read_mark().await?).await?;
         let mut report = RebuildReport::default();
         // What was deleted comes first: a manifest that stands beside the word of its deletion was written late.
         let mut deleted = HashSet::new();
         for day in &days {
-            let mut keys = self.blobs.keys(day).await?;
+            let mut keys = self.store.keys(day).await?;
             keys.retain(|key| deleted_by(key).is_some());
             for lost in self.rebuild_from(&keys, &mut report).await? {
                 // It cannot be read, but its name says enough.
@@ -68,11 +68,11 @@ impl App {
             }
         }
         for day in &days {
-            let mut keys = self.blobs.keys(day).await?;
+            let mut keys = self.store.keys(day).await?;
             keys.retain(|key| deleted_by(key).is_none() && !deleted.contains(checkpoint_of(key)));
             self.rebuild_from(&keys, &mut report).await?;
         }
-        (report.artifacts, report.runs) = self.store.finish_rebuild().await?;
+        (report.artifacts, report.runs) = self.db.finish_rebuild().await?;
         Ok(report)
     }
 
@@ -102,7 +102,7 @@ impl App {
         report: &mut RebuildReport,
     ) -> Result<(), Error> {
         let Manifest { head, files } = manifest;
-        if self.store.is_rebuilt(&head.version.checkpoint).await? {
+        if self.db.is_rebuilt(&head.version.checkpoint).await? {
             // Deleted, and written late.
             return Ok(());
         }
@@ -116,7 +116,7 @@ impl App {
             files,
             is_lost: lost.is_some(),
         };
-        match (self.store.rebuild_version(rebuilt, self.clock.now_us()).await?, lost) {
+        match (self.db.rebuild_version(rebuilt, self.clock.now_us()).await?, lost) {
             (Rebuilt::Conflict(why), _) => report.skipped.push(format!("manifest `{key}` of {name}: {why}")),
             (Rebuilt::Known, _) => {}
             (Rebuilt::Written, Some(why)) => report.skipped.push(format!("version {name}: {why}")),
@@ -132,7 +132,7 @@ impl App {
 
     /// Says which chunk of the version is not in the store. Those that an earlier version has are known to be.
     async fn lost_chunk(&self, head: &ManifestHead, files: &[ManifestFile]) -> Result<Option<String>, Error> {
-        let unknown = self.store.unknown_chunks(head.artifact.team.as_str(), files).await?;
+        let unknown = self.db.unknown_chunks(head.artifact.team.as_str(), files).await?;
         let size = |chunk: ManifestChunk| async move {
             (self.size_problem(&chunk.object_key, chunk.size_bytes).await, chunk)
         };

@@ -2,6 +2,10 @@
 
 use crate::app::App;
 use crate::app::Error;
+use crate::db::RunRow;
+use crate::db::RunState;
+use crate::db::StartRun;
+use crate::db::VersionRow;
 use crate::domain::decision::NextDue;
 use crate::domain::decision::next_due;
 use crate::domain::digest::Digest;
@@ -13,10 +17,6 @@ use crate::domain::metric::Directions;
 use crate::domain::refusal::Refusal;
 use crate::domain::strategy::SaveFrequency;
 use crate::domain::strategy::Strategy;
-use crate::store::RunRow;
-use crate::store::RunState;
-use crate::store::StartRun;
-use crate::store::VersionRow;
 
 /// Longest request id and artifact type.
 pub const MAX_LABEL_BYTES: usize = 128;
@@ -118,7 +118,7 @@ impl App {
         };
         let warnings = warnings_about(&start.strategy);
         let started = self
-            .store
+            .db
             .start_run(StartRun {
                 name: RunName { project: start.project, run },
                 artifact: start.artifact,
@@ -137,7 +137,7 @@ impl App {
             })
             .await?;
         let resume_from = match started.resumed {
-            true => self.store.newest_version_of_run(&started.run.uid).await?,
+            true => self.db.newest_version_of_run(&started.run.uid).await?,
             false => None,
         };
         Ok(Begun {
@@ -153,12 +153,12 @@ impl App {
 
     /// Ends the run.
     pub async fn finish_run(&self, name: RunName, attempt: i64, state: RunState) -> Result<RunRow, Error> {
-        Ok(self.store.finish_run(name, attempt, state, self.clock.now_us()).await?)
+        Ok(self.db.finish_run(name, attempt, state, self.clock.now_us()).await?)
     }
 
     /// The run of this name.
     pub async fn run(&self, name: &RunName) -> Result<RunRow, Error> {
-        Ok(self.store.run(name).await?)
+        Ok(self.db.run(name).await?)
     }
 
     /// Runs, newest first, after the one that `before` names.
@@ -168,7 +168,7 @@ impl App {
         before: Option<(i64, String)>,
         limit: i64,
     ) -> Result<Vec<RunRow>, Error> {
-        Ok(self.store.list_runs(parent, before, limit).await?)
+        Ok(self.db.list_runs(parent, before, limit).await?)
     }
 }
 

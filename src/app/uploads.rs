@@ -17,6 +17,10 @@ use crate::app::App;
 use crate::app::Error;
 use crate::app::chunks::wanted_chunk;
 use crate::app::micros;
+use crate::db::ExpireTimes;
+use crate::db::FileRow;
+use crate::db::NewFile;
+use crate::db::Upload;
 use crate::domain::digest::CHUNK_BYTES;
 use crate::domain::digest::Digest;
 use crate::domain::ids::CheckpointName;
@@ -24,10 +28,6 @@ use crate::domain::ids::shown;
 use crate::domain::path;
 use crate::domain::refusal::Refusal;
 use crate::failpoint::failpoint;
-use crate::store::ExpireTimes;
-use crate::store::FileRow;
-use crate::store::NewFile;
-use crate::store::Upload;
 
 /// Largest file: 16 TiB is two million chunks.
 pub const MAX_FILE_BYTES: i64 = 16 << 40;
@@ -108,7 +108,7 @@ impl App {
             return Err(Refusal::invalid("SIZE_MISMATCH", message).into());
         }
         let new = NewFile { path: target.path, size_bytes, sha256 };
-        let file = self.store.prepare_file(self.upload(target.checkpoint, target.attempt), new).await?;
+        let file = self.db.prepare_file(self.upload(target.checkpoint, target.attempt), new).await?;
         failpoint!("prepare.committed");
         Ok(file)
     }
@@ -123,7 +123,7 @@ impl App {
         path::check(&target.path)?;
         self.upload_buffers.check_crowd()?;
         let upload = self.upload(target.checkpoint, target.attempt);
-        let file = self.store.begin_write(upload.clone(), target.path, offset_bytes).await?;
+        let file = self.db.begin_write(upload.clone(), target.path, offset_bytes).await?;
         failpoint!("upload.committed");
         if file.digest.is_some() {
             // An answer that was lost: the file is complete, whatever is sent again.
@@ -144,7 +144,7 @@ impl App {
         let settled = cutter.settle_all().await;
         received?;
         settled?;
-        let finished = self.store.finish_files(self.renewed(&upload), vec![file]).await?;
+        let finished = self.db.finish_files(self.renewed(&upload), vec![file]).await?;
         failpoint!("finish.committed");
         finished.into_iter().next().ok_or_else(|| Error::Internal("finish answered no file".into()))
     }
@@ -175,7 +175,7 @@ impl App {
         let bytes = files.iter().fold(0, |sum, file| sum + file.data.len() as u64);
         let _permit = self.upload_buffers.take(bytes).await?;
         let upload = self.upload(checkpoint, attempt);
-        let rows = self.store.begin_small_files(upload.clone(), new).await?;
+        let rows = self.db.begin_small_files(upload.clone(), new).await?;
         failpoint!("upload.committed");
         let now_us = self.clock.now_us();
         let mut bytes = HashMap::new();
@@ -190,7 +190,7 @@ impl App {
         // Chunk rows are locked in one order everywhere: two calls with the same files cannot wait for each other.
         wanted.sort_unstable_by_key(|chunk| chunk.digest);
         failpoint!("chunk.begun");
-        let new = self.store.claim_chunks(upload.clone(), wanted, now_us).await?;
+        let new = self.db.claim_chunks(upload.clone(), wanted, now_us).await?;
         failpoint!("chunk.claimed");
         // Of equal files the first one's object is stored; the others' rows then find its chunk.
         let mut digests = HashSet::new();
@@ -198,14 +198,14 @@ impl App {
         let puts =
             puts.filter_map(|chunk| Some((chunk.object_key.clone(), bytes.remove(&chunk.object_key)?)));
         let mut puts = futures::stream::iter(puts.collect::<Vec<_>>())
-            .map(|(key, data)| async move { self.blobs.put(&key, vec![data]).await })
+            .map(|(key, data)| async move { self.store.put(&key, vec![data]).await })
             .buffer_unordered(SMALL_FILES_IN_FLIGHT);
         while let Some(put) = puts.next().await {
             put?;
         }
         failpoint!("chunk.stored");
         self.settle(&upload, new).await?;
-        let finished = self.store.finish_files(upload, rows).await?;
+        let finished = self.db.finish_files(upload, rows).await?;
         failpoint!("finish.committed");
         Ok(finished)
     }

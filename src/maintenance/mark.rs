@@ -3,27 +3,22 @@
 use anyhow::Context;
 use anyhow::bail;
 
-use crate::blobs::Blobs;
-use crate::blobs::MARK;
-use crate::blobs::mark_text;
+use crate::db::Db;
+use crate::db::StoreMark;
+use crate::store::MARK;
 use crate::store::Store;
-use crate::store::StoreMark;
+use crate::store::mark_text;
 
 /// Refuses an object store that is not the database's own. Where neither has a mark they belong together from now on, if
 /// `may_mark`: both are new, or of a version that knew no marks.
-pub(super) async fn belong(
-    store: &Store,
-    blobs: Blobs,
-    place: &str,
-    may_mark: bool,
-) -> anyhow::Result<Blobs> {
-    if blobs.is_volatile() {
-        return Ok(blobs);
+pub(super) async fn belong(db: &Db, store: Store, place: &str, may_mark: bool) -> anyhow::Result<Store> {
+    if store.is_volatile() {
+        return Ok(store);
     }
-    let read = async || blobs.read_mark().await.with_context(|| format!("read `{MARK}` in {place}"));
+    let read = async || store.read_mark().await.with_context(|| format!("read `{MARK}` in {place}"));
     // The store first: a server that starts at the same time marks the database before the store.
     let found = read().await?;
-    let mark = match store.mark().await.context("read the mark of the object store")? {
+    let mark = match db.mark().await.context("read the mark of the object store")? {
         Some(mark) => mark,
         None if found.is_some() => bail!(
             "{place} belongs to another database, as its `{MARK}` says: name that database, make it anew with `keepbest \
@@ -31,9 +26,9 @@ pub(super) async fn belong(
         ),
         None if may_mark => {
             let store_id = uuid::Uuid::now_v7().simple().to_string();
-            store.make_mark(store_id).await.context("write the mark of the object store")?
+            db.make_mark(store_id).await.context("write the mark of the object store")?
         }
-        None => return Ok(blobs),
+        None => return Ok(store),
     };
     // Again: it may have been marked meanwhile.
     match read().await? {
@@ -47,21 +42,21 @@ pub(super) async fn belong(
              folder mounted? If only that object was lost, write it again: {}",
             mark_text(&mark.store_id)
         ),
-        None if !may_mark => return Ok(blobs),
+        None if !may_mark => return Ok(store),
         None => {
-            blobs.write_mark(&mark.store_id).await.with_context(|| format!("write `{MARK}` in {place}"))?
+            store.write_mark(&mark.store_id).await.with_context(|| format!("write `{MARK}` in {place}"))?
         }
     }
     if may_mark {
-        confirm(store, &mark).await?;
+        confirm(db, &mark).await?;
     }
-    Ok(blobs.marked(mark.store_id))
+    Ok(store.marked(mark.store_id))
 }
 
 /// From now on a store without the mark is another one.
-async fn confirm(store: &Store, mark: &StoreMark) -> anyhow::Result<()> {
+async fn confirm(db: &Db, mark: &StoreMark) -> anyhow::Result<()> {
     if mark.is_written {
         return Ok(());
     }
-    store.mark_written().await.context("write the mark of the object store")
+    db.mark_written().await.context("write the mark of the object store")
 }

@@ -1,269 +1,345 @@
-//! Metadata in SQLite or Postgres. The only room that names `sqlx`; no transaction leaves it.
-//!
-//! Rules that must read, decide and write in one transaction hand the deciding part in as a function of the domain.
+//! Bytes in an object store. The only room that names `object_store`; keys are made here and never used again.
 
-mod aliases;
-mod attempts;
-mod check;
-mod checkpoints;
-mod chunks;
-mod collect;
-mod commits;
-mod connection;
-mod decisions;
-mod deletions;
-mod error;
-mod events;
-mod files;
-mod manifests;
-mod marks;
-mod parts;
-mod postgres;
-mod rebuild;
-mod runs;
-mod schema;
-mod version_queries;
-mod versions;
-mod writer;
+mod mark;
+mod place;
+mod probe;
 
+use std::future::Future;
+use std::io;
 use std::path::Path;
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
+use std::time::SystemTime;
 
-use sqlx::ConnectOptions;
-use sqlx::Connection as _;
-use sqlx::SqlitePool;
-use sqlx::sqlite::SqliteConnectOptions;
-use sqlx::sqlite::SqliteJournalMode;
-use sqlx::sqlite::SqlitePoolOptions;
-use sqlx::sqlite::SqliteSynchronous;
+use bytes::Bytes;
+use futures::TryStreamExt;
+use object_store::ObjectStore;
+use object_store::ObjectStoreExt;
+use object_store::PutPayload;
+use object_store::local::LocalFileSystem;
+use object_store::memory::InMemory;
 use tokio_util::sync::CancellationToken;
 
-use crate::domain::ids::RunName;
-use crate::store::connection::Connection;
-use crate::store::connection::Row;
-use crate::store::connection::Value;
-use crate::store::postgres::Pool;
-use crate::store::postgres::in_time;
-use crate::store::writer::Work;
-use crate::store::writer::Writer;
+use crate::domain::digest::Digest;
+use crate::domain::time::date_of;
 
-pub use aliases::AliasRow;
-pub use aliases::Expected;
-pub use attempts::StartRun;
-pub use attempts::Started;
-pub use check::CheckChunk;
-pub use check::CheckFile;
-pub use check::CheckVersion;
-pub use checkpoints::CheckpointRow;
-pub use checkpoints::CheckpointState;
-pub use checkpoints::ExpireTimes;
-pub use chunks::StoredChunk;
-pub use chunks::WantedChunk;
-pub use collect::Graces;
-pub use collect::ManifestKey;
-pub use commits::Commit;
-pub use commits::CommitPlan;
-pub use commits::PlanCommit;
-pub use decisions::DecisionFilter;
-pub use decisions::DecisionRow;
-pub use error::Error;
-pub use events::EventRow;
-pub use events::Judge;
-pub use events::Judged;
-pub use events::Judgement;
-pub use events::Report;
-pub use events::Reported;
-pub use files::FileChunk;
-pub use files::FileRow;
-pub use files::NewFile;
-pub use files::Upload;
-pub use manifests::ManifestPage;
-pub use manifests::StoredManifest;
-pub use marks::StoreMark;
-pub use parts::CompletePart;
-pub use parts::PartRow;
-pub use parts::Standing;
-pub use postgres::Postgres;
-pub use rebuild::Rebuilt;
-pub use rebuild::RebuiltVersion;
-pub use runs::RunRow;
-pub use runs::RunState;
-pub use version_queries::BestQuery;
-pub use version_queries::BestScope;
-pub use version_queries::VersionQuery;
-pub use versions::ArtifactRow;
-pub use versions::VersionRow;
+pub use mark::MARK;
+pub use mark::mark_text;
+pub use place::OpenError;
+pub use probe::ProbeError;
 
-/// How long a read of SQLite waits for a connection.
-const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long SQLite waits for a lock of another process (`keepbest gc` beside the server).
-const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
-/// Readers of SQLite; each is a thread, and reads are short.
-const SQLITE_READERS: u32 = 4;
-/// Prepared statements kept by a connection: all of ours, so none is parsed twice.
-const STATEMENTS: usize = 256;
+/// The longest that one call waits for the store, with the retries of its client: 8 MiB at 140 KB/s. A caller that waits holds
+/// buffers, so it is told to come back; whatever the call still does, its key is never used again.
+pub const CALL_LIMIT: Duration = Duration::from_secs(60);
 
-enum Database {
-    Sqlite { readers: SqlitePool, writer: Writer },
-    Postgres(Pool),
+/// Why bytes were not stored or read.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// There is no such object.
+    #[error("object `{0}` is missing")]
+    Missing(String),
+    /// No room.
+    #[error("the object store is full")]
+    Full(#[source] object_store::Error),
+    /// The store is away, or refuses.
+    #[error("the object store is not available")]
+    Unavailable(#[source] object_store::Error),
 }
 
-/// The metadata of all teams, in one database.
+impl From<object_store::Error> for Error {
+    fn from(error: object_store::Error) -> Error {
+        match error {
+            object_store::Error::NotFound { path, .. } => Error::Missing(path),
+            error if is_full(&error) => Error::Full(error),
+            error => Error::Unavailable(error),
+        }
+    }
+}
+
+/// Looks for a full disk, a quota or a file size limit among the causes.
+fn is_full(error: &object_store::Error) -> bool {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(it) = cause {
+        let kind = it.downcast_ref::<io::Error>().map(io::Error::kind);
+        if matches!(
+            kind,
+            Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge)
+        ) {
+            return true;
+        }
+        cause = it.source();
+    }
+    false
+}
+
+/// Whether the disk failed in a put, most often its sync (EIO).
+fn is_disk_error(error: &object_store::Error) -> bool {
+    const EIO: i32 = 5;
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(it) = cause {
+        if it.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error) == Some(EIO) {
+            return true;
+        }
+        cause = it.source();
+    }
+    false
+}
+
+/// What the store answers within the limit.
+async fn within_limit<T>(
+    call: impl Future<Output = object_store::Result<T>>,
+) -> Result<T, object_store::Error> {
+    match tokio::time::timeout(CALL_LIMIT, call).await {
+        Ok(answer) => answer,
+        Err(_) => {
+            let why = format!("the store did not answer within {} s", CALL_LIMIT.as_secs());
+            let source = Box::new(io::Error::new(io::ErrorKind::TimedOut, why));
+            Err(object_store::Error::Generic { store: "slow", source })
+        }
+    }
+}
+
+/// The error with our key: the store's own text may tell where it keeps things.
+fn named(error: object_store::Error, key: &str) -> Error {
+    match Error::from(error) {
+        Error::Missing(_) => Error::Missing(key.to_owned()),
+        other => other,
+    }
+}
+
+/// Where chunks are kept.
+#[derive(Clone, Debug)]
 pub struct Store {
-    database: Database,
+    objects: Arc<dyn ObjectStore>,
+    /// Where the objects are files, if they are.
+    folder: Option<PathBuf>,
+    is_volatile: bool,
+    /// What its mark must say, once that is known.
+    store_id: Option<Arc<str>>,
     unsynced: CancellationToken,
 }
 
-impl std::fmt::Debug for Store {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self.database {
-            Database::Sqlite { .. } => "Store(sqlite)",
-            Database::Postgres(_) => "Store(postgres)",
-        })
-    }
-}
-
 impl Store {
-    /// Opens the SQLite database at `path`, makes it if it is missing, and brings its schema up to date.
-    pub async fn open_sqlite(path: &Path) -> Result<Store, Error> {
-        let options = SqliteConnectOptions::new()
-            .filename(path)
-            .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            // A commit is durable when it returns; NORMAL would lose the last ones with the power.
-            .synchronous(SqliteSynchronous::Full)
-            .busy_timeout(BUSY_TIMEOUT)
-            .foreign_keys(true)
-            .statement_cache_capacity(STATEMENTS);
-        let mut connection = options.connect().await?;
-        // One at a time: `keepbest gc` may open the database in the moment in which a newer server changes its schema.
-        let mut whole = connection.begin_with("BEGIN IMMEDIATE").await?;
-        let migrated = schema::migrator().run_direct(None, &mut *whole, false).await;
-        migrated.map_err(schema::from_migration)?;
-        whole.commit().await?;
-        assert_durable(&mut connection).await?;
-        // What an earlier process left in the log may be there only because the kernel remembers it: if its last sync failed, a
-        // second one would say nothing. Copied into the database and synced there it is durable, before anybody is told of it.
-        Connection::Sqlite(&mut connection).row("PRAGMA wal_checkpoint(PASSIVE)", vec![]).await?;
-        let readers = SqlitePoolOptions::new()
-            .max_connections(SQLITE_READERS)
-            .acquire_timeout(ACQUIRE_TIMEOUT)
-            // A file does not go away as a server does: asking first doubles what a read costs.
-            .test_before_acquire(false)
-            .connect_with(options.create_if_missing(false).read_only(true))
-            .await?;
-        let unsynced = CancellationToken::new();
-        let writer = Writer::start(connection, unsynced.clone());
-        let store = Store { database: Database::Sqlite { readers, writer }, unsynced };
-        store.refuse_unfinished_rebuild().await?;
-        Ok(store)
+    /// Opens a folder, which must exist. Every write is synced, file and directory, before it counts.
+    pub fn open_folder(path: &Path) -> Result<Store, Error> {
+        let objects = LocalFileSystem::new_with_prefix(path)?.with_fsync(true);
+        Ok(Store { folder: Some(path.to_owned()), ..Store::over(Arc::new(objects)) })
     }
 
-    /// Opens a Postgres database.
-    pub async fn open_postgres(url: &str, options: Postgres) -> Result<Store, Error> {
-        let store = Store {
-            database: Database::Postgres(Pool::open(url, options).await?),
+    /// In memory, for tests of what stands above.
+    pub fn in_memory() -> Store {
+        Store { is_volatile: true, ..Store::over(Arc::new(InMemory::new())) }
+    }
+
+    /// Whether its objects go with the process: such a store is new at each start.
+    pub fn is_volatile(&self) -> bool {
+        self.is_volatile
+    }
+
+    /// Any store behind the trait: tests wrap one that fails on purpose.
+    pub fn over(objects: Arc<dyn ObjectStore>) -> Store {
+        Store {
+            objects,
+            folder: None,
+            is_volatile: false,
+            store_id: None,
             unsynced: CancellationToken::new(),
-        };
-        postgres::at_start(|| store.refuse_unfinished_rebuild()).await?;
-        Ok(store)
+        }
     }
 
-    /// Looks at an address of a Postgres database without asking for it.
-    pub fn check_postgres_url(url: &str) -> Result<(), Error> {
-        postgres::options_of(url).map(drop)
-    }
-
-    /// Returns when a sync has failed. From then on nothing is written any more.
+    /// Returns when a sync has failed. From then on nothing is stored any more.
     pub async fn sync_failed(&self) {
         self.unsynced.cancelled().await;
     }
 
-    /// Closes it: what was acknowledged is durable anyhow, this only frees the connections.
-    pub async fn close(&self) {
-        match &self.database {
-            Database::Sqlite { readers, .. } => readers.close().await,
-            Database::Postgres(pool) => pool.connections().close().await,
+    /// Stores an object; durable when it returns. Its key is new or its bytes say the same, so repeating it is harmless.
+    pub async fn put(&self, key: &str, pieces: Vec<Bytes>) -> Result<(), Error> {
+        let payload: PutPayload = pieces.into_iter().collect();
+        let put = within_limit(async {
+            self.check_folder().await?;
+            self.objects.put(&key.into(), payload).await
+        });
+        let put = put.await;
+        // A failed sync is not repeated, by us or by the caller: the next one may succeed and have lost what this one had.
+        if put.as_ref().is_err_and(is_disk_error) {
+            self.unsynced.cancel();
+        }
+        match put {
+            Ok(_) if self.unsynced.is_cancelled() => {
+                let source = "a sync of the folder failed".into();
+                Err(Error::Unavailable(object_store::Error::Generic { store: "folder", source }))
+            }
+            Ok(_) => Ok(()),
+            // The bucket or the folder is not there: nothing was stored, and nothing is lost.
+            Err(error @ object_store::Error::NotFound { .. }) => Err(Error::Unavailable(error)),
+            Err(error) => Err(error.into()),
         }
     }
 
-    /// Runs a write transaction to its end, even if the caller goes away. Answers after the commit.
-    async fn write<T: Send + 'static>(&self, work: impl Work<T>) -> Result<T, Error> {
-        self.write_in_turn(None, work).await
-    }
-
-    /// The same where it locks rows of a run: those of other runs do not wait behind it.
-    async fn write_of<T: Send + 'static>(&self, run: &RunName, work: impl Work<T>) -> Result<T, Error> {
-        self.write_in_turn(Some(run), work).await
-    }
-
-    async fn write_in_turn<T: Send + 'static>(
-        &self,
-        run: Option<&RunName>,
-        work: impl Work<T>,
-    ) -> Result<T, Error> {
-        match &self.database {
-            Database::Sqlite { writer, .. } => writer.write(work).await,
-            Database::Postgres(pool) => {
-                let turn = pool.turn(run).await?;
-                writer::write_postgres(pool.clone(), turn, work).await
-            }
+    /// All bytes of an object.
+    pub async fn get(&self, key: &str) -> Result<Bytes, Error> {
+        let found = async { self.objects.get(&key.into()).await?.bytes().await };
+        match within_limit(found).await {
+            Ok(found) => Ok(found),
+            Err(error) => Err(self.missing(error, key).await),
         }
     }
 
-    /// All rows of a query, outside of a transaction.
-    async fn rows(&self, sql: &str, values: Vec<Value>) -> Result<Vec<Row>, Error> {
-        match &self.database {
-            Database::Sqlite { readers, .. } => {
-                Connection::Sqlite(&mut *readers.acquire().await?).rows(sql, values).await
-            }
-            Database::Postgres(pool) => {
-                let mut lent = pool.lend().await?;
-                let rows = in_time(lent.connection()?.rows(sql, values)).await?;
-                lent.give_back();
-                rows
-            }
+    /// The size of an object.
+    pub async fn size_bytes(&self, key: &str) -> Result<u64, Error> {
+        let found = within_limit(async { self.objects.head(&key.into()).await }).await;
+        match found {
+            Ok(found) => Ok(found.size),
+            Err(error) => Err(self.missing(error, key).await),
         }
     }
 
-    /// Asks the database for a sign of life.
-    pub async fn ping(&self) -> Result<(), Error> {
-        self.rows("SELECT 1", Vec::new()).await.map(drop)
+    /// The error with our key; what is missing is so only in the right store.
+    async fn missing(&self, error: object_store::Error, key: &str) -> Error {
+        match named(error, key) {
+            missing @ Error::Missing(_) => self.check_mark().await.err().unwrap_or(missing),
+            other => other,
+        }
     }
 
-    /// The first row of a query, outside of a transaction.
-    async fn row(&self, sql: &str, values: Vec<Value>) -> Result<Option<Row>, Error> {
-        Ok(self.rows(sql, values).await?.into_iter().next())
+    /// The folders in a folder, in their order.
+    pub async fn folders(&self, folder: &str) -> Result<Vec<String>, Error> {
+        let listed = async { self.objects.list_with_delimiter(Some(&folder.into())).await };
+        let listed = within_limit(listed).await?;
+        let mut folders: Vec<String> = listed.common_prefixes.iter().map(ToString::to_string).collect();
+        folders.sort_unstable();
+        Ok(folders)
+    }
+
+    /// The keys of all objects in a folder, in their order. For reading only: nothing is ever deleted because of a list.
+    pub async fn keys(&self, folder: &str) -> Result<Vec<String>, Error> {
+        let listed = self.objects.list(Some(&folder.into()));
+        let mut keys: Vec<String> = listed.map_ok(|it| it.location.to_string()).try_collect().await?;
+        keys.sort_unstable();
+        Ok(keys)
+    }
+
+    /// Removes an object; one that is gone already is fine.
+    pub async fn delete(&self, key: &str) -> Result<(), Error> {
+        self.delete_leftover(key, 1).await?;
+        match within_limit(async { self.objects.delete(&key.into()).await }).await {
+            Ok(()) => Ok(()),
+            Err(object_store::Error::NotFound { .. }) => self.check_mark().await,
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Removes what processes left of an object, before this time, that died while they wrote it. Answers whether nothing is
+    /// left now: what is younger may be of a process that still writes.
+    pub async fn sweep(&self, key: &str, until_us: i64) -> Result<bool, Error> {
+        let Some(folder) = &self.folder else { return Ok(true) };
+        let mut is_clean = true;
+        for number in 1..=LEFTOVERS {
+            let left = tokio::fs::metadata(folder.join(leftover(key, number))).await;
+            let Ok(modified) = left.and_then(|it| it.modified()) else { continue };
+            let age = modified.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+            if i64::try_from(age.as_micros()).is_ok_and(|time_us| time_us <= until_us) {
+                self.delete_leftover(key, number).await?;
+            } else {
+                is_clean = false;
+            }
+        }
+        Ok(is_clean)
+    }
+
+    /// Of a process that died while it wrote the object; no call of the trait can name that file.
+    async fn delete_leftover(&self, key: &str, number: u32) -> Result<(), Error> {
+        let Some(folder) = &self.folder else { return Ok(()) };
+        match tokio::fs::remove_file(folder.join(leftover(key, number))).await {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                let source = Box::new(error);
+                Err(Error::Unavailable(object_store::Error::Generic { store: "folder", source }))
+            }
+            _ => Ok(()),
+        }
     }
 }
 
-/// Reads the settings back: a file system or a build that ignores them would lose acknowledged commits.
-async fn assert_durable(connection: &mut sqlx::SqliteConnection) -> Result<(), Error> {
-    let mut connection = Connection::Sqlite(connection);
-    let journal = connection.row("PRAGMA journal_mode", vec![]).await?;
-    let synchronous = connection.row("PRAGMA synchronous", vec![]).await?;
-    let journal = journal.map(|row| row.text(0)).transpose()?.unwrap_or_default();
-    let synchronous = synchronous.map(|row| row.int(0)).transpose()?.unwrap_or_default();
-    if journal == "wal" && synchronous == 2 {
-        return Ok(());
+/// A key that was never used before: `chunks/2026-01-31/0a1b2c3d-<uuid>`. The day lets a scrub compare old slices, the
+/// digest's prefix spreads a day's objects.
+pub fn new_key(digest: &Digest, now_us: i64) -> String {
+    let [a, b, c, d, ..] = digest.0;
+    let (year, month, day) = date_of(now_us);
+    let unique = uuid::Uuid::now_v7().simple();
+    format!("chunks/{year:04}-{month:02}-{day:02}/{a:02x}{b:02x}{c:02x}{d:02x}-{unique}")
+}
+
+/// How many writers of one object at once can leave something that [`Store::sweep`] finds.
+const LEFTOVERS: u32 = 8;
+
+/// `LocalFileSystem` writes to `KEY#1`, or the next number that is free, and renames it.
+fn leftover(key: &str, number: u32) -> String {
+    format!("{key}#{number}")
+}
+
+/// Where manifests are.
+pub const MANIFESTS: &str = "manifests";
+/// How the key of a deleted version's manifest ends: never the key of another, so no late write can bring a version back.
+const DELETED: &str = ".deleted.json";
+/// How the key of a version's manifest ends.
+const COMMITTED: &str = ".json";
+
+/// The key of a version's manifest: `manifests/2026-01-31/<checkpoint>.json`, by the day of its commit. It is written
+/// again with the same version only.
+pub fn manifest_key(checkpoint_uid: &str, commit_time_us: i64) -> String {
+    manifest_key_with(checkpoint_uid, commit_time_us, COMMITTED)
+}
+
+/// The key of what a deleted version leaves.
+pub fn deleted_manifest_key(checkpoint_uid: &str, commit_time_us: i64) -> String {
+    manifest_key_with(checkpoint_uid, commit_time_us, DELETED)
+}
+
+fn manifest_key_with(checkpoint_uid: &str, commit_time_us: i64, end: &str) -> String {
+    let (year, month, day) = date_of(commit_time_us);
+    format!("{MANIFESTS}/{year:04}-{month:02}-{day:02}/{checkpoint_uid}{end}")
+}
+
+/// The deleted version's checkpoint, if the key is of such a manifest.
+pub fn deleted_by(manifest_key: &str) -> Option<&str> {
+    manifest_key.rsplit('/').next().and_then(|name| name.strip_suffix(DELETED))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_carry_the_day_and_never_repeat() {
+        let digest = Digest([0xab; 32]);
+        let key = new_key(&digest, 1_795_429_230_500_000);
+        assert!(key.starts_with("chunks/2026-11-23/abababab-"), "{key}");
+        assert_ne!(key, new_key(&digest, 1_795_429_230_500_000));
     }
-    Err(Error::unreadable(
-        "settings",
-        format!("journal_mode is `{journal}` and synchronous {synchronous}, not wal and 2"),
-    ))
-}
 
-/// JSON of a domain value, for a TEXT column.
-fn to_json(value: &impl serde::Serialize) -> Result<String, Error> {
-    serde_json::to_string(value).map_err(|error| Error::unreadable("value", error))
-}
+    #[tokio::test]
+    async fn what_dead_writers_left_is_swept_and_what_living_ones_write_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open_folder(folder.path()).unwrap();
+        store.put("manifests/a.json", vec![]).await.unwrap();
+        for name in ["a.json#1", "a.json#3", "b.json#1"] {
+            std::fs::write(folder.path().join("manifests").join(name), "left").unwrap();
+        }
+        assert!(!store.sweep("manifests/a.json", 0).await.unwrap(), "they may still write");
+        assert!(store.sweep("manifests/a.json", i64::MAX).await.unwrap());
+        assert!(store.sweep("manifests/a.json", 0).await.unwrap());
+        let mut left: Vec<_> = std::fs::read_dir(folder.path().join("manifests")).unwrap().collect();
+        left.sort_by_key(|it| it.as_ref().unwrap().file_name());
+        let names: Vec<_> = left.iter().map(|it| it.as_ref().unwrap().file_name()).collect();
+        assert_eq!(names, ["a.json", "b.json#1"]);
+    }
 
-/// A domain value from the JSON of a TEXT column.
-fn from_json<T: serde::de::DeserializeOwned>(what: &'static str, text: &str) -> Result<T, Error> {
-    serde_json::from_str(text).map_err(|error| Error::unreadable(what, error))
-}
-
-/// A new unique id; later ones sort later.
-fn new_uid() -> String {
-    uuid::Uuid::now_v7().simple().to_string()
+    #[test]
+    fn manifests_of_standing_and_deleted_versions_have_keys_of_their_own() {
+        let (standing, deleted) = (manifest_key("0a1b", 0), deleted_manifest_key("0a1b", 0));
+        assert_eq!(standing, "manifests/1970-01-01/0a1b.json");
+        assert_eq!(deleted, "manifests/1970-01-01/0a1b.deleted.json");
+        assert_eq!((deleted_by(&standing), deleted_by(&deleted)), (None, Some("0a1b")));
+    }
 }

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use keepbest::blobs::Blobs;
-use keepbest::store::Postgres;
+use keepbest::db::Db;
+use keepbest::db::Postgres;
 use keepbest::store::Store;
 use keepbest_client::Client;
 use keepbest_client::Run;
@@ -23,11 +23,11 @@ use crate::support::requests::start_request;
 use crate::support::s3::S3;
 use crate::support::s3::s3;
 
-fn open(place: &S3, changed: &[(&str, &str)]) -> Blobs {
+fn open(place: &S3, changed: &[(&str, &str)]) -> Store {
     let options = place.options();
     let mut options: Vec<_> = options.iter().map(|(name, value)| (*name, value.as_str())).collect();
     options.extend(changed);
-    Blobs::open(&place.url, &options, &[]).unwrap()
+    Store::open(&place.url, &options, &[]).unwrap()
 }
 
 /// A stream of `model.bin` from an offset on, in messages of 1 MiB.
@@ -63,18 +63,18 @@ fn said(error: &dyn std::error::Error) -> String {
 #[tokio::test]
 async fn objects_go_to_s3_and_come_back() {
     let place = s3().await;
-    let blobs = open(&place, &[]);
-    blobs.probe().await.unwrap();
+    let store = open(&place, &[]);
+    store.probe().await.unwrap();
     let data: Vec<u8> = (0..9_000_000_u32).map(|it| (it % 251) as u8).collect();
     let pieces = data.chunks(1 << 20).map(bytes::Bytes::copy_from_slice).collect();
-    blobs.put("chunks/2026-01-01/one", pieces).await.unwrap();
-    assert_eq!(blobs.get("chunks/2026-01-01/one").await.unwrap(), data);
-    assert_eq!(blobs.size_bytes("chunks/2026-01-01/one").await.unwrap(), 9_000_000);
+    store.put("chunks/2026-01-01/one", pieces).await.unwrap();
+    assert_eq!(store.get("chunks/2026-01-01/one").await.unwrap(), data);
+    assert_eq!(store.size_bytes("chunks/2026-01-01/one").await.unwrap(), 9_000_000);
     let elsewhere = open(&s3().await, &[]);
-    assert!(matches!(elsewhere.get("chunks/2026-01-01/one").await, Err(keepbest::blobs::Error::Missing(_))));
-    blobs.delete("chunks/2026-01-01/one").await.unwrap();
-    blobs.delete("chunks/2026-01-01/one").await.unwrap();
-    let gone = blobs.get("chunks/2026-01-01/one").await.unwrap_err();
+    assert!(matches!(elsewhere.get("chunks/2026-01-01/one").await, Err(keepbest::store::Error::Missing(_))));
+    store.delete("chunks/2026-01-01/one").await.unwrap();
+    store.delete("chunks/2026-01-01/one").await.unwrap();
+    let gone = store.get("chunks/2026-01-01/one").await.unwrap_err();
     assert_eq!(gone.to_string(), "object `chunks/2026-01-01/one` is missing");
 }
 
@@ -194,15 +194,15 @@ fn a_database_that_cannot_be_reached_is_told_with_the_reason() {
 /// A store that takes connections and never answers: the probe would wait for a minute.
 #[test]
 fn a_server_that_is_stopped_while_it_starts_ends_at_once() {
-    let store = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let db = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let folder = tempfile::tempdir().unwrap();
     let mut server = std::process::Command::new(env!("CARGO_BIN_EXE_keepbest"));
     server.args(["serve", "--listen", "127.0.0.1:0", "--data"]).arg(folder.path());
     server
         .env("KEEPBEST_STORE_URL", "s3://bucket")
-        .env("AWS_ENDPOINT", format!("http://{}", store.local_addr().unwrap()));
+        .env("AWS_ENDPOINT", format!("http://{}", db.local_addr().unwrap()));
     let mut server = server.env("AWS_ACCESS_KEY_ID", "a").env("AWS_SECRET_ACCESS_KEY", "b").spawn().unwrap();
-    let _asked = store.accept().unwrap();
+    let _asked = db.accept().unwrap();
     rustix::process::kill_process(Pid::from_child(&server), Signal::TERM).unwrap();
     assert_eq!(server.wait().unwrap().code(), Some(0), "the probe's own end is an error");
 }
@@ -217,7 +217,7 @@ async fn a_migration_waits_for_another_as_long_as_that_takes() {
     other.lock().await.unwrap();
     let opening = tokio::spawn({
         let url = url.clone();
-        async move { Store::open_postgres(&url, Postgres { connections: 2, migrate: true }).await }
+        async move { Db::open_postgres(&url, Postgres { connections: 2, migrate: true }).await }
     });
     tokio::time::sleep(LONG_MIGRATION).await;
     assert!(!opening.is_finished());
@@ -247,7 +247,7 @@ async fn a_database_that_is_slow_at_the_start_is_waited_for() {
         }
     });
     let url = address.replace("localhost", &format!("127.0.0.1:{port}")) + "?sslmode=disable";
-    let store = Store::open_postgres(&url, Postgres { connections: 4, migrate: true }).await.unwrap();
-    store.close().await;
+    let db = Db::open_postgres(&url, Postgres { connections: 4, migrate: true }).await.unwrap();
+    db.close().await;
     through.abort();
 }

@@ -11,13 +11,13 @@ use keepbest::app::Error;
 use keepbest::app::Limits;
 use keepbest::app::collect::GcReport;
 use keepbest::app::uploads::Piece;
-use keepbest::blobs::new_key;
+use keepbest::db::ExpireTimes;
+use keepbest::db::NewFile;
+use keepbest::db::Upload;
+use keepbest::db::WantedChunk;
 use keepbest::domain::digest::CHUNK_BYTES;
 use keepbest::domain::digest::Digest;
-use keepbest::store::ExpireTimes;
-use keepbest::store::NewFile;
-use keepbest::store::Upload;
-use keepbest::store::WantedChunk;
+use keepbest::store::new_key;
 use object_store::ObjectStoreExt;
 use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
@@ -61,8 +61,8 @@ fn objects(folder: &Path) -> usize {
 
 async fn a_deleted_versions_bytes_go_after_the_graces_and_not_before(database: TestDatabase) {
     let folder = tempfile::tempdir().unwrap();
-    let store = Arc::new(LocalFileSystem::new_with_prefix(folder.path()).unwrap());
-    let test = TestApp::with(database, store).await;
+    let db = Arc::new(LocalFileSystem::new_with_prefix(folder.path()).unwrap());
+    let test = TestApp::with(database, db).await;
     let mut trainer = test.start("first", every_epoch()).await;
     trainer.save(0, 0.5, b"stays").await;
     trainer.save(1, 0.4, b"is deleted").await;
@@ -119,12 +119,12 @@ async fn what_a_crash_left_is_removed_after_a_day(database: TestDatabase) {
     let mut trainer = test.start("first", every_epoch()).await;
     trainer.save(0, 0.5, b"stays").await;
     let checkpoint = trainer.saved(1, 0.4).await;
-    let store = test.database.open().await;
+    let db = test.database.open().await;
     let late_us = BEGIN_US + 1_000 * HOUR_US;
     let expire = ExpireTimes { pending_us: late_us, parts_us: late_us };
     let upload = Upload { checkpoint, attempt: 1, token: "crashed".to_owned(), expire };
     let new = |path: &str| NewFile { path: path.to_owned(), size_bytes: 5, sha256: None };
-    let files = store.begin_small_files(upload.clone(), vec![new("intent"), new("object")]).await.unwrap();
+    let files = db.begin_small_files(upload.clone(), vec![new("intent"), new("object")]).await.unwrap();
     let wanted = files.iter().zip([b"lost1", b"lost2"]).map(|(file, data)| {
         let (digest, file_uid) = (Digest::of_pieces([data.as_slice()]), file.uid.clone());
         WantedChunk {
@@ -135,7 +135,7 @@ async fn what_a_crash_left_is_removed_after_a_day(database: TestDatabase) {
             object_key: new_key(&digest, BEGIN_US),
         }
     });
-    let new = store.claim_chunks(upload, wanted.collect(), BEGIN_US).await.unwrap();
+    let new = db.claim_chunks(upload, wanted.collect(), BEGIN_US).await.unwrap();
     // One crashed before its object was stored, one after it.
     test.objects.put(&new[1].object_key.as_str().into(), "lost2".into()).await.unwrap();
     test.turn(24 * HOUR_US - 1);
@@ -143,7 +143,7 @@ async fn what_a_crash_left_is_removed_after_a_day(database: TestDatabase) {
     assert_eq!((test.keys().await.len(), test.database.texts(DOOMED).await.len()), (2, 2));
     test.turn(1);
     // And a collector crashed after it took the rows.
-    assert_eq!(store.claim_doomed(BEGIN_US + 24 * HOUR_US).await.unwrap().len(), 2);
+    assert_eq!(db.claim_doomed(BEGIN_US + 24 * HOUR_US).await.unwrap().len(), 2);
     assert_eq!(test.app.collect().await.unwrap(), GcReport { removed_objects: 2, ..GcReport::default() });
     assert_eq!((test.keys().await.len(), test.database.texts(DOOMED).await.len()), (1, 0));
     assert_eq!(trainer.read("v0", "model.keras").await.0, b"stays");

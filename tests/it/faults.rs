@@ -14,8 +14,8 @@ use std::time::Duration;
 use futures::StreamExt;
 use keepbest::app::Error;
 use keepbest::app::uploads::Piece;
+use keepbest::db::VersionRow;
 use keepbest::domain::digest::CHUNK_BYTES;
-use keepbest::store::VersionRow;
 use object_store::memory::InMemory;
 
 use crate::support::apps::HOUR_US;

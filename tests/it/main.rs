@@ -10,6 +10,7 @@ mod check;
 mod cli;
 mod collector;
 mod crashes;
+mod db;
 mod events;
 #[cfg(debug_assertions)]
 mod failpoints;
@@ -20,7 +21,6 @@ mod manifests;
 mod outages;
 mod rebuild;
 mod runs;
-mod store;
 mod tidy;
 mod traces;
 mod uploads;

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use futures::future::join_all;
 use keepbest::app::Error;
-use keepbest::blobs::deleted_manifest_key;
-use keepbest::blobs::manifest_key;
 use keepbest::domain::manifest::Manifest;
 use keepbest::domain::manifest::ManifestState;
+use keepbest::store::deleted_manifest_key;
+use keepbest::store::manifest_key;
 use object_store::ObjectStoreExt;
 use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
@@ -182,8 +182,8 @@ async fn versions_of_an_earlier_release_get_their_manifests(database: TestDataba
 
 async fn the_manifest_of_a_deleted_version_stays_as_long_as_its_bytes(database: TestDatabase) {
     let folder = tempfile::tempdir().unwrap();
-    let store = Arc::new(LocalFileSystem::new_with_prefix(folder.path()).unwrap());
-    let test = TestApp::with(database, store).await;
+    let db = Arc::new(LocalFileSystem::new_with_prefix(folder.path()).unwrap());
+    let test = TestApp::with(database, db).await;
     let mut trainer = test.start("first", every_epoch()).await;
     trainer.save(0, 0.5, b"bytes").await;
     let [key] = &test.manifests().await[..] else { panic!("one") };

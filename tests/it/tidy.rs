@@ -10,15 +10,15 @@ const ROOMS: [(&str, &[&str]); 15] = [
     ("domain", &[]),
     ("failpoint", &[]),
     ("clock", &[]),
-    ("store", &["domain", "failpoint"]),
-    ("blobs", &["domain"]),
-    ("app", &["domain", "clock", "failpoint", "store", "blobs"]),
+    ("db", &["domain", "failpoint"]),
+    ("store", &["domain"]),
+    ("app", &["domain", "clock", "failpoint", "db", "store"]),
     ("grpc", &["domain", "app"]),
     ("layers", &["grpc"]),
     ("background", &["app"]),
     ("config", &["domain"]),
     ("telemetry", &[]),
-    ("maintenance", &["clock", "store", "blobs", "app", "config"]),
+    ("maintenance", &["clock", "db", "store", "app", "config"]),
     ("server", &["app", "grpc", "layers", "background", "config", "maintenance"]),
     ("cli", &["clock", "config", "failpoint", "maintenance", "server", "telemetry"]),
     ("main", &["cli"]),
@@ -34,12 +34,12 @@ const WORDS: [(&str, &[&str]); 17] = [
     ("crc_fast", &["app"]),
     ("keepbest_client", &["cli"]),
     ("keepbest_proto", &["grpc"]),
-    ("object_store", &["blobs"]),
+    ("object_store", &["store"]),
     ("prost_types", &["grpc"]),
-    ("rmp_serde", &["store"]),
-    ("sqlx", &["store"]),
+    ("rmp_serde", &["db"]),
+    ("sqlx", &["db"]),
     ("std::env", &["config"]),
-    ("tokio::spawn", &["store", "app", "server"]),
+    ("tokio::spawn", &["app", "db", "server"]),
     ("toml", &["config"]),
     ("tonic", &["grpc", "layers", "server"]),
     ("tracing_subscriber", &["telemetry"]),
@@ -154,7 +154,7 @@ fn every_rust_file_says_what_it_is_for_and_is_short() {
 #[test]
 fn migrations_are_only_ever_added() {
     let mut findings = Vec::new();
-    let list = read("src/store/schema.rs");
+    let list = read("src/db/schema.rs");
     let found = files("migrations", "sql");
     for path in &found {
         let (name, checksum) = (path.trim_start_matches("migrations/"), fnv1a(&read(path)));
@@ -166,7 +166,7 @@ fn migrations_are_only_ever_added() {
             Some(_) => {}
         }
         if !list.contains(&format!("../../{path}")) {
-            findings.push(format!("{path}: is not in `MIGRATIONS` of src/store/schema.rs, so it never runs"));
+            findings.push(format!("{path}: is not in `MIGRATIONS` of src/db/schema.rs, so it never runs"));
         }
     }
     if found.len() < MIGRATIONS.len() {

@@ -10,10 +10,10 @@ use crate::app::App;
 use crate::app::Error;
 use crate::app::check::CheckReport;
 use crate::app::check::ReadData;
+use crate::db::CheckChunk;
+use crate::db::CheckFile;
 use crate::domain::digest::Digest;
 use crate::domain::digest::Sha256;
-use crate::store::CheckChunk;
-use crate::store::CheckFile;
 
 /// Chunks that are read at once, 32 MiB of them at most.
 const READS: usize = 4;
@@ -34,7 +34,7 @@ impl App {
         let at_once = if read == ReadData::Nothing { SIZES } else { READS };
         let mut after = (String::new(), Vec::new());
         loop {
-            let page = self.store.check_chunks(&after).await?;
+            let page = self.db.check_chunks(&after).await?;
             let Some(last) = page.last() else { return Ok(()) };
             after = (last.team.clone(), last.digest.as_bytes().to_vec());
             report.chunks += page.len() as u64;
@@ -75,7 +75,7 @@ impl App {
                 return Ok(found);
             }
             // Collected and stored again since it was listed?
-            match self.store.chunk_key(&chunk.team, chunk.digest).await? {
+            match self.db.chunk_key(&chunk.team, chunk.digest).await? {
                 Some(newer) if newer != key => key = newer,
                 _ => return Ok(found),
             }
@@ -88,7 +88,7 @@ impl App {
         key: &str,
         size_bytes: i64,
     ) -> Result<Option<String>, Error> {
-        match self.blobs.size_bytes(key).await.map_err(Error::from) {
+        match self.store.size_bytes(key).await.map_err(Error::from) {
             Ok(size) if i64::try_from(size) == Ok(size_bytes) => Ok(None),
             Ok(size) => Ok(Some(format!("object `{key}` has {size} bytes, not {size_bytes}"))),
             Err(Error::DataLoss(why)) => Ok(Some(why)),
@@ -106,7 +106,7 @@ impl App {
         damaged: &mut HashSet<(String, Digest)>,
     ) -> Result<(), Error> {
         if damaged.insert((team.to_owned(), digest)) {
-            let places = self.store.chunk_places(team, digest).await?;
+            let places = self.db.chunk_places(team, digest).await?;
             report.problems.extend(places.into_iter().map(|place| format!("{place}: {why}")));
         }
         Ok(())
@@ -121,7 +121,7 @@ impl App {
         let (mut read, mut wrong) = (HashSet::new(), HashSet::new());
         let mut after = String::new();
         loop {
-            let page = self.store.check_files(&after).await?;
+            let page = self.db.check_files(&after).await?;
             let Some(last) = page.last() else { return Ok(()) };
             after.clone_from(&last.uid);
             for file in page {
@@ -145,7 +145,7 @@ impl App {
         report: &mut CheckReport,
         damaged: &mut HashSet<(String, Digest)>,
     ) -> Result<bool, Error> {
-        let chunks = self.store.file_chunks(&file.uid, 0, i64::MAX).await?;
+        let chunks = self.db.file_chunks(&file.uid, 0, i64::MAX).await?;
         let (mut sha256, mut is_whole) = (Sha256::default(), true);
         for chunk in chunks {
             if chunk.object_key.is_empty() {

@@ -17,9 +17,9 @@ use futures::future::join;
 use futures::future::join_all;
 use keepbest::app::Error;
 use keepbest::app::Limits;
-use keepbest::blobs::manifest_key;
-use keepbest::store::Graces;
-use keepbest::store::Store;
+use keepbest::db::Db;
+use keepbest::db::Graces;
+use keepbest::store::manifest_key;
 use object_store::ObjectStoreExt;
 use object_store::memory::InMemory;
 use tokio::sync::Mutex;
@@ -102,7 +102,7 @@ struct Collecting {
     /// When the clock leapt, by the real time in milliseconds.
     leaps: Arc<Mutex<Vec<u64>>>,
     /// Collects in the wrong order over this store.
-    naive: Option<Arc<Store>>,
+    naive: Option<Arc<Db>>,
 }
 
 impl Race {
@@ -304,18 +304,18 @@ impl Collecting {
     }
 
     /// First the bytes of what nobody needs, then its rows if still nobody does.
-    async fn collect_naively(&self, store: &Store) -> Result<(), keepbest::store::Error> {
+    async fn collect_naively(&self, db: &Db) -> Result<(), keepbest::db::Error> {
         let now_us = self.test.clock.load(Ordering::SeqCst);
-        store.expire_checkpoints(now_us).await?;
+        db.expire_checkpoints(now_us).await?;
         let graces = Graces { deleted_us: 0, chunk_us: 0, object_us: 0 };
-        store.purge_checkpoints(now_us, graces, manifest_key).await?;
+        db.purge_checkpoints(now_us, graces, manifest_key).await?;
         let unpinned = self.test.database.texts(UNPINNED).await;
         // The store is slow to delete, so that writers get far in between.
         tokio::time::sleep(Duration::from_millis(10)).await;
         for key in unpinned {
             self.test.objects.delete(&key.as_str().into()).await.unwrap();
         }
-        store.drop_unused_chunks(now_us, graces).await?;
+        db.drop_unused_chunks(now_us, graces).await?;
         Ok(())
     }
 }

@@ -8,15 +8,15 @@ use std::time::Duration;
 
 use keepbest::app::App;
 use keepbest::app::Limits;
-use keepbest::blobs::MARK;
-use keepbest::blobs::deleted_manifest_key;
-use keepbest::blobs::manifest_key;
 use keepbest::clock::Clock;
 use keepbest::config::Config;
-use keepbest::maintenance::open_blobs;
-use keepbest::store::Graces;
-use keepbest::store::Postgres;
-use keepbest::store::Store;
+use keepbest::db::Db;
+use keepbest::db::Graces;
+use keepbest::db::Postgres;
+use keepbest::maintenance::open_store;
+use keepbest::store::MARK;
+use keepbest::store::deleted_manifest_key;
+use keepbest::store::manifest_key;
 use sqlx::ConnectOptions;
 use sqlx::Connection;
 
@@ -69,11 +69,11 @@ async fn collect_later(config: &Config) -> String {
         parts_expiry: Duration::from_secs(3_600),
         graces: Graces { deleted_us: 0, chunk_us: 0, object_us: 0 },
     };
-    let store = match &config.database_url {
-        None => Store::open_sqlite(&config.data_dir.join("keepbest.db")).await,
-        Some(url) => Store::open_postgres(url.expose(), Postgres { connections: 4, migrate: false }).await,
+    let db = match &config.database_url {
+        None => Db::open_sqlite(&config.data_dir.join("keepbest.db")).await,
+        Some(url) => Db::open_postgres(url.expose(), Postgres { connections: 4, migrate: false }).await,
     };
-    let app = App::new(store.unwrap(), open_blobs(config).unwrap(), clock.clone(), limits);
+    let app = App::new(db.unwrap(), open_store(config).unwrap(), clock.clone(), limits);
     let report = app.collect().await.unwrap();
     app.close().await;
     format!("{report:?}")

@@ -5,8 +5,8 @@ use std::time::Duration;
 use std::time::Instant;
 
 use futures::future::join_all;
-use keepbest::store::Postgres;
-use keepbest::store::Store;
+use keepbest::db::Db;
+use keepbest::db::Postgres;
 use keepbest_client::Client;
 use keepbest_client::Retry;
 use keepbest_client::Run;
@@ -205,7 +205,7 @@ async fn recover(folder: &TempDir, database_url: Option<&str>, many: bool) -> Re
     };
     if let Some(url) = database_url {
         let migrate = Postgres { connections: 2, migrate: true };
-        Store::open_postgres(url, migrate).await.unwrap().close().await;
+        Db::open_postgres(url, migrate).await.unwrap().close().await;
     }
     let rows = match database_url {
         None => Rows::Sqlite(folder.path().join("keepbest.db")),

@@ -11,10 +11,10 @@ use keepbest::app::App;
 use keepbest::app::Error;
 use keepbest::app::Limits;
 use keepbest::app::check::CheckReport;
-use keepbest::blobs::Blobs;
-use keepbest::blobs::MARK;
 use keepbest::clock::Clock;
-use keepbest::store::Graces;
+use keepbest::db::Graces;
+use keepbest::store::MARK;
+use keepbest::store::Store;
 use keepbest_client::FileDigest;
 use keepbest_client::v1;
 use keepbest_client::version_digest;
@@ -153,7 +153,7 @@ pub(super) async fn nothing_is_left(database: &TestDatabase, objects: &Path) -> 
         parts_expiry: Duration::from_secs(3_600),
         graces: Graces { deleted_us: 0, chunk_us: 0, object_us: 0 },
     };
-    let app = App::new(database.open().await, Blobs::open_folder(objects).unwrap(), clock.clone(), limits);
+    let app = App::new(database.open().await, Store::open_folder(objects).unwrap(), clock.clone(), limits);
     let before = repeated(|| app.check(true)).await;
     assert_eq!(before.problems, Vec::<String>::new());
     let stood = files_below(objects).len();

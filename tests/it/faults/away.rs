@@ -9,9 +9,9 @@ use futures::future::BoxFuture;
 use keepbest::app::Error;
 use keepbest::app::reads;
 use keepbest::app::uploads;
-use keepbest::blobs;
-use keepbest::blobs::Blobs;
-use keepbest::blobs::CALL_LIMIT;
+use keepbest::store;
+use keepbest::store::CALL_LIMIT;
+use keepbest::store::Store;
 use object_store::memory::InMemory;
 
 use super::CHUNK;
@@ -165,22 +165,22 @@ async fn a_store_that_never_answers_is_given_up_and_holds_no_buffers() {
 #[tokio::test(start_paused = true)]
 async fn a_call_of_a_store_that_never_answers_ends_at_its_limit() {
     let objects = FaultyStore::over(Arc::new(InMemory::new()));
-    let blobs = Blobs::over(Arc::new(objects.clone()));
-    blobs.put("key", vec![b"bytes"[..].into()]).await.unwrap();
+    let store = Store::over(Arc::new(objects.clone()));
+    store.put("key", vec![b"bytes"[..].into()]).await.unwrap();
     objects.plan(|plan| {
         plan.put_faults = [(1, PutFault::Hangs)].into();
         plan.get_faults = [("key".to_owned(), GetFault::Hangs)].into();
         plan.delete_hangs = true;
     });
-    let calls: [BoxFuture<'_, Result<(), blobs::Error>>; 4] = [
-        blobs.put("other", vec![b"bytes"[..].into()]).boxed(),
-        blobs.get("key").map_ok(drop).boxed(),
-        blobs.size_bytes("key").map_ok(drop).boxed(),
-        blobs.delete("key").boxed(),
+    let calls: [BoxFuture<'_, Result<(), store::Error>>; 4] = [
+        store.put("other", vec![b"bytes"[..].into()]).boxed(),
+        store.get("key").map_ok(drop).boxed(),
+        store.size_bytes("key").map_ok(drop).boxed(),
+        store.delete("key").boxed(),
     ];
     for call in calls {
         let begun = tokio::time::Instant::now();
-        assert!(matches!(call.await, Err(blobs::Error::Unavailable(_))));
+        assert!(matches!(call.await, Err(store::Error::Unavailable(_))));
         // The timer counts in milliseconds.
         assert_eq!(begun.elapsed().as_secs(), CALL_LIMIT.as_secs());
     }

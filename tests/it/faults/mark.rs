@@ -5,8 +5,8 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
 
-use keepbest::blobs::MARK;
-use keepbest::maintenance::open_blobs;
+use keepbest::maintenance::open_store;
+use keepbest::store::MARK;
 use keepbest_client::Client;
 use keepbest_client::PullOptions;
 use keepbest_client::Retry;
@@ -206,21 +206,21 @@ async fn replicas_that_start_at_once_agree_and_a_bucket_that_is_another_has_lost
         assert_eq!(saver.pull(&version).await.unwrap(), "kept");
     }
 
-    let blobs = open_blobs(&replicas.config()).unwrap();
-    let mark = blobs.get(MARK).await.unwrap();
-    for day in blobs.folders("chunks").await.unwrap() {
-        for key in blobs.keys(&day).await.unwrap() {
-            blobs.delete(&key).await.unwrap();
+    let store = open_store(&replicas.config()).unwrap();
+    let mark = store.get(MARK).await.unwrap();
+    for day in store.folders("chunks").await.unwrap() {
+        for key in store.keys(&day).await.unwrap() {
+            store.delete(&key).await.unwrap();
         }
     }
     let lost = saver.pull(&version).await.unwrap_err();
     assert_eq!(lost.code(), Some(Code::DataLoss), "this is the store, and the chunk is gone: {lost}");
-    blobs.delete(MARK).await.unwrap();
+    store.delete(MARK).await.unwrap();
     let away = saver.pull(&version).await.unwrap_err();
     assert_eq!(away.code(), Some(Code::Unavailable), "{away}");
     let (code, said) = replicas.run(&["serve", "--listen", "127.0.0.1:0"]);
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains(std::str::from_utf8(&mark).unwrap()), "{said}");
-    blobs.put(MARK, vec![mark]).await.unwrap();
+    store.put(MARK, vec![mark]).await.unwrap();
     replicas.kill_and_restart(&[0, 1, 2]);
 }

@@ -4,9 +4,9 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use keepbest::blobs::new_key;
 use keepbest::clock::Clock;
 use keepbest::domain::digest::Digest;
+use keepbest::store::new_key;
 use keepbest_proto::v1;
 use tonic::Status;
 

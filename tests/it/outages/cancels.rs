@@ -55,7 +55,7 @@ async fn give_up<T>(time: Duration, call: impl Future<Output = T>) -> Option<T> 
 }
 
 /// Why no connection is lent as sqlx gives it: the fault is real, and a loop like ours finds it. When this fails, sqlx is
-/// mended, and the guards in `src/store` may be looked at again.
+/// mended, and the guards in `src/db` may be looked at again.
 #[tokio::test]
 async fn sqlx_alone_loses_writes_of_others_when_a_begin_is_given_up() {
     let url = postgres_url().await;

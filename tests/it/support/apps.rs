@@ -23,8 +23,8 @@ use keepbest::app::runs::Start;
 use keepbest::app::uploads::Piece;
 use keepbest::app::uploads::SmallFile;
 use keepbest::app::uploads::Target;
-use keepbest::blobs::Blobs;
 use keepbest::clock::Clock;
+use keepbest::db::Graces;
 use keepbest::domain::event::Event;
 use keepbest::domain::event::EventKind;
 use keepbest::domain::ids::ArtifactName;
@@ -37,7 +37,7 @@ use keepbest::domain::metric::Direction;
 use keepbest::domain::metric::MetricValue;
 use keepbest::domain::metric::Mode;
 use keepbest::domain::strategy::Strategy;
-use keepbest::store::Graces;
+use keepbest::store::Store;
 use object_store::ObjectStore;
 use object_store::memory::InMemory;
 
@@ -67,8 +67,8 @@ async fn open(
     clock: &Arc<AtomicI64>,
     limits: &Limits,
 ) -> App {
-    let (blobs, clock) = (Blobs::over(Arc::clone(objects)), Clock::ByHand(Arc::clone(clock)));
-    App::new(database.open().await, blobs, clock, limits.clone())
+    let (store, clock) = (Store::over(Arc::clone(objects)), Clock::ByHand(Arc::clone(clock)));
+    App::new(database.open().await, store, clock, limits.clone())
 }
 
 /// A pending checkpoint lives ten hours, one of several parts one; deleted versions stay one, chunks two, objects three.

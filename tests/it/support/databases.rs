@@ -4,8 +4,8 @@ use std::sync::OnceLock;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering;
 
-use keepbest::store::Postgres;
-use keepbest::store::Store;
+use keepbest::db::Db;
+use keepbest::db::Postgres;
 use sqlx::ConnectOptions;
 use sqlx::Connection;
 use sqlx::PgConnection;
@@ -51,16 +51,16 @@ impl TestDatabase {
     }
 
     /// Opens it, as each replica does.
-    pub(crate) async fn open(&self) -> Store {
+    pub(crate) async fn open(&self) -> Db {
         self.try_open().await.unwrap()
     }
 
     /// The same, where it may be refused.
-    pub(crate) async fn try_open(&self) -> Result<Store, keepbest::store::Error> {
+    pub(crate) async fn try_open(&self) -> Result<Db, keepbest::db::Error> {
         match self {
-            TestDatabase::Sqlite(folder) => Store::open_sqlite(&folder.path().join("test.db")).await,
+            TestDatabase::Sqlite(folder) => Db::open_sqlite(&folder.path().join("test.db")).await,
             TestDatabase::Postgres(url) => {
-                Store::open_postgres(url, Postgres { connections: 16, migrate: true }).await
+                Db::open_postgres(url, Postgres { connections: 16, migrate: true }).await
             }
         }
     }

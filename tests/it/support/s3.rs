@@ -114,8 +114,8 @@ impl Server {
         let options = place.options();
         let named: Vec<_> = options.iter().map(|(name, value)| (*name, value.as_str())).collect();
         let named: Vec<_> = named.into_iter().chain([("aws_allow_http", "true")]).collect();
-        let blobs = keepbest::blobs::Blobs::open(&place.url, &named, &[]).unwrap();
+        let store = keepbest::store::Store::open(&place.url, &named, &[]).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        TcpStream::connect(("127.0.0.1", self.port)).is_ok() && runtime.block_on(blobs.probe()).is_ok()
+        TcpStream::connect(("127.0.0.1", self.port)).is_ok() && runtime.block_on(store.probe()).is_ok()
     }
 }

@@ -203,9 +203,9 @@ pub(crate) fn objects(server: &TestServer) -> Vec<(String, u64)> {
 /// The objects below an address.
 pub(crate) fn listed(url: &str, options: &StoreOptions) -> Vec<(String, u64)> {
     let options = options.environment().chain([("allow_http", "true")]);
-    let (store, prefix) = object_store::parse_url_opts(&url.parse().unwrap(), options).unwrap();
+    let (db, prefix) = object_store::parse_url_opts(&url.parse().unwrap(), options).unwrap();
     let list = async move {
-        let listed = store.list(Some(&prefix)).map(|it| it.unwrap());
+        let listed = db.list(Some(&prefix)).map(|it| it.unwrap());
         listed.map(|it| (it.location.to_string(), it.size)).collect().await
     };
     // A runtime of its own, since the caller may be a task.

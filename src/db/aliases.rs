@@ -1,0 +1,134 @@
+//! Aliases: movable unique names within an artifact.
+
+use crate::db::Db;
+use crate::db::Error;
+use crate::db::connection::Connection;
+use crate::db::connection::args;
+use crate::domain::ids::Id;
+use crate::domain::refusal::Refusal;
+
+/// An alias and the version it points at.
+#[derive(Clone, Debug)]
+pub struct AliasRow {
+    /// The name.
+    pub alias: String,
+    /// N of `vN`.
+    pub version: i64,
+    /// Microseconds since 1970.
+    pub update_time_us: i64,
+}
+
+/// Where a user wants an alias to point now for SetAlias to go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expected {
+    /// Anywhere.
+    Anything,
+    /// Nowhere: there is no such alias.
+    Nothing,
+    /// At this version.
+    Version(i64),
+}
+
+/// Makes or moves an alias of the server's.
+pub(super) async fn put_server_alias(
+    connection: &mut Connection<'_>,
+    artifact_uid: &str,
+    alias: &str,
+    checkpoint_uid: &str,
+    now_us: i64,
+) -> Result<(), Error> {
+    put(connection, artifact_uid, alias, checkpoint_uid, "server", now_us).await
+}
+
+async fn put(
+    connection: &mut Connection<'_>,
+    artifact_uid: &str,
+    alias: &str,
+    checkpoint_uid: &str,
+    owner: &str,
+    now_us: i64,
+) -> Result<(), Error> {
+    let sql = "INSERT INTO aliases (artifact_uid, alias, checkpoint_uid, owner, update_time_us) \
+        VALUES ($1, $2, $3, $4, $5) ON CONFLICT (artifact_uid, alias) \
+        DO UPDATE SET checkpoint_uid = excluded.checkpoint_uid, update_time_us = excluded.update_time_us";
+    connection.execute(sql, args![artifact_uid, alias, checkpoint_uid, owner, now_us]).await.map(drop)
+}
+
+/// Takes the artifact's row for the rest of the transaction: aliases and version numbers change one at a time.
+pub(super) async fn lock_artifact(connection: &mut Connection<'_>, artifact_uid: &str) -> Result<(), Error> {
+    let sql = "UPDATE artifacts SET next_version = next_version WHERE uid = $1";
+    connection.execute(sql, args![artifact_uid]).await.map(drop)
+}
+
+impl Db {
+    /// Points an alias at a committed version, if it points where `expected` says now.
+    pub async fn set_alias(
+        &self,
+        artifact_uid: String,
+        alias: Id,
+        version: i64,
+        expected: Expected,
+        now_us: i64,
+    ) -> Result<(), Error> {
+        self.write(move |connection| {
+            Box::pin(async move {
+                lock_artifact(connection, &artifact_uid).await?;
+                let current = "SELECT c.version FROM aliases a JOIN checkpoints c ON c.uid = a.checkpoint_uid \
+                    WHERE a.artifact_uid = $1 AND a.alias = $2";
+                let current = connection.row(current, args![&artifact_uid, alias.as_str()]).await?;
+                let current = current.map(|row| row.int(0)).transpose()?;
+                if current == Some(version) {
+                    // Repeated, or another call did the same: nothing to move.
+                    return Ok(());
+                }
+                check_expected(&alias, current, expected)?;
+                let target = "SELECT uid FROM checkpoints WHERE artifact_uid = $1 AND version = $2 AND state = 'COMMITTED'";
+                let Some(row) = connection.row(target, args![&artifact_uid, version]).await? else {
+                    return Err(Refusal::not_found("version", format!("v{version}")).into());
+                };
+                put(connection, &artifact_uid, alias.as_str(), &row.text(0)?, "user", now_us).await
+            })
+        })
+        .await
+    }
+
+    /// Removes an alias of a user's; one that is gone already is fine.
+    pub async fn delete_alias(&self, artifact_uid: String, alias: Id) -> Result<(), Error> {
+        self.write(move |connection| {
+            Box::pin(async move {
+                let sql = "DELETE FROM aliases WHERE artifact_uid = $1 AND alias = $2 AND owner = 'user'";
+                connection.execute(sql, args![&artifact_uid, alias.as_str()]).await.map(drop)
+            })
+        })
+        .await
+    }
+
+    /// All aliases of an artifact, by name.
+    pub async fn aliases(&self, artifact_uid: &str) -> Result<Vec<AliasRow>, Error> {
+        let sql = "SELECT a.alias, c.version, a.update_time_us FROM aliases a \
+            JOIN checkpoints c ON c.uid = a.checkpoint_uid WHERE a.artifact_uid = $1 ORDER BY a.alias";
+        let rows = self.rows(sql, args![artifact_uid]).await?;
+        rows.iter()
+            .map(|row| {
+                Ok(AliasRow { alias: row.text(0)?, version: row.int(1)?, update_time_us: row.int(2)? })
+            })
+            .collect()
+    }
+}
+
+fn check_expected(alias: &Id, current: Option<i64>, expected: Expected) -> Result<(), Refusal> {
+    let as_expected = match expected {
+        Expected::Anything => true,
+        Expected::Nothing => current.is_none(),
+        Expected::Version(version) => current == Some(version),
+    };
+    if as_expected {
+        return Ok(());
+    }
+    let (stands, text) = match current {
+        Some(version) => (format!("v{version}"), format!("points at v{version}")),
+        None => ("none".to_owned(), "does not exist".to_owned()),
+    };
+    let message = format!("alias `{alias}` {text}, not as expected: look where it points and decide again");
+    Err(Refusal::aborted("ALIAS_MOVED", message).with("version", stands))
+}

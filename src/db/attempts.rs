@@ -1,0 +1,261 @@
+//! Attempts: a run is created or resumed, and every older attempt is fenced.
+
+use crate::db::Db;
+use crate::db::Error;
+use crate::db::connection::Connection;
+use crate::db::connection::args;
+use crate::db::new_uid;
+use crate::db::runs::RunRow;
+use crate::db::runs::RunState;
+use crate::db::runs::direction_of;
+use crate::db::runs::direction_to_text;
+use crate::db::runs::lock_run;
+use crate::db::runs::next_sequence;
+use crate::db::to_json;
+use crate::domain::ids::Id;
+use crate::domain::ids::RunName;
+use crate::domain::metric::Direction;
+use crate::domain::monitor::MonitorState;
+use crate::domain::refusal::Refusal;
+use crate::domain::strategy::Strategy;
+use crate::failpoint::failpoint;
+
+/// What begins an attempt.
+#[derive(Clone, Debug)]
+pub struct StartRun {
+    /// The run.
+    pub name: RunName,
+    /// The artifact's id; none: the run's, or `run-{run}-model`.
+    pub artifact: Option<Id>,
+    /// Used when the artifact is made.
+    pub artifact_type: String,
+    /// When to save.
+    pub strategy: Strategy,
+    /// Its resolved direction.
+    pub direction: Direction,
+    /// Makes a repeated start the same attempt; empty: none.
+    pub request_id: String,
+    /// Refuse if the run exists.
+    pub must_be_new: bool,
+    /// Refuse if it does not.
+    pub must_exist: bool,
+    /// The trainer's settings, JSON.
+    pub config: Option<String>,
+    /// Now.
+    pub now_us: i64,
+}
+
+/// An attempt that has begun.
+#[derive(Clone, Debug)]
+pub struct Started {
+    /// The run after it.
+    pub run: RunRow,
+    /// The attempt of this request (older than the run's if the request is an old one repeated).
+    pub attempt: i64,
+    /// Of the default writer.
+    pub next_sequence: i64,
+    /// Whether the run existed.
+    pub resumed: bool,
+}
+
+impl Db {
+    /// Creates or resumes a run and begins an attempt, which fences all older ones: what they had in flight is given up.
+    pub async fn start_run(&self, start: StartRun) -> Result<Started, Error> {
+        let run = start.name.clone();
+        let started = self.write_of(&run, move |connection| {
+            Box::pin(async move {
+                failpoint!("start.begun");
+                // A run that another transaction makes at this moment is found the second time.
+                for _ in 0..2 {
+                    if let Some(run) = lock_run(connection, &start.name).await? {
+                        failpoint!("start.locked");
+                        return resume(connection, &start, run).await;
+                    }
+                    if start.must_exist {
+                        return Err(Refusal::not_found("run", &start.name).into());
+                    }
+                    if let Some(started) = create(connection, &start).await? {
+                        return Ok(started);
+                    }
+                }
+                Err(Refusal::aborted(
+                    "RACE",
+                    format!("run `{}` was made at this moment: try again", start.name),
+                )
+                .into())
+            })
+        });
+        let started = started.await?;
+        failpoint!("start.committed");
+        Ok(started)
+    }
+}
+
+/// Begins the next attempt of a run that exists.
+async fn resume(
+    connection: &mut Connection<'_>,
+    start: &StartRun,
+    mut run: RunRow,
+) -> Result<Started, Error> {
+    let next_sequence = next_sequence(connection, &run.uid, "").await?;
+    if !start.request_id.is_empty() {
+        let sql = "SELECT attempt FROM run_attempts WHERE run_uid = $1 AND request_id = $2";
+        if let Some(row) = connection.row(sql, args![&run.uid, &start.request_id]).await? {
+            let attempt = row.int(0)?;
+            return Ok(Started { run, attempt, next_sequence, resumed: attempt > 1 });
+        }
+    }
+    if start.must_be_new {
+        let message = format!("run `{}` exists already: take another id, or resume it", run.name);
+        return Err(Refusal::already_exists("RUN_EXISTS", message).into());
+    }
+    check_same_monitor(start, &run)?;
+    run.attempt += 1;
+    run.state = RunState::Active;
+    run.finish_time_us = None;
+    run.update_time_us = start.now_us;
+    run.strategy = start.strategy.clone();
+    run.monitor_state.new_attempt();
+    if run.monitor_state.best_checkpoint.is_none() {
+        // Nothing was committed as best yet, so the threshold of the new strategy counts.
+        run.monitor_state.best = MonitorState::start(&run.strategy, run.direction).best;
+    }
+    run.config = start.config.clone().or(run.config);
+    let sql = "UPDATE runs SET attempt = $1, state = $2, strategy = $3, monitor_state = $4, config = $5, \
+        update_time_us = $6, finish_time_us = NULL WHERE uid = $7";
+    let (strategy, state) = (to_json(&run.strategy)?, to_json(&run.monitor_state)?);
+    let values =
+        args![run.attempt, run.state.as_str(), strategy, state, run.config.clone(), start.now_us, &run.uid];
+    connection.execute(sql, values).await?;
+    let fence = "UPDATE checkpoints SET state = 'DELETED', delete_time_us = $1 WHERE run_uid = $2 AND state = 'PENDING'";
+    connection.execute(fence, args![start.now_us, &run.uid]).await?;
+    insert_attempt(connection, &run, start).await?;
+    Ok(Started { attempt: run.attempt, run, next_sequence, resumed: true })
+}
+
+fn check_same_monitor(start: &StartRun, run: &RunRow) -> Result<(), Refusal> {
+    if let Some(artifact) = start.artifact.as_ref().filter(|it| **it != run.artifact) {
+        let message = format!(
+            "run `{}` writes artifact `{}`, but this start asks for `{artifact}`: leave the artifact out, or begin a new run",
+            run.name, run.artifact
+        );
+        return Err(Refusal::precondition("ARTIFACT_CONFLICT", message));
+    }
+    if start.strategy.monitor == run.strategy.monitor && start.direction == run.direction {
+        return Ok(());
+    }
+    Err(monitor_conflict("run", &run.name, (&run.strategy.monitor, run.direction), start))
+}
+
+fn monitor_conflict(
+    what: &str,
+    name: &dyn std::fmt::Display,
+    stands: (&str, Direction),
+    start: &StartRun,
+) -> Refusal {
+    let message = format!(
+        "{what} `{name}` follows `{}` ({}), but this start asks for `{}` ({}): best would mean two things, so begin a new {what}",
+        stands.0,
+        direction_to_text(stands.1).to_lowercase(),
+        start.strategy.monitor,
+        direction_to_text(start.direction).to_lowercase(),
+    );
+    Refusal::precondition("MONITOR_CONFLICT", message).with("monitor", stands.0)
+}
+
+/// Makes the run; none if another transaction was faster.
+async fn create(connection: &mut Connection<'_>, start: &StartRun) -> Result<Option<Started>, Error> {
+    let project = &start.name.project;
+    let artifact = match &start.artifact {
+        Some(artifact) => artifact.clone(),
+        None => default_artifact(&start.name.run),
+    };
+    let artifact_uid = make_artifact(connection, start, &artifact).await?;
+    let run = RunRow {
+        uid: new_uid(),
+        name: start.name.clone(),
+        artifact_uid,
+        artifact,
+        monitor_state: MonitorState::start(&start.strategy, start.direction),
+        strategy: start.strategy.clone(),
+        direction: start.direction,
+        attempt: 1,
+        state: RunState::Active,
+        event_count: 0,
+        last_epoch: None,
+        config: start.config.clone(),
+        create_time_us: start.now_us,
+        update_time_us: start.now_us,
+        finish_time_us: None,
+    };
+    let sql = "INSERT INTO runs (uid, team, project, id, artifact_uid, strategy, direction, monitor_state, attempt, \
+        state, revision, event_count, last_epoch, config, create_time_us, update_time_us, finish_time_us) \
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 1, $9, 1, 0, NULL, $10, $11, $11, NULL) \
+        ON CONFLICT (team, project, id) DO NOTHING";
+    let values = args![
+        &run.uid,
+        project.team.as_str(),
+        project.project.as_str(),
+        start.name.run.as_str(),
+        &run.artifact_uid,
+        to_json(&run.strategy)?,
+        direction_to_text(run.direction),
+        to_json(&run.monitor_state)?,
+        run.state.as_str(),
+        run.config.clone(),
+        start.now_us,
+    ];
+    if connection.execute(sql, values).await? == 0 {
+        return Ok(None);
+    }
+    insert_attempt(connection, &run, start).await?;
+    Ok(Some(Started { attempt: 1, run, next_sequence: 0, resumed: false }))
+}
+
+/// `run-{run}-model`; a run id too long for that keeps its end, which tells runs apart.
+fn default_artifact(run: &Id) -> Id {
+    let (before, after) = ("run-", "-model");
+    let room = crate::domain::ids::MAX_ID_BYTES - before.len() - after.len();
+    let cut = run.as_str().len().saturating_sub(room);
+    let kept = run.as_str().get(cut..).unwrap_or_default();
+    Id::parse("artifact", &format!("{before}{kept}{after}")).unwrap_or_else(|_| run.clone())
+}
+
+async fn make_artifact(connection: &mut Connection<'_>, start: &StartRun, id: &Id) -> Result<String, Error> {
+    let project = &start.name.project;
+    let insert = "INSERT INTO artifacts (uid, team, project, id, type, monitor, direction, next_version, create_time_us) \
+        VALUES ($1, $2, $3, $4, $5, $6, $7, 0, $8) ON CONFLICT (team, project, id) DO NOTHING";
+    let values = args![
+        new_uid(),
+        project.team.as_str(),
+        project.project.as_str(),
+        id.as_str(),
+        &start.artifact_type,
+        &start.strategy.monitor,
+        direction_to_text(start.direction),
+        start.now_us,
+    ];
+    connection.execute(insert, values).await?;
+    let select = "SELECT uid, monitor, direction FROM artifacts WHERE team = $1 AND project = $2 AND id = $3";
+    let row = connection
+        .row(select, args![project.team.as_str(), project.project.as_str(), id.as_str()])
+        .await?
+        .ok_or_else(|| Error::unreadable("artifact", id))?;
+    let (monitor, direction) = (row.text(1)?, direction_of(&row.text(2)?)?);
+    if monitor != start.strategy.monitor || direction != start.direction {
+        return Err(monitor_conflict("artifact", id, (&monitor, direction), start).into());
+    }
+    row.text(0)
+}
+
+async fn insert_attempt(
+    connection: &mut Connection<'_>,
+    run: &RunRow,
+    start: &StartRun,
+) -> Result<(), Error> {
+    let sql =
+        "INSERT INTO run_attempts (run_uid, attempt, request_id, start_time_us) VALUES ($1, $2, $3, $4)";
+    connection.execute(sql, args![&run.uid, run.attempt, &start.request_id, start.now_us]).await?;
+    failpoint!("start.written");
+    Ok(())
+}

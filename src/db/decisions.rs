@@ -1,0 +1,146 @@
+//! Decisions: every save attempt's answer, read back when it is asked again.
+
+use crate::db::Db;
+use crate::db::Error;
+use crate::db::connection::Connection;
+use crate::db::connection::Row;
+use crate::db::connection::args;
+use crate::db::from_json;
+use crate::db::to_json;
+use crate::domain::decision::Action;
+use crate::domain::decision::Decision;
+
+/// A decision as it is stored.
+#[derive(Clone, Debug)]
+pub struct DecisionRow {
+    /// Place of its event in the run.
+    pub position: i64,
+    /// Which process reported the event.
+    pub writer: String,
+    /// The event's sequence.
+    pub sequence: i64,
+    /// The attempt that reported it.
+    pub attempt: i64,
+    /// 0-based.
+    pub epoch: i64,
+    /// 0-based.
+    pub batch: Option<i64>,
+    /// For SAVE.
+    pub checkpoint_uid: Option<String>,
+    /// Microseconds since 1970.
+    pub decide_time_us: i64,
+    /// What was decided.
+    pub decision: Decision,
+}
+
+/// Which decisions to list.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct DecisionFilter {
+    /// Only this epoch, 0-based.
+    pub epoch: Option<i64>,
+    /// Only this action.
+    pub action: Option<Action>,
+}
+
+const COLUMNS: &str =
+    "position, writer, sequence, attempt, epoch, batch, checkpoint_uid, decide_time_us, body FROM decisions";
+
+fn decision_of(row: &Row) -> Result<DecisionRow, Error> {
+    Ok(DecisionRow {
+        position: row.int(0)?,
+        writer: row.text(1)?,
+        sequence: row.int(2)?,
+        attempt: row.int(3)?,
+        epoch: row.int(4)?,
+        batch: row.int_or_null(5)?,
+        checkpoint_uid: row.text_or_null(6)?,
+        decide_time_us: row.int(7)?,
+        decision: from_json("decision", &row.text(8)?)?,
+    })
+}
+
+fn action_to_text(action: Action) -> &'static str {
+    match action {
+        Action::Save => "SAVE",
+        Action::Skip => "SKIP",
+        Action::Fail => "FAIL",
+    }
+}
+
+pub(super) async fn insert_decision(
+    connection: &mut Connection<'_>,
+    run_uid: &str,
+    row: &DecisionRow,
+) -> Result<(), Error> {
+    let sql = "INSERT INTO decisions (run_uid, position, writer, sequence, attempt, epoch, batch, action, \
+        checkpoint_uid, decide_time_us, body) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
+    let values = args![
+        run_uid,
+        row.position,
+        &row.writer,
+        row.sequence,
+        row.attempt,
+        row.epoch,
+        row.batch,
+        action_to_text(row.decision.action),
+        row.checkpoint_uid.clone(),
+        row.decide_time_us,
+        to_json(&row.decision)?,
+    ];
+    connection.execute(sql, values).await.map(drop)
+}
+
+/// Decisions of the sequences from `range.0` to before `range.1`.
+pub(super) async fn decisions_in(
+    connection: &mut Connection<'_>,
+    run_uid: &str,
+    writer: &str,
+    range: (i64, i64),
+) -> Result<Vec<DecisionRow>, Error> {
+    let sql = format!(
+        "SELECT {COLUMNS} WHERE run_uid = $1 AND writer = $2 AND sequence >= $3 AND sequence < $4 ORDER BY sequence"
+    );
+    let rows = connection.rows(&sql, args![run_uid, writer, range.0, range.1]).await?;
+    rows.iter().map(decision_of).collect()
+}
+
+impl Db {
+    /// The decision of an attempt about the end of a batch, or of an epoch.
+    pub async fn decision_at(
+        &self,
+        run_uid: &str,
+        attempt: i64,
+        epoch: i64,
+        batch: Option<i64>,
+    ) -> Result<Option<DecisionRow>, Error> {
+        // One attempt decides at the ends of batches or of epochs, never both, so without a batch there is one an epoch.
+        let sql = format!(
+            "SELECT {COLUMNS} WHERE run_uid = $1 AND epoch = $2 AND attempt = $3 AND (batch = $4 OR $4 < 0) \
+             ORDER BY position DESC LIMIT 1"
+        );
+        let row = self.row(&sql, args![run_uid, epoch, attempt, batch.unwrap_or(-1)]).await?;
+        row.as_ref().map(decision_of).transpose()
+    }
+
+    /// A run's decisions from `position` on, oldest first.
+    pub async fn list_decisions(
+        &self,
+        run_uid: &str,
+        filter: DecisionFilter,
+        position: i64,
+        limit: i64,
+    ) -> Result<Vec<DecisionRow>, Error> {
+        let mut sql = format!("SELECT {COLUMNS} WHERE run_uid = $1 AND position >= $2");
+        let mut values = args![run_uid, position, limit];
+        if let Some(epoch) = filter.epoch {
+            values.push(epoch.into());
+            sql.push_str(&format!(" AND epoch = ${}", values.len()));
+        }
+        if let Some(action) = filter.action {
+            values.push(action_to_text(action).into());
+            sql.push_str(&format!(" AND action = ${}", values.len()));
+        }
+        sql.push_str(" ORDER BY position LIMIT $3");
+        self.rows(&sql, values).await?.iter().map(decision_of).collect()
+    }
+}

@@ -1,0 +1,150 @@
+//! Deleting a version: its aliases go or move, and the run's best is what is right without it.
+
+use crate::db::Db;
+use crate::db::Error;
+use crate::db::aliases::lock_artifact;
+use crate::db::aliases::put_server_alias;
+use crate::db::connection::Connection;
+use crate::db::connection::args;
+use crate::db::runs::RunRow;
+use crate::db::runs::lock_run_by_uid;
+use crate::db::runs::save_monitor_state;
+use crate::db::version_queries::BestQuery;
+use crate::db::version_queries::BestScope;
+use crate::db::version_queries::best_statement;
+use crate::db::versions::ArtifactRow;
+use crate::domain::alias;
+use crate::domain::ids::ArtifactName;
+use crate::domain::refusal::Refusal;
+use crate::failpoint::failpoint;
+
+impl Db {
+    /// Deletes a version and answers its uid and its size in bytes. Refused while an alias of a user's points at it, unless told.
+    /// Repeated: the same answer.
+    pub async fn delete_version(
+        &self,
+        artifact: ArtifactRow,
+        number: i64,
+        delete_aliases: bool,
+        now_us: i64,
+    ) -> Result<(String, i64), Error> {
+        let deleted = self.write(move |connection| {
+            Box::pin(async move {
+                let find = "SELECT uid, run_uid, state, size_bytes FROM checkpoints WHERE artifact_uid = $1 AND version = $2";
+                let not_found = || Error::from(Refusal::not_found("version", shown(&artifact.name, number)));
+                let row = connection.row(find, args![&artifact.uid, number]).await?.ok_or_else(not_found)?;
+                let (uid, size_bytes) = (row.text(0)?, row.int(3)?);
+                if row.text(2)? == "DELETED" {
+                    return Ok((uid, size_bytes));
+                }
+                // Always the run before the artifact, as the commit does: no deadlock.
+                let run = lock_run_by_uid(connection, &row.text(1)?).await?;
+                lock_artifact(connection, &artifact.uid).await?;
+                failpoint!("delete.locked");
+                check_aliases(connection, &artifact, number, &uid, delete_aliases).await?;
+                let delete = "UPDATE checkpoints SET state = 'DELETED', delete_time_us = $1 \
+                    WHERE uid = $2 AND state = 'COMMITTED'";
+                if connection.execute(delete, args![now_us, &uid]).await? == 0 {
+                    // Another call deleted it while this one waited for the locks.
+                    return Ok((uid, size_bytes));
+                }
+                connection.execute("DELETE FROM version_metrics WHERE checkpoint_uid = $1", args![&uid]).await?;
+                move_aliases(connection, &artifact, &uid, now_us).await?;
+                correct_best(connection, run, &uid, now_us).await?;
+                failpoint!("delete.written");
+                Ok((uid, size_bytes))
+            })
+        });
+        let deleted = deleted.await?;
+        failpoint!("delete.committed");
+        Ok(deleted)
+    }
+}
+
+fn shown(artifact: &ArtifactName, number: i64) -> String {
+    format!("{artifact}/versions/v{number}")
+}
+
+async fn check_aliases(
+    connection: &mut Connection<'_>,
+    artifact: &ArtifactRow,
+    number: i64,
+    uid: &str,
+    delete_aliases: bool,
+) -> Result<(), Error> {
+    let sql = "SELECT alias FROM aliases WHERE checkpoint_uid = $1 AND owner = 'user' ORDER BY alias";
+    let rows = connection.rows(sql, args![uid]).await?;
+    let names: Vec<String> = rows.iter().map(|row| row.text(0)).collect::<Result<_, _>>()?;
+    if names.is_empty() || delete_aliases {
+        return Ok(());
+    }
+    let list = names.join(", ");
+    let message = format!(
+        "version `{}` is in use by the aliases {list}: move them, or delete it together with them",
+        shown(&artifact.name, number)
+    );
+    Err(Refusal::precondition("VERSION_HAS_ALIASES", message).with("aliases", list).into())
+}
+
+/// `latest` goes to the highest number left, `best` to the best value left; all other names of the version go.
+async fn move_aliases(
+    connection: &mut Connection<'_>,
+    artifact: &ArtifactRow,
+    uid: &str,
+    now_us: i64,
+) -> Result<(), Error> {
+    let had = "SELECT alias FROM aliases WHERE checkpoint_uid = $1 AND owner = 'server'";
+    let had = connection.rows(had, args![uid]).await?;
+    connection.execute("DELETE FROM aliases WHERE checkpoint_uid = $1", args![uid]).await?;
+    for row in had {
+        let name = row.text(0)?;
+        let next = match name.as_str() {
+            alias::LATEST => {
+                let sql = "SELECT uid FROM checkpoints WHERE artifact_uid = $1 AND state = 'COMMITTED' \
+                    ORDER BY version DESC LIMIT 1";
+                connection.row(sql, args![&artifact.uid]).await?
+            }
+            alias::BEST => {
+                let scope = BestScope::Artifact(artifact.uid.clone());
+                let query =
+                    BestQuery { scope, metric: artifact.monitor.clone(), direction: artifact.direction };
+                let (sql, values) = best_statement(&query);
+                connection.row(&sql, values).await?
+            }
+            _ => None,
+        };
+        if let Some(next) = next {
+            put_server_alias(connection, &artifact.uid, &name, &next.text(0)?, now_us).await?;
+        }
+    }
+    Ok(())
+}
+
+/// The value to beat is the best one left, else what the strategy starts with.
+async fn correct_best(
+    connection: &mut Connection<'_>,
+    mut run: RunRow,
+    uid: &str,
+    now_us: i64,
+) -> Result<(), Error> {
+    if run.monitor_state.best_checkpoint.as_deref() != Some(uid) {
+        return Ok(());
+    }
+    let left = best_left(connection, &run).await?;
+    run.monitor_state.best_replaced(left, &run.strategy, run.direction);
+    save_monitor_state(connection, &run.uid, &run.monitor_state, now_us).await
+}
+
+/// The run's best version of those that stand, and its value.
+pub(super) async fn best_left(
+    connection: &mut Connection<'_>,
+    run: &RunRow,
+) -> Result<Option<(String, f64)>, Error> {
+    let scope = BestScope::Run(run.uid.clone());
+    let query = BestQuery { scope, metric: run.strategy.monitor.clone(), direction: run.direction };
+    let (sql, values) = best_statement(&query);
+    match connection.row(&sql, values).await? {
+        Some(row) => Ok(Some((row.text(0)?, row.real_or_null(1)?.unwrap_or(f64::NAN)))),
+        None => Ok(None),
+    }
+}

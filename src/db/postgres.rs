@@ -1,0 +1,299 @@
+//! The pool of connections to Postgres: how long anything may take, and that a commit is durable when it returns.
+//!
+//! A database that is away must answer soon: a caller is told within two seconds to come back, instead of queueing.
+
+use std::future::Future;
+use std::hash::DefaultHasher;
+use std::hash::Hash as _;
+use std::hash::Hasher as _;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::ConnectOptions as _;
+use sqlx::Connection as _;
+use sqlx::Executor as _;
+use sqlx::PgConnection;
+use sqlx::PgPool;
+use sqlx::migrate::Migrate as _;
+use sqlx::pool::PoolConnection;
+use sqlx::postgres::PgConnectOptions;
+use sqlx::postgres::PgPoolOptions;
+use tokio::runtime::Handle;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+
+use crate::db::Error;
+use crate::db::STATEMENTS;
+use crate::db::connection::Connection;
+use crate::db::schema;
+use crate::domain::ids::RunName;
+
+/// How long a call waits until a connection is its own: below the two seconds after which a caller shall know.
+const TURN_TIMEOUT: Duration = Duration::from_millis(1_700);
+/// How long the first connection of a process may take: nobody waits yet, and a server that starts beside it needs a while.
+const START_TIMEOUT: Duration = Duration::from_secs(5);
+/// Between two tries at the start.
+const START_PAUSE: Duration = Duration::from_millis(100);
+/// One connection of so many is kept for reads, the health's among them: writes wait for rows that others have locked.
+const SHARE_OF_READS: usize = 4;
+/// Writes of one run at once: where its row is locked, by a replica that was paused or by an operator's session, the calls of that
+/// run wait, and those of others go on.
+const LANE_WIDTH: usize = 4;
+/// Runs are spread over so many lanes by their names.
+const LANES: usize = 1_024;
+/// A section that takes longer has lost its database: the cable is cut, or the server hangs. Longer than what the session
+/// itself may take.
+const SECTION_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long a connection that was left in the middle may take to say that it is whole. A living database takes
+/// milliseconds; without an end, a cable that was cut would keep the connection's place until TCP gives up: a quarter of an
+/// hour.
+const MEND_TIMEOUT: Duration = Duration::from_secs(2);
+/// Ends whatever transaction a connection is in. BEGIN first, since a bare ROLLBACK makes Postgres warn.
+const OUT_OF_TRANSACTION: &str = "BEGIN; ROLLBACK";
+
+/// What every session is told. A statement of ours takes milliseconds; one that waits for a row that another replica has
+/// locked gives up; a session whose replica was paused inside a transaction is ended, so that its locks go. Commits wait
+/// for the disk, and for the standby where there is a synchronous one, whatever the database's own default is.
+const SESSION: &str = "SET statement_timeout = '10s'; SET lock_timeout = '2s'; \
+    SET idle_in_transaction_session_timeout = '5s'; \
+    SELECT set_config('synchronous_commit', CASE current_setting('synchronous_commit') \
+    WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END, false)";
+
+/// What a session that migrates is told on top of it: it waits for another one as long as that takes, and so may each of its
+/// statements, for a table may be large.
+const MIGRATES: &str = "SET statement_timeout = 0; SET lock_timeout = 0";
+/// But it gives up where a table is locked: while it waits for that, everything else would wait behind it.
+const CHANGES_TABLES: &str = "SET lock_timeout = '5s'";
+
+/// The parameters of an address that the driver takes; it would ignore another one, and log its value. `options[NAME]` is a
+/// parameter of the session.
+const PARAMETERS: [&str; 17] = [
+    "sslmode",
+    "ssl-mode",
+    "sslrootcert",
+    "ssl-root-cert",
+    "ssl-ca",
+    "sslcert",
+    "ssl-cert",
+    "sslkey",
+    "ssl-key",
+    "host",
+    "hostaddr",
+    "port",
+    "dbname",
+    "user",
+    "password",
+    "application_name",
+    "options",
+];
+
+/// What an address says. Nothing of it is in the error, which may be a part of the password.
+pub(super) fn options_of(url: &str) -> Result<PgConnectOptions, Error> {
+    let parameters = url.split_once('?').map_or("", |(_, parameters)| parameters);
+    if parameters.contains('@') {
+        let why = "of its password `?` must be written as `%3F`, `@` as `%40`, `/` as `%2F` and `#` as `%23`";
+        return Err(Error::Address(why.to_owned()));
+    }
+    for parameter in parameters.split('&').filter(|it| !it.is_empty()) {
+        let key = parameter.split_once('=').map_or(parameter, |(key, _)| key);
+        if !PARAMETERS.contains(&key) && !key.starts_with("options[") {
+            let known = PARAMETERS.join(", ");
+            return Err(Error::Address(format!("its parameter `{key}` is not known; known are {known}")));
+        }
+    }
+    url.parse().map_err(|error: sqlx::Error| match error {
+        sqlx::Error::Configuration(why) => Error::Address(why.to_string()),
+        other => Error::from(other),
+    })
+}
+
+/// How to use a Postgres database.
+#[derive(Clone, Copy, Debug)]
+pub struct Postgres {
+    /// Connections at most.
+    pub connections: u32,
+    /// Whether to bring the schema up to date; else one that is behind is refused.
+    pub migrate: bool,
+}
+
+/// Connections, places for writes, and lanes that lead to them.
+#[derive(Clone)]
+pub(super) struct Pool {
+    connections: PgPool,
+    places: Arc<Semaphore>,
+    lanes: Arc<[Arc<Semaphore>]>,
+}
+
+/// That a write may have a connection; given back when its section is over.
+pub(super) struct Turn {
+    _lane: Option<OwnedSemaphorePermit>,
+    _place: OwnedSemaphorePermit,
+    /// When it must have one.
+    until: Instant,
+}
+
+impl Pool {
+    pub(super) async fn open(url: &str, options: Postgres) -> Result<Pool, Error> {
+        let connect = options_of(url)?.application_name("keepbest");
+        let mut session = first_session(&connect).await?;
+        if options.migrate {
+            migrate(&mut session).await?;
+        }
+        schema::expect(&mut session).await?;
+        // Whatever it was told for the migration, and the migration's lock, go with it.
+        session.close().await?;
+        let pool = PgPoolOptions::new()
+            .max_connections(options.connections)
+            .acquire_timeout(TURN_TIMEOUT)
+            // `before_acquire` asks already.
+            .test_before_acquire(false)
+            .after_connect(|connection, _| Box::pin(prepare(connection)))
+            .before_acquire(|connection, _| {
+                Box::pin(async move {
+                    // See writer.rs: a connection must never come back inside somebody's transaction.
+                    connection.execute(OUT_OF_TRANSACTION).await?;
+                    Ok(true)
+                })
+            })
+            .connect_lazy_with(connect.statement_cache_capacity(STATEMENTS));
+        let connections =
+            usize::try_from(options.connections).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
+        let places = connections - connections.div_ceil(SHARE_OF_READS);
+        Ok(Pool {
+            connections: pool,
+            places: Arc::new(Semaphore::new(places.max(1))),
+            lanes: (0..LANES).map(|_| Arc::new(Semaphore::new(LANE_WIDTH))).collect(),
+        })
+    }
+
+    pub(super) fn connections(&self) -> &PgPool {
+        &self.connections
+    }
+
+    /// A connection, for one section.
+    pub(super) async fn lend(&self) -> Result<Lent, Error> {
+        Ok(Lent(Some(self.connections.acquire().await?)))
+    }
+
+    /// The same for a write, whose turn it is.
+    pub(super) async fn lend_to(&self, turn: &Turn) -> Result<Lent, Error> {
+        let lent = tokio::time::timeout_at(turn.until, self.lend()).await;
+        lent.unwrap_or_else(|_| Err(Error::from(sqlx::Error::PoolTimedOut)))
+    }
+
+    /// Waits for the turn of a write; `run` is the one whose row it locks. Given up with the caller: no task waits here.
+    pub(super) async fn turn(&self, run: Option<&RunName>) -> Result<Turn, Error> {
+        let until = Instant::now() + TURN_TIMEOUT;
+        let wait = async |of: &Arc<Semaphore>, late: fn(sqlx::Error) -> Error| match tokio::time::timeout_at(
+            until,
+            Arc::clone(of).acquire_owned(),
+        )
+        .await
+        {
+            Ok(Ok(permit)) => Ok(permit),
+            Ok(Err(_)) => Err(Error::stopped()),
+            Err(_) => Err(late(sqlx::Error::PoolTimedOut)),
+        };
+        let _lane = match run {
+            Some(run) => Some(wait(self.lane(run), |error| Error::Busy(Arc::new(error))).await?),
+            None => None,
+        };
+        Ok(Turn { _lane, _place: wait(&self.places, Error::from).await?, until })
+    }
+
+    fn lane(&self, run: &RunName) -> &Arc<Semaphore> {
+        let mut hasher = DefaultHasher::new();
+        run.hash(&mut hasher);
+        let lane = usize::try_from(hasher.finish() % LANES as u64).unwrap_or_default();
+        &self.lanes[lane]
+    }
+}
+
+/// A connection on loan. One that is dropped before it is given back was left in the middle of a statement: its caller
+/// went away, or it took too long.
+pub(super) struct Lent(Option<PoolConnection<sqlx::Postgres>>);
+
+impl Lent {
+    pub(super) fn connection(&mut self) -> Result<Connection<'_>, Error> {
+        Ok(Connection::Postgres(self.0.as_mut().ok_or_else(Error::stopped)?))
+    }
+
+    /// The section came to its end.
+    pub(super) fn give_back(mut self) {
+        drop(self.0.take());
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        let (Some(mut connection), Ok(runtime)) = (self.0.take(), Handle::try_current()) else { return };
+        runtime.spawn(async move {
+            let mended = tokio::time::timeout(MEND_TIMEOUT, connection.execute(OUT_OF_TRANSACTION)).await;
+            if !matches!(mended, Ok(Ok(_))) {
+                // Closed at once, without a word to a server that may not listen.
+                drop(connection.detach());
+            }
+        });
+    }
+}
+
+/// What the section answers, or that the database is away.
+pub(super) async fn in_time<T>(section: impl Future<Output = T>) -> Result<T, Error> {
+    let answer = tokio::time::timeout(SECTION_TIMEOUT, section).await;
+    answer.map_err(|_| Error::from(sqlx::Error::Io(io::ErrorKind::TimedOut.into())))
+}
+
+/// A session outside of the pool. The pool would repeat what is refused until its time is over, and then say only that;
+/// this one says why the database cannot be reached.
+async fn first_session(connect: &PgConnectOptions) -> Result<PgConnection, Error> {
+    let session = tokio::time::timeout(START_TIMEOUT, async {
+        let mut session = connect.connect().await?;
+        prepare(&mut session).await?;
+        Ok(session)
+    });
+    session
+        .await
+        .unwrap_or_else(|_| {
+            let why = format!("it gave no answer within {} s", START_TIMEOUT.as_secs());
+            Err(sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, why)))
+        })
+        .map_err(Error::from)
+}
+
+/// Asks what a process asks first of its pool, as patiently as it asked for its first session: the database may be slow while
+/// many start, and a process that gives up only starts again.
+pub(super) async fn at_start<F>(ask: impl Fn() -> F) -> Result<(), Error>
+where
+    F: Future<Output = Result<(), Error>>,
+{
+    let until = Instant::now() + START_TIMEOUT;
+    loop {
+        match ask().await {
+            Err(Error::Unavailable(_)) if Instant::now() < until => tokio::time::sleep(START_PAUSE).await,
+            answer => return answer,
+        }
+    }
+}
+
+/// Brings the schema up to date. Of several that start at once one migrates and the others wait.
+async fn migrate(session: &mut PgConnection) -> Result<(), Error> {
+    sqlx::raw_sql(MIGRATES).execute(&mut *session).await?;
+    session.lock().await.map_err(schema::from_migration)?;
+    sqlx::raw_sql(CHANGES_TABLES).execute(&mut *session).await?;
+    let mut migrator = schema::migrator();
+    let migrated = migrator.set_locking(false).run_direct(None, session, false).await;
+    migrated.map_err(schema::from_migration)
+}
+
+/// Sets a new session up, and refuses a standby: it could only read, and what it reads may be old.
+async fn prepare(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    sqlx::raw_sql(SESSION).execute(&mut *connection).await?;
+    let standby: bool = sqlx::query_scalar("SELECT pg_is_in_recovery()").fetch_one(connection).await?;
+    if standby {
+        let why = "the server is a standby: the address must lead to the primary";
+        return Err(sqlx::Error::Io(io::Error::new(io::ErrorKind::NotConnected, why)));
+    }
+    Ok(())
+}

@@ -1,0 +1,261 @@
+//! Runs and their attempts.
+
+use crate::db::Db;
+use crate::db::Error;
+use crate::db::connection::Connection;
+use crate::db::connection::Row;
+use crate::db::connection::args;
+use crate::db::from_json;
+use crate::db::to_json;
+use crate::domain::ids::Id;
+use crate::domain::ids::ListParent;
+use crate::domain::ids::ProjectName;
+use crate::domain::ids::RunName;
+use crate::domain::metric::Direction;
+use crate::domain::monitor::MonitorState;
+use crate::domain::refusal::Refusal;
+use crate::domain::strategy::Strategy;
+
+/// Where a run stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RunState {
+    /// Takes events.
+    Active,
+    /// Ended well.
+    Finished,
+    /// Ended badly.
+    Failed,
+}
+
+impl RunState {
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            RunState::Active => "ACTIVE",
+            RunState::Finished => "FINISHED",
+            RunState::Failed => "FAILED",
+        }
+    }
+
+    pub(super) fn parse(text: &str) -> Result<RunState, Error> {
+        match text {
+            "ACTIVE" => Ok(RunState::Active),
+            "FINISHED" => Ok(RunState::Finished),
+            "FAILED" => Ok(RunState::Failed),
+            other => Err(Error::unreadable("run state", other)),
+        }
+    }
+}
+
+/// A run as it is stored.
+#[derive(Clone, Debug)]
+pub struct RunRow {
+    /// Unique for ever.
+    pub uid: String,
+    /// Its full name.
+    pub name: RunName,
+    /// The artifact of its versions.
+    pub artifact_uid: String,
+    /// The artifact's id.
+    pub artifact: Id,
+    /// When to save.
+    pub strategy: Strategy,
+    /// Resolved when it started.
+    pub direction: Direction,
+    /// What the strategy remembers.
+    pub monitor_state: MonitorState,
+    /// The newest attempt.
+    pub attempt: i64,
+    /// Where it stands.
+    pub state: RunState,
+    /// Events stored; also the position of the next one.
+    pub event_count: i64,
+    /// 0-based epoch of the newest event.
+    pub last_epoch: Option<i64>,
+    /// The trainer's settings, JSON.
+    pub config: Option<String>,
+    /// Microseconds since 1970.
+    pub create_time_us: i64,
+    /// Microseconds since 1970.
+    pub update_time_us: i64,
+    /// Microseconds since 1970.
+    pub finish_time_us: Option<i64>,
+}
+
+const SELECT_RUN: &str = "SELECT r.uid, r.team, r.project, r.id, r.artifact_uid, a.id, r.strategy, r.direction, \
+    r.monitor_state, r.attempt, r.state, r.event_count, r.last_epoch, r.config, r.create_time_us, r.update_time_us, \
+    r.finish_time_us FROM runs r JOIN artifacts a ON a.uid = r.artifact_uid";
+
+pub(super) fn stored_id(text: &str) -> Result<Id, Error> {
+    Id::parse("stored", text).map_err(|refusal| Error::unreadable("id", refusal))
+}
+
+pub(super) fn project_of(row: &Row, team: usize) -> Result<ProjectName, Error> {
+    Ok(ProjectName { team: stored_id(&row.text(team)?)?, project: stored_id(&row.text(team + 1)?)? })
+}
+
+pub(super) fn direction_to_text(direction: Direction) -> &'static str {
+    match direction {
+        Direction::Min => "MIN",
+        Direction::Max => "MAX",
+    }
+}
+
+pub(super) fn direction_of(text: &str) -> Result<Direction, Error> {
+    match text {
+        "MIN" => Ok(Direction::Min),
+        "MAX" => Ok(Direction::Max),
+        other => Err(Error::unreadable("direction", other)),
+    }
+}
+
+fn run_of(row: &Row) -> Result<RunRow, Error> {
+    Ok(RunRow {
+        uid: row.text(0)?,
+        name: RunName { project: project_of(row, 1)?, run: stored_id(&row.text(3)?)? },
+        artifact_uid: row.text(4)?,
+        artifact: stored_id(&row.text(5)?)?,
+        strategy: from_json("strategy", &row.text(6)?)?,
+        direction: direction_of(&row.text(7)?)?,
+        monitor_state: from_json("monitor state", &row.text(8)?)?,
+        attempt: row.int(9)?,
+        state: RunState::parse(&row.text(10)?)?,
+        event_count: row.int(11)?,
+        last_epoch: row.int_or_null(12)?,
+        config: row.text_or_null(13)?,
+        create_time_us: row.int(14)?,
+        update_time_us: row.int(15)?,
+        finish_time_us: row.int_or_null(16)?,
+    })
+}
+
+/// Takes the run's row for the rest of the transaction and reads it.
+pub(super) async fn lock_run(
+    connection: &mut Connection<'_>,
+    name: &RunName,
+) -> Result<Option<RunRow>, Error> {
+    let lock = "UPDATE runs SET revision = revision + 1 WHERE team = $1 AND project = $2 AND id = $3";
+    let key = args![name.project.team.as_str(), name.project.project.as_str(), name.run.as_str()];
+    if connection.execute(lock, key.clone()).await? == 0 {
+        return Ok(None);
+    }
+    let select = format!("{SELECT_RUN} WHERE r.team = $1 AND r.project = $2 AND r.id = $3");
+    connection.row(&select, key).await?.as_ref().map(run_of).transpose()
+}
+
+/// Takes the run's row by its uid.
+pub(super) async fn lock_run_by_uid(connection: &mut Connection<'_>, uid: &str) -> Result<RunRow, Error> {
+    connection.execute("UPDATE runs SET revision = revision + 1 WHERE uid = $1", args![uid]).await?;
+    let row = connection.row(&format!("{SELECT_RUN} WHERE r.uid = $1"), args![uid]).await?;
+    row.as_ref().map(run_of).transpose()?.ok_or_else(|| Error::unreadable("run", uid))
+}
+
+/// Refuses an attempt that is not the run's newest.
+pub(super) fn check_attempt(run: &RunRow, attempt: i64) -> Result<(), Refusal> {
+    if attempt == run.attempt {
+        return Ok(());
+    }
+    let message = if attempt < run.attempt {
+        format!(
+            "attempt {attempt} of run `{}` is stale: attempt {} has begun since, so this process must stop writing",
+            run.name, run.attempt
+        )
+    } else {
+        format!(
+            "attempt {attempt} of run `{}` has not begun: the newest is {}, as StartRun told",
+            run.name, run.attempt
+        )
+    };
+    Err(Refusal::precondition("STALE_ATTEMPT", message).with("attempt", run.attempt))
+}
+
+pub(super) async fn save_monitor_state(
+    connection: &mut Connection<'_>,
+    run_uid: &str,
+    state: &MonitorState,
+    now_us: i64,
+) -> Result<(), Error> {
+    let sql = "UPDATE runs SET monitor_state = $1, update_time_us = $2 WHERE uid = $3";
+    connection.execute(sql, args![to_json(state)?, now_us, run_uid]).await.map(drop)
+}
+
+impl Db {
+    /// Ends a run; ending it again changes nothing.
+    pub async fn finish_run(
+        &self,
+        name: RunName,
+        attempt: i64,
+        state: RunState,
+        now_us: i64,
+    ) -> Result<RunRow, Error> {
+        let run = name.clone();
+        self.write_of(&run, move |connection| {
+            Box::pin(async move {
+                let Some(mut run) = lock_run(connection, &name).await? else {
+                    return Err(Refusal::not_found("run", &name).into());
+                };
+                check_attempt(&run, attempt)?;
+                if run.state == RunState::Active {
+                    let sql =
+                        "UPDATE runs SET state = $1, finish_time_us = $2, update_time_us = $2 WHERE uid = $3";
+                    connection.execute(sql, args![state.as_str(), now_us, &run.uid]).await?;
+                    (run.state, run.finish_time_us, run.update_time_us) = (state, Some(now_us), now_us);
+                }
+                Ok(run)
+            })
+        })
+        .await
+    }
+
+    /// The run of this name.
+    pub async fn run(&self, name: &RunName) -> Result<RunRow, Error> {
+        let sql = format!("{SELECT_RUN} WHERE r.team = $1 AND r.project = $2 AND r.id = $3");
+        let key = args![name.project.team.as_str(), name.project.project.as_str(), name.run.as_str()];
+        let row = self.row(&sql, key).await?;
+        row.as_ref().map(run_of).transpose()?.ok_or_else(|| Refusal::not_found("run", name).into())
+    }
+
+    /// The same for a process of its newest attempt.
+    pub async fn run_of_attempt(&self, name: &RunName, attempt: i64) -> Result<RunRow, Error> {
+        let run = self.run(name).await?;
+        check_attempt(&run, attempt)?;
+        Ok(run)
+    }
+
+    /// Runs, newest first, after the one that `before` (time, uid) names.
+    pub async fn list_runs(
+        &self,
+        parent: &ListParent,
+        before: Option<(i64, String)>,
+        limit: i64,
+    ) -> Result<Vec<RunRow>, Error> {
+        let (time_us, uid) = before.unwrap_or((i64::MAX, String::new()));
+        let after = "(r.create_time_us < $2 OR (r.create_time_us = $2 AND r.uid < $3)) \
+            ORDER BY r.create_time_us DESC, r.uid DESC LIMIT $4";
+        let rows = match &parent.project {
+            Some(project) => {
+                let sql = format!("{SELECT_RUN} WHERE r.team = $1 AND r.project = $5 AND {after}");
+                self.rows(&sql, args![parent.team.as_str(), time_us, uid, limit, project.as_str()]).await?
+            }
+            None => {
+                let sql = format!("{SELECT_RUN} WHERE r.team = $1 AND {after}");
+                self.rows(&sql, args![parent.team.as_str(), time_us, uid, limit]).await?
+            }
+        };
+        rows.iter().map(run_of).collect()
+    }
+
+    /// Where a writer's events go on.
+    pub async fn next_sequence(&self, run_uid: &str, writer: &str) -> Result<i64, Error> {
+        let sql = "SELECT next_sequence FROM run_writers WHERE run_uid = $1 AND writer = $2";
+        self.row(sql, args![run_uid, writer]).await?.map_or(Ok(0), |row| row.int(0))
+    }
+}
+
+pub(super) async fn next_sequence(
+    connection: &mut Connection<'_>,
+    run_uid: &str,
+    writer: &str,
+) -> Result<i64, Error> {
+    let sql = "SELECT next_sequence FROM run_writers WHERE run_uid = $1 AND writer = $2";
+    connection.row(sql, args![run_uid, writer]).await?.map_or(Ok(0), |row| row.int(0))
+}

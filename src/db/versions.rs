@@ -1,0 +1,273 @@
+//! Versions and artifacts: find and list.
+
+use crate::db::Db;
+use crate::db::Error;
+use crate::db::connection::Row;
+use crate::db::connection::args;
+use crate::db::files::digest_of;
+use crate::db::from_json;
+use crate::db::runs::direction_of;
+use crate::db::runs::project_of;
+use crate::db::runs::stored_id;
+use crate::db::version_queries::BestQuery;
+use crate::db::version_queries::VersionQuery;
+use crate::db::version_queries::behind;
+use crate::db::version_queries::best_statement;
+use crate::db::version_queries::condition;
+use crate::db::version_queries::order_by;
+use crate::domain::alias::VersionRef;
+use crate::domain::digest::Digest;
+use crate::domain::ids::ArtifactName;
+use crate::domain::ids::CheckpointName;
+use crate::domain::ids::ListParent;
+use crate::domain::ids::RunName;
+use crate::domain::metric::Direction;
+use crate::domain::metric::Metrics;
+use crate::domain::refusal::Refusal;
+
+/// An artifact as it is stored.
+#[derive(Clone, Debug)]
+pub struct ArtifactRow {
+    /// Unique for ever.
+    pub uid: String,
+    /// Its full name.
+    pub name: ArtifactName,
+    /// For example `model`.
+    pub kind: String,
+    /// The metric that `best` follows.
+    pub monitor: String,
+    /// Its direction.
+    pub direction: Direction,
+    /// Numbers given out.
+    pub version_count: i64,
+    /// Microseconds since 1970.
+    pub create_time_us: i64,
+}
+
+/// A version as it is stored.
+#[derive(Clone, Debug)]
+pub struct VersionRow {
+    /// Its artifact.
+    pub artifact: ArtifactName,
+    /// N of `vN`.
+    pub number: i64,
+    /// Its checkpoint; the checkpoint's id is its uid.
+    pub checkpoint: CheckpointName,
+    /// The attempt that saved it.
+    pub attempt: i64,
+    /// 0-based.
+    pub epoch: i64,
+    /// 0-based.
+    pub batch: Option<i64>,
+    /// Optimizer steps.
+    pub step: Option<i64>,
+    /// The rendered template.
+    pub path: String,
+    /// Whether it holds the weights only.
+    pub weights_only: bool,
+    /// Bytes of all files.
+    pub size_bytes: i64,
+    /// How many files.
+    pub file_count: i64,
+    /// Over its files.
+    pub digest: Digest,
+    /// Of its event.
+    pub metrics: Metrics,
+    /// Names that point at it.
+    pub aliases: Vec<String>,
+    /// The decision's reason code.
+    pub reason: String,
+    /// The same as a sentence.
+    pub reason_text: String,
+    /// Microseconds since 1970.
+    pub commit_time_us: i64,
+    /// Free JSON.
+    pub metadata: Option<String>,
+}
+
+const SELECT_VERSION: &str = "SELECT a.team, a.project, a.id, c.version, r.id, c.uid, c.attempt, c.epoch, c.batch, \
+    c.step, c.path, c.weights_only, c.size_bytes, c.file_count, c.digest, c.metrics, c.reason, c.reason_text, \
+    c.commit_time_us, c.metadata FROM checkpoints c JOIN artifacts a ON a.uid = c.artifact_uid \
+    JOIN runs r ON r.uid = c.run_uid";
+
+fn version_of(row: &Row) -> Result<VersionRow, Error> {
+    let project = project_of(row, 0)?;
+    let run = RunName { project: project.clone(), run: stored_id(&row.text(4)?)? };
+    Ok(VersionRow {
+        artifact: ArtifactName { project, artifact: stored_id(&row.text(2)?)? },
+        number: row.int(3)?,
+        checkpoint: CheckpointName { run, checkpoint: stored_id(&row.text(5)?)? },
+        attempt: row.int(6)?,
+        epoch: row.int(7)?,
+        batch: row.int_or_null(8)?,
+        step: row.int_or_null(9)?,
+        path: row.text(10)?,
+        weights_only: row.flag(11)?,
+        size_bytes: row.int(12)?,
+        file_count: row.int(13)?,
+        digest: digest_of(&row.bytes(14)?)?,
+        metrics: from_json("metrics", &row.text(15)?)?,
+        aliases: Vec::new(),
+        reason: row.text(16)?,
+        reason_text: row.text(17)?,
+        commit_time_us: row.int(18)?,
+        metadata: row.text_or_null(19)?,
+    })
+}
+
+const SELECT_ARTIFACT: &str =
+    "SELECT uid, team, project, id, type, monitor, direction, next_version, create_time_us FROM artifacts";
+
+fn artifact_of(row: &Row) -> Result<ArtifactRow, Error> {
+    Ok(ArtifactRow {
+        uid: row.text(0)?,
+        name: ArtifactName { project: project_of(row, 1)?, artifact: stored_id(&row.text(3)?)? },
+        kind: row.text(4)?,
+        monitor: row.text(5)?,
+        direction: direction_of(&row.text(6)?)?,
+        version_count: row.int(7)?,
+        create_time_us: row.int(8)?,
+    })
+}
+
+impl Db {
+    /// The best version, if any has the metric.
+    pub async fn best_version(&self, query: &BestQuery) -> Result<Option<VersionRow>, Error> {
+        let (sql, values) = best_statement(query);
+        match self.row(&sql, values).await? {
+            Some(row) => self.version_by_uid(&row.text(0)?).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// A committed version by its checkpoint's uid.
+    pub async fn version_by_uid(&self, uid: &str) -> Result<VersionRow, Error> {
+        let sql = format!("{SELECT_VERSION} WHERE c.uid = $1 AND c.state = 'COMMITTED'");
+        let row = self
+            .row(&sql, args![uid])
+            .await?
+            .ok_or_else(|| Error::from(Refusal::not_found("version", uid)))?;
+        self.with_aliases(vec![version_of(&row)?])
+            .await?
+            .pop()
+            .ok_or_else(|| Error::unreadable("version", uid))
+    }
+
+    /// A committed version by its number or an alias.
+    pub async fn version(&self, artifact: &ArtifactName, version: &VersionRef) -> Result<VersionRow, Error> {
+        let project = &artifact.project;
+        let mut values = args![project.team.as_str(), project.project.as_str(), artifact.artifact.as_str()];
+        let which = match version {
+            VersionRef::Number(number) => {
+                values.push((*number).into());
+                "c.version = $4"
+            }
+            VersionRef::Alias(alias) => {
+                values.push(alias.as_str().into());
+                "c.uid = (SELECT l.checkpoint_uid FROM aliases l WHERE l.artifact_uid = a.uid AND l.alias = $4)"
+            }
+        };
+        let sql = format!(
+            "{SELECT_VERSION} WHERE a.team = $1 AND a.project = $2 AND a.id = $3 AND c.state = 'COMMITTED' AND {which}"
+        );
+        let Some(row) = self.row(&sql, values).await? else {
+            let shown = match version {
+                VersionRef::Number(number) => format!("{artifact}/versions/v{number}"),
+                VersionRef::Alias(alias) => format!("{artifact}/versions/{alias}"),
+            };
+            return Err(Refusal::not_found("version", shown).into());
+        };
+        let versions = self.with_aliases(vec![version_of(&row)?]).await?;
+        versions.into_iter().next().ok_or_else(|| Error::unreadable("version", artifact))
+    }
+
+    /// The run's newest committed version.
+    pub async fn newest_version_of_run(&self, run_uid: &str) -> Result<Option<VersionRow>, Error> {
+        let sql = format!(
+            "{SELECT_VERSION} WHERE c.run_uid = $1 AND c.state = 'COMMITTED' ORDER BY c.version DESC LIMIT 1"
+        );
+        let row = self.row(&sql, args![run_uid]).await?;
+        let versions =
+            self.with_aliases(row.as_ref().map(version_of).transpose()?.into_iter().collect()).await?;
+        Ok(versions.into_iter().next())
+    }
+
+    /// Versions of an artifact.
+    pub async fn list_versions(&self, query: &VersionQuery) -> Result<Vec<VersionRow>, Error> {
+        let mut values = args![&query.artifact_uid, query.limit];
+        let mut sql = SELECT_VERSION.to_owned();
+        let order = order_by(&query.order, &mut sql, &mut values);
+        sql.push_str(" WHERE c.artifact_uid = $1 AND c.state = 'COMMITTED'");
+        for term in &query.terms {
+            sql.push_str(" AND ");
+            sql.push_str(&condition(term, &mut values));
+        }
+        if let Some(place) = query.after {
+            sql.push_str(&behind(&query.order, place, &mut values));
+        }
+        sql.push_str(&format!(" ORDER BY {order} LIMIT $2"));
+        let rows = self.rows(&sql, values).await?;
+        self.with_aliases(rows.iter().map(version_of).collect::<Result<_, _>>()?).await
+    }
+
+    async fn with_aliases(&self, mut versions: Vec<VersionRow>) -> Result<Vec<VersionRow>, Error> {
+        if versions.is_empty() {
+            return Ok(versions);
+        }
+        let places: Vec<String> = (1..=versions.len()).map(|place| format!("${place}")).collect();
+        let sql = format!(
+            "SELECT checkpoint_uid, alias FROM aliases WHERE checkpoint_uid IN ({}) ORDER BY alias",
+            places.join(", ")
+        );
+        let uids = versions.iter().map(|version| version.checkpoint.checkpoint.as_str().into()).collect();
+        let rows = self.rows(&sql, uids).await?;
+        let mut aliases: std::collections::HashMap<String, Vec<String>> = std::collections::HashMap::new();
+        for row in rows {
+            aliases.entry(row.text(0)?).or_default().push(row.text(1)?);
+        }
+        for version in &mut versions {
+            version.aliases = aliases.remove(version.checkpoint.checkpoint.as_str()).unwrap_or_default();
+        }
+        Ok(versions)
+    }
+
+    /// The artifact of this name.
+    pub async fn artifact(&self, name: &ArtifactName) -> Result<ArtifactRow, Error> {
+        let sql = format!("{SELECT_ARTIFACT} WHERE team = $1 AND project = $2 AND id = $3");
+        let key = args![name.project.team.as_str(), name.project.project.as_str(), name.artifact.as_str()];
+        let row = self.row(&sql, key).await?;
+        row.as_ref().map(artifact_of).transpose()?.ok_or_else(|| Refusal::not_found("artifact", name).into())
+    }
+
+    /// Artifacts by project and id, after the one that `after` names.
+    pub async fn list_artifacts(
+        &self,
+        parent: &ListParent,
+        after: Option<(String, String)>,
+        limit: i64,
+    ) -> Result<Vec<ArtifactRow>, Error> {
+        let (project, id) = after.unwrap_or_default();
+        let mut values = args![parent.team.as_str(), project, id, limit];
+        let mut sql =
+            format!("{SELECT_ARTIFACT} WHERE team = $1 AND (project > $2 OR (project = $2 AND id > $3))");
+        if let Some(project) = &parent.project {
+            values.push(project.as_str().into());
+            sql.push_str(" AND project = $5");
+        }
+        sql.push_str(" ORDER BY project, id LIMIT $4");
+        self.rows(&sql, values).await?.iter().map(artifact_of).collect()
+    }
+
+    /// The monitors that the artifacts of a project or a team follow: at most two, since more than one is ambiguous.
+    pub async fn monitors(&self, parent: &ListParent) -> Result<Vec<(String, Direction)>, Error> {
+        let mut values = args![parent.team.as_str()];
+        let mut sql = "SELECT DISTINCT monitor, direction FROM artifacts WHERE team = $1".to_owned();
+        if let Some(project) = &parent.project {
+            values.push(project.as_str().into());
+            sql.push_str(" AND project = $2");
+        }
+        sql.push_str(" LIMIT 2");
+        let rows = self.rows(&sql, values).await?;
+        rows.iter().map(|row| Ok((row.text(0)?, direction_of(&row.text(1)?)?))).collect()
+    }
+}

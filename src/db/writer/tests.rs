@@ -1,0 +1,101 @@
+//! The writer with an SQLite database in memory.
+
+use std::sync::Arc;
+use std::sync::Mutex;
+
+use sqlx::ConnectOptions;
+use tokio::sync::Notify;
+
+use super::*;
+use crate::db::connection::args;
+
+/// A writer that is busy until `open`, so that what is queued meanwhile becomes one batch.
+struct Held {
+    writer: Writer,
+    open: Arc<Notify>,
+    first: tokio::task::JoinHandle<Result<(), Error>>,
+}
+
+impl Held {
+    async fn new(connection: SqliteConnection) -> Held {
+        let writer = Writer::start(connection, CancellationToken::new());
+        let (begun, open) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let (told, gate, first) = (Arc::clone(&begun), Arc::clone(&open), writer.clone());
+        let first = tokio::spawn(async move {
+            let held = first.write(move |_| {
+                Box::pin(async move {
+                    told.notify_one();
+                    gate.notified().await;
+                    Ok(())
+                })
+            });
+            held.await
+        });
+        begun.notified().await;
+        Held { writer, open, first }
+    }
+}
+
+async fn in_memory() -> SqliteConnection {
+    sqlx::sqlite::SqliteConnectOptions::new().connect().await.unwrap()
+}
+
+#[tokio::test]
+async fn a_job_whose_caller_left_before_it_began_is_left_out() {
+    let Held { writer, open, first } = Held::new(in_memory().await).await;
+    let done = Arc::new(Mutex::new(Vec::new()));
+    let note = |name: &'static str| {
+        let done = Arc::clone(&done);
+        writer.write(move |_| {
+            Box::pin(async move {
+                done.lock().unwrap().push(name);
+                Ok(())
+            })
+        })
+    };
+    let mut left = Box::pin(note("left"));
+    // Polled once it stands in the queue, and then its caller goes away.
+    assert!(futures::poll!(&mut left).is_pending());
+    let stayed = note("stayed");
+    drop(left);
+    open.notify_one();
+    stayed.await.unwrap();
+    first.await.unwrap().unwrap();
+    assert_eq!(*done.lock().unwrap(), ["stayed"]);
+}
+
+#[tokio::test]
+async fn a_disk_that_is_full_for_one_job_is_no_broken_database_for_the_others() {
+    let mut connection = in_memory().await;
+    sqlx::raw_sql("CREATE TABLE pages (page BYTEA); PRAGMA max_page_count = 4")
+        .execute(&mut connection)
+        .await
+        .unwrap();
+    let Held { writer, open, first } = Held::new(connection).await;
+    let insert = |bytes: usize| {
+        writer.write(move |connection| {
+            Box::pin(async move {
+                let sql = "INSERT INTO pages (page) VALUES ($1)";
+                connection.execute(sql, args![vec![7; bytes]]).await.map(drop)
+            })
+        })
+    };
+    let refused = || {
+        writer.write(|_| Box::pin(async move { Err::<(), _>(Error::unreadable("row", "as a rule says no")) }))
+    };
+    let (before, rule, large, after) = (insert(1), refused(), insert(1 << 20), insert(1));
+    let mut calls = Box::pin(futures::future::join4(before, rule, large, after));
+    assert!(futures::poll!(&mut calls).is_pending());
+    open.notify_one();
+    let (before, rule, large, after) = calls.await;
+    first.await.unwrap().unwrap();
+    for full in [before, large, after] {
+        assert!(matches!(full, Err(Error::Full(_))), "{full:?}");
+    }
+    assert!(matches!(rule, Err(Error::Unreadable { .. })), "it had its own answer: {rule:?}");
+    insert(1).await.unwrap();
+    let count = writer.write(|connection| {
+        Box::pin(async move { connection.row("SELECT COUNT(*) FROM pages", vec![]).await?.unwrap().int(0) })
+    });
+    assert_eq!(count.await.unwrap(), 1, "nothing of the batch stands");
+}

@@ -1,0 +1,201 @@
+//! Every statement of `src/db`, found in its source, is prepared by both databases: one that only one of them takes, or that
+//! names a column that is gone, fails here even if no test walks through it.
+
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use proc_macro2::TokenStream;
+use proc_macro2::TokenTree;
+use sqlx::AssertSqlSafe;
+use sqlx::Connection as _;
+use sqlx::Executor as _;
+use sqlx::SqlSafeStr as _;
+
+use crate::support::databases::TestDatabase;
+use crate::support::databases::on_both_databases;
+
+on_both_databases! { every_statement_is_prepared }
+
+const FIRST_WORDS: [&str; 4] = ["SELECT ", "INSERT ", "UPDATE ", "DELETE "];
+/// What is put behind or into a statement.
+const FRAGMENT_WORDS: [&str; 4] = [" AND ", " JOIN ", " ORDER ", " WHERE "];
+
+/// What stands for the `{...}` of a template, by a part of the template: what the code puts there.
+const COMPLETIONS: &[(&str, &str, &[&str])] = &[
+    ("FROM chunks WHERE team = $1 AND digest IN", "{}", &["$2, $3"]),
+    ("f.file_uid IN", "{}", &["$1, $2"]),
+    ("FROM aliases WHERE checkpoint_uid IN", "{}", &["$1, $2"]),
+    ("SELECT 1 FROM {table} LIMIT 1", "{table}", &["artifacts", "doomed_objects"]),
+    ("SELECT 1 FROM {table} WHERE uid", "{table}", &["artifacts", "runs"]),
+    (
+        "{SELECT_RUN} WHERE r.team = $1 AND",
+        "{after}",
+        &[
+            "(r.create_time_us < $2 OR (r.create_time_us = $2 AND r.uid < $3)) ORDER BY r.create_time_us DESC, r.uid DESC LIMIT $4",
+        ],
+    ),
+    (
+        "{SELECT_VERSION} WHERE a.team",
+        "{which}",
+        &[
+            "c.version = $4",
+            "c.uid = (SELECT l.checkpoint_uid FROM aliases l WHERE l.artifact_uid = a.uid AND l.alias = $4)",
+        ],
+    ),
+    (
+        "FROM version_metrics m WHERE m.name = $1 AND {scope}",
+        "{scope}",
+        &["m.run_uid = $2", "m.artifact_uid = $2", "m.team = $2 AND m.project = $3", "m.team = $2"],
+    ),
+    ("FROM version_metrics m WHERE m.name = $1 AND {scope}", "{direction}", &["ASC", "DESC"]),
+];
+
+/// Statements that grow piece by piece, with every piece in one of them.
+const GROWN: &[&str] = &[
+    "SELECT {COLUMNS} WHERE run_uid = $1 AND position >= $2 AND epoch = $4 AND action = $5 ORDER BY position LIMIT $3",
+    "{SELECT_ARTIFACT} WHERE team = $1 AND (project > $2 OR (project = $2 AND id > $3)) AND project = $5 \
+     ORDER BY project, id LIMIT $4",
+    "{SELECT_ARTIFACT} WHERE team = $1 AND (project > $2 OR (project = $2 AND id > $3)) ORDER BY project, id LIMIT $4",
+    "{SELECT_VERSION} JOIN version_metrics m ON m.checkpoint_uid = c.uid AND m.name = $3 \
+     WHERE c.artifact_uid = $1 AND c.state = 'COMMITTED' AND r.id = $4 AND c.size_bytes >= $5 \
+     AND EXISTS (SELECT 1 FROM version_metrics f WHERE f.checkpoint_uid = c.uid AND f.name = $6 AND f.value < $7) \
+     AND (m.value > $8 OR (m.value = $8 AND c.version > $9)) ORDER BY m.value ASC, c.version LIMIT $2",
+];
+
+/// Asked of Postgres alone, before the store is open.
+const POSTGRES_ONLY: [&str; 2] =
+    ["SELECT pg_is_in_recovery()", "SELECT to_regclass('_sqlx_migrations') IS NOT NULL"];
+
+/// What the source says: constants and literals that are statements, templates of statements, and their pieces.
+#[derive(Default)]
+struct Found {
+    constants: BTreeMap<String, String>,
+    literals: BTreeSet<String>,
+}
+
+impl Found {
+    /// Texts of a file, wherever they stand: also within macros.
+    fn read(&mut self, tokens: TokenStream, name: &str) {
+        let mut constant = None;
+        let mut after_const = false;
+        for token in tokens {
+            match token {
+                TokenTree::Ident(ident) if after_const => constant = Some(ident.to_string()),
+                TokenTree::Punct(end) if end.as_char() == ';' => constant = None,
+                TokenTree::Group(group) => self.read(group.stream(), name),
+                TokenTree::Literal(literal) => {
+                    let Ok(text) = syn::parse_str::<syn::LitStr>(&literal.to_string()) else { continue };
+                    if let Some(constant) = constant.take() {
+                        let old = self.constants.insert(format!("{name}:{constant}"), text.value());
+                        assert_eq!(old, None, "{name} has two constants {constant}");
+                    }
+                    self.literals.insert(format!("{name}:{}", text.value()));
+                }
+                TokenTree::Ident(ident) => {
+                    after_const = ident == "const";
+                    continue;
+                }
+                TokenTree::Punct(_) => {}
+            }
+            after_const = false;
+        }
+    }
+
+    /// The text with the constants of its file, or of the only file that has one of this name, put in.
+    fn with_constants(&self, file: &str, text: &str) -> String {
+        let mut text = text.to_owned();
+        for (name, value) in &self.constants {
+            let (home, name) = name.split_once(':').unwrap();
+            let place = format!("{{{name}}}");
+            let is_here = home == file || !self.constants.contains_key(&format!("{file}:{name}"));
+            if is_here && text.contains(&place) {
+                text = text.replace(&place, value);
+            }
+        }
+        text
+    }
+}
+
+/// All statements that a text of the source stands for.
+fn statements(found: &Found, file: &str, text: &str) -> Vec<String> {
+    let mut statements = vec![text.to_owned()];
+    for (part, place, values) in COMPLETIONS {
+        if text.contains(part) {
+            statements = statements
+                .iter()
+                .flat_map(|it| values.iter().map(|value| it.replace(place, value)))
+                .collect();
+        }
+    }
+    statements.iter().map(|it| found.with_constants(file, it)).collect()
+}
+
+fn store_statements() -> BTreeSet<String> {
+    let mut found = Found::default();
+    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src/db")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.file_name().unwrap() != "tests.rs" {
+                let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
+                found.read(fs::read_to_string(&path).unwrap().parse().unwrap(), &name);
+            }
+        }
+    }
+    let homes = |text: &str| if text.contains("{COLUMNS}") { "decisions" } else { "versions" };
+    let mut all: BTreeSet<String> =
+        GROWN.iter().map(|text| found.with_constants(homes(text), text)).collect();
+    for literal in &found.literals {
+        let (file, text) = literal.split_once(':').unwrap();
+        if FRAGMENT_WORDS.iter().any(|word| text.starts_with(word)) {
+            // Pieces with places in them have them numbered in the statement.
+            let piece = text.split(['$', '{']).next().unwrap().trim_end_matches('(');
+            assert!(
+                GROWN.iter().any(|it| it.contains(piece)),
+                "a new piece of a statement, {text:?}: add it to GROWN"
+            );
+        }
+        let is_template = text.starts_with("{SELECT_") || text.starts_with("{FILES_");
+        if is_template || FIRST_WORDS.iter().any(|word| text.starts_with(word)) {
+            all.extend(statements(&found, file, text));
+        }
+    }
+    // A piece that an `EXISTS` of another statement holds, and names its tables.
+    let inner = &found.constants["check:USE"];
+    assert!(all.remove(inner), "{inner}");
+    for statement in &all {
+        assert!(
+            !statement.contains(['{', '}']),
+            "what stands in its braces? Add it to COMPLETIONS: {statement}"
+        );
+    }
+    all
+}
+
+async fn every_statement_is_prepared(database: TestDatabase) {
+    database.open().await.close().await;
+    let statements = store_statements();
+    assert!(statements.len() > 100, "only {} statements found", statements.len());
+    let mut refused = Vec::new();
+    for statement in &statements {
+        let sql = AssertSqlSafe(statement.clone()).into_sql_str();
+        let prepared = match &database {
+            TestDatabase::Sqlite(_) if POSTGRES_ONLY.contains(&statement.as_str()) => continue,
+            TestDatabase::Sqlite(folder) => {
+                let url = format!("sqlite:{}", folder.path().join("test.db").display());
+                let mut connection = sqlx::SqliteConnection::connect(&url).await.unwrap();
+                connection.prepare(sql).await.map(drop)
+            }
+            TestDatabase::Postgres(_) => database.postgres_connection().await.prepare(sql).await.map(drop),
+        };
+        if let Err(error) = prepared {
+            refused.push(format!("{error}: {statement}"));
+        }
+    }
+    println!("{} statements prepared", statements.len());
+    assert!(refused.is_empty(), "{}", refused.join("\n"));
+}
