@@ -15,6 +15,7 @@ use anyhow::bail;
 
 use crate::app::App;
 use crate::app::Limits;
+use crate::app::keys;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::db::Db;
@@ -47,6 +48,7 @@ fn limits(config: &Config) -> Limits {
         upload_idle: Duration::from_secs(config.limits.upload_idle_seconds),
         pending_expiry: Duration::from_secs(config.collector.pending_expiry_seconds),
         parts_expiry: Duration::from_secs(config.collector.parts_expiry_seconds),
+        keys_at_once: keys::AT_ONCE,
         graces: Graces {
             deleted_us: micros(config.collector.deleted_grace_seconds),
             chunk_us: micros(config.collector.chunk_grace_seconds),

@@ -3,15 +3,17 @@
 use crate::app::App;
 use crate::app::Error;
 use crate::app::runs::check_json;
-use crate::db::CheckpointRow;
 use crate::db::Commit;
-use crate::db::CommitPlan;
-use crate::db::FileRow;
-use crate::db::RunRow;
+use crate::db::Committed;
 use crate::db::VersionRow;
+use crate::domain::checkpoint::Checkpoint;
+use crate::domain::checkpoint::Contents;
+use crate::domain::file::StoredFile;
 use crate::domain::ids::CheckpointName;
-use crate::domain::metric::Metrics;
-use crate::domain::metric::improves;
+use crate::domain::refusal::Refusal;
+
+/// How often a commit reads the files again because one was declared since.
+const MOST_CHANGES: usize = 3;
 
 impl App {
     /// Publishes the checkpoint as the next version of its artifact.
@@ -23,12 +25,30 @@ impl App {
         metadata: Option<String>,
     ) -> Result<VersionRow, Error> {
         check_json("metadata", metadata.as_ref())?;
-        let commit = Commit { name, attempt, file_count, metadata, now_us: self.clock.now_us() };
-        let uid = self.db.commit(commit, plan_commit).await?;
-        // Before the answer: what is acknowledged can be rebuilt from the store alone. If it fails, the version stands, and a
-        // repeated commit writes the manifest and answers it.
-        self.write_manifest(&uid).await?;
-        Ok(self.db.version_by_uid(&uid).await?)
+        for _ in 0..MOST_CHANGES {
+            let (checkpoint, files) = self.db.checkpoint_to_commit(&name).await?;
+            let contents =
+                checkpoint.check_pending(&name).and_then(|()| Contents::of(&name, &files, file_count));
+            let commit = Commit {
+                name: name.clone(),
+                attempt,
+                artifact_uid: checkpoint.artifact_uid,
+                contents,
+                file_count,
+                metadata: metadata.clone(),
+                now_us: self.clock.now_us(),
+            };
+            if let Committed::Version(uid) = self.db.commit(commit).await? {
+                // Before the answer: what is acknowledged can be rebuilt from the store alone. If it fails, the version stands,
+                // and a repeated commit writes the manifest and answers it.
+                self.write_manifest(&uid).await?;
+                return Ok(self.db.version_by_uid(&uid).await?);
+            }
+        }
+        let message = format!(
+            "files of checkpoint `{name}` were declared while it was to be committed: commit it when all are written"
+        );
+        Err(Refusal::aborted("RACE", message).into())
     }
 
     /// Gives a save up and answers the checkpoint.
@@ -36,35 +56,13 @@ impl App {
         &self,
         name: CheckpointName,
         attempt: i64,
-    ) -> Result<(CheckpointRow, Vec<FileRow>), Error> {
+    ) -> Result<(Checkpoint, Vec<StoredFile>), Error> {
         self.db.abandon(name.clone(), attempt, self.clock.now_us()).await?;
         self.checkpoint(&name).await
     }
 
     /// The checkpoint with its files.
-    pub async fn checkpoint(&self, name: &CheckpointName) -> Result<(CheckpointRow, Vec<FileRow>), Error> {
+    pub async fn checkpoint(&self, name: &CheckpointName) -> Result<(Checkpoint, Vec<StoredFile>), Error> {
         Ok(self.db.checkpoint(name).await?)
     }
-}
-
-/// A number that can be ranked: infinities can, NaN cannot.
-fn ranked(metrics: &Metrics, name: &str) -> Option<f64> {
-    metrics.get(name).and_then(|value| value.as_f64()).filter(|value| !value.is_nan())
-}
-
-/// What the commit changes: the monitor state takes the value as best if it is, and the alias `best` moves to a version
-/// that is strictly better than the one it points at.
-pub(super) fn plan_commit(run: &RunRow, checkpoint: &CheckpointRow, best: Option<&Metrics>) -> CommitPlan {
-    let mut state = run.monitor_state.clone();
-    state.committed(&checkpoint.uid, run.direction);
-    let monitor = &run.strategy.monitor;
-    let best = best.and_then(|metrics| ranked(metrics, monitor));
-    let is_best =
-        ranked(&checkpoint.metrics, monitor).is_some_and(|value| improves(value, best, run.direction, 0.0));
-    CommitPlan { state, is_best, ranked_metrics: ranked_metrics(&checkpoint.metrics) }
-}
-
-/// The numbers that best queries may ask for.
-pub(super) fn ranked_metrics(metrics: &Metrics) -> Vec<(String, f64)> {
-    metrics.keys().filter_map(|name| Some((name.clone(), ranked(metrics, name)?))).collect()
 }

@@ -6,9 +6,9 @@ use crate::app::App;
 use crate::app::Error;
 use crate::app::waits::Wait;
 use crate::db::DecisionRow;
-use crate::db::RunState;
 use crate::domain::ids::RunName;
 use crate::domain::refusal::Refusal;
+use crate::domain::run::RunState;
 use crate::domain::strategy::SaveFrequency;
 use crate::domain::strategy::Strategy;
 

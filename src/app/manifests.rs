@@ -109,7 +109,7 @@ impl App {
         if files_digest != version.digest {
             return Err(unwritable(ManifestError::Contradiction("other files than committed".to_owned())));
         }
-        self.put_pieces(&manifest_key(&version.checkpoint, version.commit_time_us), pieces).await
+        self.put_manifest_bytes(&manifest_key(&version.checkpoint, version.commit_time_us), pieces).await
     }
 
     /// The word that it is gone stands under a key of its own: a manifest that is written late by a process that hung cannot
@@ -117,11 +117,11 @@ impl App {
     async fn put_deleted_manifest(&self, head: &ManifestHead) -> Result<bool, Error> {
         let key = deleted_manifest_key(&head.version.checkpoint, head.version.commit_time_us);
         let (pieces, _) = ManifestWriter::new(head).map_err(unwritable)?.finish();
-        self.put_pieces(&key, pieces).await
+        self.put_manifest_bytes(&key, pieces).await
     }
 
     /// Answers whether nothing is left of processes that died while they wrote the same.
-    async fn put_pieces(&self, key: &str, pieces: Vec<Vec<u8>>) -> Result<bool, Error> {
+    async fn put_manifest_bytes(&self, key: &str, pieces: Vec<Vec<u8>>) -> Result<bool, Error> {
         self.store.put(key, pieces.into_iter().map(Bytes::from).collect()).await?;
         Ok(self.store.sweep(key, self.clock.now_us().saturating_sub(UNDER_WAY_US)).await?)
     }

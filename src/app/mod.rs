@@ -8,6 +8,7 @@ pub mod commits;
 pub mod decisions;
 mod error;
 pub mod events;
+pub mod keys;
 mod manifests;
 pub mod parts;
 pub mod queries;
@@ -24,6 +25,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::buffers::Buffers;
+use crate::app::keys::Keys;
 use crate::clock::Clock;
 use crate::db::Db;
 use crate::db::Graces;
@@ -35,16 +37,16 @@ pub use error::causes;
 // What the faces show of what is stored.
 pub use crate::db::AliasRow;
 pub use crate::db::ArtifactRow;
-pub use crate::db::CheckpointRow;
-pub use crate::db::CheckpointState;
 pub use crate::db::DecisionFilter;
 pub use crate::db::DecisionRow;
 pub use crate::db::EventRow;
-pub use crate::db::FileRow;
 pub use crate::db::PartRow;
-pub use crate::db::RunRow;
-pub use crate::db::RunState;
 pub use crate::db::VersionRow;
+pub use crate::domain::checkpoint::Checkpoint;
+pub use crate::domain::checkpoint::CheckpointState;
+pub use crate::domain::file::StoredFile;
+pub use crate::domain::run::Run;
+pub use crate::domain::run::RunState;
 
 /// The checked settings that use cases need.
 #[derive(Clone, Debug)]
@@ -61,6 +63,8 @@ pub struct Limits {
     pub parts_expiry: Duration,
     /// How long the collector keeps what nobody needs.
     pub graces: Graces,
+    /// Keys of objects that are reserved at once.
+    pub keys_at_once: usize,
 }
 
 /// The service: its rooms, and what it may use.
@@ -72,6 +76,7 @@ pub struct App {
     limits: Limits,
     upload_buffers: Buffers,
     download_buffers: Buffers,
+    keys: Arc<Keys>,
     stopping: CancellationToken,
 }
 
@@ -90,6 +95,7 @@ impl App {
                 limits.download_buffer_bytes.max(reads::STREAM_BYTES),
                 buffers::WAITING_DOWNLOADS,
             ),
+            keys: Arc::default(),
             stopping: CancellationToken::new(),
             limits,
         }
@@ -117,6 +123,11 @@ impl App {
     /// Whether the database answers. Without the object store events and queries still work, so it is not asked.
     pub async fn ping(&self) -> Result<(), Error> {
         Ok(self.db.ping().await?)
+    }
+
+    /// Statements of all write transactions so far, without those that begin and end one.
+    pub fn statements(&self) -> u64 {
+        self.db.statements()
     }
 
     /// Returns what could not be synced once that has happened: from then on nothing is acknowledged, and the process should end.

@@ -4,11 +4,9 @@ use std::time::Duration;
 
 use crate::app::App;
 use crate::app::Error;
-use crate::app::commits::plan_commit;
 use crate::app::micros;
 use crate::app::runs::check_json;
 use crate::app::waits::Wait;
-use crate::db::Commit;
 use crate::db::CompletePart;
 use crate::db::PartRow;
 use crate::db::Standing;
@@ -44,9 +42,9 @@ impl App {
         let mut wait = Wait::of(self, wait);
         let now_us = self.clock.now_us();
         let expire_time_us = now_us.saturating_add(micros(self.limits.parts_expiry));
-        let commit = Commit { name: name.clone(), attempt, file_count: None, metadata, now_us };
-        let complete = CompletePart { commit, part, file_count, expire_time_us };
-        let uid = match self.db.complete_part(complete, plan_commit).await? {
+        let complete =
+            CompletePart { name: name.clone(), attempt, part, file_count, metadata, now_us, expire_time_us };
+        let uid = match self.db.complete_part(complete).await? {
             Some(uid) => uid,
             None => self.wait_for_parts(&name, attempt, &mut wait).await?,
         };

@@ -7,11 +7,11 @@ use crate::db::ArtifactRow;
 use crate::db::BestQuery;
 use crate::db::BestScope;
 use crate::db::Expected;
-use crate::db::FileRow;
 use crate::db::VersionQuery;
 use crate::db::VersionRow;
 use crate::domain::alias;
 use crate::domain::alias::VersionRef;
+use crate::domain::file::StoredFile;
 use crate::domain::filter::Field;
 use crate::domain::filter::Key;
 use crate::domain::filter::Order;
@@ -85,7 +85,7 @@ impl App {
     }
 
     /// The files of a version.
-    pub async fn files_of_version(&self, version: &VersionRow) -> Result<Vec<FileRow>, Error> {
+    pub async fn files_of_version(&self, version: &VersionRow) -> Result<Vec<StoredFile>, Error> {
         Ok(self.db.files(version.checkpoint.checkpoint.as_str()).await?)
     }
 

@@ -13,10 +13,10 @@ use crate::app::App;
 use crate::app::Error;
 use crate::db;
 use crate::db::FileChunk;
-use crate::db::FileRow;
 use crate::db::VersionRow;
 use crate::domain::digest::CHUNK_BYTES;
 use crate::domain::digest::Digest;
+use crate::domain::file::StoredFile;
 use crate::domain::ids::VersionName;
 use crate::domain::ids::shown;
 use crate::domain::path;
@@ -48,7 +48,7 @@ impl App {
         file_path: &str,
         offset_bytes: i64,
         length_bytes: i64,
-    ) -> Result<(FileRow, impl Stream<Item = Result<ReadPiece, Error>> + Send + use<>), Error> {
+    ) -> Result<(StoredFile, impl Stream<Item = Result<ReadPiece, Error>> + Send + use<>), Error> {
         path::check(file_path)?;
         let version = self.version(name).await?;
         let file = self.db.file(version.checkpoint.checkpoint.as_str(), file_path).await?;
@@ -166,7 +166,7 @@ fn missing_byte(chunks: &[FileChunk], from: i64, until: i64) -> Option<i64> {
     (end < until).then_some(end)
 }
 
-fn range_end(file: &FileRow, offset_bytes: i64, length_bytes: i64) -> Result<i64, Refusal> {
+fn range_end(file: &StoredFile, offset_bytes: i64, length_bytes: i64) -> Result<i64, Refusal> {
     if offset_bytes < 0 || length_bytes < 0 {
         let message = format!("range from {offset_bytes} of {length_bytes} bytes is negative");
         return Err(Refusal::invalid("BAD_RANGE", message));

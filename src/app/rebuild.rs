@@ -10,9 +10,9 @@ use futures::future::join_all;
 
 use crate::app::App;
 use crate::app::Error;
-use crate::app::commits::ranked_metrics;
 use crate::db::Rebuilt;
 use crate::db::RebuiltVersion;
+use crate::domain::checkpoint::ranked_metrics;
 use crate::domain::manifest::Manifest;
 use crate::domain::manifest::ManifestChunk;
 use crate::domain::manifest::ManifestFile;

@@ -2,10 +2,8 @@
 
 use crate::app::App;
 use crate::app::Error;
-use crate::db::RunRow;
-use crate::db::RunState;
-use crate::db::StartRun;
 use crate::db::VersionRow;
+use crate::domain::attempt::StartRun;
 use crate::domain::decision::NextDue;
 use crate::domain::decision::next_due;
 use crate::domain::digest::Digest;
@@ -15,6 +13,8 @@ use crate::domain::ids::ProjectName;
 use crate::domain::ids::RunName;
 use crate::domain::metric::Directions;
 use crate::domain::refusal::Refusal;
+use crate::domain::run::Run;
+use crate::domain::run::RunState;
 use crate::domain::strategy::SaveFrequency;
 use crate::domain::strategy::Strategy;
 
@@ -53,18 +53,20 @@ pub struct Start {
     pub request_id: String,
     /// What to do if the run exists.
     pub resume: Resume,
-    /// JSON.
+    /// The trainer's settings, JSON.
     pub config: Option<String>,
+    /// Which of the run's processes starts; none: the one whose events are decided upon.
+    pub writer: Option<Id>,
 }
 
 /// An attempt that has begun.
 #[derive(Clone, Debug)]
 pub struct Begun {
     /// The run.
-    pub run: RunRow,
+    pub run: Run,
     /// The attempt.
     pub attempt: i64,
-    /// Of the default writer.
+    /// Where the events of the writer that starts go on.
     pub next_sequence: i64,
     /// The newest committed version.
     pub resume_from: Option<VersionRow>,
@@ -133,6 +135,7 @@ impl App {
                 must_be_new: start.resume == Resume::Never,
                 must_exist: start.resume == Resume::Must,
                 config: start.config,
+                writer: start.writer.map(|id| id.as_str().to_owned()).unwrap_or_default(),
                 now_us: self.clock.now_us(),
             })
             .await?;
@@ -152,12 +155,12 @@ impl App {
     }
 
     /// Ends the run.
-    pub async fn finish_run(&self, name: RunName, attempt: i64, state: RunState) -> Result<RunRow, Error> {
+    pub async fn finish_run(&self, name: RunName, attempt: i64, state: RunState) -> Result<Run, Error> {
         Ok(self.db.finish_run(name, attempt, state, self.clock.now_us()).await?)
     }
 
     /// The run of this name.
-    pub async fn run(&self, name: &RunName) -> Result<RunRow, Error> {
+    pub async fn run(&self, name: &RunName) -> Result<Run, Error> {
         Ok(self.db.run(name).await?)
     }
 
@@ -167,7 +170,7 @@ impl App {
         parent: &ListParent,
         before: Option<(i64, String)>,
         limit: i64,
-    ) -> Result<Vec<RunRow>, Error> {
+    ) -> Result<Vec<Run>, Error> {
         Ok(self.db.list_runs(parent, before, limit).await?)
     }
 }

@@ -4,55 +4,30 @@ use crate::db::Db;
 use crate::db::Error;
 use crate::db::connection::Connection;
 use crate::db::connection::args;
+use crate::db::files::digest_of;
 use crate::db::new_uid;
-use crate::db::runs::RunRow;
-use crate::db::runs::RunState;
 use crate::db::runs::direction_of;
 use crate::db::runs::direction_to_text;
 use crate::db::runs::lock_run;
 use crate::db::runs::next_sequence;
 use crate::db::to_json;
+use crate::domain::attempt::Body;
+use crate::domain::attempt::StartRun;
 use crate::domain::ids::Id;
-use crate::domain::ids::RunName;
-use crate::domain::metric::Direction;
 use crate::domain::monitor::MonitorState;
 use crate::domain::refusal::Refusal;
-use crate::domain::strategy::Strategy;
+use crate::domain::run::Run;
+use crate::domain::run::RunState;
 use crate::failpoint::failpoint;
-
-/// What begins an attempt.
-#[derive(Clone, Debug)]
-pub struct StartRun {
-    /// The run.
-    pub name: RunName,
-    /// The artifact's id; none: the run's, or `run-{run}-model`.
-    pub artifact: Option<Id>,
-    /// Used when the artifact is made.
-    pub artifact_type: String,
-    /// When to save.
-    pub strategy: Strategy,
-    /// Its resolved direction.
-    pub direction: Direction,
-    /// Makes a repeated start the same attempt; empty: none.
-    pub request_id: String,
-    /// Refuse if the run exists.
-    pub must_be_new: bool,
-    /// Refuse if it does not.
-    pub must_exist: bool,
-    /// The trainer's settings, JSON.
-    pub config: Option<String>,
-    /// Now.
-    pub now_us: i64,
-}
 
 /// An attempt that has begun.
 #[derive(Clone, Debug)]
 pub struct Started {
     /// The run after it.
-    pub run: RunRow,
+    pub run: Run,
     /// The attempt of this request (older than the run's if the request is an old one repeated).
     pub attempt: i64,
-    /// Of the default writer.
+    /// Of the writer that starts.
     pub next_sequence: i64,
     /// Whether the run existed.
     pub resumed: bool,
@@ -92,35 +67,12 @@ impl Db {
 }
 
 /// Begins the next attempt of a run that exists.
-async fn resume(
-    connection: &mut Connection<'_>,
-    start: &StartRun,
-    mut run: RunRow,
-) -> Result<Started, Error> {
-    let next_sequence = next_sequence(connection, &run.uid, "").await?;
-    if !start.request_id.is_empty() {
-        let sql = "SELECT attempt FROM run_attempts WHERE run_uid = $1 AND request_id = $2";
-        if let Some(row) = connection.row(sql, args![&run.uid, &start.request_id]).await? {
-            let attempt = row.int(0)?;
-            return Ok(Started { run, attempt, next_sequence, resumed: attempt > 1 });
-        }
+async fn resume(connection: &mut Connection<'_>, start: &StartRun, mut run: Run) -> Result<Started, Error> {
+    let next_sequence = next_sequence(connection, &run.uid, &start.writer).await?;
+    if let Some(attempt) = attempt_of(connection, &run, start).await? {
+        return Ok(Started { run, attempt, next_sequence, resumed: attempt > 1 });
     }
-    if start.must_be_new {
-        let message = format!("run `{}` exists already: take another id, or resume it", run.name);
-        return Err(Refusal::already_exists("RUN_EXISTS", message).into());
-    }
-    check_same_monitor(start, &run)?;
-    run.attempt += 1;
-    run.state = RunState::Active;
-    run.finish_time_us = None;
-    run.update_time_us = start.now_us;
-    run.strategy = start.strategy.clone();
-    run.monitor_state.new_attempt();
-    if run.monitor_state.best_checkpoint.is_none() {
-        // Nothing was committed as best yet, so the threshold of the new strategy counts.
-        run.monitor_state.best = MonitorState::start(&run.strategy, run.direction).best;
-    }
-    run.config = start.config.clone().or(run.config);
+    start.resume(&mut run)?;
     let sql = "UPDATE runs SET attempt = $1, state = $2, strategy = $3, monitor_state = $4, config = $5, \
         update_time_us = $6, finish_time_us = NULL WHERE uid = $7";
     let (strategy, state) = (to_json(&run.strategy)?, to_json(&run.monitor_state)?);
@@ -133,45 +85,31 @@ async fn resume(
     Ok(Started { attempt: run.attempt, run, next_sequence, resumed: true })
 }
 
-fn check_same_monitor(start: &StartRun, run: &RunRow) -> Result<(), Refusal> {
-    if let Some(artifact) = start.artifact.as_ref().filter(|it| **it != run.artifact) {
-        let message = format!(
-            "run `{}` writes artifact `{}`, but this start asks for `{artifact}`: leave the artifact out, or begin a new run",
-            run.name, run.artifact
-        );
-        return Err(Refusal::precondition("ARTIFACT_CONFLICT", message));
-    }
-    if start.strategy.monitor == run.strategy.monitor && start.direction == run.direction {
-        return Ok(());
-    }
-    Err(monitor_conflict("run", &run.name, (&run.strategy.monitor, run.direction), start))
-}
-
-fn monitor_conflict(
-    what: &str,
-    name: &dyn std::fmt::Display,
-    stands: (&str, Direction),
+/// The attempt that this start began before, if it is repeated.
+async fn attempt_of(
+    connection: &mut Connection<'_>,
+    run: &Run,
     start: &StartRun,
-) -> Refusal {
-    let message = format!(
-        "{what} `{name}` follows `{}` ({}), but this start asks for `{}` ({}): best would mean two things, so begin a new {what}",
-        stands.0,
-        direction_to_text(stands.1).to_lowercase(),
-        start.strategy.monitor,
-        direction_to_text(start.direction).to_lowercase(),
-    );
-    Refusal::precondition("MONITOR_CONFLICT", message).with("monitor", stands.0)
+) -> Result<Option<i64>, Error> {
+    if start.request_id.is_empty() {
+        return Ok(None);
+    }
+    let sql =
+        "SELECT attempt, body_digest, config_digest FROM run_attempts WHERE run_uid = $1 AND request_id = $2";
+    let Some(row) = connection.row(sql, args![&run.uid, &start.request_id]).await? else { return Ok(None) };
+    // A version before this one kept none.
+    if let (Some(asked), Some(config)) = (row.bytes_or_null(1)?, row.bytes_or_null(2)?) {
+        start.check_repeated(Body { asked: digest_of(&asked)?, config: digest_of(&config)? })?;
+    }
+    row.int(0).map(Some)
 }
 
 /// Makes the run; none if another transaction was faster.
 async fn create(connection: &mut Connection<'_>, start: &StartRun) -> Result<Option<Started>, Error> {
     let project = &start.name.project;
-    let artifact = match &start.artifact {
-        Some(artifact) => artifact.clone(),
-        None => default_artifact(&start.name.run),
-    };
+    let artifact = start.artifact_of_new_run();
     let artifact_uid = make_artifact(connection, start, &artifact).await?;
-    let run = RunRow {
+    let run = Run {
         uid: new_uid(),
         name: start.name.clone(),
         artifact_uid,
@@ -212,15 +150,6 @@ async fn create(connection: &mut Connection<'_>, start: &StartRun) -> Result<Opt
     Ok(Some(Started { attempt: 1, run, next_sequence: 0, resumed: false }))
 }
 
-/// `run-{run}-model`; a run id too long for that keeps its end, which tells runs apart.
-fn default_artifact(run: &Id) -> Id {
-    let (before, after) = ("run-", "-model");
-    let room = crate::domain::ids::MAX_ID_BYTES - before.len() - after.len();
-    let cut = run.as_str().len().saturating_sub(room);
-    let kept = run.as_str().get(cut..).unwrap_or_default();
-    Id::parse("artifact", &format!("{before}{kept}{after}")).unwrap_or_else(|_| run.clone())
-}
-
 async fn make_artifact(connection: &mut Connection<'_>, start: &StartRun, id: &Id) -> Result<String, Error> {
     let project = &start.name.project;
     let insert = "INSERT INTO artifacts (uid, team, project, id, type, monitor, direction, next_version, create_time_us) \
@@ -242,20 +171,16 @@ async fn make_artifact(connection: &mut Connection<'_>, start: &StartRun, id: &I
         .await?
         .ok_or_else(|| Error::unreadable("artifact", id))?;
     let (monitor, direction) = (row.text(1)?, direction_of(&row.text(2)?)?);
-    if monitor != start.strategy.monitor || direction != start.direction {
-        return Err(monitor_conflict("artifact", id, (&monitor, direction), start).into());
-    }
+    start.check_monitor("artifact", id, (&monitor, direction))?;
     row.text(0)
 }
 
-async fn insert_attempt(
-    connection: &mut Connection<'_>,
-    run: &RunRow,
-    start: &StartRun,
-) -> Result<(), Error> {
-    let sql =
-        "INSERT INTO run_attempts (run_uid, attempt, request_id, start_time_us) VALUES ($1, $2, $3, $4)";
-    connection.execute(sql, args![&run.uid, run.attempt, &start.request_id, start.now_us]).await?;
+async fn insert_attempt(connection: &mut Connection<'_>, run: &Run, start: &StartRun) -> Result<(), Error> {
+    let sql = "INSERT INTO run_attempts (run_uid, attempt, request_id, start_time_us, body_digest, config_digest) \
+        VALUES ($1, $2, $3, $4, $5, $6)";
+    let Body { asked, config } = start.body();
+    let values = args![&run.uid, run.attempt, &start.request_id, start.now_us, asked, config];
+    connection.execute(sql, values).await?;
     failpoint!("start.written");
     Ok(())
 }

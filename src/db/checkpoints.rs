@@ -1,82 +1,29 @@
-//! Checkpoints: PENDING, then COMMITTED, then DELETED. The commit is one transaction.
+//! The rows of checkpoints: made by decisions, taken for a transaction, given up.
+
+use std::collections::BTreeMap;
+use std::collections::HashMap;
+use std::collections::HashSet;
 
 use crate::db::Db;
 use crate::db::Error;
 use crate::db::connection::Connection;
 use crate::db::connection::Row;
+use crate::db::connection::Value;
 use crate::db::connection::args;
-use crate::db::files::FileRow;
 use crate::db::from_json;
-use crate::db::runs::RunRow;
-use crate::db::runs::check_attempt;
 use crate::db::runs::lock_run;
 use crate::db::runs::save_monitor_state;
 use crate::db::to_json;
+use crate::db::tx::Tx;
+use crate::domain::checkpoint::Checkpoint;
+use crate::domain::checkpoint::CheckpointState;
 use crate::domain::decision::Decision;
 use crate::domain::event::Event;
+use crate::domain::file::StoredFile;
 use crate::domain::ids::CheckpointName;
-use crate::domain::metric::Metrics;
 use crate::domain::refusal::Refusal;
+use crate::domain::run::Run;
 use crate::failpoint::failpoint;
-
-/// Where a checkpoint stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CheckpointState {
-    /// Decided; files may be written.
-    Pending,
-    /// A version.
-    Committed,
-    /// Given up or deleted; its bytes go.
-    Deleted,
-}
-
-impl CheckpointState {
-    fn parse(text: &str) -> Result<Self, Error> {
-        match text {
-            "PENDING" => Ok(CheckpointState::Pending),
-            "COMMITTED" => Ok(CheckpointState::Committed),
-            "DELETED" => Ok(CheckpointState::Deleted),
-            other => Err(Error::unreadable("checkpoint state", other)),
-        }
-    }
-}
-
-/// A checkpoint as it is stored.
-#[derive(Clone, Debug)]
-pub struct CheckpointRow {
-    /// Unique for ever; also its id.
-    pub uid: String,
-    /// The run's uid.
-    pub run_uid: String,
-    /// The artifact's uid.
-    pub artifact_uid: String,
-    /// The attempt that decided it.
-    pub attempt: i64,
-    /// Where it stands.
-    pub state: CheckpointState,
-    /// N of `vN`, once committed.
-    pub version: Option<i64>,
-    /// 0-based.
-    pub epoch: i64,
-    /// 0-based.
-    pub batch: Option<i64>,
-    /// The rendered template.
-    pub path: String,
-    /// Names it gets at commit.
-    pub aliases: Vec<String>,
-    /// Of its event.
-    pub metrics: Metrics,
-    /// Files declared so far.
-    pub file_count: i64,
-    /// Microseconds since 1970.
-    pub create_time_us: i64,
-    /// Of how many parts it is, once one of them is complete.
-    pub part_count: Option<i64>,
-    /// Microseconds since 1970; only while it is pending.
-    pub expire_time_us: i64,
-    /// Microseconds since 1970.
-    pub delete_time_us: Option<i64>,
-}
 
 /// Until when a pending checkpoint lives without the next sign of life.
 #[derive(Clone, Copy, Debug)]
@@ -87,16 +34,18 @@ pub struct ExpireTimes {
     pub parts_us: i64,
 }
 
-const COLUMNS: &str = "uid, run_uid, artifact_uid, attempt, state, version, epoch, batch, path, aliases, metrics, \
-    file_count, create_time_us, part_count, expire_time_us, delete_time_us FROM checkpoints";
+const COLUMNS: &str = "c.uid, c.run_uid, c.artifact_uid, c.attempt, c.state, c.version, c.epoch, c.batch, c.path, \
+    c.aliases, c.metrics, c.file_count, c.create_time_us, c.part_count, c.expire_time_us, c.delete_time_us, c.metadata \
+    FROM checkpoints c";
 
-fn checkpoint_of(row: &Row) -> Result<CheckpointRow, Error> {
-    Ok(CheckpointRow {
+fn checkpoint_of(row: &Row) -> Result<Checkpoint, Error> {
+    let state = row.text(4)?;
+    Ok(Checkpoint {
         uid: row.text(0)?,
         run_uid: row.text(1)?,
         artifact_uid: row.text(2)?,
         attempt: row.int(3)?,
-        state: CheckpointState::parse(&row.text(4)?)?,
+        state: CheckpointState::parse(&state).ok_or_else(|| Error::unreadable("checkpoint state", state))?,
         version: row.int_or_null(5)?,
         epoch: row.int(6)?,
         batch: row.int_or_null(7)?,
@@ -108,132 +57,184 @@ fn checkpoint_of(row: &Row) -> Result<CheckpointRow, Error> {
         part_count: row.int_or_null(13)?,
         expire_time_us: row.int(14)?,
         delete_time_us: row.int_or_null(15)?,
+        metadata: row.text_or_null(16)?,
     })
 }
 
-pub(super) async fn insert_pending(
-    connection: &mut Connection<'_>,
-    run: &RunRow,
-    uid: &str,
-    event: &Event,
-    decision: &Decision,
-    (now_us, expiry_us): (i64, i64),
-) -> Result<(), Error> {
-    let sql = "INSERT INTO checkpoints (uid, run_uid, artifact_uid, attempt, state, epoch, batch, step, path, \
-        weights_only, value, reason, reason_text, aliases, metrics, size_bytes, file_count, create_time_us, \
-        expire_time_us) VALUES ($1, $2, $3, $4, 'PENDING', $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, 0, 0, $15, $16)";
-    let values = args![
-        uid,
-        &run.uid,
-        &run.artifact_uid,
-        run.attempt,
-        event.epoch,
-        event.batch,
-        event.step,
-        decision.path.clone().unwrap_or_default(),
-        decision.weights_only,
-        decision.value,
-        decision.reason.code(),
-        &decision.reason_text,
-        to_json(&decision.aliases)?,
-        to_json(&event.metrics)?,
-        now_us,
-        now_us.saturating_add(expiry_us),
-    ];
-    connection.execute(sql, values).await.map(drop)
+/// Checkpoints whose rows a transaction has taken, each with its run's newest attempt, and what it has written of them.
+#[derive(Default)]
+pub(super) struct Taken {
+    rows: HashMap<CheckpointName, (Checkpoint, i64)>,
+    written: BTreeMap<String, (i64, ExpireTimes)>,
+}
+
+/// Takes the rows of checkpoints for the rest of the transaction. One that is missing does not exist, or another process has
+/// it.
+pub(super) async fn take_checkpoints(
+    tx: &mut Tx<'_>,
+    names: impl Iterator<Item = &CheckpointName>,
+) -> Result<Taken, Error> {
+    let sql = "WITH {v: uid text, team text, project text, run text} SELECT c.uid, c.run_uid, c.artifact_uid, c.attempt, \
+        c.state, c.version, c.epoch, c.batch, c.path, c.aliases, c.metrics, c.file_count, c.create_time_us, c.part_count, \
+        c.expire_time_us, c.delete_time_us, c.metadata, r.attempt FROM v CROSS JOIN checkpoints c \
+        JOIN runs r ON r.uid = c.run_uid WHERE c.uid = v.uid AND r.team = v.team AND r.project = v.project \
+        AND r.id = v.run ORDER BY c.uid {take c}";
+    let names: HashSet<&CheckpointName> = names.collect();
+    let rows = tx.rows_of(sql, names.iter().map(|name| key_of(name)).collect()).await?;
+    let mut found: HashMap<String, (Checkpoint, i64)> = HashMap::new();
+    for row in &rows {
+        let checkpoint = checkpoint_of(row)?;
+        let mut newest = row.int(17)?;
+        if checkpoint.state == CheckpointState::Deleted {
+            // It may have been deleted by a newer attempt while this transaction waited for its row; the run was read before.
+            let again = tx.row("SELECT attempt FROM runs WHERE uid = $1", args![&checkpoint.run_uid]).await?;
+            newest = again.map_or(Ok(newest), |row| row.int(0))?;
+        }
+        found.insert(checkpoint.uid.clone(), (checkpoint, newest));
+    }
+    let rows = names
+        .into_iter()
+        .filter_map(|name| Some((name.clone(), found.get(name.checkpoint.as_str())?.clone())));
+    Ok(Taken { rows: rows.collect(), written: BTreeMap::new() })
+}
+
+impl Taken {
+    /// The checkpoint, and its run's newest attempt.
+    pub(super) fn get(&self, name: &CheckpointName) -> Option<(&Checkpoint, i64)> {
+        self.rows.get(name).map(|(checkpoint, newest)| (checkpoint, *newest))
+    }
+
+    pub(super) fn is_committed(&self, name: &CheckpointName) -> bool {
+        self.get(name).is_some_and(|(checkpoint, _)| checkpoint.state == CheckpointState::Committed)
+    }
+
+    /// Files were written: so many more are declared, and the checkpoint lives on.
+    pub(super) fn written(&mut self, name: &CheckpointName, declared: i64, expire: ExpireTimes) {
+        let Some((checkpoint, _)) = self.rows.get_mut(name) else { return };
+        if checkpoint.state != CheckpointState::Pending {
+            return;
+        }
+        checkpoint.file_count += declared;
+        let row = self.written.entry(checkpoint.uid.clone()).or_insert((0, expire));
+        row.0 += declared;
+        row.1.pending_us = row.1.pending_us.max(expire.pending_us);
+        row.1.parts_us = row.1.parts_us.max(expire.parts_us);
+    }
+
+    pub(super) async fn write(self, tx: &mut Tx<'_>) -> Result<(), Error> {
+        // Never back: a newer call may have put it off further.
+        let sql = "WITH {v: uid text, declared bigint, pending_us bigint, parts_us bigint} UPDATE checkpoints SET \
+            file_count = file_count + v.declared, expire_time_us = CASE \
+            WHEN part_count IS NULL AND expire_time_us < v.pending_us THEN v.pending_us \
+            WHEN part_count IS NOT NULL AND expire_time_us < v.parts_us THEN v.parts_us \
+            ELSE expire_time_us END FROM v WHERE checkpoints.uid = v.uid";
+        let row = |(uid, (declared, expire)): (String, (i64, ExpireTimes))| {
+            args![uid, declared, expire.pending_us, expire.parts_us]
+        };
+        tx.execute_of(sql, self.written.into_iter().map(row).collect()).await.map(drop)
+    }
+}
+
+/// A row to insert: what a SAVE leads to.
+pub(super) struct NewCheckpoint(Vec<Value>);
+
+impl NewCheckpoint {
+    /// Of an event of the run, with the times at which it was decided and at which it expires.
+    pub(super) fn of(
+        run: &Run,
+        uid: &str,
+        event: &Event,
+        decision: &Decision,
+        (now_us, expire_time_us): (i64, i64),
+    ) -> Result<NewCheckpoint, Error> {
+        Ok(NewCheckpoint(args![
+            uid,
+            &run.uid,
+            &run.artifact_uid,
+            run.attempt,
+            event.epoch,
+            event.batch,
+            event.step,
+            decision.path.clone().unwrap_or_default(),
+            decision.weights_only,
+            decision.value,
+            decision.reason.code(),
+            &decision.reason_text,
+            to_json(&decision.aliases)?,
+            to_json(&event.metrics)?,
+            now_us,
+            expire_time_us,
+        ]))
+    }
+}
+
+pub(super) async fn insert_pending(tx: &mut Tx<'_>, new: Vec<NewCheckpoint>) -> Result<(), Error> {
+    let sql = "WITH {v: uid text, run_uid text, artifact_uid text, attempt bigint, epoch bigint, batch bigint, step bigint, \
+        path text, weights_only bigint, value real, reason text, reason_text text, aliases text, metrics text, \
+        create_time_us bigint, expire_time_us bigint} \
+        INSERT INTO checkpoints (uid, run_uid, artifact_uid, attempt, state, epoch, batch, step, path, weights_only, value, \
+        reason, reason_text, aliases, metrics, size_bytes, file_count, create_time_us, expire_time_us) \
+        SELECT uid, run_uid, artifact_uid, attempt, 'PENDING', epoch, batch, step, path, weights_only, value, reason, \
+        reason_text, aliases, metrics, 0, 0, create_time_us, expire_time_us FROM v";
+    tx.execute_of(sql, new.into_iter().map(|it| it.0).collect()).await.map(drop)
+}
+
+/// Gives pending checkpoints up: uid, and when. Their runs' rows are taken, and the monitor states know already.
+pub(super) async fn delete_pending(tx: &mut Tx<'_>, given_up: Vec<(String, i64)>) -> Result<(), Error> {
+    let sql = "WITH {v: uid text, delete_time_us bigint} UPDATE checkpoints SET state = 'DELETED', \
+        delete_time_us = v.delete_time_us FROM v WHERE checkpoints.uid = v.uid AND checkpoints.state = 'PENDING'";
+    let set = given_up.into_iter().map(|(uid, now_us)| args![uid, now_us]);
+    tx.execute_of(sql, set.collect()).await.map(drop)
 }
 
 pub(super) async fn read(
     connection: &mut Connection<'_>,
     name: &CheckpointName,
-) -> Result<CheckpointRow, Error> {
+) -> Result<Checkpoint, Error> {
     let row = connection.row(&select_one(), key_of(name)).await?;
     found(name, row.as_ref())
 }
 
+const SELECT_ONE: &str = "SELECT {COLUMNS} WHERE c.uid = $1 AND c.run_uid IN (SELECT uid FROM runs \
+    WHERE team = $2 AND project = $3 AND id = $4)";
+
 fn select_one() -> String {
-    format!(
-        "SELECT {COLUMNS} WHERE uid = $1 AND run_uid IN (SELECT uid FROM runs WHERE team = $2 AND project = $3 AND id = $4)"
-    )
+    SELECT_ONE.replace("{COLUMNS}", COLUMNS)
 }
 
-fn found(name: &CheckpointName, row: Option<&Row>) -> Result<CheckpointRow, Error> {
+fn found(name: &CheckpointName, row: Option<&Row>) -> Result<Checkpoint, Error> {
     row.map(checkpoint_of).transpose()?.ok_or_else(|| Refusal::not_found("checkpoint", name).into())
 }
 
-fn key_of(name: &CheckpointName) -> Vec<crate::db::connection::Value> {
+fn key_of(name: &CheckpointName) -> Vec<Value> {
     let project = &name.run.project;
     args![name.checkpoint.as_str(), project.team.as_str(), project.project.as_str(), name.run.run.as_str()]
 }
 
-/// Takes the checkpoint's row for the rest of the transaction, if it is pending and of the run's newest attempt, and puts
-/// its expiry off: files may be written.
-pub(super) async fn lock_pending(
-    connection: &mut Connection<'_>,
-    name: &CheckpointName,
-    attempt: i64,
-    expire: ExpireTimes,
-) -> Result<CheckpointRow, Error> {
-    // Never back: a newer call may have put it off further.
-    let lock = "UPDATE checkpoints SET expire_time_us = CASE \
-        WHEN part_count IS NULL AND expire_time_us < $1 THEN $1 \
-        WHEN part_count IS NOT NULL AND expire_time_us < $2 THEN $2 \
-        ELSE expire_time_us END WHERE uid = $3 AND state = 'PENDING'";
-    let values = args![expire.pending_us, expire.parts_us, name.checkpoint.as_str()];
-    connection.execute(lock, values).await?;
-    let checkpoint = read(connection, name).await?;
-    let newest =
-        connection.row("SELECT attempt FROM runs WHERE uid = $1", args![&checkpoint.run_uid]).await?;
-    let newest = newest.map_or(Ok(0), |row| row.int(0))?;
-    check_newest(name, &checkpoint, attempt, newest)?;
-    check_pending(name, checkpoint.state)?;
-    Ok(checkpoint)
-}
-
-pub(super) fn check_newest(
-    name: &CheckpointName,
-    row: &CheckpointRow,
-    attempt: i64,
-    newest: i64,
-) -> Result<(), Refusal> {
-    if attempt == newest && row.attempt == newest {
-        return Ok(());
-    }
-    let message = format!(
-        "checkpoint `{name}` is of attempt {}, the call of attempt {attempt}, and attempt {newest} is the run's newest: \
-         only the newest attempt writes, and only its own checkpoints",
-        row.attempt
-    );
-    Err(Refusal::precondition("STALE_ATTEMPT", message).with("attempt", newest))
-}
-
-pub(super) fn check_pending(name: &CheckpointName, state: CheckpointState) -> Result<(), Refusal> {
-    match state {
-        CheckpointState::Pending => Ok(()),
-        CheckpointState::Committed => Err(Refusal::precondition(
-            "CHECKPOINT_COMMITTED",
-            format!("checkpoint `{name}` is committed: its files never change"),
-        )),
-        CheckpointState::Deleted => Err(Refusal::precondition(
-            "CHECKPOINT_DELETED",
-            format!(
-                "checkpoint `{name}` was given up, expired or deleted: report the event that should be saved anew"
-            ),
-        )),
-    }
-}
-
 impl Db {
     /// The checkpoint with its files.
-    pub async fn checkpoint(&self, name: &CheckpointName) -> Result<(CheckpointRow, Vec<FileRow>), Error> {
+    pub async fn checkpoint(&self, name: &CheckpointName) -> Result<(Checkpoint, Vec<StoredFile>), Error> {
         let checkpoint = self.checkpoint_row(name).await?;
         let mut files = self.files(&checkpoint.uid).await?;
         self.find_durable(&checkpoint.uid, &mut files).await?;
         Ok((checkpoint, files))
     }
 
+    /// The checkpoint, and its files if they can be committed: in the order of their paths, without what is durable of open ones.
+    pub async fn checkpoint_to_commit(
+        &self,
+        name: &CheckpointName,
+    ) -> Result<(Checkpoint, Vec<StoredFile>), Error> {
+        let checkpoint = self.checkpoint_row(name).await?;
+        let files = match checkpoint.state {
+            CheckpointState::Pending => self.files(&checkpoint.uid).await?,
+            CheckpointState::Committed | CheckpointState::Deleted => Vec::new(),
+        };
+        Ok((checkpoint, files))
+    }
+
     /// The checkpoint without them.
-    pub(super) async fn checkpoint_row(&self, name: &CheckpointName) -> Result<CheckpointRow, Error> {
+    pub(super) async fn checkpoint_row(&self, name: &CheckpointName) -> Result<Checkpoint, Error> {
         let row = self.row(&select_one(), key_of(name)).await?;
         found(name, row.as_ref())
     }
@@ -251,9 +252,9 @@ impl Db {
                 let checkpoint = read(connection, &name).await?;
                 match checkpoint.state {
                     CheckpointState::Deleted => Ok(()),
-                    CheckpointState::Committed => Ok(check_pending(&name, checkpoint.state)?),
+                    CheckpointState::Committed => Ok(checkpoint.check_pending(&name)?),
                     CheckpointState::Pending => {
-                        check_attempt(&run, attempt)?;
+                        run.check_attempt(attempt)?;
                         give_up(connection, run, &checkpoint.uid, now_us).await?;
                         failpoint!("abandon.written");
                         Ok(())
@@ -270,7 +271,7 @@ impl Db {
 /// Marks a pending checkpoint deleted and takes it out of the run's monitor state. The run's row is locked.
 pub(super) async fn give_up(
     connection: &mut Connection<'_>,
-    mut run: RunRow,
+    mut run: Run,
     uid: &str,
     now_us: i64,
 ) -> Result<(), Error> {

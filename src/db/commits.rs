@@ -1,224 +1,309 @@
-//! The commit: a pending checkpoint becomes the next version of its artifact, in one transaction.
+//! The commit: a pending checkpoint becomes the next version of its artifact; those of many calls in one transaction.
+//!
+//! The files are read before, by whoever commits: there may be a hundred thousand. A complete file never changes, so it is
+//! enough that the checkpoint has as many now as it had then.
+
+use std::collections::BTreeMap;
+use std::collections::HashMap;
 
 use crate::db::Db;
 use crate::db::Error;
-use crate::db::aliases::put_server_alias;
-use crate::db::checkpoints::CheckpointRow;
-use crate::db::checkpoints::CheckpointState;
-use crate::db::checkpoints::check_newest;
-use crate::db::checkpoints::check_pending;
-use crate::db::checkpoints::read;
-use crate::db::connection::Connection;
+use crate::db::checkpoints::take_checkpoints;
 use crate::db::connection::args;
-use crate::db::files::FileRow;
-use crate::db::files::files_of;
 use crate::db::from_json;
-use crate::db::parts::check_part_count;
-use crate::db::runs::RunRow;
-use crate::db::runs::lock_run;
-use crate::db::runs::save_monitor_state;
+use crate::db::job::Outcome;
+use crate::db::job::Turn;
+use crate::db::job::Write;
+use crate::db::job::lane;
+use crate::db::runs::save_progress;
+use crate::db::runs::take_runs;
+use crate::db::tx::Tx;
 use crate::domain::alias;
-use crate::domain::digest::Digest;
+use crate::domain::checkpoint::Checkpoint;
+use crate::domain::checkpoint::CheckpointState;
+use crate::domain::checkpoint::Contents;
 use crate::domain::ids::CheckpointName;
+use crate::domain::ids::RunName;
 use crate::domain::metric::Metrics;
-use crate::domain::monitor::MonitorState;
 use crate::domain::refusal::Refusal;
+use crate::domain::run::Run;
 use crate::failpoint::failpoint;
-
-/// What a commit changes beside the checkpoint itself; decided by the caller's rule.
-#[derive(Clone, Debug)]
-pub struct CommitPlan {
-    /// The run's monitor state after the commit.
-    pub state: MonitorState,
-    /// Whether `best` moves to this version.
-    pub is_best: bool,
-    /// The numbers that best queries may ask for.
-    pub ranked_metrics: Vec<(String, f64)>,
-}
-
-/// The rule: the run, the checkpoint, and the metrics of the version that is best now.
-pub type PlanCommit = fn(&RunRow, &CheckpointRow, Option<&Metrics>) -> CommitPlan;
 
 /// What commits a checkpoint.
 #[derive(Clone, Debug)]
 pub struct Commit {
-    /// Which.
+    /// The checkpoint.
     pub name: CheckpointName,
     /// The attempt that commits.
     pub attempt: i64,
+    /// Its artifact, by uid.
+    pub artifact_uid: String,
+    /// Its files, as they were read before, or why they cannot be committed.
+    pub contents: Result<Contents, Refusal>,
     /// How many files there must be.
     pub file_count: Option<i64>,
-    /// Free JSON on the version.
+    /// Free JSON of the version.
     pub metadata: Option<String>,
-    /// Now.
+    /// Now, in microseconds since 1970.
     pub now_us: i64,
 }
 
+/// What a commit came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Committed {
+    /// It is a version: its uid.
+    Version(String),
+    /// Files were declared since they were read: they are to be read again.
+    FilesChanged,
+}
+
 impl Db {
-    /// Publishes a checkpoint as the next version: number, aliases, metrics and monitor state in one transaction. Answers
-    /// its uid. Repeated: the same.
-    pub async fn commit(&self, commit: Commit, plan: PlanCommit) -> Result<String, Error> {
-        let run = commit.name.run.clone();
-        let uid = self.write_of(&run, move |connection| Box::pin(publish(connection, commit, plan))).await?;
+    /// Publishes a checkpoint as the next version: number, aliases, metrics and monitor state in one transaction. Repeated: the
+    /// same.
+    pub async fn commit(&self, commit: Commit) -> Result<Committed, Error> {
+        let committed = self.change(commit).await?;
         failpoint!("commit.committed");
-        Ok(uid)
+        Ok(committed)
     }
 }
 
-async fn publish(connection: &mut Connection<'_>, commit: Commit, plan: PlanCommit) -> Result<String, Error> {
-    failpoint!("commit.begun");
-    let name = &commit.name;
-    let Some(run) = lock_run(connection, &name.run).await? else {
-        return Err(Refusal::not_found("checkpoint", name).into());
-    };
-    failpoint!("commit.locked");
-    let checkpoint = read(connection, name).await?;
-    check_part_count(name, &checkpoint, None)?;
-    if checkpoint.state == CheckpointState::Committed {
-        return Ok(checkpoint.uid);
+impl Write for Commit {
+    type Answer = Committed;
+
+    fn turn(&self) -> Turn {
+        // Versions of one artifact are numbered one after the other.
+        let turn = Turn::of(&self.name.run, 12);
+        Turn { lanes: [turn.lanes[0], Some(lane(&self.artifact_uid))], ..turn }
     }
-    check_newest(name, &checkpoint, commit.attempt, run.attempt)?;
-    check_pending(name, checkpoint.state)?;
-    publish_pending(connection, &run, checkpoint, commit, plan).await
+
+    async fn run(set: &[&Self], tx: &mut Tx<'_>) -> Result<Vec<Outcome<Committed>>, Error> {
+        failpoint!("commit.begun");
+        let mut runs = take_runs(tx, set.iter().map(|it| &it.name.run)).await?;
+        let taken = take_checkpoints(tx, set.iter().map(|it| &it.name)).await?;
+        failpoint!("commit.locked");
+        let is_lone = set.len() == 1;
+        let standing = |commit: &Commit, runs: &HashMap<RunName, Run>| {
+            let Some((checkpoint, _)) =
+                taken.get(&commit.name).filter(|_| runs.contains_key(&commit.name.run))
+            else {
+                return Err(match is_lone {
+                    true => Outcome::Refused(Refusal::not_found("checkpoint", &commit.name).into()),
+                    false => Outcome::Later,
+                });
+            };
+            commit.check(checkpoint, &runs[&commit.name.run])
+        };
+        let standings: Vec<_> = set.iter().map(|commit| standing(commit, &runs)).collect();
+        let publishing = set.iter().zip(&standings).filter(|(_, it)| matches!(it, Ok(Some(_))));
+        let uids = publishing.filter_map(|(commit, _)| Some(taken.get(&commit.name)?.0.artifact_uid.clone()));
+        let mut artifacts = Artifacts::take(tx, uids.collect()).await?;
+        let mut publications = Vec::new();
+        let mut outcomes = Vec::with_capacity(set.len());
+        let mut published = std::collections::HashSet::new();
+        for (commit, standing) in set.iter().zip(standings) {
+            let uid = commit.name.checkpoint.as_str().to_owned();
+            let contents = match standing {
+                Ok(Some(contents)) => contents,
+                Ok(None) => {
+                    outcomes.push(Outcome::Done(Committed::Version(uid)));
+                    continue;
+                }
+                Err(outcome) => {
+                    outcomes.push(outcome);
+                    continue;
+                }
+            };
+            let (Some((checkpoint, _)), Some(run)) =
+                (taken.get(&commit.name), runs.get_mut(&commit.name.run))
+            else {
+                outcomes.push(Outcome::Later);
+                continue;
+            };
+            if checkpoint.file_count != contents.file_count {
+                outcomes.push(Outcome::Done(Committed::FilesChanged));
+                continue;
+            }
+            // The same commit twice in a set, or an artifact that another process has.
+            if !artifacts.has(&checkpoint.artifact_uid) || !published.insert(uid.clone()) {
+                outcomes.push(Outcome::Later);
+                continue;
+            }
+            let (metadata, now_us) = (commit.metadata.clone(), commit.now_us);
+            publications.push(artifacts.publish(run, checkpoint.clone(), contents, metadata, now_us));
+            outcomes.push(Outcome::Done(Committed::Version(uid)));
+        }
+        failpoint!("commit.numbered");
+        write(tx, publications, artifacts, &runs).await?;
+        Ok(outcomes)
+    }
 }
 
-/// Publishes a checkpoint that may be: the run's row is locked, the attempt is the newest, the checkpoint pending.
-pub(super) async fn publish_pending(
-    connection: &mut Connection<'_>,
-    run: &RunRow,
-    checkpoint: CheckpointRow,
-    commit: Commit,
-    plan: PlanCommit,
-) -> Result<String, Error> {
-    // Writers of files take this row too, so no file changes from here on.
-    connection
-        .execute(
-            "UPDATE checkpoints SET expire_time_us = expire_time_us WHERE uid = $1",
-            args![&checkpoint.uid],
-        )
-        .await?;
-    let files = files_of(connection, &checkpoint.uid).await?;
-    let (size_bytes, digest) = check_files(&commit, &files)?;
-
-    let number =
-        "UPDATE artifacts SET next_version = next_version + 1 WHERE uid = $1 RETURNING next_version - 1";
-    let number = connection.row(number, args![&checkpoint.artifact_uid]).await?;
-    let number =
-        number.map_or(Err(Error::unreadable("artifact", &checkpoint.artifact_uid)), |row| row.int(0))?;
-    failpoint!("commit.numbered");
-    let commit_time_us = commit_time_us(connection, &checkpoint.artifact_uid, number, commit.now_us).await?;
-    let best = best_metrics(connection, &checkpoint.artifact_uid).await?;
-    let plan = plan(run, &checkpoint, best.as_ref());
-
-    let sql = "UPDATE checkpoints SET state = 'COMMITTED', version = $1, size_bytes = $2, file_count = $3, digest = $4, \
-        metadata = COALESCE($5, metadata), commit_time_us = $6 WHERE uid = $7";
-    let file_count = i64::try_from(files.len()).unwrap_or(i64::MAX);
-    let values = args![
-        number,
-        size_bytes,
-        file_count,
-        digest,
-        commit.metadata.clone(),
-        commit_time_us,
-        &checkpoint.uid
-    ];
-    connection.execute(sql, values).await?;
-    insert_metrics(connection, run, &checkpoint, &plan, commit_time_us).await?;
-    let servers = [Some(alias::LATEST), plan.is_best.then_some(alias::BEST)].into_iter().flatten();
-    for alias in servers.chain(checkpoint.aliases.iter().map(String::as_str)) {
-        put_server_alias(connection, &checkpoint.artifact_uid, alias, &checkpoint.uid, commit.now_us).await?;
+impl Commit {
+    /// What is to be published; none: it was before.
+    fn check(&self, checkpoint: &Checkpoint, run: &Run) -> Result<Option<Contents>, Outcome<Committed>> {
+        let name = &self.name;
+        let checked = || {
+            checkpoint.check_part_count(name, None)?;
+            if checkpoint.state == CheckpointState::Committed {
+                checkpoint.check_repeated(name, self.file_count, self.metadata.as_deref())?;
+                return Ok(None);
+            }
+            checkpoint.check_newest(name, self.attempt, run.attempt)?;
+            checkpoint.check_pending(name)?;
+            self.contents.clone().map(Some)
+        };
+        checked().map_err(|refusal: Refusal| Outcome::Refused(refusal.into()))
     }
-    failpoint!("commit.published");
-    save_monitor_state(connection, &run.uid, &plan.state, commit.now_us).await?;
-    failpoint!("commit.written");
-    Ok(checkpoint.uid)
 }
 
-fn check_files(commit: &Commit, files: &[FileRow]) -> Result<(i64, Digest), Refusal> {
-    let name = &commit.name;
-    if files.is_empty() {
-        let message = format!("checkpoint `{name}` has no file: write at least one before the commit");
-        return Err(Refusal::precondition("NO_FILES", message));
-    }
-    let open: Vec<&str> = files.iter().filter(|it| it.digest.is_none()).map(|it| it.path.as_str()).collect();
-    if !open.is_empty() {
-        let message = format!(
-            "checkpoint `{name}` has {} file(s) that are not complete, `{}` among them: write them to the end with `finish`",
-            open.len(),
-            open.first().unwrap_or(&"")
-        );
-        return Err(Refusal::precondition("FILES_INCOMPLETE", message).with("files", open.len()));
-    }
-    if let Some(expected) = commit.file_count.filter(|it| usize::try_from(*it) != Ok(files.len())) {
-        let message =
-            format!("checkpoint `{name}` has {} file(s), but {expected} were to be committed", files.len());
-        return Err(Refusal::precondition("FILES_INCOMPLETE", message).with("files", files.len()));
-    }
-    check_folders(name, files)?;
-    let size_bytes = files.iter().fold(0_i64, |sum, file| sum.saturating_add(file.size_bytes));
-    let parts = files.iter().filter_map(|file| {
-        Some((file.path.as_str(), u64::try_from(file.size_bytes).unwrap_or(0), file.digest?))
-    });
-    Ok((size_bytes, Digest::of_version(parts)))
+/// A checkpoint that becomes a version.
+pub(super) struct Publication {
+    run: Run,
+    checkpoint: Checkpoint,
+    contents: Contents,
+    metadata: Option<String>,
+    number: i64,
+    commit_time_us: i64,
+    now_us: i64,
+    is_best: bool,
+    ranked_metrics: Vec<(String, f64)>,
 }
 
-/// Refuses files that cannot stand beside each other on a disk: one may not be the folder of another.
-fn check_folders(name: &CheckpointName, files: &[FileRow]) -> Result<(), Refusal> {
-    let paths: std::collections::HashSet<&str> = files.iter().map(|it| it.path.as_str()).collect();
-    for path in &paths {
-        let folders = path.match_indices('/').filter_map(|(end, _)| path.get(..end));
-        if let Some(folder) = folders.into_iter().find(|folder| paths.contains(folder)) {
-            let message = format!(
-                "checkpoint `{name}` has the file `{folder}` and the file `{path}` below it: rename one of them"
-            );
-            return Err(Refusal::precondition("FILES_CONFLICT", message));
+/// Artifacts whose rows a transaction has taken, as it leaves them so far.
+pub(super) struct Artifacts(HashMap<String, Artifact>);
+
+struct Artifact {
+    next_version: i64,
+    /// When the version before was committed.
+    before_us: Option<i64>,
+    /// Metrics of the version that `best` points at.
+    best: Option<Metrics>,
+}
+
+impl Artifacts {
+    pub(super) async fn take(tx: &mut Tx<'_>, uids: Vec<String>) -> Result<Artifacts, Error> {
+        let sql = "WITH {v: uid text} SELECT a.uid, a.next_version FROM v CROSS JOIN artifacts a WHERE a.uid = v.uid \
+            ORDER BY a.uid {take a}";
+        let uids: std::collections::BTreeSet<String> = uids.into_iter().collect();
+        let mut artifacts = HashMap::new();
+        for row in tx.rows_of(sql, uids.into_iter().map(|uid| args![uid]).collect()).await? {
+            let artifact = Artifact { next_version: row.int(1)?, before_us: None, best: None };
+            artifacts.insert(row.text(0)?, artifact);
+        }
+        // Only now: what another process changed before it let the rows go must be seen.
+        let sql = "WITH {v: uid text, version bigint} SELECT v.uid, p.commit_time_us, b.metrics FROM v \
+            LEFT JOIN checkpoints p ON p.artifact_uid = v.uid AND p.version = v.version \
+            LEFT JOIN aliases l ON l.artifact_uid = v.uid AND l.alias = 'best' \
+            LEFT JOIN checkpoints b ON b.uid = l.checkpoint_uid";
+        let set = artifacts.iter().map(|(uid, it)| args![uid, it.next_version - 1]).collect();
+        for row in tx.rows_of(sql, set).await? {
+            let Some(artifact) = artifacts.get_mut(&row.text(0)?) else { continue };
+            artifact.before_us = row.int_or_null(1)?;
+            artifact.best = row.text_or_null(2)?.map(|it| from_json("metrics", &it)).transpose()?;
+        }
+        Ok(Artifacts(artifacts))
+    }
+
+    pub(super) fn has(&self, uid: &str) -> bool {
+        self.0.contains_key(uid)
+    }
+
+    /// Gives the checkpoint the next number of its artifact, and changes the run.
+    pub(super) fn publish(
+        &mut self,
+        run: &mut Run,
+        checkpoint: Checkpoint,
+        contents: Contents,
+        metadata: Option<String>,
+        now_us: i64,
+    ) -> Publication {
+        let fresh = || Artifact { next_version: 0, before_us: None, best: None };
+        let artifact = self.0.entry(checkpoint.artifact_uid.clone()).or_insert_with(fresh);
+        // Now, but after the version before: replicas' clocks differ, and of equal values the one that was committed first is
+        // best.
+        let commit_time_us = artifact.before_us.map_or(now_us, |it| now_us.max(it.saturating_add(1)));
+        let plan = checkpoint.plan_commit(run, artifact.best.as_ref());
+        if plan.is_best {
+            artifact.best = Some(checkpoint.metrics.clone());
+        }
+        let number = artifact.next_version;
+        artifact.next_version += 1;
+        artifact.before_us = Some(commit_time_us);
+        run.update_time_us = now_us;
+        Publication {
+            run: run.clone(),
+            checkpoint,
+            contents,
+            metadata,
+            number,
+            commit_time_us,
+            now_us,
+            is_best: plan.is_best,
+            ranked_metrics: plan.ranked_metrics,
         }
     }
-    Ok(())
 }
 
-/// Now, but after the version before: replicas' clocks differ, and of equal values the one that was committed first is best.
-async fn commit_time_us(
-    connection: &mut Connection<'_>,
-    artifact_uid: &str,
-    number: i64,
-    now_us: i64,
-) -> Result<i64, Error> {
-    let sql = "SELECT commit_time_us FROM checkpoints WHERE artifact_uid = $1 AND version = $2";
-    let before = connection.row(sql, args![artifact_uid, number - 1]).await?;
-    before.map_or(Ok(now_us), |row| Ok(now_us.max(row.int(0)?.saturating_add(1))))
-}
-
-/// Metrics of the version that `best` points at.
-async fn best_metrics(connection: &mut Connection<'_>, artifact_uid: &str) -> Result<Option<Metrics>, Error> {
-    let sql = "SELECT c.metrics FROM aliases a JOIN checkpoints c ON c.uid = a.checkpoint_uid \
-        WHERE a.artifact_uid = $1 AND a.alias = $2";
-    let row = connection.row(sql, args![artifact_uid, alias::BEST]).await?;
-    row.map(|row| from_json("metrics", &row.text(0)?)).transpose()
-}
-
-async fn insert_metrics(
-    connection: &mut Connection<'_>,
-    run: &RunRow,
-    checkpoint: &CheckpointRow,
-    plan: &CommitPlan,
-    now_us: i64,
+/// Writes what is published, with its artifacts and runs.
+pub(super) async fn write(
+    tx: &mut Tx<'_>,
+    publications: Vec<Publication>,
+    artifacts: Artifacts,
+    runs: &HashMap<RunName, Run>,
 ) -> Result<(), Error> {
-    let sql = "INSERT INTO version_metrics (checkpoint_uid, name, value, commit_time_us, run_uid, artifact_uid, team, \
-        project) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
-    let project = &run.name.project;
-    for (name, value) in &plan.ranked_metrics {
-        let values = args![
-            &checkpoint.uid,
-            name,
-            *value,
-            now_us,
-            &run.uid,
-            &checkpoint.artifact_uid,
-            project.team.as_str(),
-            project.project.as_str(),
-        ];
-        connection.execute(sql, values).await?;
+    if publications.is_empty() {
+        return Ok(());
     }
+    let sql = "WITH {v: uid text, version bigint, size_bytes bigint, file_count bigint, digest bytes, metadata text, \
+        commit_time_us bigint} UPDATE checkpoints SET state = 'COMMITTED', version = v.version, size_bytes = v.size_bytes, \
+        file_count = v.file_count, digest = v.digest, metadata = COALESCE(v.metadata, checkpoints.metadata), \
+        commit_time_us = v.commit_time_us FROM v WHERE checkpoints.uid = v.uid";
+    let row = |it: &Publication| {
+        let Contents { file_count, size_bytes, digest } = it.contents;
+        let (uid, metadata) = (&it.checkpoint.uid, it.metadata.clone());
+        args![uid, it.number, size_bytes, file_count, digest, metadata, it.commit_time_us]
+    };
+    tx.execute_of(sql, publications.iter().map(row).collect()).await?;
+    insert_metrics(tx, &publications).await?;
+    put_aliases(tx, &publications).await?;
+    let sql = "WITH {v: uid text, next_version bigint} UPDATE artifacts SET next_version = v.next_version FROM v \
+        WHERE artifacts.uid = v.uid";
+    tx.execute_of(sql, artifacts.0.iter().map(|(uid, it)| args![uid, it.next_version]).collect()).await?;
+    failpoint!("commit.published");
+    let moved: std::collections::HashSet<&str> = publications.iter().map(|it| it.run.uid.as_str()).collect();
+    save_progress(tx, runs.values().filter(|run| moved.contains(run.uid.as_str()))).await?;
+    failpoint!("commit.written");
     Ok(())
+}
+
+async fn insert_metrics(tx: &mut Tx<'_>, publications: &[Publication]) -> Result<(), Error> {
+    let sql = "WITH {v: checkpoint_uid text, name text, value real, commit_time_us bigint, run_uid text, \
+        artifact_uid text, team text, project text} INSERT INTO version_metrics (checkpoint_uid, name, value, \
+        commit_time_us, run_uid, artifact_uid, team, project) SELECT * FROM v";
+    let rows = publications.iter().flat_map(|it| {
+        let (project, Checkpoint { uid, artifact_uid, .. }) = (&it.run.name.project, &it.checkpoint);
+        it.ranked_metrics.iter().map(move |(name, value)| {
+            let (team, project) = (project.team.as_str(), project.project.as_str());
+            args![uid, name, *value, it.commit_time_us, &it.run.uid, artifact_uid, team, project]
+        })
+    });
+    tx.execute_of(sql, rows.collect()).await.map(drop)
+}
+
+/// Makes or moves the server's aliases: `latest`, `best`, and what each decision named.
+async fn put_aliases(tx: &mut Tx<'_>, publications: &[Publication]) -> Result<(), Error> {
+    let sql = "WITH {v: artifact_uid text, alias text, checkpoint_uid text, owner text, update_time_us bigint} \
+        INSERT INTO aliases (artifact_uid, alias, checkpoint_uid, owner, update_time_us) SELECT * FROM v WHERE TRUE \
+        ON CONFLICT (artifact_uid, alias) DO UPDATE SET checkpoint_uid = excluded.checkpoint_uid, \
+        update_time_us = excluded.update_time_us";
+    // Of several in a set the last one has the name.
+    let mut rows = BTreeMap::new();
+    for it in publications {
+        let servers = [Some(alias::LATEST), it.is_best.then_some(alias::BEST)].into_iter().flatten();
+        for alias in servers.chain(it.checkpoint.aliases.iter().map(String::as_str)) {
+            let Checkpoint { uid, artifact_uid, .. } = &it.checkpoint;
+            rows.insert((artifact_uid, alias), args![artifact_uid, alias, uid, "server", it.now_us]);
+        }
+    }
+    tx.execute_of(sql, rows.into_values().collect()).await.map(drop)
 }

@@ -13,6 +13,7 @@ use sqlx::sqlite::SqliteArguments;
 use sqlx::sqlite::SqliteRow;
 
 use crate::db::Error;
+use crate::db::tx;
 
 /// A bound value. The optional ones keep their type when they are NULL, which Postgres wants to know.
 #[derive(Clone, Debug)]
@@ -54,7 +55,7 @@ macro_rules! args {
 pub(super) use args;
 
 /// Binds the values, in their order, to the arguments of one database.
-fn arguments<A: Arguments>(values: Vec<Value>) -> Result<A, Error>
+pub(super) fn arguments<A: Arguments>(values: Vec<Value>) -> Result<A, Error>
 where
     Option<i64>: for<'q> sqlx::Encode<'q, A::Database> + sqlx::Type<A::Database>,
     Option<f64>: for<'q> sqlx::Encode<'q, A::Database> + sqlx::Type<A::Database>,
@@ -157,6 +158,46 @@ impl Connection<'_> {
     /// The first row of a query, if there is one.
     pub(super) async fn row(&mut self, sql: &str, values: Vec<Value>) -> Result<Option<Row>, Error> {
         Ok(self.rows(sql, values).await?.into_iter().next())
+    }
+
+    /// The rows of a statement over a set. With more than `prepared` rows it is not kept prepared on SQLite, where each number
+    /// of rows is a statement of its own.
+    pub(super) async fn set_rows(
+        &mut self,
+        sql: &str,
+        set: Vec<Vec<Value>>,
+        prepared: usize,
+    ) -> Result<Vec<Row>, Error> {
+        let (sql, keep) = (AssertSqlSafe(sql.to_owned()), set.len() <= prepared);
+        Ok(match self {
+            Connection::Sqlite(it) => {
+                let query = sqlx::query_with(sql, tx::by_row(set)?).persistent(keep);
+                query.fetch_all(&mut **it).await?.into_iter().map(Row::Sqlite).collect()
+            }
+            Connection::Postgres(it) => {
+                let query = sqlx::query_with(sql, tx::by_column(set)?);
+                query.fetch_all(&mut **it).await?.into_iter().map(Row::Postgres).collect()
+            }
+        })
+    }
+
+    /// Runs a statement over a set and says how many rows it changed.
+    pub(super) async fn set_execute(
+        &mut self,
+        sql: &str,
+        set: Vec<Vec<Value>>,
+        prepared: usize,
+    ) -> Result<u64, Error> {
+        let (sql, keep) = (AssertSqlSafe(sql.to_owned()), set.len() <= prepared);
+        Ok(match self {
+            Connection::Sqlite(it) => {
+                let query = sqlx::query_with(sql, tx::by_row(set)?).persistent(keep);
+                query.execute(&mut **it).await?.rows_affected()
+            }
+            Connection::Postgres(it) => {
+                sqlx::query_with(sql, tx::by_column(set)?).execute(&mut **it).await?.rows_affected()
+            }
+        })
     }
 
     /// A statement without values and rows: BEGIN and its kin.

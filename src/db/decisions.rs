@@ -1,12 +1,15 @@
 //! Decisions: every save attempt's answer, read back when it is asked again.
 
+use std::collections::BTreeMap;
+
 use crate::db::Db;
 use crate::db::Error;
-use crate::db::connection::Connection;
 use crate::db::connection::Row;
+use crate::db::connection::Value;
 use crate::db::connection::args;
 use crate::db::from_json;
 use crate::db::to_json;
+use crate::db::tx::Tx;
 use crate::domain::decision::Action;
 use crate::domain::decision::Decision;
 
@@ -67,41 +70,74 @@ fn action_to_text(action: Action) -> &'static str {
     }
 }
 
-pub(super) async fn insert_decision(
-    connection: &mut Connection<'_>,
-    run_uid: &str,
-    row: &DecisionRow,
+pub(super) async fn insert_decisions(
+    tx: &mut Tx<'_>,
+    decisions: impl Iterator<Item = (&String, &DecisionRow)>,
 ) -> Result<(), Error> {
-    let sql = "INSERT INTO decisions (run_uid, position, writer, sequence, attempt, epoch, batch, action, \
-        checkpoint_uid, decide_time_us, body) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
-    let values = args![
-        run_uid,
-        row.position,
-        &row.writer,
-        row.sequence,
-        row.attempt,
-        row.epoch,
-        row.batch,
-        action_to_text(row.decision.action),
-        row.checkpoint_uid.clone(),
-        row.decide_time_us,
-        to_json(&row.decision)?,
-    ];
-    connection.execute(sql, values).await.map(drop)
+    let sql = "WITH {v: run_uid text, position bigint, writer text, sequence bigint, attempt bigint, epoch bigint, \
+        batch bigint, action text, checkpoint_uid text, decide_time_us bigint, body text} \
+        INSERT INTO decisions (run_uid, position, writer, sequence, attempt, epoch, batch, action, checkpoint_uid, \
+        decide_time_us, body) SELECT * FROM v";
+    let row = |(run_uid, row): (&String, &DecisionRow)| {
+        Ok(args![
+            run_uid,
+            row.position,
+            &row.writer,
+            row.sequence,
+            row.attempt,
+            row.epoch,
+            row.batch,
+            action_to_text(row.decision.action),
+            row.checkpoint_uid.clone(),
+            row.decide_time_us,
+            to_json(&row.decision)?,
+        ])
+    };
+    let set = decisions.map(row).collect::<Result<_, Error>>()?;
+    tx.execute_of(sql, set).await.map(drop)
 }
 
-/// Decisions of the sequences from `range.0` to before `range.1`.
+/// A writer's sequences from `first` to before `end`.
+#[derive(Clone, Debug)]
+pub(super) struct Range {
+    pub(super) run_uid: String,
+    pub(super) writer: String,
+    pub(super) first: i64,
+    pub(super) end: i64,
+}
+
+impl Range {
+    pub(super) fn values(&self) -> Vec<Value> {
+        args![&self.run_uid, &self.writer, self.first, self.end]
+    }
+
+    /// The keys of its sequences.
+    pub(super) fn keys(&self) -> std::ops::Range<(String, String, i64)> {
+        let key = |sequence| (self.run_uid.clone(), self.writer.clone(), sequence);
+        key(self.first)..key(self.end)
+    }
+
+    pub(super) fn holds(&self, run_uid: &str, writer: &str, sequence: i64) -> bool {
+        (self.run_uid.as_str(), self.writer.as_str()) == (run_uid, writer)
+            && (self.first..self.end).contains(&sequence)
+    }
+}
+
+/// Decisions of all these sequences, by run, writer and sequence.
 pub(super) async fn decisions_in(
-    connection: &mut Connection<'_>,
-    run_uid: &str,
-    writer: &str,
-    range: (i64, i64),
-) -> Result<Vec<DecisionRow>, Error> {
-    let sql = format!(
-        "SELECT {COLUMNS} WHERE run_uid = $1 AND writer = $2 AND sequence >= $3 AND sequence < $4 ORDER BY sequence"
-    );
-    let rows = connection.rows(&sql, args![run_uid, writer, range.0, range.1]).await?;
-    rows.iter().map(decision_of).collect()
+    tx: &mut Tx<'_>,
+    ranges: &[Range],
+) -> Result<BTreeMap<(String, String, i64), DecisionRow>, Error> {
+    let sql = "WITH {v: run_uid text, writer text, first bigint, past bigint} SELECT d.position, d.writer, d.sequence, \
+        d.attempt, d.epoch, d.batch, d.checkpoint_uid, d.decide_time_us, d.body, d.run_uid FROM v \
+        CROSS JOIN decisions d WHERE d.run_uid = v.run_uid AND d.writer = v.writer AND d.sequence >= v.first \
+        AND d.sequence < v.past ORDER BY d.sequence";
+    let rows = tx.rows_of(sql, ranges.iter().map(Range::values).collect()).await?;
+    let keyed = |row: &Row| {
+        let decision = decision_of(row)?;
+        Ok(((row.text(9)?, decision.writer.clone(), decision.sequence), decision))
+    };
+    rows.iter().map(keyed).collect()
 }
 
 impl Db {

@@ -6,7 +6,6 @@ use crate::db::aliases::lock_artifact;
 use crate::db::aliases::put_server_alias;
 use crate::db::connection::Connection;
 use crate::db::connection::args;
-use crate::db::runs::RunRow;
 use crate::db::runs::lock_run_by_uid;
 use crate::db::runs::save_monitor_state;
 use crate::db::version_queries::BestQuery;
@@ -16,6 +15,7 @@ use crate::db::versions::ArtifactRow;
 use crate::domain::alias;
 use crate::domain::ids::ArtifactName;
 use crate::domain::refusal::Refusal;
+use crate::domain::run::Run;
 use crate::failpoint::failpoint;
 
 impl Db {
@@ -123,7 +123,7 @@ async fn move_aliases(
 /// The value to beat is the best one left, else what the strategy starts with.
 async fn correct_best(
     connection: &mut Connection<'_>,
-    mut run: RunRow,
+    mut run: Run,
     uid: &str,
     now_us: i64,
 ) -> Result<(), Error> {
@@ -138,7 +138,7 @@ async fn correct_best(
 /// The run's best version of those that stand, and its value.
 pub(super) async fn best_left(
     connection: &mut Connection<'_>,
-    run: &RunRow,
+    run: &Run,
 ) -> Result<Option<(String, f64)>, Error> {
     let scope = BestScope::Run(run.uid.clone());
     let query = BestQuery { scope, metric: run.strategy.monitor.clone(), direction: run.direction };

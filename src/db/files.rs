@@ -1,42 +1,21 @@
-//! Files of a checkpoint and the chunks they are made of.
+//! Files of a checkpoint and the chunks they are made of: read, and written as rows.
 
 use std::collections::HashMap;
+use std::collections::HashSet;
 
 use crate::db::Db;
 use crate::db::Error;
-use crate::db::checkpoints::ExpireTimes;
-use crate::db::checkpoints::lock_pending;
-use crate::db::chunks::unpin;
-use crate::db::connection::Connection;
 use crate::db::connection::Row;
+use crate::db::connection::Value;
 use crate::db::connection::args;
-use crate::db::new_uid;
+use crate::db::tx::Tx;
+use crate::db::uploads::FileState;
 use crate::domain::digest::CHUNK_BYTES;
 use crate::domain::digest::Digest;
-use crate::domain::ids::CheckpointName;
+use crate::domain::file::Places;
+use crate::domain::file::StoredFile;
 use crate::domain::ids::shown;
 use crate::domain::refusal::Refusal;
-use crate::failpoint::failpoint;
-
-/// Most files of a checkpoint; each is a row, and the largest sharded saves known have some ten thousand.
-pub(super) const MAX_FILES: i64 = 100_000;
-
-/// A file as it is stored.
-#[derive(Clone, Debug)]
-pub struct FileRow {
-    /// Unique for ever.
-    pub uid: String,
-    /// Within the checkpoint.
-    pub path: String,
-    /// As declared.
-    pub size_bytes: i64,
-    /// Bytes from the start that are durable.
-    pub durable_bytes: i64,
-    /// Over its chunks, once complete.
-    pub digest: Option<Digest>,
-    /// As declared.
-    pub sha256: Option<Digest>,
-}
 
 /// A stored piece of a file.
 #[derive(Clone, Debug)]
@@ -51,23 +30,12 @@ pub struct FileChunk {
     pub object_key: String,
 }
 
-/// A file to declare.
-#[derive(Clone, Debug)]
-pub struct NewFile {
-    /// Within the checkpoint, checked.
-    pub path: String,
-    /// All its bytes.
-    pub size_bytes: i64,
-    /// Of the whole file.
-    pub sha256: Option<Digest>,
-}
-
 pub(super) fn digest_of(bytes: &[u8]) -> Result<Digest, Error> {
     Digest::from_slice(bytes).ok_or_else(|| Error::unreadable("digest", format!("{} bytes", bytes.len())))
 }
 
-fn file_of(row: &Row) -> Result<FileRow, Error> {
-    Ok(FileRow {
+fn file_of(row: &Row) -> Result<StoredFile, Error> {
+    Ok(StoredFile {
         uid: row.text(0)?,
         path: row.text(1)?,
         size_bytes: row.int(2)?,
@@ -79,18 +47,15 @@ fn file_of(row: &Row) -> Result<FileRow, Error> {
 
 /// All files of a checkpoint in the order of their paths (by bytes). Their durable size is not looked up: only complete
 /// files are asked for it here, and those are durable whole.
-pub(super) async fn files_of(
-    connection: &mut Connection<'_>,
-    checkpoint_uid: &str,
-) -> Result<Vec<FileRow>, Error> {
-    sorted(&connection.rows(FILES_OF_CHECKPOINT, args![checkpoint_uid]).await?)
+pub(super) async fn files_of(tx: &mut Tx<'_>, checkpoint_uid: &str) -> Result<Vec<StoredFile>, Error> {
+    sorted(&tx.rows(FILES_OF_CHECKPOINT, args![checkpoint_uid]).await?)
 }
 
 const FILES_OF_CHECKPOINT: &str =
     "SELECT uid, path, size_bytes, digest, sha256 FROM files WHERE checkpoint_uid = $1";
 
-fn sorted(rows: &[Row]) -> Result<Vec<FileRow>, Error> {
-    let mut files: Vec<FileRow> = rows.iter().map(file_of).collect::<Result<_, _>>()?;
+fn sorted(rows: &[Row]) -> Result<Vec<StoredFile>, Error> {
+    let mut files: Vec<StoredFile> = rows.iter().map(file_of).collect::<Result<_, _>>()?;
     for file in files.iter_mut().filter(|it| it.digest.is_some()) {
         file.durable_bytes = file.size_bytes;
     }
@@ -99,222 +64,75 @@ fn sorted(rows: &[Row]) -> Result<Vec<FileRow>, Error> {
     Ok(files)
 }
 
-async fn find(
-    connection: &mut Connection<'_>,
-    checkpoint_uid: &str,
-    path: &str,
-) -> Result<Option<FileRow>, Error> {
-    let sql = format!("{FILES_OF_CHECKPOINT} AND path = $2");
-    let Some(row) = connection.row(&sql, args![checkpoint_uid, path]).await? else { return Ok(None) };
-    let mut file = file_of(&row)?;
-    file.durable_bytes = durable_bytes(connection, &file).await?;
-    Ok(Some(file))
-}
-
-/// Chunks of one upload may land out of order, and a cut can leave a gap: only what follows without one counts.
-async fn durable_bytes(connection: &mut Connection<'_>, file: &FileRow) -> Result<i64, Error> {
-    if file.digest.is_some() {
-        return Ok(file.size_bytes);
-    }
-    let sql = "SELECT offset_bytes, size_bytes FROM file_chunks WHERE file_uid = $1 ORDER BY offset_bytes";
-    let mut end = 0;
-    for row in connection.rows(sql, args![&file.uid]).await? {
-        if row.int(0)? != end {
-            break;
-        }
-        end += row.int(1)?;
-    }
-    Ok(end)
-}
-
-/// Declares a file, or finds it. The checkpoint's row is locked.
-async fn declare(
-    connection: &mut Connection<'_>,
-    name: &CheckpointName,
-    file_count: i64,
-    new: &NewFile,
-) -> Result<FileRow, Error> {
-    let checkpoint_uid = name.checkpoint.as_str();
-    if let Some(file) = find(connection, checkpoint_uid, &new.path).await? {
-        if file.size_bytes == new.size_bytes && (file.sha256 == new.sha256 || new.sha256.is_none()) {
-            return Ok(file);
-        }
-        let message = format!(
-            "file `{}` of checkpoint `{name}` stands with {} bytes, but now {} bytes or another SHA-256 are declared: \
-             a file that changed needs a new save",
-            shown(&new.path),
-            file.size_bytes,
-            new.size_bytes
-        );
-        return Err(Refusal::already_exists("FILE_EXISTS", message).into());
-    }
-    if file_count >= MAX_FILES {
-        let message =
-            format!("checkpoint `{name}` has {MAX_FILES} files, which is the most: pack small ones together");
-        return Err(Refusal::exhausted("LIMIT_EXCEEDED", message).into());
-    }
-    let file = FileRow {
-        uid: new_uid(),
-        path: new.path.clone(),
-        size_bytes: new.size_bytes,
-        durable_bytes: 0,
-        digest: None,
-        sha256: new.sha256,
+/// Files by checkpoint and path, each with its checkpoint's uid.
+pub(super) async fn find_files(
+    tx: &mut Tx<'_>,
+    keys: HashSet<(&str, &str)>,
+) -> Result<Vec<(String, FileState)>, Error> {
+    let sql = "WITH {v: checkpoint_uid text, path text} SELECT f.uid, f.path, f.size_bytes, f.digest, f.sha256, \
+        f.writer_token, f.checkpoint_uid FROM v CROSS JOIN files f WHERE f.checkpoint_uid = v.checkpoint_uid \
+        AND f.path = v.path";
+    let rows = tx.rows_of(sql, keys.into_iter().map(|(uid, path)| args![uid, path]).collect()).await?;
+    let state = |row: &Row| {
+        let file = FileState {
+            stored: file_of(row)?,
+            token: row.text(5)?,
+            places: None,
+            is_new: false,
+            is_changed: false,
+        };
+        Ok((row.text(6)?, file))
     };
-    let insert = "INSERT INTO files (uid, checkpoint_uid, path, size_bytes, state, digest, sha256, writer_token) \
-        VALUES ($1, $2, $3, $4, 'OPEN', NULL, $5, '')";
-    let sha256 = new.sha256.map(|it| it.as_bytes().to_vec());
-    connection.execute(insert, args![&file.uid, checkpoint_uid, &file.path, file.size_bytes, sha256]).await?;
-    let count = "UPDATE checkpoints SET file_count = file_count + 1 WHERE uid = $1";
-    connection.execute(count, args![checkpoint_uid]).await?;
-    Ok(file)
+    rows.iter().map(state).collect()
 }
 
-/// Whether a stream may go on at the offset: at the beginning, at the end of what is durable, or where an earlier chunk
-/// begins. The last is for a client that was told less a moment ago, while a chunk of its cut stream still landed.
-async fn can_go_on(
-    connection: &mut Connection<'_>,
-    file: &FileRow,
-    offset_bytes: i64,
-) -> Result<bool, Error> {
-    if offset_bytes == 0 || offset_bytes == file.durable_bytes {
-        return Ok(true);
+/// The chunks of files by their uids; a file without any has an empty entry.
+pub(super) async fn places_of(
+    tx: &mut Tx<'_>,
+    file_uids: Vec<String>,
+) -> Result<HashMap<String, Places>, Error> {
+    let sql = "WITH {v: file_uid text} SELECT p.file_uid, p.offset_bytes, p.size_bytes, p.digest FROM v \
+        CROSS JOIN file_chunks p WHERE p.file_uid = v.file_uid";
+    let mut places: HashMap<String, Places> = file_uids.into_iter().map(|uid| (uid, Places::new())).collect();
+    let set = places.keys().map(|uid| args![uid]).collect();
+    for row in tx.rows_of(sql, set).await? {
+        let place = (row.int(2)?, digest_of(&row.bytes(3)?)?);
+        places.entry(row.text(0)?).or_default().insert(row.int(1)?, place);
     }
-    let begins = "SELECT 1 FROM file_chunks WHERE file_uid = $1 AND offset_bytes = $2";
-    let begins = connection.row(begins, args![&file.uid, offset_bytes]).await?.is_some();
-    Ok(begins && offset_bytes < file.durable_bytes)
+    Ok(places)
 }
 
-async fn take_over(connection: &mut Connection<'_>, file: &FileRow, token: &str) -> Result<(), Error> {
-    let sql = "UPDATE files SET writer_token = $1 WHERE uid = $2 AND state = 'OPEN'";
-    connection.execute(sql, args![token, &file.uid]).await.map(drop)
+fn state_and_digest(file: &StoredFile) -> (&'static str, Option<Vec<u8>>) {
+    let digest = file.digest.map(|it| it.as_bytes().to_vec());
+    (if digest.is_some() { "COMPLETE" } else { "OPEN" }, digest)
 }
 
-/// The stream `token` still may write the file; takes its row for the rest of the transaction.
-pub(super) async fn lock_file(
-    connection: &mut Connection<'_>,
-    file_uid: &str,
-    token: &str,
-) -> Result<(), Error> {
-    let sql = "UPDATE files SET writer_token = writer_token WHERE uid = $1 AND writer_token = $2 AND state = 'OPEN'";
-    if connection.execute(sql, args![file_uid, token]).await? == 1 {
-        return Ok(());
-    }
-    let message = "another stream writes this file now, or its checkpoint was given up: ask PrepareFile where it stands";
-    Err(Refusal::aborted("UPLOAD_SUPERSEDED", message).into())
+pub(super) async fn insert_files(tx: &mut Tx<'_>, new: Vec<(String, FileState)>) -> Result<(), Error> {
+    let sql = "WITH {v: uid text, checkpoint_uid text, path text, size_bytes bigint, state text, digest bytes, \
+        sha256 bytes, writer_token text} INSERT INTO files (uid, checkpoint_uid, path, size_bytes, state, digest, sha256, \
+        writer_token) SELECT * FROM v";
+    let row = |(checkpoint_uid, file): &(String, FileState)| -> Vec<Value> {
+        let (state, digest) = state_and_digest(&file.stored);
+        let sha256 = file.stored.sha256.map(|it| it.as_bytes().to_vec());
+        let StoredFile { uid, path, size_bytes, .. } = &file.stored;
+        args![uid, checkpoint_uid, path, *size_bytes, state, digest, sha256, &file.token]
+    };
+    tx.execute_of(sql, new.iter().map(row).collect()).await.map(drop)
 }
 
-/// Who writes, and until when the checkpoint lives without the next write.
-#[derive(Clone, Debug)]
-pub struct Upload {
-    /// The checkpoint.
-    pub checkpoint: CheckpointName,
-    /// The attempt that writes.
-    pub attempt: i64,
-    /// The stream.
-    pub token: String,
-    /// The checkpoint's expiry after this call.
-    pub expire: ExpireTimes,
+pub(super) async fn update_files(tx: &mut Tx<'_>, changed: Vec<FileState>) -> Result<(), Error> {
+    let sql = "WITH {v: uid text, state text, digest bytes, writer_token text} UPDATE files SET state = v.state, \
+        digest = v.digest, writer_token = v.writer_token FROM v WHERE files.uid = v.uid";
+    let row = |file: &FileState| -> Vec<Value> {
+        let (state, digest) = state_and_digest(&file.stored);
+        args![&file.stored.uid, state, digest, &file.token]
+    };
+    tx.execute_of(sql, changed.iter().map(row).collect()).await.map(drop)
 }
 
 impl Db {
-    /// Declares a file, or finds it again with what is durable of it.
-    pub async fn prepare_file(&self, upload: Upload, new: NewFile) -> Result<FileRow, Error> {
-        let run = upload.checkpoint.run.clone();
-        self.write_of(&run, move |connection| {
-            Box::pin(async move {
-                let Upload { checkpoint: name, attempt, expire, .. } = &upload;
-                let checkpoint = lock_pending(connection, name, *attempt, *expire).await?;
-                let file = declare(connection, name, checkpoint.file_count, &new).await?;
-                failpoint!("prepare.written");
-                Ok(file)
-            })
-        })
-        .await
-    }
-
-    /// Makes this stream the writer of a prepared file that goes on at `offset_bytes`; what stands behind is written again.
-    pub async fn begin_write(
-        &self,
-        upload: Upload,
-        path: String,
-        offset_bytes: i64,
-    ) -> Result<FileRow, Error> {
-        let run = upload.checkpoint.run.clone();
-        self.write_of(&run, move |connection| {
-            Box::pin(async move {
-                let Upload { checkpoint: name, attempt, expire, token } = &upload;
-                lock_pending(connection, name, *attempt, *expire).await?;
-                let Some(mut file) = find(connection, name.checkpoint.as_str(), &path).await? else {
-                    return Err(Refusal::not_found("file", shown(&path)).into());
-                };
-                if file.digest.is_some() {
-                    return Ok(file);
-                }
-                if !can_go_on(connection, &file, offset_bytes).await? {
-                    let message = format!(
-                        "file `{}` goes on at byte {} or at a chunk before, not at {offset_bytes}: ask PrepareFile",
-                        shown(&path),
-                        file.durable_bytes
-                    );
-                    return Err(Refusal::precondition("OFFSET_MISMATCH", message)
-                        .with("durable_bytes", file.durable_bytes)
-                        .into());
-                }
-                take_over(connection, &file, token).await?;
-                // Also what a cut left behind a gap.
-                unpin(connection, &file.uid, offset_bytes).await?;
-                file.durable_bytes = offset_bytes;
-                failpoint!("upload.written");
-                Ok(file)
-            })
-        })
-        .await
-    }
-
-    /// Declares many files at once and makes this stream their writer; complete ones are answered as they are.
-    pub async fn begin_small_files(&self, upload: Upload, new: Vec<NewFile>) -> Result<Vec<FileRow>, Error> {
-        let run = upload.checkpoint.run.clone();
-        self.write_of(&run, move |connection| {
-            Box::pin(async move {
-                let Upload { checkpoint: name, attempt, expire, token } = &upload;
-                let checkpoint = lock_pending(connection, name, *attempt, *expire).await?;
-                let mut files = Vec::with_capacity(new.len());
-                for (count, new) in (checkpoint.file_count..).zip(&new) {
-                    let file = declare(connection, name, count, new).await?;
-                    if file.digest.is_none() {
-                        take_over(connection, &file, token).await?;
-                        unpin(connection, &file.uid, 0).await?;
-                    }
-                    files.push(file);
-                }
-                failpoint!("upload.written");
-                Ok(files)
-            })
-        })
-        .await
-    }
-
-    /// Completes files whose bytes are all durable, and answers them with their digests.
-    pub async fn finish_files(&self, upload: Upload, files: Vec<FileRow>) -> Result<Vec<FileRow>, Error> {
-        let run = upload.checkpoint.run.clone();
-        self.write_of(&run, move |connection| {
-            Box::pin(async move {
-                let Upload { checkpoint: name, attempt, expire, token } = &upload;
-                lock_pending(connection, name, *attempt, *expire).await?;
-                let mut finished = Vec::with_capacity(files.len());
-                for file in files {
-                    finished.push(finish(connection, token, file).await?);
-                }
-                failpoint!("finish.written");
-                Ok(finished)
-            })
-        })
-        .await
-    }
-
     /// All files of a checkpoint in the order of their paths.
-    pub async fn files(&self, checkpoint_uid: &str) -> Result<Vec<FileRow>, Error> {
+    pub async fn files(&self, checkpoint_uid: &str) -> Result<Vec<StoredFile>, Error> {
         sorted(&self.rows(FILES_OF_CHECKPOINT, args![checkpoint_uid]).await?)
     }
 
@@ -322,10 +140,10 @@ impl Db {
     pub(super) async fn find_durable(
         &self,
         checkpoint_uid: &str,
-        files: &mut [FileRow],
+        files: &mut [StoredFile],
     ) -> Result<(), Error> {
         let open = files.iter_mut().filter(|it| it.digest.is_none());
-        let mut open: HashMap<String, &mut FileRow> = open.map(|it| (it.uid.clone(), it)).collect();
+        let mut open: HashMap<String, &mut StoredFile> = open.map(|it| (it.uid.clone(), it)).collect();
         if open.is_empty() {
             return Ok(());
         }
@@ -342,7 +160,7 @@ impl Db {
     }
 
     /// A file of a checkpoint.
-    pub async fn file(&self, checkpoint_uid: &str, path: &str) -> Result<FileRow, Error> {
+    pub async fn file(&self, checkpoint_uid: &str, path: &str) -> Result<StoredFile, Error> {
         let sql = format!("{FILES_OF_CHECKPOINT} AND path = $2");
         let rows = self.rows(&sql, args![checkpoint_uid, path]).await?;
         sorted(&rows)?.pop().ok_or_else(|| Refusal::not_found("file", shown(path)).into())
@@ -368,28 +186,4 @@ impl Db {
             })
             .collect()
     }
-}
-
-async fn finish(connection: &mut Connection<'_>, token: &str, mut file: FileRow) -> Result<FileRow, Error> {
-    if file.digest.is_some() {
-        return Ok(file);
-    }
-    lock_file(connection, &file.uid, token).await?;
-    let durable = durable_bytes(connection, &file).await?;
-    if durable != file.size_bytes {
-        let message = format!(
-            "file `{}` has {durable} bytes, but {} were declared",
-            shown(&file.path),
-            file.size_bytes
-        );
-        return Err(Refusal::invalid("SIZE_MISMATCH", message).with("durable_bytes", durable).into());
-    }
-    let chunks = "SELECT digest FROM file_chunks WHERE file_uid = $1 ORDER BY offset_bytes";
-    let chunks = connection.rows(chunks, args![&file.uid]).await?;
-    let chunks: Vec<Digest> = chunks.iter().map(|row| digest_of(&row.bytes(0)?)).collect::<Result<_, _>>()?;
-    let digest = Digest::of_file(chunks);
-    let sql = "UPDATE files SET state = 'COMPLETE', digest = $1 WHERE uid = $2";
-    connection.execute(sql, args![digest, &file.uid]).await?;
-    (file.digest, file.durable_bytes) = (Some(digest), durable);
-    Ok(file)
 }

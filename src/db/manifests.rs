@@ -3,6 +3,7 @@
 //! A manifest is due where `manifest_state`, the state that the one in the store tells, is not the version's own. So the
 //! commit and the deletion make it due by themselves, and what a crash left undone is found by a query.
 
+use std::collections::BTreeSet;
 use std::collections::HashMap;
 
 use crate::db::Db;
@@ -10,11 +11,15 @@ use crate::db::Error;
 use crate::db::connection::Row;
 use crate::db::connection::Value;
 use crate::db::connection::args;
-use crate::db::files::FileRow;
 use crate::db::files::digest_of;
 use crate::db::from_json;
+use crate::db::job::Outcome;
+use crate::db::job::Turn;
+use crate::db::job::Write;
 use crate::db::runs::direction_of;
 use crate::db::runs::stored_id;
+use crate::db::tx::Tx;
+use crate::domain::file::StoredFile;
 use crate::domain::manifest::ManifestArtifact;
 use crate::domain::manifest::ManifestChunk;
 use crate::domain::manifest::ManifestFile;
@@ -119,6 +124,34 @@ pub(super) fn state_to_text(state: ManifestState) -> &'static str {
     }
 }
 
+/// The store has the manifest of a version in a state.
+#[derive(Clone, Debug)]
+struct ManifestWritten {
+    uid: String,
+    state: ManifestState,
+}
+
+impl Write for ManifestWritten {
+    type Answer = bool;
+
+    fn turn(&self) -> Turn {
+        Turn::own(1)
+    }
+
+    async fn run(set: &[&Self], tx: &mut Tx<'_>) -> Result<Vec<Outcome<bool>>, Error> {
+        let sql = "WITH {v: uid text, state text} UPDATE checkpoints SET manifest_state = v.state FROM v \
+            WHERE checkpoints.uid = v.uid AND checkpoints.state = v.state RETURNING checkpoints.uid, checkpoints.state";
+        let wanted: BTreeSet<(&str, &str)> =
+            set.iter().map(|it| (it.uid.as_str(), state_to_text(it.state))).collect();
+        let rows =
+            tx.rows_of(sql, wanted.into_iter().map(|(uid, state)| args![uid, state]).collect()).await?;
+        let stands: BTreeSet<(String, String)> =
+            rows.iter().map(|row| Ok((row.text(0)?, row.text(1)?))).collect::<Result<_, Error>>()?;
+        let is_still = |it: &&Self| stands.contains(&(it.uid.clone(), state_to_text(it.state).to_owned()));
+        Ok(set.iter().map(|it| Outcome::Done(is_still(it))).collect())
+    }
+}
+
 impl Db {
     /// What a version's manifest must say now; none of a checkpoint that never was a version.
     pub async fn manifest(&self, checkpoint_uid: &str) -> Result<Option<StoredManifest>, Error> {
@@ -147,18 +180,11 @@ impl Db {
     /// The store now has the manifest of a version in this state. Answers whether that still is its state: if not, the
     /// manifest is due again.
     pub async fn manifest_written(&self, checkpoint_uid: &str, state: ManifestState) -> Result<bool, Error> {
-        let uid = checkpoint_uid.to_owned();
-        self.write(move |connection| {
-            Box::pin(async move {
-                let sql = "UPDATE checkpoints SET manifest_state = $1 WHERE uid = $2 AND state = $1";
-                Ok(connection.execute(sql, args![state_to_text(state), &uid]).await? == 1)
-            })
-        })
-        .await
+        self.change(ManifestWritten { uid: checkpoint_uid.to_owned(), state }).await
     }
 
     /// The files as a manifest tells them. At most [`Self::MANIFEST_FILES`] of them.
-    pub async fn manifest_files(&self, files: &[FileRow]) -> Result<ManifestPage, Error> {
+    pub async fn manifest_files(&self, files: &[StoredFile]) -> Result<ManifestPage, Error> {
         let mut values: Vec<Value> = files.iter().take(FILES).map(|it| (&it.uid).into()).collect();
         values.resize_with(FILES, || "".into());
         let places: Vec<String> = (1..=FILES).map(|place| format!("${place}")).collect();
@@ -180,7 +206,7 @@ impl Db {
         }
         let page = files.iter().filter_map(|file| {
             let chunks = chunks.remove(&file.uid).unwrap_or_default();
-            let FileRow { path, size_bytes, sha256, .. } = file.clone();
+            let StoredFile { path, size_bytes, sha256, .. } = file.clone();
             Some(ManifestFile { path, size_bytes, digest: file.digest?, sha256, chunks })
         });
         Ok(page.collect())

@@ -15,13 +15,18 @@ mod deletions;
 mod error;
 mod events;
 mod files;
+mod job;
 mod manifests;
 mod marks;
 mod parts;
 mod postgres;
+mod queue;
 mod rebuild;
+mod reports;
 mod runs;
 mod schema;
+mod tx;
+mod uploads;
 mod version_queries;
 mod versions;
 mod writer;
@@ -41,42 +46,35 @@ use tokio_util::sync::CancellationToken;
 use crate::db::connection::Connection;
 use crate::db::connection::Row;
 use crate::db::connection::Value;
+use crate::db::job::Rare;
+use crate::db::job::Turn;
+use crate::db::job::Work;
+use crate::db::job::Write;
 use crate::db::postgres::Pool;
 use crate::db::postgres::in_time;
-use crate::db::writer::Work;
+use crate::db::tx::Tx;
 use crate::db::writer::Writer;
 use crate::domain::ids::RunName;
 
 pub use aliases::AliasRow;
 pub use aliases::Expected;
-pub use attempts::StartRun;
 pub use attempts::Started;
 pub use check::CheckChunk;
 pub use check::CheckFile;
 pub use check::CheckVersion;
-pub use checkpoints::CheckpointRow;
-pub use checkpoints::CheckpointState;
 pub use checkpoints::ExpireTimes;
-pub use chunks::StoredChunk;
-pub use chunks::WantedChunk;
+pub use chunks::HeldChunk;
+pub use chunks::PlacedChunk;
+pub use chunks::Stored;
 pub use collect::Graces;
 pub use collect::ManifestKey;
 pub use commits::Commit;
-pub use commits::CommitPlan;
-pub use commits::PlanCommit;
+pub use commits::Committed;
 pub use decisions::DecisionFilter;
 pub use decisions::DecisionRow;
 pub use error::Error;
 pub use events::EventRow;
-pub use events::Judge;
-pub use events::Judged;
-pub use events::Judgement;
-pub use events::Report;
-pub use events::Reported;
 pub use files::FileChunk;
-pub use files::FileRow;
-pub use files::NewFile;
-pub use files::Upload;
 pub use manifests::ManifestPage;
 pub use manifests::StoredManifest;
 pub use marks::StoreMark;
@@ -86,8 +84,9 @@ pub use parts::Standing;
 pub use postgres::Postgres;
 pub use rebuild::Rebuilt;
 pub use rebuild::RebuiltVersion;
-pub use runs::RunRow;
-pub use runs::RunState;
+pub use reports::Reported;
+pub use uploads::FileStep;
+pub use uploads::WriteFiles;
 pub use version_queries::BestQuery;
 pub use version_queries::BestScope;
 pub use version_queries::VersionQuery;
@@ -103,22 +102,27 @@ const SQLITE_READERS: u32 = 4;
 /// Prepared statements kept by a connection: all of ours, so none is parsed twice.
 const STATEMENTS: usize = 256;
 
+/// About how many rows a write has that is rare and says nothing else.
+const RARE_ROWS: usize = 20;
+
+/// Where reads go.
 enum Database {
-    Sqlite { readers: SqlitePool, writer: Writer },
+    Sqlite(SqlitePool),
     Postgres(Pool),
 }
 
 /// The metadata of all teams, in one database.
 pub struct Db {
     database: Database,
+    writer: Writer,
     unsynced: CancellationToken,
 }
 
 impl std::fmt::Debug for Db {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self.database {
-            Database::Sqlite { .. } => "Store(sqlite)",
-            Database::Postgres(_) => "Store(postgres)",
+            Database::Sqlite(_) => "Db(sqlite)",
+            Database::Postgres(_) => "Db(postgres)",
         })
     }
 }
@@ -153,18 +157,17 @@ impl Db {
             .connect_with(options.create_if_missing(false).read_only(true))
             .await?;
         let unsynced = CancellationToken::new();
-        let writer = Writer::start(connection, unsynced.clone());
-        let db = Db { database: Database::Sqlite { readers, writer }, unsynced };
+        let writer = Writer::on_sqlite(connection, unsynced.clone());
+        let db = Db { database: Database::Sqlite(readers), writer, unsynced };
         db.refuse_unfinished_rebuild().await?;
         Ok(db)
     }
 
     /// Opens a Postgres database.
     pub async fn open_postgres(url: &str, options: Postgres) -> Result<Db, Error> {
-        let db = Db {
-            database: Database::Postgres(Pool::open(url, options).await?),
-            unsynced: CancellationToken::new(),
-        };
+        let pool = Pool::open(url, options).await?;
+        let writer = Writer::on_postgres(pool.clone());
+        let db = Db { database: Database::Postgres(pool), writer, unsynced: CancellationToken::new() };
         postgres::at_start(|| db.refuse_unfinished_rebuild()).await?;
         Ok(db)
     }
@@ -182,44 +185,56 @@ impl Db {
     /// Closes it: what was acknowledged is durable anyhow, this only frees the connections.
     pub async fn close(&self) {
         match &self.database {
-            Database::Sqlite { readers, .. } => readers.close().await,
+            Database::Sqlite(readers) => readers.close().await,
             Database::Postgres(pool) => pool.connections().close().await,
         }
     }
 
-    /// Runs a write transaction to its end, even if the caller goes away. Answers after the commit.
+    /// Carries a write out, to its end even if the caller goes away. Answers after the commit.
+    async fn change<W: Write>(&self, write: W) -> Result<W::Answer, Error> {
+        self.writer.write(write).await
+    }
+
+    /// The same for a closure.
     async fn write<T: Send + 'static>(&self, work: impl Work<T>) -> Result<T, Error> {
-        self.write_in_turn(None, work).await
+        self.change(Rare::new(work, Turn::own(RARE_ROWS))).await
     }
 
     /// The same where it locks rows of a run: those of other runs do not wait behind it.
     async fn write_of<T: Send + 'static>(&self, run: &RunName, work: impl Work<T>) -> Result<T, Error> {
-        self.write_in_turn(Some(run), work).await
+        self.change(Rare::new(work, Turn::of(run, RARE_ROWS))).await
     }
 
-    async fn write_in_turn<T: Send + 'static>(
-        &self,
-        run: Option<&RunName>,
-        work: impl Work<T>,
-    ) -> Result<T, Error> {
-        match &self.database {
-            Database::Sqlite { writer, .. } => writer.write(work).await,
-            Database::Postgres(pool) => {
-                let turn = pool.turn(run).await?;
-                writer::write_postgres(pool.clone(), turn, work).await
-            }
-        }
+    /// Statements of all write transactions so far, without those that begin and end one.
+    pub fn statements(&self) -> u64 {
+        self.writer.statements()
     }
 
     /// All rows of a query, outside of a transaction.
     async fn rows(&self, sql: &str, values: Vec<Value>) -> Result<Vec<Row>, Error> {
         match &self.database {
-            Database::Sqlite { readers, .. } => {
+            Database::Sqlite(readers) => {
                 Connection::Sqlite(&mut *readers.acquire().await?).rows(sql, values).await
             }
             Database::Postgres(pool) => {
                 let mut lent = pool.lend().await?;
                 let rows = in_time(lent.connection()?.rows(sql, values)).await?;
+                lent.give_back();
+                rows
+            }
+        }
+    }
+
+    /// All rows of a query over a set, outside of a transaction.
+    async fn rows_of(&self, sql: &str, set: Vec<Vec<Value>>) -> Result<Vec<Row>, Error> {
+        match &self.database {
+            Database::Sqlite(readers) => {
+                let mut reader = readers.acquire().await?;
+                Tx::new(Connection::Sqlite(&mut reader), false).rows_of(sql, set).await
+            }
+            Database::Postgres(pool) => {
+                let mut lent = pool.lend().await?;
+                let rows = in_time(Tx::new(lent.connection()?, false).rows_of(sql, set)).await?;
                 lent.give_back();
                 rows
             }

@@ -1,29 +1,45 @@
 //! Parts: several processes save one checkpoint, and the last part that comes in publishes it, in the same transaction.
 
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::collections::HashMap;
+
 use crate::db::Db;
 use crate::db::Error;
-use crate::db::checkpoints::CheckpointRow;
-use crate::db::checkpoints::CheckpointState;
-use crate::db::checkpoints::check_newest;
-use crate::db::checkpoints::check_pending;
-use crate::db::checkpoints::read;
-use crate::db::commits::Commit;
-use crate::db::commits::PlanCommit;
-use crate::db::commits::publish_pending;
-use crate::db::connection::Connection;
+use crate::db::checkpoints::take_checkpoints;
+use crate::db::commits;
+use crate::db::commits::Artifacts;
+use crate::db::commits::Publication;
 use crate::db::connection::Row;
+use crate::db::connection::Value;
 use crate::db::connection::args;
-use crate::db::runs::lock_run;
+use crate::db::files::files_of;
+use crate::db::job::Outcome;
+use crate::db::job::Turn;
+use crate::db::job::Write;
+use crate::db::runs::take_runs;
+use crate::db::tx::Tx;
+use crate::domain::checkpoint::Checkpoint;
+use crate::domain::checkpoint::CheckpointState;
+use crate::domain::checkpoint::Contents;
 use crate::domain::ids::CheckpointName;
+use crate::domain::ids::RunName;
 use crate::domain::parts::Part;
 use crate::domain::parts::missing_in_short;
 use crate::domain::refusal::Refusal;
+use crate::domain::run::Run;
 
 /// What completes a part.
 #[derive(Clone, Debug)]
 pub struct CompletePart {
-    /// As of the whole; its file count is the part's.
-    pub commit: Commit,
+    /// Of which checkpoint.
+    pub name: CheckpointName,
+    /// The attempt that commits.
+    pub attempt: i64,
+    /// Free JSON of the version; only part 0's is kept.
+    pub metadata: Option<String>,
+    /// Now, in microseconds since 1970.
+    pub now_us: i64,
     /// Which part, of how many.
     pub part: Part,
     /// How many files the part has.
@@ -62,13 +78,8 @@ pub enum Standing {
 impl Db {
     /// Records a part as complete and publishes the checkpoint if it was the last one: answers its uid. None: other parts
     /// are missing, or the checkpoint will never be published; `standing` tells which. Repeated: the same.
-    pub async fn complete_part(
-        &self,
-        complete: CompletePart,
-        plan: PlanCommit,
-    ) -> Result<Option<String>, Error> {
-        let run = complete.commit.name.run.clone();
-        self.write_of(&run, move |connection| Box::pin(record(connection, complete, plan))).await
+    pub async fn complete_part(&self, complete: CompletePart) -> Result<Option<String>, Error> {
+        self.change(complete).await
     }
 
     /// How a checkpoint of several parts stands for a process that waits for it. Refused if it will never be published.
@@ -90,7 +101,7 @@ impl Db {
         }
         let newest = "SELECT attempt FROM runs WHERE uid = $1";
         let newest = self.row(newest, args![&checkpoint.run_uid]).await?.map_or(Ok(0), |row| row.int(0))?;
-        check_newest(name, &checkpoint, attempt, newest)?;
+        checkpoint.check_newest(name, attempt, newest)?;
         let late = checkpoint.delete_time_us.is_some_and(|it| it > checkpoint.expire_time_us);
         if late && checkpoint.part_count.is_some() {
             let (missing, said) = self.missing_parts(name, &checkpoint).await?;
@@ -102,7 +113,7 @@ impl Db {
                 .with("missing_parts", missing)
                 .into());
         }
-        check_pending(name, checkpoint.state)?;
+        checkpoint.check_pending(name)?;
         Ok(Standing::Waits)
     }
 
@@ -118,7 +129,7 @@ impl Db {
     async fn missing_parts(
         &self,
         name: &CheckpointName,
-        checkpoint: &CheckpointRow,
+        checkpoint: &Checkpoint,
     ) -> Result<(String, String), Error> {
         let count = checkpoint.part_count.ok_or_else(|| Error::unreadable("part count", name))?;
         let present: Vec<i64> = self.parts(&checkpoint.uid).await?.iter().map(|it| it.part).collect();
@@ -138,111 +149,220 @@ impl Db {
     }
 }
 
-async fn record(
-    connection: &mut Connection<'_>,
-    complete: CompletePart,
-    plan: PlanCommit,
-) -> Result<Option<String>, Error> {
-    let CompletePart { commit, part, file_count, expire_time_us } = complete;
-    let name = commit.name.clone();
-    // All parts of a run take its row first, so one after the other comes in and exactly one is the last.
-    let Some(run) = lock_run(connection, &name.run).await? else {
-        return Err(Refusal::not_found("checkpoint", &name).into());
-    };
-    let checkpoint = read(connection, &name).await?;
-    check_part_count(&name, &checkpoint, Some(part))?;
-    let is_new = is_new(connection, &name, part, file_count).await?;
-    match checkpoint.state {
-        CheckpointState::Committed => return Ok(Some(checkpoint.uid)),
-        CheckpointState::Deleted => return Ok(None),
-        CheckpointState::Pending => check_newest(&name, &checkpoint, commit.attempt, run.attempt)?,
+impl Write for CompletePart {
+    type Answer = Option<String>;
+
+    fn turn(&self) -> Turn {
+        Turn::of(&self.name.run, 6)
     }
-    if !is_new {
-        return Ok(None);
+
+    async fn run(set: &[&Self], tx: &mut Tx<'_>) -> Result<Vec<Outcome<Option<String>>>, Error> {
+        // All parts of a run take its row first, so one after the other comes in and exactly one is the last.
+        let runs = take_runs(tx, set.iter().map(|it| &it.name.run)).await?;
+        // Writers of files take this row too, so no file changes from here on.
+        let taken = take_checkpoints(tx, set.iter().map(|it| &it.name)).await?;
+        let uids: BTreeSet<&str> =
+            set.iter().filter_map(|it| Some(taken.get(&it.name)?.0.uid.as_str())).collect();
+        let present = present(tx, &uids).await?;
+        let complete = complete_files(tx, &uids).await?;
+        let mut book = Book { runs, present, complete, is_lone: set.len() == 1, ..Book::default() };
+        let mut outcomes: Vec<Outcome<Option<String>>> =
+            set.iter().map(|part| book.take(part, taken.get(&part.name))).collect();
+        book.publish(tx, set, &mut outcomes).await?;
+        book.write(tx).await?;
+        Ok(outcomes)
     }
-    // From the first complete part on others wait, so it lives shorter; each further one is a sign of life. Writers of files
-    // take this row too, so no file changes from here on.
-    let declare = "UPDATE checkpoints SET expire_time_us = CASE \
-        WHEN part_count IS NULL OR expire_time_us < $1 THEN $1 ELSE expire_time_us END, \
-        part_count = $2, metadata = COALESCE(metadata, $3) WHERE uid = $4";
-    // The metadata of the version are part 0's, whichever part is the last.
-    let metadata = commit.metadata.clone().filter(|_| part.number() == 0);
-    connection.execute(declare, args![expire_time_us, part.count(), metadata, &checkpoint.uid]).await?;
-    let insert = "INSERT INTO checkpoint_parts (checkpoint_uid, part, file_count, complete_time_us) \
-        VALUES ($1, $2, $3, $4)";
-    connection.execute(insert, args![&checkpoint.uid, part.number(), file_count, commit.now_us]).await?;
-    let sum =
-        "SELECT COUNT(*), CAST(SUM(file_count) AS BIGINT) FROM checkpoint_parts WHERE checkpoint_uid = $1";
-    let sum = connection.row(sum, args![&checkpoint.uid]).await?;
-    let (parts, files) = sum.map_or(Ok((0, 0)), |row| Ok::<_, Error>((row.int(0)?, row.int(1)?)))?;
-    if parts < part.count() {
-        check_complete(connection, &name, part, files).await?;
-        return Ok(None);
-    }
-    let commit = Commit { file_count: Some(files), metadata: None, ..commit };
-    publish_pending(connection, &run, checkpoint, commit, plan).await.map(Some)
 }
 
-/// Refuses a call that declares other parts than the checkpoint has; none: it is committed as a whole.
-pub(super) fn check_part_count(
-    name: &CheckpointName,
-    checkpoint: &CheckpointRow,
-    part: Option<Part>,
-) -> Result<(), Refusal> {
-    let (stands, declared) = (checkpoint.part_count, part.map(Part::count));
-    if stands == declared || (stands.is_none() && checkpoint.state != CheckpointState::Committed) {
-        return Ok(());
-    }
-    let message = format!(
-        "checkpoint `{name}` has {} parts, but this call says {}: all processes that save it name the same part_count, which \
-         is 0 where one process commits it alone",
-        stands.unwrap_or(0),
-        declared.unwrap_or(0)
-    );
-    Err(Refusal::precondition("PARTS_MISMATCH", message).with("part_count", stands.unwrap_or(0)))
+/// What the set has loaded, as it leaves it so far.
+#[derive(Default)]
+struct Book {
+    runs: HashMap<RunName, Run>,
+    /// Complete parts by checkpoint, each with its number of files.
+    present: HashMap<String, BTreeMap<i64, i64>>,
+    /// Complete files by checkpoint.
+    complete: HashMap<String, i64>,
+    /// By checkpoint: the number of parts, until when it lives, and the metadata of part 0.
+    declared: BTreeMap<String, (i64, i64, Option<String>)>,
+    parts: Vec<Vec<Value>>,
+    /// Checkpoints whose last part came, by the place of its call in the set.
+    last: BTreeMap<usize, (Checkpoint, i64)>,
+    publications: Vec<Publication>,
+    artifacts: Option<Artifacts>,
+    is_lone: bool,
+    calls: usize,
 }
 
-/// Whether the part is not yet in. One that is in stays as it is.
-async fn is_new(
-    connection: &mut Connection<'_>,
-    name: &CheckpointName,
-    part: Part,
-    file_count: i64,
-) -> Result<bool, Error> {
-    let sql = "SELECT file_count FROM checkpoint_parts WHERE checkpoint_uid = $1 AND part = $2";
-    let Some(row) = connection.row(sql, args![name.checkpoint.as_str(), part.number()]).await? else {
-        return Ok(true);
-    };
-    let stands = row.int(0)?;
-    if stands == file_count {
-        return Ok(false);
+impl Book {
+    /// Records a part, if it is new; none: others are missing.
+    fn take(&mut self, part: &CompletePart, taken: Option<(&Checkpoint, i64)>) -> Outcome<Option<String>> {
+        let place = self.calls;
+        self.calls += 1;
+        let (Some((checkpoint, _)), Some(run)) = (taken, self.runs.get(&part.name.run)) else {
+            return match self.is_lone {
+                true => Outcome::Refused(Refusal::not_found("checkpoint", &part.name).into()),
+                false => Outcome::Later,
+            };
+        };
+        // An earlier call of the set may have been the first part.
+        let part_count = self.declared.get(&checkpoint.uid).map(|it| it.0).or(checkpoint.part_count);
+        let mut checkpoint = Checkpoint { part_count, ..checkpoint.clone() };
+        let present = self.present.entry(checkpoint.uid.clone()).or_default();
+        let is_new = checkpoint
+            .check_part_count(&part.name, Some(part.part))
+            .and_then(|()| part.is_new(present.get(&part.part.number()).copied()));
+        let is_new = match is_new {
+            Ok(is_new) => is_new,
+            Err(refusal) => return Outcome::Refused(refusal.into()),
+        };
+        match checkpoint.state {
+            CheckpointState::Committed => return Outcome::Done(Some(checkpoint.uid)),
+            CheckpointState::Deleted => return Outcome::Done(None),
+            CheckpointState::Pending => {}
+        }
+        if let Err(refusal) = checkpoint.check_newest(&part.name, part.attempt, run.attempt) {
+            return Outcome::Refused(refusal.into());
+        }
+        if !is_new {
+            // Its last part may be in this very set: then it is out after it.
+            let is_last = self.last.values().any(|(it, _)| it.uid == checkpoint.uid);
+            return if is_last { Outcome::Later } else { Outcome::Done(None) };
+        }
+        let files = present.values().sum::<i64>() + part.file_count;
+        let is_last = i64::try_from(present.len() + 1).unwrap_or(i64::MAX) >= part.part.count();
+        let complete = self.complete.get(&checkpoint.uid).copied().unwrap_or(0);
+        if !is_last && let Err(refusal) = part.check_complete(files, complete) {
+            return Outcome::Refused(refusal.into());
+        }
+        present.insert(part.part.number(), part.file_count);
+        // The metadata of the version are part 0's, whichever part is the last.
+        let metadata = part.metadata.clone().filter(|_| part.part.number() == 0);
+        let declared = self.declared.entry(checkpoint.uid.clone());
+        let declared = declared.or_insert((part.part.count(), part.expire_time_us, None));
+        declared.1 = declared.1.max(part.expire_time_us);
+        declared.2 = declared.2.take().or(metadata);
+        let row = args![&checkpoint.uid, part.part.number(), part.file_count, part.now_us];
+        self.parts.push(row);
+        if is_last {
+            checkpoint.part_count = Some(part.part.count());
+            self.last.insert(place, (checkpoint, files));
+        }
+        Outcome::Done(None)
     }
-    let message = format!(
-        "part {} of checkpoint `{name}` is complete with {stands} file(s), but this call says {file_count}: two processes \
-         must not be the same part",
-        part.number()
-    );
-    Err(Refusal::precondition("PARTS_MISMATCH", message).with("file_count", stands).into())
+
+    /// Publishes the checkpoints whose last part came. Where that is refused, the call and its part are.
+    async fn publish(
+        &mut self,
+        tx: &mut Tx<'_>,
+        set: &[&CompletePart],
+        outcomes: &mut [Outcome<Option<String>>],
+    ) -> Result<(), Error> {
+        if self.last.is_empty() {
+            return Ok(());
+        }
+        let uids = self.last.values().map(|(checkpoint, _)| checkpoint.artifact_uid.clone());
+        let mut artifacts = Artifacts::take(tx, uids.collect()).await?;
+        for (place, (checkpoint, files)) in std::mem::take(&mut self.last) {
+            let (Some(part), Some(outcome)) = (set.get(place), outcomes.get_mut(place)) else { continue };
+            let contents = Contents::of(&part.name, &files_of(tx, &checkpoint.uid).await?, Some(files));
+            let refused = match contents {
+                Ok(contents) if artifacts.has(&checkpoint.artifact_uid) => {
+                    let Some(run) = self.runs.get_mut(&part.name.run) else { continue };
+                    *outcome = Outcome::Done(Some(checkpoint.uid.clone()));
+                    let publication = artifacts.publish(run, checkpoint, contents, None, part.now_us);
+                    self.publications.push(publication);
+                    continue;
+                }
+                // Another process has the artifact.
+                Ok(_) => Outcome::Later,
+                Err(refusal) => Outcome::Refused(refusal.into()),
+            };
+            *outcome = refused;
+            let number = Value::Int(Some(part.part.number()));
+            self.parts.retain(|row| !is_row_of(row, &checkpoint.uid, &number));
+        }
+        self.artifacts = Some(artifacts);
+        Ok(())
+    }
+
+    async fn write(self, tx: &mut Tx<'_>) -> Result<(), Error> {
+        // From the first complete part on others wait, so it lives shorter; each further one is a sign of life.
+        let declare = "WITH {v: uid text, part_count bigint, expire_time_us bigint, metadata text} UPDATE checkpoints SET \
+            expire_time_us = CASE WHEN checkpoints.part_count IS NULL OR checkpoints.expire_time_us < v.expire_time_us \
+            THEN v.expire_time_us ELSE checkpoints.expire_time_us END, part_count = v.part_count, \
+            metadata = COALESCE(checkpoints.metadata, v.metadata) FROM v WHERE checkpoints.uid = v.uid";
+        let rows = self
+            .declared
+            .into_iter()
+            .map(|(uid, (count, expire_time_us, metadata))| args![uid, count, expire_time_us, metadata]);
+        tx.execute_of(declare, rows.collect()).await?;
+        let insert = "WITH {v: checkpoint_uid text, part bigint, file_count bigint, complete_time_us bigint} \
+            INSERT INTO checkpoint_parts (checkpoint_uid, part, file_count, complete_time_us) SELECT * FROM v";
+        tx.execute_of(insert, self.parts).await?;
+        match self.artifacts {
+            Some(artifacts) => commits::write(tx, self.publications, artifacts, &self.runs).await,
+            None => Ok(()),
+        }
+    }
 }
 
-/// Files do not say whose part they are, so this is what can be told before the last part comes: the parts that are in
-/// claim no more files than are complete. The commit then wants exactly as many, and all complete.
-async fn check_complete(
-    connection: &mut Connection<'_>,
-    name: &CheckpointName,
-    part: Part,
-    files: i64,
-) -> Result<(), Error> {
-    let sql = "SELECT COUNT(*) FROM files WHERE checkpoint_uid = $1 AND state = 'COMPLETE'";
-    let row = connection.row(sql, args![name.checkpoint.as_str()]).await?;
-    let complete = row.map_or(Ok(0), |row| row.int(0))?;
-    if complete >= files {
-        return Ok(());
+fn is_row_of(row: &[Value], uid: &str, number: &Value) -> bool {
+    let is_uid = matches!(row.first(), Some(Value::Text(Some(it))) if it == uid);
+    let is_number = matches!((row.get(1), number), (Some(Value::Int(a)), Value::Int(b)) if a == b);
+    is_uid && is_number
+}
+
+impl CompletePart {
+    /// Whether the part is not yet in. One that is in stays as it is: with so many files.
+    fn is_new(&self, stands: Option<i64>) -> Result<bool, Refusal> {
+        let Some(stands) = stands else { return Ok(true) };
+        if stands == self.file_count {
+            return Ok(false);
+        }
+        let message = format!(
+            "part {} of checkpoint `{}` is complete with {stands} file(s), but this call says {}: two processes must not be \
+             the same part",
+            self.part.number(),
+            self.name,
+            self.file_count
+        );
+        Err(Refusal::precondition("PARTS_MISMATCH", message).with("file_count", stands))
     }
-    let message = format!(
-        "with part {} the parts of checkpoint `{name}` have {files} file(s), but {complete} are complete: write them to the \
-         end with `finish`",
-        part.number()
-    );
-    Err(Refusal::precondition("FILES_INCOMPLETE", message).with("files", complete).into())
+
+    /// Files do not say whose part they are, so this is what can be told before the last part comes: the parts that are in
+    /// claim no more files than are complete. The commit then wants exactly as many, and all complete.
+    fn check_complete(&self, files: i64, complete: i64) -> Result<(), Refusal> {
+        if complete >= files {
+            return Ok(());
+        }
+        let message = format!(
+            "with part {} the parts of checkpoint `{}` have {files} file(s), but {complete} are complete: write them to the \
+             end with `finish`",
+            self.part.number(),
+            self.name
+        );
+        Err(Refusal::precondition("FILES_INCOMPLETE", message).with("files", complete))
+    }
+}
+
+/// The complete parts of checkpoints, each with its number of files.
+async fn present(
+    tx: &mut Tx<'_>,
+    uids: &BTreeSet<&str>,
+) -> Result<HashMap<String, BTreeMap<i64, i64>>, Error> {
+    let sql = "WITH {v: uid text} SELECT p.checkpoint_uid, p.part, p.file_count FROM v CROSS JOIN checkpoint_parts p \
+        WHERE p.checkpoint_uid = v.uid";
+    let mut present: HashMap<String, BTreeMap<i64, i64>> = HashMap::new();
+    for row in tx.rows_of(sql, uids.iter().map(|uid| args![*uid]).collect()).await? {
+        present.entry(row.text(0)?).or_default().insert(row.int(1)?, row.int(2)?);
+    }
+    Ok(present)
+}
+
+/// How many files of checkpoints are complete.
+async fn complete_files(tx: &mut Tx<'_>, uids: &BTreeSet<&str>) -> Result<HashMap<String, i64>, Error> {
+    let sql = "WITH {v: uid text} SELECT f.checkpoint_uid, COUNT(*) FROM v CROSS JOIN files f \
+        WHERE f.checkpoint_uid = v.uid AND f.state = 'COMPLETE' GROUP BY f.checkpoint_uid";
+    let rows = tx.rows_of(sql, uids.iter().map(|uid| args![*uid]).collect()).await?;
+    rows.iter().map(|row| Ok((row.text(0)?, row.int(1)?))).collect()
 }

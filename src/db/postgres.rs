@@ -3,11 +3,7 @@
 //! A database that is away must answer soon: a caller is told within two seconds to come back, instead of queueing.
 
 use std::future::Future;
-use std::hash::DefaultHasher;
-use std::hash::Hash as _;
-use std::hash::Hasher as _;
 use std::io;
-use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::ConnectOptions as _;
@@ -20,15 +16,12 @@ use sqlx::pool::PoolConnection;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::postgres::PgPoolOptions;
 use tokio::runtime::Handle;
-use tokio::sync::OwnedSemaphorePermit;
-use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use crate::db::Error;
 use crate::db::STATEMENTS;
 use crate::db::connection::Connection;
 use crate::db::schema;
-use crate::domain::ids::RunName;
 
 /// How long a call waits until a connection is its own: below the two seconds after which a caller shall know.
 const TURN_TIMEOUT: Duration = Duration::from_millis(1_700);
@@ -38,11 +31,6 @@ const START_TIMEOUT: Duration = Duration::from_secs(5);
 const START_PAUSE: Duration = Duration::from_millis(100);
 /// One connection of so many is kept for reads, the health's among them: writes wait for rows that others have locked.
 const SHARE_OF_READS: usize = 4;
-/// Writes of one run at once: where its row is locked, by a replica that was paused or by an operator's session, the calls of that
-/// run wait, and those of others go on.
-const LANE_WIDTH: usize = 4;
-/// Runs are spread over so many lanes by their names.
-const LANES: usize = 1_024;
 /// A section that takes longer has lost its database: the cable is cut, or the server hangs. Longer than what the session
 /// itself may take.
 const SECTION_TIMEOUT: Duration = Duration::from_secs(15);
@@ -118,20 +106,11 @@ pub struct Postgres {
     pub migrate: bool,
 }
 
-/// Connections, places for writes, and lanes that lead to them.
+/// Connections, and how many of them are for writes.
 #[derive(Clone)]
 pub(super) struct Pool {
     connections: PgPool,
-    places: Arc<Semaphore>,
-    lanes: Arc<[Arc<Semaphore>]>,
-}
-
-/// That a write may have a connection; given back when its section is over.
-pub(super) struct Turn {
-    _lane: Option<OwnedSemaphorePermit>,
-    _place: OwnedSemaphorePermit,
-    /// When it must have one.
-    until: Instant,
+    places: usize,
 }
 
 impl Pool {
@@ -158,14 +137,8 @@ impl Pool {
                 })
             })
             .connect_lazy_with(connect.statement_cache_capacity(STATEMENTS));
-        let connections =
-            usize::try_from(options.connections).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
-        let places = connections - connections.div_ceil(SHARE_OF_READS);
-        Ok(Pool {
-            connections: pool,
-            places: Arc::new(Semaphore::new(places.max(1))),
-            lanes: (0..LANES).map(|_| Arc::new(Semaphore::new(LANE_WIDTH))).collect(),
-        })
+        let connections = usize::try_from(options.connections).unwrap_or(usize::MAX);
+        Ok(Pool { connections: pool, places: (connections - connections.div_ceil(SHARE_OF_READS)).max(1) })
     }
 
     pub(super) fn connections(&self) -> &PgPool {
@@ -177,37 +150,20 @@ impl Pool {
         Ok(Lent(Some(self.connections.acquire().await?)))
     }
 
-    /// The same for a write, whose turn it is.
-    pub(super) async fn lend_to(&self, turn: &Turn) -> Result<Lent, Error> {
-        let lent = tokio::time::timeout_at(turn.until, self.lend()).await;
+    /// How many writes have a connection at once.
+    pub(super) fn places(&self) -> usize {
+        self.places
+    }
+
+    /// When a write that waits from now on must have begun.
+    pub(super) fn turn_until(&self) -> Instant {
+        Instant::now() + TURN_TIMEOUT
+    }
+
+    /// A connection for a write that must have begun by then.
+    pub(super) async fn lend_until(&self, until: Option<Instant>) -> Result<Lent, Error> {
+        let lent = tokio::time::timeout_at(until.unwrap_or_else(|| self.turn_until()), self.lend()).await;
         lent.unwrap_or_else(|_| Err(Error::from(sqlx::Error::PoolTimedOut)))
-    }
-
-    /// Waits for the turn of a write; `run` is the one whose row it locks. Given up with the caller: no task waits here.
-    pub(super) async fn turn(&self, run: Option<&RunName>) -> Result<Turn, Error> {
-        let until = Instant::now() + TURN_TIMEOUT;
-        let wait = async |of: &Arc<Semaphore>, late: fn(sqlx::Error) -> Error| match tokio::time::timeout_at(
-            until,
-            Arc::clone(of).acquire_owned(),
-        )
-        .await
-        {
-            Ok(Ok(permit)) => Ok(permit),
-            Ok(Err(_)) => Err(Error::stopped()),
-            Err(_) => Err(late(sqlx::Error::PoolTimedOut)),
-        };
-        let _lane = match run {
-            Some(run) => Some(wait(self.lane(run), |error| Error::Busy(Arc::new(error))).await?),
-            None => None,
-        };
-        Ok(Turn { _lane, _place: wait(&self.places, Error::from).await?, until })
-    }
-
-    fn lane(&self, run: &RunName) -> &Arc<Semaphore> {
-        let mut hasher = DefaultHasher::new();
-        run.hash(&mut hasher);
-        let lane = usize::try_from(hasher.finish() % LANES as u64).unwrap_or_default();
-        &self.lanes[lane]
     }
 }
 

@@ -22,7 +22,6 @@ use crate::db::rebuild::rows::put_file;
 use crate::db::rebuild::rows::put_metrics;
 use crate::db::rebuild::rows::put_run;
 use crate::db::rebuild::rows::stands;
-use crate::db::runs::RunRow;
 use crate::db::runs::direction_of;
 use crate::db::runs::lock_run_by_uid;
 use crate::db::to_json;
@@ -36,6 +35,7 @@ use crate::domain::manifest::ManifestFile;
 use crate::domain::manifest::ManifestHead;
 use crate::domain::manifest::ManifestState;
 use crate::domain::refusal::Refusal;
+use crate::domain::run::Run;
 
 /// Artifacts or runs in one transaction, and chunks in one statement.
 const PAGE: i64 = 100;
@@ -254,7 +254,7 @@ async fn follow_aliases(
 
 /// The run's best is a version that stands; nothing is in flight; and every attempt that ever began is fenced.
 async fn follow_run(connection: &mut Connection<'_>, uid: &str) -> Result<(), Error> {
-    let mut run: RunRow = lock_run_by_uid(connection, uid).await?;
+    let mut run: Run = lock_run_by_uid(connection, uid).await?;
     run.monitor_state.new_attempt();
     let stands = "SELECT 1 FROM checkpoints WHERE uid = $1 AND state = 'COMMITTED'";
     if let Some(best) = &run.monitor_state.best_checkpoint

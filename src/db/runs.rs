@@ -1,4 +1,7 @@
-//! Runs and their attempts.
+//! The rows of runs: read, taken for a transaction, and written.
+
+use std::collections::HashMap;
+use std::collections::HashSet;
 
 use crate::db::Db;
 use crate::db::Error;
@@ -7,6 +10,7 @@ use crate::db::connection::Row;
 use crate::db::connection::args;
 use crate::db::from_json;
 use crate::db::to_json;
+use crate::db::tx::Tx;
 use crate::domain::ids::Id;
 use crate::domain::ids::ListParent;
 use crate::domain::ids::ProjectName;
@@ -14,71 +18,11 @@ use crate::domain::ids::RunName;
 use crate::domain::metric::Direction;
 use crate::domain::monitor::MonitorState;
 use crate::domain::refusal::Refusal;
-use crate::domain::strategy::Strategy;
+use crate::domain::run::Run;
+use crate::domain::run::RunState;
 
-/// Where a run stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RunState {
-    /// Takes events.
-    Active,
-    /// Ended well.
-    Finished,
-    /// Ended badly.
-    Failed,
-}
-
-impl RunState {
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            RunState::Active => "ACTIVE",
-            RunState::Finished => "FINISHED",
-            RunState::Failed => "FAILED",
-        }
-    }
-
-    pub(super) fn parse(text: &str) -> Result<RunState, Error> {
-        match text {
-            "ACTIVE" => Ok(RunState::Active),
-            "FINISHED" => Ok(RunState::Finished),
-            "FAILED" => Ok(RunState::Failed),
-            other => Err(Error::unreadable("run state", other)),
-        }
-    }
-}
-
-/// A run as it is stored.
-#[derive(Clone, Debug)]
-pub struct RunRow {
-    /// Unique for ever.
-    pub uid: String,
-    /// Its full name.
-    pub name: RunName,
-    /// The artifact of its versions.
-    pub artifact_uid: String,
-    /// The artifact's id.
-    pub artifact: Id,
-    /// When to save.
-    pub strategy: Strategy,
-    /// Resolved when it started.
-    pub direction: Direction,
-    /// What the strategy remembers.
-    pub monitor_state: MonitorState,
-    /// The newest attempt.
-    pub attempt: i64,
-    /// Where it stands.
-    pub state: RunState,
-    /// Events stored; also the position of the next one.
-    pub event_count: i64,
-    /// 0-based epoch of the newest event.
-    pub last_epoch: Option<i64>,
-    /// The trainer's settings, JSON.
-    pub config: Option<String>,
-    /// Microseconds since 1970.
-    pub create_time_us: i64,
-    /// Microseconds since 1970.
-    pub update_time_us: i64,
-    /// Microseconds since 1970.
-    pub finish_time_us: Option<i64>,
+pub(super) fn state_of(text: &str) -> Result<RunState, Error> {
+    RunState::parse(text).ok_or_else(|| Error::unreadable("run state", text))
 }
 
 const SELECT_RUN: &str = "SELECT r.uid, r.team, r.project, r.id, r.artifact_uid, a.id, r.strategy, r.direction, \
@@ -108,8 +52,8 @@ pub(super) fn direction_of(text: &str) -> Result<Direction, Error> {
     }
 }
 
-fn run_of(row: &Row) -> Result<RunRow, Error> {
-    Ok(RunRow {
+pub(super) fn run_of(row: &Row) -> Result<Run, Error> {
+    Ok(Run {
         uid: row.text(0)?,
         name: RunName { project: project_of(row, 1)?, run: stored_id(&row.text(3)?)? },
         artifact_uid: row.text(4)?,
@@ -118,7 +62,7 @@ fn run_of(row: &Row) -> Result<RunRow, Error> {
         direction: direction_of(&row.text(7)?)?,
         monitor_state: from_json("monitor state", &row.text(8)?)?,
         attempt: row.int(9)?,
-        state: RunState::parse(&row.text(10)?)?,
+        state: state_of(&row.text(10)?)?,
         event_count: row.int(11)?,
         last_epoch: row.int_or_null(12)?,
         config: row.text_or_null(13)?,
@@ -129,10 +73,7 @@ fn run_of(row: &Row) -> Result<RunRow, Error> {
 }
 
 /// Takes the run's row for the rest of the transaction and reads it.
-pub(super) async fn lock_run(
-    connection: &mut Connection<'_>,
-    name: &RunName,
-) -> Result<Option<RunRow>, Error> {
+pub(super) async fn lock_run(connection: &mut Connection<'_>, name: &RunName) -> Result<Option<Run>, Error> {
     let lock = "UPDATE runs SET revision = revision + 1 WHERE team = $1 AND project = $2 AND id = $3";
     let key = args![name.project.team.as_str(), name.project.project.as_str(), name.run.as_str()];
     if connection.execute(lock, key.clone()).await? == 0 {
@@ -142,30 +83,43 @@ pub(super) async fn lock_run(
     connection.row(&select, key).await?.as_ref().map(run_of).transpose()
 }
 
+/// Takes the rows of runs for the rest of the transaction and reads them. One that is missing does not exist, or another
+/// process has it.
+pub(super) async fn take_runs(
+    tx: &mut Tx<'_>,
+    names: impl Iterator<Item = &RunName>,
+) -> Result<HashMap<RunName, Run>, Error> {
+    let sql = "WITH {v: team text, project text, id text} SELECT r.uid, r.team, r.project, r.id, r.artifact_uid, a.id, \
+        r.strategy, r.direction, r.monitor_state, r.attempt, r.state, r.event_count, r.last_epoch, r.config, \
+        r.create_time_us, r.update_time_us, r.finish_time_us FROM v CROSS JOIN runs r JOIN artifacts a \
+        ON a.uid = r.artifact_uid WHERE r.team = v.team AND r.project = v.project AND r.id = v.id ORDER BY r.uid {take r}";
+    let names: HashSet<&RunName> = names.collect();
+    let key = |name: &RunName| {
+        let project = &name.project;
+        args![project.team.as_str(), project.project.as_str(), name.run.as_str()]
+    };
+    let rows = tx.rows_of(sql, names.into_iter().map(key).collect()).await?;
+    rows.iter().map(|row| run_of(row).map(|run| (run.name.clone(), run))).collect()
+}
+
+/// Writes what reports and commits change of runs.
+pub(super) async fn save_progress(tx: &mut Tx<'_>, runs: impl Iterator<Item = &Run>) -> Result<(), Error> {
+    let sql = "WITH {v: uid text, monitor_state text, event_count bigint, last_epoch bigint, update_time_us bigint} \
+        UPDATE runs SET monitor_state = v.monitor_state, event_count = v.event_count, last_epoch = v.last_epoch, \
+        update_time_us = v.update_time_us, revision = revision + 1 FROM v WHERE runs.uid = v.uid";
+    let row = |run: &Run| {
+        let state = to_json(&run.monitor_state)?;
+        Ok(args![&run.uid, state, run.event_count, run.last_epoch, run.update_time_us])
+    };
+    let set = runs.map(row).collect::<Result<_, Error>>()?;
+    tx.execute_of(sql, set).await.map(drop)
+}
+
 /// Takes the run's row by its uid.
-pub(super) async fn lock_run_by_uid(connection: &mut Connection<'_>, uid: &str) -> Result<RunRow, Error> {
+pub(super) async fn lock_run_by_uid(connection: &mut Connection<'_>, uid: &str) -> Result<Run, Error> {
     connection.execute("UPDATE runs SET revision = revision + 1 WHERE uid = $1", args![uid]).await?;
     let row = connection.row(&format!("{SELECT_RUN} WHERE r.uid = $1"), args![uid]).await?;
     row.as_ref().map(run_of).transpose()?.ok_or_else(|| Error::unreadable("run", uid))
-}
-
-/// Refuses an attempt that is not the run's newest.
-pub(super) fn check_attempt(run: &RunRow, attempt: i64) -> Result<(), Refusal> {
-    if attempt == run.attempt {
-        return Ok(());
-    }
-    let message = if attempt < run.attempt {
-        format!(
-            "attempt {attempt} of run `{}` is stale: attempt {} has begun since, so this process must stop writing",
-            run.name, run.attempt
-        )
-    } else {
-        format!(
-            "attempt {attempt} of run `{}` has not begun: the newest is {}, as StartRun told",
-            run.name, run.attempt
-        )
-    };
-    Err(Refusal::precondition("STALE_ATTEMPT", message).with("attempt", run.attempt))
 }
 
 pub(super) async fn save_monitor_state(
@@ -186,19 +140,19 @@ impl Db {
         attempt: i64,
         state: RunState,
         now_us: i64,
-    ) -> Result<RunRow, Error> {
+    ) -> Result<Run, Error> {
         let run = name.clone();
         self.write_of(&run, move |connection| {
             Box::pin(async move {
                 let Some(mut run) = lock_run(connection, &name).await? else {
                     return Err(Refusal::not_found("run", &name).into());
                 };
-                check_attempt(&run, attempt)?;
+                run.check_attempt(attempt)?;
                 if run.state == RunState::Active {
+                    run.finish(state, now_us);
                     let sql =
                         "UPDATE runs SET state = $1, finish_time_us = $2, update_time_us = $2 WHERE uid = $3";
                     connection.execute(sql, args![state.as_str(), now_us, &run.uid]).await?;
-                    (run.state, run.finish_time_us, run.update_time_us) = (state, Some(now_us), now_us);
                 }
                 Ok(run)
             })
@@ -207,7 +161,7 @@ impl Db {
     }
 
     /// The run of this name.
-    pub async fn run(&self, name: &RunName) -> Result<RunRow, Error> {
+    pub async fn run(&self, name: &RunName) -> Result<Run, Error> {
         let sql = format!("{SELECT_RUN} WHERE r.team = $1 AND r.project = $2 AND r.id = $3");
         let key = args![name.project.team.as_str(), name.project.project.as_str(), name.run.as_str()];
         let row = self.row(&sql, key).await?;
@@ -215,9 +169,9 @@ impl Db {
     }
 
     /// The same for a process of its newest attempt.
-    pub async fn run_of_attempt(&self, name: &RunName, attempt: i64) -> Result<RunRow, Error> {
+    pub async fn run_of_attempt(&self, name: &RunName, attempt: i64) -> Result<Run, Error> {
         let run = self.run(name).await?;
-        check_attempt(&run, attempt)?;
+        run.check_attempt(attempt)?;
         Ok(run)
     }
 
@@ -227,7 +181,7 @@ impl Db {
         parent: &ListParent,
         before: Option<(i64, String)>,
         limit: i64,
-    ) -> Result<Vec<RunRow>, Error> {
+    ) -> Result<Vec<Run>, Error> {
         let (time_us, uid) = before.unwrap_or((i64::MAX, String::new()));
         let after = "(r.create_time_us < $2 OR (r.create_time_us = $2 AND r.uid < $3)) \
             ORDER BY r.create_time_us DESC, r.uid DESC LIMIT $4";

@@ -11,11 +11,12 @@ use crate::db::Db;
 use crate::db::Error;
 
 /// The migrations, oldest first. One is only ever added.
-const MIGRATIONS: [(i64, &str, &str); 4] = [
+const MIGRATIONS: [(i64, &str, &str); 5] = [
     (1, "init", include_str!("../../migrations/0001_init.sql")),
     (2, "parts", include_str!("../../migrations/0002_parts.sql")),
     (3, "manifests", include_str!("../../migrations/0003_manifests.sql")),
     (4, "store_mark", include_str!("../../migrations/0004_store_mark.sql")),
+    (6, "suspects", include_str!("../../migrations/0006_suspects.sql")),
 ];
 
 /// Where sqlx records what was applied.

@@ -1,233 +1,270 @@
-//! Write transactions: group commit on SQLite, one spawned task each on Postgres.
+//! Write transactions: who runs them, and what becomes of each write when one of them, or all, fail.
 //!
-//! A job that has begun runs to its end even if its caller goes away: sqlx 0.9.0 can lose later acknowledged writes when a future is
+//! A write that has begun runs to its end even if its caller goes away: sqlx 0.9.0 can lose later acknowledged writes when a future is
 //! dropped inside a transaction, and tonic drops handlers whenever a client cancels.
 //!
-//! SQLite has one writer. It takes all jobs that wait, runs each in a savepoint, and commits them with one sync; an answer
-//! leaves only after that commit.
+//! SQLite has one writer: it takes writes of all kinds that wait, and commits them with one sync. On Postgres as many tasks as
+//! there are connections for writes each take those of one kind. Either way an answer leaves after its commit.
 
-use std::future::Future;
-use std::panic::AssertUnwindSafe;
-use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering;
 
-use futures::FutureExt;
 use sqlx::SqliteConnection;
-use tokio::sync::mpsc;
-use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use crate::db::Error;
 use crate::db::connection::Connection;
+use crate::db::job::Job;
+use crate::db::job::Write;
+use crate::db::job::job;
 use crate::db::postgres::Pool;
-use crate::db::postgres::Turn;
 use crate::db::postgres::in_time;
+use crate::db::queue::Batch;
+use crate::db::queue::Mix;
+use crate::db::queue::Queue;
+use crate::db::tx::Tx;
 use crate::failpoint::failpoint;
 
-/// Jobs that wait for the writer. When it is full, callers wait: that is the back-pressure.
-const QUEUE: usize = 1024;
-/// Most jobs in one commit, so that one answer does not wait for hundreds of others' work.
-const BATCH: usize = 256;
-
-/// A future that a job makes over the connection it is lent.
-pub(super) type JobFuture<'c, T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send + 'c>>;
-
-/// One write transaction: gets a connection inside a transaction, may be refused, never begins or commits itself.
-pub(super) trait Work<T>:
-    for<'a, 'c> FnOnce(&'a mut Connection<'c>) -> JobFuture<'a, T> + Send + 'static
-{
-}
-impl<T, F> Work<T> for F where
-    F: for<'a, 'c> FnOnce(&'a mut Connection<'c>) -> JobFuture<'a, T> + Send + 'static
-{
-}
-
-/// What becomes of a job's statements.
-enum Fate {
-    Keep,
-    Undo,
-    /// The database may have undone the whole transaction, with the work of others: the batch ends with this error.
-    End(Error),
-}
-
-trait Job: Send {
-    /// Runs the work.
-    fn run<'a>(
-        &'a mut self,
-        connection: &'a mut Connection<'_>,
-    ) -> Pin<Box<dyn Future<Output = Fate> + Send + 'a>>;
-    /// Answers the caller, once the commit is known.
-    fn answer(self: Box<Self>, committed: Result<(), Error>);
-}
-
-struct Pending<T, F> {
-    work: Option<F>,
-    result: Option<Result<T, Error>>,
-    caller: oneshot::Sender<Result<T, Error>>,
-}
-
-impl<T: Send + 'static, F: Work<T>> Job for Pending<T, F> {
-    fn run<'a>(
-        &'a mut self,
-        connection: &'a mut Connection<'_>,
-    ) -> Pin<Box<dyn Future<Output = Fate> + Send + 'a>> {
-        Box::pin(async move {
-            let Some(work) = self.work.take() else { return Fate::Undo };
-            if self.caller.is_closed() {
-                // Nobody was promised anything, and the caller may have repeated the call: begun now, it would come after
-                // its own repeat, and a stream that is gone would take its file from the one that goes on.
-                return Fate::Undo;
-            }
-            let result = guarded(work, connection).await;
-            let fate = match &result {
-                Ok(_) => Fate::Keep,
-                Err(error @ (Error::Full(_) | Error::Unavailable(_) | Error::Unsynced(_))) => {
-                    Fate::End(error.clone())
-                }
-                Err(_) => Fate::Undo,
-            };
-            self.result = Some(result);
-            fate
-        })
-    }
-
-    fn answer(self: Box<Self>, committed: Result<(), Error>) {
-        let result = match (self.result, committed) {
-            (Some(Err(refused)), _) => Err(refused),
-            (_, Err(error)) => Err(error),
-            (Some(Ok(value)), Ok(())) => Ok(value),
-            (None, Ok(())) => Err(Error::stopped()),
-        };
-        // The caller may be gone; the work stands all the same.
-        drop(self.caller.send(result));
-    }
-}
-
-/// Runs the work; a panic in it is an error of this job alone.
-async fn guarded<T, F: Work<T>>(work: F, connection: &mut Connection<'_>) -> Result<T, Error> {
-    match AssertUnwindSafe(async { work(connection).await }).catch_unwind().await {
-        Ok(result) => result,
-        Err(_) => Err(Error::Internal(sqlx::Error::Protocol("a write panicked".to_owned()))),
-    }
-}
-
-/// The one writer of a SQLite database.
-#[derive(Clone)]
+/// The one way in which anything is changed.
 pub(super) struct Writer {
-    jobs: mpsc::Sender<Box<dyn Job>>,
+    queue: Arc<Queue>,
+    postgres: Option<Arc<Tasks>>,
+    statements: Arc<AtomicU64>,
+}
+
+/// Tasks that carry out writes on Postgres.
+struct Tasks {
+    pool: Pool,
+    queue: Arc<Queue>,
+    running: AtomicUsize,
+    statements: Arc<AtomicU64>,
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.queue.close();
+    }
 }
 
 impl Writer {
-    /// Takes the connection over and serves jobs until the last handle is gone.
-    pub(super) fn start(connection: SqliteConnection, unsynced: CancellationToken) -> Writer {
-        let (jobs, waiting) = mpsc::channel(QUEUE);
-        tokio::spawn(serve(connection, waiting, unsynced));
-        Writer { jobs }
+    /// Takes the connection over and carries writes out until the last one after this is dropped.
+    pub(super) fn on_sqlite(connection: SqliteConnection, unsynced: CancellationToken) -> Writer {
+        let (queue, statements) = (Arc::new(Queue::default()), Arc::new(AtomicU64::new(0)));
+        tokio::spawn(serve(connection, Arc::clone(&queue), unsynced, Arc::clone(&statements)));
+        Writer { queue, postgres: None, statements }
     }
 
-    /// Queues the work and waits for its commit.
-    pub(super) async fn write<T: Send + 'static>(&self, work: impl Work<T>) -> Result<T, Error> {
-        let (caller, answer) = oneshot::channel();
-        let job = Pending { work: Some(work), result: None, caller };
-        self.jobs.send(Box::new(job)).await.map_err(|_| Error::stopped())?;
-        answer.await.map_err(|_| Error::stopped())?
+    pub(super) fn on_postgres(pool: Pool) -> Writer {
+        let (queue, statements) = (Arc::new(Queue::default()), Arc::new(AtomicU64::new(0)));
+        let tasks = Tasks {
+            pool,
+            queue: Arc::clone(&queue),
+            running: AtomicUsize::new(0),
+            statements: Arc::clone(&statements),
+        };
+        Writer { queue, postgres: Some(Arc::new(tasks)), statements }
+    }
+
+    /// Statements of all transactions so far, without those that begin and end one.
+    pub(super) fn statements(&self) -> u64 {
+        self.statements.load(Ordering::Relaxed)
+    }
+
+    /// Queues a write and waits for its commit.
+    pub(super) async fn write<W: Write>(&self, write: W) -> Result<W::Answer, Error> {
+        let turn = write.turn();
+        let until = self.postgres.as_ref().map(|tasks| tasks.pool.turn_until());
+        let (job, mut waiting) = job(write, until);
+        self.queue.push(job)?;
+        if let Some(tasks) = &self.postgres {
+            tasks.wake();
+        }
+        if let Some(until) = until {
+            tokio::select! {
+                answer = &mut waiting.answer => return answer.map_err(|_| Error::stopped())?,
+                () = tokio::time::sleep_until(until) => {}
+            }
+            if waiting.take_back() {
+                let late = Arc::new(sqlx::Error::PoolTimedOut);
+                return Err(if self.queue.is_busy(turn) {
+                    Error::Busy(late)
+                } else {
+                    Error::Unavailable(late)
+                });
+            }
+        }
+        waiting.answer.await.map_err(|_| Error::stopped())?
     }
 }
 
 async fn serve(
     mut connection: SqliteConnection,
-    mut waiting: mpsc::Receiver<Box<dyn Job>>,
+    queue: Arc<Queue>,
     unsynced: CancellationToken,
+    statements: Arc<AtomicU64>,
 ) {
-    let mut batch = Vec::with_capacity(BATCH);
-    while waiting.recv_many(&mut batch, BATCH).await > 0 {
-        let committed = commit(&mut Connection::Sqlite(&mut connection), &mut batch).await;
+    while let Some(Batch { jobs, hold }) = queue.next(Mix::Kinds).await {
+        let mut sets = sets_of(jobs);
+        let mut tx = Tx::new(Connection::Sqlite(&mut connection), false);
+        let committed = commit(&mut tx, &mut sets).await;
+        statements.fetch_add(tx.statements(), Ordering::Relaxed);
         if committed.is_err() {
             // Whatever failed, the next batch begins outside of a transaction.
-            drop(Connection::Sqlite(&mut connection).control("ROLLBACK").await);
+            drop(tx.connection().control("ROLLBACK").await);
         }
-        for job in batch.drain(..) {
-            job.answer(committed.clone());
-        }
+        queue.release(hold, settle(sets, &committed));
         if let Err(Error::Unsynced(_)) = committed {
             // Never again: the next sync may succeed and have lost what this one could not write. Closing the connection would
             // sync once more, so it stays open until the process ends.
             std::mem::forget(connection);
+            queue.close();
             unsynced.cancel();
             return;
         }
     }
 }
 
-async fn commit(connection: &mut Connection<'_>, batch: &mut [Box<dyn Job>]) -> Result<(), Error> {
-    connection.control("BEGIN IMMEDIATE").await?;
-    if let [alone] = batch {
+impl Tasks {
+    /// Sees to it that somebody takes what waits.
+    fn wake(self: &Arc<Self>) {
+        let most = self.pool.places();
+        let begun = self.running.fetch_update(Ordering::AcqRel, Ordering::Acquire, |running| {
+            (running < most).then_some(running + 1)
+        });
+        if begun.is_ok() {
+            tokio::spawn(Arc::clone(self).work());
+        }
+    }
+
+    async fn work(self: Arc<Self>) {
+        // Half of the connections are for short writes.
+        let mix = Mix::OneKind { long: self.pool.places().div_ceil(2) };
+        loop {
+            while let Some(batch) = self.queue.take(mix) {
+                let (hold, again) = self.carry_out(batch).await;
+                self.queue.release(hold, again);
+            }
+            self.running.fetch_sub(1, Ordering::AcqRel);
+            // What came after the last look, and found all tasks running, would wait for nobody.
+            let Some(batch) = self.queue.take(mix) else { return };
+            self.running.fetch_add(1, Ordering::AcqRel);
+            let (hold, again) = self.carry_out(batch).await;
+            self.queue.release(hold, again);
+        }
+    }
+
+    async fn carry_out(&self, batch: Batch) -> (crate::db::queue::Hold, Vec<Box<dyn Job>>) {
+        let until = batch.jobs.iter().filter_map(|job| job.until()).min();
+        let mut sets = sets_of(batch.jobs);
+        let committed = async {
+            let mut lent = self.pool.lend_until(until).await?;
+            let is_set = sets.first().is_some_and(|set| set.len() > 1);
+            let committed = async {
+                let mut tx = Tx::new(lent.connection()?, is_set);
+                let committed = commit(&mut tx, &mut sets).await;
+                self.statements.fetch_add(tx.statements(), Ordering::Relaxed);
+                if committed.is_err() {
+                    // Whatever failed, the connection goes back outside of a transaction.
+                    drop(tx.connection().control("ROLLBACK").await);
+                }
+                committed
+            };
+            let committed = in_time(committed).await?;
+            lent.give_back();
+            committed
+        };
+        let committed = committed.await;
+        (batch.hold, settle(sets, &committed))
+    }
+}
+
+/// Writes of one kind, or a lone one.
+type Set = Vec<Box<dyn Job>>;
+
+/// The writes by their kinds, in the order in which each kind came first.
+fn sets_of(jobs: Vec<Box<dyn Job>>) -> Vec<Set> {
+    let mut sets: Vec<Set> = Vec::new();
+    for job in jobs {
+        let kind = job.kind();
+        let alike = |set: &&mut Set| kind.is_some() && set.first().is_some_and(|first| first.kind() == kind);
+        match sets.iter_mut().find(alike) {
+            Some(set) => set.push(job),
+            None => sets.push(vec![job]),
+        }
+    }
+    sets
+}
+
+/// Answers everybody but those who are to be carried out again, and gives these back.
+fn settle(sets: Vec<Set>, committed: &Result<(), Error>) -> Vec<Box<dyn Job>> {
+    let mut again = Vec::new();
+    for job in sets.into_iter().flatten() {
+        if committed.is_ok() && job.stands().is_none() {
+            again.push(job);
+        } else {
+            job.answer(committed.clone());
+        }
+    }
+    again
+}
+
+/// Carries all sets out in one transaction.
+async fn commit(tx: &mut Tx<'_>, sets: &mut [Set]) -> Result<(), Error> {
+    let begin = match tx.connection() {
+        Connection::Sqlite(_) => "BEGIN IMMEDIATE",
+        Connection::Postgres(_) => "BEGIN",
+    };
+    tx.connection().control(begin).await?;
+    if let [alone] = sets {
         // The transaction is its savepoint: two statements less for every call of a lone trainer.
-        return match alone.run(connection).await {
-            Fate::Keep => end(connection).await,
-            Fate::Undo => connection.control("ROLLBACK").await,
-            Fate::End(error) => Err(error),
+        return if carry_out(tx, alone).await? {
+            end(tx).await
+        } else {
+            tx.connection().control("ROLLBACK").await
         };
     }
-    for job in batch {
-        connection.control("SAVEPOINT job").await?;
-        match job.run(connection).await {
-            Fate::Keep => {}
-            Fate::Undo => connection.control("ROLLBACK TO job").await?,
-            // SQLite rolls back on its own when the disk is full or fails, and then knows no savepoint any more.
-            Fate::End(error) => return Err(error),
+    for set in sets {
+        tx.connection().control("SAVEPOINT one_set").await?;
+        // SQLite rolls back on its own when the disk is full or fails, and then knows no savepoint any more.
+        if !carry_out(tx, set).await? {
+            tx.connection().control("ROLLBACK TO one_set").await?;
         }
-        connection.control("RELEASE job").await?;
+        tx.connection().control("RELEASE one_set").await?;
     }
-    end(connection).await
+    end(tx).await
+}
+
+/// Carries one set out; false: nothing of it stands. An error may have undone the whole transaction.
+async fn carry_out(tx: &mut Tx<'_>, set: &mut Set) -> Result<bool, Error> {
+    let Some((first, others)) = set.split_first_mut() else { return Ok(false) };
+    match first.run(others, tx).await {
+        Ok(()) => Ok(!others.is_empty() || first.stands() == Some(true)),
+        Err(error) if ends_all(&error) => Err(error),
+        // Which of them it is of is found when each is alone.
+        Err(_) if !others.is_empty() => {
+            set.iter_mut().for_each(|job| job.set_alone());
+            Ok(false)
+        }
+        Err(error) => {
+            first.refuse(error);
+            Ok(false)
+        }
+    }
+}
+
+/// After such an error no statement of the transaction may stand.
+fn ends_all(error: &Error) -> bool {
+    matches!(error, Error::Full(_) | Error::Unavailable(_) | Error::Unsynced(_))
 }
 
 /// The commit itself. When it fails, nobody knows whether it took place: callers repeat their calls.
-async fn end(connection: &mut Connection<'_>) -> Result<(), Error> {
+async fn end(tx: &mut Tx<'_>) -> Result<(), Error> {
     failpoint!("writer.commit");
-    connection.control("COMMIT").await?;
+    tx.connection().control("COMMIT").await?;
     failpoint!("writer.committed");
     Ok(())
-}
-
-/// The same promise on Postgres: the section runs in a task of its own and is joined. It ends in time, or its connection
-/// is closed; either way it gives its turn back.
-pub(super) async fn write_postgres<T: Send + 'static>(
-    pool: Pool,
-    turn: Turn,
-    work: impl Work<T>,
-) -> Result<T, Error> {
-    let (caller, _waits) = oneshot::channel::<()>();
-    let section = async move {
-        let turn = turn;
-        let mut lent = pool.lend_to(&turn).await?;
-        if caller.is_closed() {
-            // As on SQLite: what has not begun is left out.
-            lent.give_back();
-            return Err(Error::stopped());
-        }
-        let result = in_time(transaction(lent.connection()?, work)).await?;
-        lent.give_back();
-        result
-    };
-    tokio::spawn(section).await.map_err(|_| Error::stopped())?
-}
-
-async fn transaction<T>(mut connection: Connection<'_>, work: impl Work<T>) -> Result<T, Error> {
-    connection.control("BEGIN").await?;
-    match guarded(work, &mut connection).await {
-        Ok(value) => match end(&mut connection).await {
-            Ok(()) => Ok(value),
-            Err(error) => {
-                // Whatever failed, the connection goes back outside of a transaction.
-                drop(connection.control("ROLLBACK").await);
-                Err(error)
-            }
-        },
-        Err(refused) => {
-            connection.control("ROLLBACK").await?;
-            Err(refused)
-        }
-    }
 }
 
 #[cfg(test)]

@@ -91,7 +91,7 @@ pub struct RunName {
 }
 
 /// `.../runs/{run}/checkpoints/{checkpoint}`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct CheckpointName {
     /// The run.
     pub run: RunName,

@@ -1,9 +1,12 @@
 //! The rules: no IO, no clock, no async, no logging. Everything here can be tested with a table.
 
 pub mod alias;
+pub mod attempt;
+pub mod checkpoint;
 pub mod decision;
 pub mod digest;
 pub mod event;
+pub mod file;
 pub mod filter;
 pub mod format;
 pub mod ids;
@@ -13,6 +16,8 @@ pub mod monitor;
 pub mod parts;
 pub mod path;
 pub mod refusal;
+pub mod report;
+pub mod run;
 pub mod strategy;
 pub mod subset;
 pub mod template;

@@ -15,7 +15,6 @@ use crate::app::App;
 use crate::app::DecisionFilter;
 use crate::app::Error;
 use crate::app::EventRow;
-use crate::app::RunState;
 use crate::app::decisions::Moment;
 use crate::app::events::NewEvents;
 use crate::app::runs::Resume;
@@ -26,6 +25,7 @@ use crate::domain::ids::ListParent;
 use crate::domain::ids::ProjectName;
 use crate::domain::ids::RunName;
 use crate::domain::refusal::Refusal;
+use crate::domain::run::RunState;
 use crate::grpc::Face;
 use crate::grpc::convert::decision_to;
 use crate::grpc::convert::directions_of;
@@ -77,6 +77,7 @@ fn start_of(request: v1::StartRunRequest) -> Result<Start, Refusal> {
         request_id: request.request_id,
         resume: resume_of(request.resume)?,
         config: json_of("config", request.config)?,
+        writer: optional_id("writer", &request.writer)?,
     })
 }
 

@@ -21,7 +21,6 @@ use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
 use tokio_util::sync::CancellationToken;
 
-use crate::domain::digest::Digest;
 use crate::domain::time::date_of;
 
 pub use mark::MARK;
@@ -261,13 +260,13 @@ impl Store {
     }
 }
 
-/// A key that was never used before: `chunks/2026-01-31/0a1b2c3d-<uuid>`. The day lets a scrub compare old slices, the
-/// digest's prefix spreads a day's objects.
-pub fn new_key(digest: &Digest, now_us: i64) -> String {
-    let [a, b, c, d, ..] = digest.0;
+/// A key that was never used before: `chunks/2026-01-31/0a1b2c3d-<uuid>`. The day lets a scrub compare old slices, the random
+/// prefix spreads a day's objects.
+pub fn new_key(now_us: i64) -> String {
     let (year, month, day) = date_of(now_us);
+    let prefix = uuid::Uuid::new_v4().as_fields().0;
     let unique = uuid::Uuid::now_v7().simple();
-    format!("chunks/{year:04}-{month:02}-{day:02}/{a:02x}{b:02x}{c:02x}{d:02x}-{unique}")
+    format!("chunks/{year:04}-{month:02}-{day:02}/{prefix:08x}-{unique}")
 }
 
 /// How many writers of one object at once can leave something that [`Store::sweep`] finds.
@@ -312,10 +311,9 @@ mod tests {
 
     #[test]
     fn keys_carry_the_day_and_never_repeat() {
-        let digest = Digest([0xab; 32]);
-        let key = new_key(&digest, 1_795_429_230_500_000);
-        assert!(key.starts_with("chunks/2026-11-23/abababab-"), "{key}");
-        assert_ne!(key, new_key(&digest, 1_795_429_230_500_000));
+        let key = new_key(1_795_429_230_500_000);
+        assert!(key.starts_with("chunks/2026-11-23/"), "{key}");
+        assert_ne!(key, new_key(1_795_429_230_500_000));
     }
 
     #[tokio::test]

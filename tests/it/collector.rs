@@ -12,11 +12,10 @@ use keepbest::app::Limits;
 use keepbest::app::collect::GcReport;
 use keepbest::app::uploads::Piece;
 use keepbest::db::ExpireTimes;
-use keepbest::db::NewFile;
-use keepbest::db::Upload;
-use keepbest::db::WantedChunk;
+use keepbest::db::FileStep;
+use keepbest::db::WriteFiles;
 use keepbest::domain::digest::CHUNK_BYTES;
-use keepbest::domain::digest::Digest;
+use keepbest::domain::file::NewFile;
 use keepbest::store::new_key;
 use object_store::ObjectStoreExt;
 use object_store::local::LocalFileSystem;
@@ -122,22 +121,25 @@ async fn what_a_crash_left_is_removed_after_a_day(database: TestDatabase) {
     let db = test.database.open().await;
     let late_us = BEGIN_US + 1_000 * HOUR_US;
     let expire = ExpireTimes { pending_us: late_us, parts_us: late_us };
-    let upload = Upload { checkpoint, attempt: 1, token: "crashed".to_owned(), expire };
-    let new = |path: &str| NewFile { path: path.to_owned(), size_bytes: 5, sha256: None };
-    let files = db.begin_small_files(upload.clone(), vec![new("intent"), new("object")]).await.unwrap();
-    let wanted = files.iter().zip([b"lost1", b"lost2"]).map(|(file, data)| {
-        let (digest, file_uid) = (Digest::of_pieces([data.as_slice()]), file.uid.clone());
-        WantedChunk {
-            file_uid,
-            offset_bytes: 0,
-            size_bytes: 5,
-            digest,
-            object_key: new_key(&digest, BEGIN_US),
-        }
-    });
-    let new = db.claim_chunks(upload, wanted.collect(), BEGIN_US).await.unwrap();
+    let declare = |path: &str| FileStep {
+        path: path.to_owned(),
+        declare: Some(NewFile { path: path.to_owned(), size_bytes: 5, sha256: None }),
+        take_over: Some(0),
+        ..FileStep::default()
+    };
+    let write = WriteFiles {
+        checkpoint,
+        attempt: 1,
+        token: "crashed".to_owned(),
+        expire,
+        now_us: BEGIN_US,
+        files: vec![declare("intent"), declare("object")],
+    };
+    db.write_files(write).await.unwrap();
+    let keys = [new_key(BEGIN_US), new_key(BEGIN_US)];
+    db.reserve_keys(keys.to_vec(), BEGIN_US + 24 * HOUR_US).await.unwrap();
     // One crashed before its object was stored, one after it.
-    test.objects.put(&new[1].object_key.as_str().into(), "lost2".into()).await.unwrap();
+    test.objects.put(&keys[1].as_str().into(), "lost2".into()).await.unwrap();
     test.turn(24 * HOUR_US - 1);
     test.app.collect_now().await.unwrap();
     assert_eq!((test.keys().await.len(), test.database.texts(DOOMED).await.len()), (2, 2));
@@ -199,25 +201,37 @@ async fn an_upload_that_outlives_its_intent_leaves_nothing_behind(database: Test
     let test = TestApp::limited(database, Arc::new(objects.clone()), limits).await;
     let mut trainer = test.start("first", every_epoch()).await;
     let checkpoint = trainer.saved(0, 0.5).await;
-    // Two uploads lose their intents, the third its checkpoint.
-    for refusal in ["RACE", "RACE", "CHECKPOINT_DELETED"] {
+    // Two uploads lose their reservations and put their bytes again, under a new key; the third loses its checkpoint.
+    for (round, path) in ["small", "large", "late"].into_iter().enumerate() {
         let gate = Arc::new(Gate::default());
         objects.plan(|plan| plan.gate = Some(Arc::clone(&gate)));
         let (writer, name) = (trainer.clone(), checkpoint.clone());
-        let small = refusal == "RACE" && test.clock.load(Ordering::SeqCst) == BEGIN_US;
         let writing = tokio::spawn(async move {
-            match small {
-                true => writer.write(&name, &[("model", b"late")]).await.map(drop),
-                false => writer.stream(&name, "model", b"late").await.map(drop),
+            match path {
+                "small" => writer.write(&name, &[(path, path.as_bytes())]).await.map(drop),
+                _ => writer.stream(&name, path, path.as_bytes()).await.map(drop),
             }
         });
         gate.arrived.notified().await;
-        test.turn(if refusal == "RACE" { 25 * HOUR_US } else { 41 * HOUR_US });
+        test.turn(if round < 2 { 25 * HOUR_US } else { 41 * HOUR_US });
+        let before = test.keys().await;
         test.app.collect_now().await.unwrap();
         assert_eq!(test.database.texts(DOOMED).await, Vec::<String>::new());
+        objects.plan(|plan| plan.gate = None);
         gate.open.notify_one();
-        assert_eq!(reason(writing.await.unwrap()), refusal);
-        assert_eq!(test.keys().await, Vec::<String>::new(), "after {refusal}");
+        let written = writing.await.unwrap();
+        if round < 2 {
+            written.unwrap();
+            assert_eq!(
+                test.keys().await.len(),
+                round + 1,
+                "the object that came late is gone again: {before:?}"
+            );
+            assert_eq!(test.database.texts(DOOMED).await, Vec::<String>::new());
+        } else {
+            assert_eq!(reason(written), "CHECKPOINT_DELETED");
+            assert_eq!(test.keys().await, Vec::<String>::new());
+        }
     }
 }
 

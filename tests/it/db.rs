@@ -12,4 +12,5 @@ mod parts;
 mod ranks;
 mod reports;
 mod runs;
+mod sets;
 mod statements;

@@ -7,8 +7,8 @@ use crate::db::connection::args;
 use crate::db::manifests::state_to_text;
 use crate::db::new_uid;
 use crate::db::rebuild::RebuiltVersion;
-use crate::db::runs::RunState;
 use crate::db::runs::direction_to_text;
+use crate::db::runs::state_of;
 use crate::db::to_json;
 use crate::domain::manifest::ManifestFile;
 use crate::domain::manifest::ManifestHead;
@@ -60,7 +60,7 @@ pub(super) async fn put_run(connection: &mut Connection<'_>, head: &ManifestHead
         direction_to_text(run.direction),
         to_json(&run.monitor_state)?,
         run.attempt,
-        RunState::parse(&run.state)?.as_str(),
+        state_of(&run.state)?.as_str(),
         run.revision,
         run.last_epoch,
         run.config_json.clone(),

@@ -8,21 +8,24 @@ use tokio::sync::Notify;
 
 use super::*;
 use crate::db::connection::args;
+use crate::db::job::Rare;
+use crate::db::job::Turn;
+use crate::db::job::Work;
 
 /// A writer that is busy until `open`, so that what is queued meanwhile becomes one batch.
 struct Held {
-    writer: Writer,
+    writer: Arc<Writer>,
     open: Arc<Notify>,
     first: tokio::task::JoinHandle<Result<(), Error>>,
 }
 
 impl Held {
     async fn new(connection: SqliteConnection) -> Held {
-        let writer = Writer::start(connection, CancellationToken::new());
+        let writer = Arc::new(Writer::on_sqlite(connection, CancellationToken::new()));
         let (begun, open) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-        let (told, gate, first) = (Arc::clone(&begun), Arc::clone(&open), writer.clone());
+        let (told, gate, first) = (Arc::clone(&begun), Arc::clone(&open), Arc::clone(&writer));
         let first = tokio::spawn(async move {
-            let held = first.write(move |_| {
+            let held = first.rare(move |_| {
                 Box::pin(async move {
                     told.notify_one();
                     gate.notified().await;
@@ -36,6 +39,12 @@ impl Held {
     }
 }
 
+impl Writer {
+    async fn rare<T: Send + 'static>(&self, work: impl Work<T>) -> Result<T, Error> {
+        self.write(Rare::new(work, Turn::own(1))).await
+    }
+}
+
 async fn in_memory() -> SqliteConnection {
     sqlx::sqlite::SqliteConnectOptions::new().connect().await.unwrap()
 }
@@ -46,7 +55,7 @@ async fn a_job_whose_caller_left_before_it_began_is_left_out() {
     let done = Arc::new(Mutex::new(Vec::new()));
     let note = |name: &'static str| {
         let done = Arc::clone(&done);
-        writer.write(move |_| {
+        writer.rare(move |_| {
             Box::pin(async move {
                 done.lock().unwrap().push(name);
                 Ok(())
@@ -73,7 +82,7 @@ async fn a_disk_that_is_full_for_one_job_is_no_broken_database_for_the_others() 
         .unwrap();
     let Held { writer, open, first } = Held::new(connection).await;
     let insert = |bytes: usize| {
-        writer.write(move |connection| {
+        writer.rare(move |connection| {
             Box::pin(async move {
                 let sql = "INSERT INTO pages (page) VALUES ($1)";
                 connection.execute(sql, args![vec![7; bytes]]).await.map(drop)
@@ -81,7 +90,7 @@ async fn a_disk_that_is_full_for_one_job_is_no_broken_database_for_the_others() 
         })
     };
     let refused = || {
-        writer.write(|_| Box::pin(async move { Err::<(), _>(Error::unreadable("row", "as a rule says no")) }))
+        writer.rare(|_| Box::pin(async move { Err::<(), _>(Error::unreadable("row", "as a rule says no")) }))
     };
     let (before, rule, large, after) = (insert(1), refused(), insert(1 << 20), insert(1));
     let mut calls = Box::pin(futures::future::join4(before, rule, large, after));
@@ -94,7 +103,7 @@ async fn a_disk_that_is_full_for_one_job_is_no_broken_database_for_the_others() 
     }
     assert!(matches!(rule, Err(Error::Unreadable { .. })), "it had its own answer: {rule:?}");
     insert(1).await.unwrap();
-    let count = writer.write(|connection| {
+    let count = writer.rare(|connection| {
         Box::pin(async move { connection.row("SELECT COUNT(*) FROM pages", vec![]).await?.unwrap().int(0) })
     });
     assert_eq!(count.await.unwrap(), 1, "nothing of the batch stands");

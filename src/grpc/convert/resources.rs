@@ -6,21 +6,21 @@ use keepbest_proto::v1::next_due::When;
 
 use crate::app::AliasRow;
 use crate::app::ArtifactRow;
-use crate::app::CheckpointRow;
-use crate::app::CheckpointState;
 use crate::app::DecisionRow;
-use crate::app::FileRow;
 use crate::app::PartRow;
-use crate::app::RunRow;
-use crate::app::RunState;
 use crate::app::VersionRow;
+use crate::domain::checkpoint::Checkpoint;
+use crate::domain::checkpoint::CheckpointState;
 use crate::domain::decision::Action;
 use crate::domain::decision::NextDue;
 use crate::domain::decision::Reason;
 use crate::domain::digest::Digest;
+use crate::domain::file::StoredFile;
 use crate::domain::ids::ArtifactName;
 use crate::domain::ids::RunName;
 use crate::domain::metric::Direction;
+use crate::domain::run::Run;
+use crate::domain::run::RunState;
 use crate::grpc::convert::strategy::strategy_to;
 use crate::grpc::convert::struct_of;
 use crate::grpc::convert::timestamp_to;
@@ -43,7 +43,7 @@ fn direction_to(direction: Direction) -> i32 {
 }
 
 /// A run.
-pub(crate) fn run_to(run: &RunRow) -> v1::Run {
+pub(crate) fn run_to(run: &Run) -> v1::Run {
     let state = match run.state {
         RunState::Active => v1::RunState::Active,
         RunState::Finished => v1::RunState::Finished,
@@ -139,7 +139,7 @@ pub(crate) fn next_due_to(next: NextDue) -> v1::NextDue {
 }
 
 /// A file.
-pub(crate) fn file_to(file: &FileRow) -> v1::File {
+pub(crate) fn file_to(file: &StoredFile) -> v1::File {
     let state = if file.digest.is_some() { v1::FileState::Complete } else { v1::FileState::Open };
     v1::File {
         path: file.path.clone(),
@@ -154,8 +154,8 @@ pub(crate) fn file_to(file: &FileRow) -> v1::File {
 /// A checkpoint with its files and complete parts; `version` is its version's name, once committed.
 pub(crate) fn checkpoint_to(
     name: String,
-    checkpoint: &CheckpointRow,
-    (files, parts): (&[FileRow], &[PartRow]),
+    checkpoint: &Checkpoint,
+    (files, parts): (&[StoredFile], &[PartRow]),
     version: String,
 ) -> v1::Checkpoint {
     let state = match checkpoint.state {
@@ -210,7 +210,7 @@ pub(crate) fn artifact_to(artifact: &ArtifactRow, aliases: &[AliasRow]) -> v1::A
 }
 
 /// A version; its files only where they were asked for.
-pub(crate) fn version_to(version: &VersionRow, files: &[FileRow]) -> v1::Version {
+pub(crate) fn version_to(version: &VersionRow, files: &[StoredFile]) -> v1::Version {
     let metrics = version.metrics.iter().filter_map(|(name, value)| Some((name.clone(), value.as_f64()?)));
     v1::Version {
         name: format!("{}/versions/v{}", version.artifact, version.number),

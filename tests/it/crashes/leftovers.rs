@@ -62,6 +62,7 @@ async fn collect_later(config: &Config) -> String {
     let Clock::ByHand(time_us) = &clock else { unreachable!() };
     time_us.store(Clock::System.now_us() + LATER_US, Ordering::SeqCst);
     let limits = Limits {
+        keys_at_once: 1,
         upload_buffer_bytes: 64 << 20,
         download_buffer_bytes: 64 << 20,
         upload_idle: Duration::from_secs(60),

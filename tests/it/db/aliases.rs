@@ -8,9 +8,9 @@ use crate::support::apps::reason;
 use crate::support::apps::sentence;
 use crate::support::apps::shown;
 use crate::support::databases::TestDatabase;
-use crate::support::databases::on_both_databases;
+use crate::support::databases::on_all_databases;
 
-on_both_databases! {
+on_all_databases! {
     an_alias_moves_only_from_where_it_is_expected
     of_ten_that_move_an_alias_at_once_one_wins_each_time
     an_alias_never_points_at_what_is_being_deleted

@@ -22,9 +22,9 @@ use crate::support::apps::sentence;
 use crate::support::apps::start;
 use crate::support::apps::towards;
 use crate::support::databases::TestDatabase;
-use crate::support::databases::on_both_databases;
+use crate::support::databases::on_all_databases;
 
-on_both_databases! {
+on_all_databases! {
     the_best_is_found_in_a_run_an_artifact_a_project_and_a_team
     the_rule_and_the_order_agree_on_every_series
     another_team_sees_what_does_not_exist

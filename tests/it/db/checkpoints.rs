@@ -8,9 +8,9 @@ use crate::support::apps::best_only;
 use crate::support::apps::reason;
 use crate::support::apps::val_loss;
 use crate::support::databases::TestDatabase;
-use crate::support::databases::on_both_databases;
+use crate::support::databases::on_all_databases;
 
-on_both_databases! {
+on_all_databases! {
     an_abandoned_save_leaves_the_earlier_best_and_the_next_good_value_wins
     a_new_attempt_gives_up_what_older_ones_had_in_flight
     a_pending_checkpoint_expires_unless_it_is_written_to

@@ -28,9 +28,9 @@ use crate::support::apps::start;
 use crate::support::apps::towards;
 use crate::support::apps::val_loss;
 use crate::support::databases::TestDatabase;
-use crate::support::databases::on_both_databases;
+use crate::support::databases::on_all_databases;
 
-on_both_databases! {
+on_all_databases! {
     a_version_is_all_that_was_saved
     a_commit_repeated_at_once_or_later_is_one_version
     commits_of_many_runs_into_one_artifact_leave_no_gap

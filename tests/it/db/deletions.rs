@@ -11,9 +11,9 @@ use crate::support::apps::every_epoch;
 use crate::support::apps::reason;
 use crate::support::apps::sentence;
 use crate::support::databases::TestDatabase;
-use crate::support::databases::on_both_databases;
+use crate::support::databases::on_all_databases;
 
-on_both_databases! {
+on_all_databases! {
     a_deleted_version_is_gone_and_its_number_is_not_used_again
     latest_and_best_move_to_what_is_left
     the_value_to_beat_is_the_best_one_left

@@ -14,9 +14,9 @@ use crate::support::apps::id;
 use crate::support::apps::shown;
 use crate::support::apps::start;
 use crate::support::databases::TestDatabase;
-use crate::support::databases::on_both_databases;
+use crate::support::databases::on_all_databases;
 
-on_both_databases! {
+on_all_databases! {
     filters_and_orders_do_what_they_say
     pages_of_versions_are_the_whole_list
     artifacts_are_listed_by_project_and_id

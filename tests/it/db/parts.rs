@@ -21,9 +21,9 @@ use crate::support::apps::every_epoch;
 use crate::support::apps::reason;
 use crate::support::apps::shown;
 use crate::support::databases::TestDatabase;
-use crate::support::databases::on_both_databases;
+use crate::support::databases::on_all_databases;
 
-on_both_databases! {
+on_all_databases! {
     parts_in_any_order_are_one_version_of_all_files
     the_last_parts_at_the_same_moment_are_one_version_that_all_are_answered
     a_wait_goes_on_at_another_replica_than_the_part_was_sent_to

@@ -24,9 +24,9 @@ use crate::support::apps::shown;
 use crate::support::apps::start;
 use crate::support::apps::val_loss;
 use crate::support::databases::TestDatabase;
-use crate::support::databases::on_both_databases;
+use crate::support::databases::on_all_databases;
 
-on_both_databases! {
+on_all_databases! {
     ranks_that_start_at_once_at_several_replicas_are_one_attempt
     every_rank_learns_the_decision_of_the_one_that_reports
     a_moment_without_a_decision_is_not_waited_for

@@ -17,9 +17,9 @@ use crate::support::apps::sentence;
 use crate::support::apps::shown;
 use crate::support::apps::val_loss;
 use crate::support::databases::TestDatabase;
-use crate::support::databases::on_both_databases;
+use crate::support::databases::on_all_databases;
 
-on_both_databases! {
+on_all_databases! {
     a_report_repeated_whole_or_in_part_is_answered_from_what_is_stored
     a_gap_is_refused_and_says_what_is_next
     two_writers_count_on_their_own_and_one_is_decided_upon
@@ -50,8 +50,14 @@ async fn a_report_repeated_whole_or_in_part_is_answered_from_what_is_stored(data
     assert_eq!((again.next_sequence, again.duplicate_count), (3, 3));
     assert_eq!(shown(&test.app.run(&trainer.run).await.unwrap()), before, "nothing moved");
 
-    // The overlap is what was stored, whatever is sent in its place; the rest is new.
-    let overlap = vec![val_loss(1, 0.1), val_loss(2, 0.1), val_loss(3, 0.2), val_loss(4, 0.3)];
+    // Another event under a used sequence is refused, and nothing behind it is stored.
+    let other = vec![val_loss(1, 0.1), val_loss(2, 0.25), val_loss(3, 0.2)];
+    let other = NewEvents { first_sequence: 1, ..trainer.events(other) };
+    assert_eq!(reason(replica.report_events(other).await), "SEQUENCE_CONFLICT");
+    assert_eq!(shown(&test.app.run(&trainer.run).await.unwrap()), before, "nothing moved");
+
+    // The overlap is what was stored; the rest is new.
+    let overlap = vec![val_loss(1, f64::NAN), val_loss(2, 0.25), val_loss(3, 0.2), val_loss(4, 0.3)];
     let overlap = NewEvents { first_sequence: 1, ..trainer.events(overlap) };
     let third = replica.report_events(overlap).await.unwrap();
     assert_eq!((third.next_sequence, third.duplicate_count), (5, 2));

@@ -2,6 +2,7 @@
 
 use futures::future::join_all;
 use keepbest::app::RunState;
+use keepbest::app::events::NewEvents;
 use keepbest::app::runs::Resume;
 use keepbest::app::runs::Start;
 use keepbest::domain::ids::ArtifactName;
@@ -20,11 +21,12 @@ use crate::support::apps::start;
 use crate::support::apps::towards;
 use crate::support::apps::val_loss;
 use crate::support::databases::TestDatabase;
-use crate::support::databases::on_both_databases;
+use crate::support::databases::on_all_databases;
 
-on_both_databases! {
+on_all_databases! {
     a_second_start_resumes_the_run_where_it_stood
     a_start_repeated_with_its_request_id_is_one_attempt
+    a_request_id_that_is_used_for_another_start_is_refused
     starts_at_the_same_moment_are_attempts_of_one_run
     resume_never_and_must_are_kept
     another_monitor_is_refused_and_leaves_nothing
@@ -203,4 +205,27 @@ async fn runs_are_listed_newest_first_page_by_page(database: TestDatabase) {
         let expected: Vec<_> = expected[among].iter().map(|it| &it.2).collect();
         assert_eq!(shown(&listed), shown(&expected));
     }
+}
+
+async fn a_request_id_that_is_used_for_another_start_is_refused(database: TestDatabase) {
+    let test = TestApp::over(database).await;
+    let start = Start { request_id: "launch".to_owned(), config: Some("{\"lr\":1}".to_owned()), ..first() };
+    assert_eq!(test.app.start_run(start.clone()).await.unwrap().attempt, 1);
+    for other in [
+        Start { config: Some("{\"lr\":2}".to_owned()), ..start.clone() },
+        Start { strategy: every_epoch(), ..start.clone() },
+    ] {
+        assert_eq!(reason(test.app.start_run(other).await), "REQUEST_CONFLICT");
+    }
+    let rank = Start { writer: Some(id("rank-1")), ..start };
+    let begun = test.app.start_run(rank.clone()).await.unwrap();
+    assert_eq!((begun.attempt, begun.next_sequence), (1, 0));
+    let events = NewEvents {
+        writer: Some(id("rank-1")),
+        ..Trainer::of(&test.app, begun).events(vec![val_loss(0, 0.5)])
+    };
+    test.app.report_events(events).await.unwrap();
+    assert_eq!(test.app.start_run(rank).await.unwrap().next_sequence, 1, "where this writer goes on");
+    let begun = test.app.start_run(Start { request_id: "next".to_owned(), ..first() }).await.unwrap();
+    assert_eq!((begun.attempt, begun.next_sequence), (2, 0), "where the default writer goes on");
 }

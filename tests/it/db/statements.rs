@@ -18,7 +18,9 @@ use crate::support::databases::on_both_databases;
 
 on_both_databases! { every_statement_is_prepared }
 
-const FIRST_WORDS: [&str; 4] = ["SELECT ", "INSERT ", "UPDATE ", "DELETE "];
+const FIRST_WORDS: [&str; 5] = ["SELECT ", "INSERT ", "UPDATE ", "DELETE ", "WITH {v: "];
+/// Writes the sets of statements out, so its own texts are pieces.
+const WRITES_SETS_OUT: &str = "tx.rs";
 /// What is put behind or into a statement.
 const FRAGMENT_WORDS: [&str; 4] = [" AND ", " JOIN ", " ORDER ", " WHERE "];
 
@@ -140,7 +142,7 @@ fn store_statements() -> BTreeSet<String> {
             let path = entry.unwrap().path();
             if path.is_dir() {
                 folders.push(path);
-            } else if path.file_name().unwrap() != "tests.rs" {
+            } else if !["tests.rs", WRITES_SETS_OUT].map(Some).contains(&path.file_name().unwrap().to_str()) {
                 let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
                 found.read(fs::read_to_string(&path).unwrap().parse().unwrap(), &name);
             }
@@ -169,11 +171,41 @@ fn store_statements() -> BTreeSet<String> {
     assert!(all.remove(inner), "{inner}");
     for statement in &all {
         assert!(
-            !statement.contains(['{', '}']),
+            !with_set(statement, false).contains(['{', '}']),
             "what stands in its braces? Add it to COMPLETIONS: {statement}"
         );
     }
     all
+}
+
+/// A statement with a set of two rows written out, and with the locks that it takes.
+fn with_set(statement: &str, on_postgres: bool) -> String {
+    let mut text = statement.to_owned();
+    while let Some((start, end)) = text.find('{').zip(text.find('}')) {
+        let place = &text[start + 1..end];
+        let written = match place.split_once([':', ' ']) {
+            Some(("v", columns)) => {
+                let columns: Vec<_> =
+                    columns.split(',').map(|it| it.trim().split_once(' ').unwrap()).collect();
+                let names: Vec<_> = columns.iter().map(|it| it.0).collect();
+                let rows = if on_postgres {
+                    let kind = |it: &str| it.replace("real", "float8").replace("bytes", "bytea");
+                    let arrays =
+                        columns.iter().enumerate().map(|(n, it)| format!("${}::{}[]", n + 1, kind(it.1)));
+                    format!("SELECT * FROM UNNEST({})", arrays.collect::<Vec<_>>().join(", "))
+                } else {
+                    let row = format!("({})", vec!["?"; columns.len()].join(", "));
+                    format!("VALUES {row}, {row}")
+                };
+                format!("v({}) AS ({rows})", names.join(", "))
+            }
+            Some(("take" | "lock", alias)) if on_postgres => format!("FOR UPDATE OF {alias} SKIP LOCKED"),
+            Some(("take" | "lock", _)) => String::new(),
+            _ => return text,
+        };
+        text.replace_range(start..=end, &written);
+    }
+    text
 }
 
 async fn every_statement_is_prepared(database: TestDatabase) {
@@ -182,7 +214,8 @@ async fn every_statement_is_prepared(database: TestDatabase) {
     assert!(statements.len() > 100, "only {} statements found", statements.len());
     let mut refused = Vec::new();
     for statement in &statements {
-        let sql = AssertSqlSafe(statement.clone()).into_sql_str();
+        let on_postgres = matches!(database, TestDatabase::Postgres(_));
+        let sql = AssertSqlSafe(with_set(statement, on_postgres)).into_sql_str();
         let prepared = match &database {
             TestDatabase::Sqlite(_) if POSTGRES_ONLY.contains(&statement.as_str()) => continue,
             TestDatabase::Sqlite(folder) => {

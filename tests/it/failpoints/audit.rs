@@ -146,6 +146,7 @@ pub(super) async fn nothing_is_left(database: &TestDatabase, objects: &Path) -> 
     let Clock::ByHand(time_us) = &clock else { unreachable!() };
     time_us.store(Clock::System.now_us() + 2 * 86_400 * 1_000_000, Ordering::SeqCst);
     let limits = Limits {
+        keys_at_once: 1,
         upload_buffer_bytes: 64 << 20,
         download_buffer_bytes: 64 << 20,
         upload_idle: Duration::from_secs(60),

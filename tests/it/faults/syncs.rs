@@ -5,7 +5,6 @@ use std::path::Path;
 use std::process::Command;
 
 use keepbest::clock::Clock;
-use keepbest::domain::digest::Digest;
 use keepbest::store::new_key;
 use keepbest_proto::v1;
 use tonic::Status;
@@ -92,7 +91,7 @@ async fn a_failed_sync_of_an_objects_folder_ends_the_server_and_is_never_acknowl
     let folder = tempfile::tempdir().unwrap();
     // The folder of today's objects, and tomorrow's.
     let day_us = 86_400 * 1_000_000;
-    let keys = [0, day_us].map(|later_us| new_key(&Digest([0; 32]), Clock::System.now_us() + later_us));
+    let keys = [0, day_us].map(|later_us| new_key(Clock::System.now_us() + later_us));
     let days = keys.map(|key| folder.path().join("objects").join(key).parent().unwrap().to_owned());
     days.iter().for_each(|day| fs::create_dir_all(day).unwrap());
     let mut options = vec!["-e", "trace=fsync", "-e", "inject=fsync:error=EIO:when=1"];

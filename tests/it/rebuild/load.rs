@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use keepbest::app::App;
 use keepbest::app::Error;
-use keepbest::app::FileRow;
+use keepbest::app::StoredFile;
 use keepbest::app::uploads::SmallFile;
 use keepbest::domain::digest::CHUNK_BYTES;
 use keepbest::domain::digest::Sha256;
@@ -264,7 +264,7 @@ async fn tell_versions(app: &App, artifact: &ArtifactName, told: &mut BTreeMap<S
         told.insert(name.clone(), format!("{version:?}"));
         for file in app.files_of_version(&version).await.unwrap() {
             // The row's own id is new.
-            let file = FileRow { uid: String::new(), ..file };
+            let file = StoredFile { uid: String::new(), ..file };
             let version = VersionName::parse(&name).unwrap();
             let (_, pieces) = app.read_file(&version, &file.path, 0, 0).await.unwrap();
             let mut sha256 = Sha256::default();

@@ -12,8 +12,8 @@ use keepbest::app::App;
 use keepbest::app::DecisionRow;
 use keepbest::app::Error;
 use keepbest::app::EventRow;
-use keepbest::app::FileRow;
 use keepbest::app::Limits;
+use keepbest::app::StoredFile;
 use keepbest::app::VersionRow;
 use keepbest::app::events::Answer;
 use keepbest::app::events::NewEvents;
@@ -79,6 +79,7 @@ pub(crate) fn limits() -> Limits {
         upload_idle: Duration::from_secs(30),
         pending_expiry: Duration::from_secs(10 * 3_600),
         parts_expiry: Duration::from_secs(3_600),
+        keys_at_once: 1,
         graces: Graces { deleted_us: HOUR_US, chunk_us: 2 * HOUR_US, object_us: 3 * HOUR_US },
     }
 }
@@ -181,6 +182,7 @@ pub(crate) fn start(project: &str, run: &str, strategy: Strategy) -> Start {
         request_id: String::new(),
         resume: Resume::Allow,
         config: None,
+        writer: None,
     }
 }
 
@@ -293,7 +295,7 @@ impl Trainer {
         &self,
         checkpoint: &CheckpointName,
         files: &[(&str, &[u8])],
-    ) -> Result<Vec<FileRow>, Error> {
+    ) -> Result<Vec<StoredFile>, Error> {
         let small = |(path, data): &(&str, &[u8])| SmallFile {
             path: (*path).to_owned(),
             data: Bytes::copy_from_slice(data),
@@ -309,7 +311,7 @@ impl Trainer {
         checkpoint: &CheckpointName,
         path: &str,
         data: &[u8],
-    ) -> Result<FileRow, Error> {
+    ) -> Result<StoredFile, Error> {
         let target = self.target(checkpoint, path);
         let size = i64::try_from(data.len()).unwrap();
         let durable = self.app.prepare_file(target.clone(), size, None).await?.durable_bytes;

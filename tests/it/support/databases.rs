@@ -15,6 +15,7 @@ use sqlx::sqlite::SqliteJournalMode;
 use tempfile::TempDir;
 
 use crate::support::cluster::Cluster;
+use crate::support::distance::distant;
 
 /// A database of its own for one test; a folder goes with it.
 pub(crate) enum TestDatabase {
@@ -30,6 +31,11 @@ pub(crate) async fn sqlite() -> TestDatabase {
 /// A fresh database in the one Postgres cluster of this test binary.
 pub(crate) async fn postgres() -> TestDatabase {
     TestDatabase::Postgres(postgres_url().await)
+}
+
+/// The same through a proxy that makes each round trip longer.
+pub(crate) async fn distant_postgres() -> TestDatabase {
+    TestDatabase::Postgres(distant(&postgres_url().await))
 }
 
 /// The address of such a database, empty.
@@ -106,6 +112,20 @@ async fn raw(folder: &TempDir) -> SqliteConnection {
     let options = SqliteConnectOptions::new().filename(folder.path().join("test.db")).create_if_missing(true);
     options.journal_mode(SqliteJournalMode::Wal).connect().await.unwrap()
 }
+
+/// Makes each body a case on SQLite, one on Postgres, and one on a Postgres that is far away.
+macro_rules! on_all_databases {
+    ($($name:ident)*) => {
+        $crate::support::databases::on_both_databases! { $($name)* }
+        mod distant {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                super::$name($crate::support::databases::distant_postgres().await).await;
+            })*
+        }
+    };
+}
+pub(crate) use on_all_databases;
 
 /// Makes each body a case on SQLite and a case on Postgres.
 macro_rules! on_both_databases {

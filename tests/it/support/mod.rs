@@ -6,6 +6,7 @@ pub(crate) mod calls;
 pub(crate) mod cluster;
 pub(crate) mod databases;
 pub(crate) mod disk;
+pub(crate) mod distance;
 pub(crate) mod faults;
 pub(crate) mod front;
 pub(crate) mod health;

@@ -1,0 +1,223 @@
+//! A stream of bytes cut into chunks, of which a few are stored at once while the next one fills.
+
+use std::collections::HashMap;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::Stream;
+use futures::StreamExt;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use crate::app::App;
+use crate::app::Error;
+use crate::app::chunks::Cut;
+use crate::app::chunks::placed;
+use crate::app::chunks::step_of;
+use crate::app::uploads::CHUNKS_IN_FLIGHT;
+use crate::app::uploads::Piece;
+use crate::app::uploads::Upload;
+use crate::db::Stored;
+use crate::domain::digest::CHUNK_BYTES;
+use crate::domain::digest::Digest;
+use crate::domain::file::StoredFile;
+use crate::domain::ids::shown;
+use crate::domain::refusal::Refusal;
+
+/// An upload that sends less than this in the idle time is slow on purpose or broken.
+const IDLE_BYTES: usize = 64 << 10;
+
+/// Cuts a stream into chunks and stores a few of them at once.
+pub(super) struct Cutter<'a> {
+    pub(super) app: &'a App,
+    pub(super) upload: &'a Upload,
+    pub(super) permit: Arc<OwnedSemaphorePermit>,
+    pub(super) file: &'a StoredFile,
+    /// Where the chunk that fills stands in the file.
+    pub(super) next_offset: i64,
+    /// In one piece: messages are slices of the transport's buffers, which are up to twice as large and would all be held.
+    pub(super) filling: Vec<u8>,
+    pub(super) in_flight: VecDeque<JoinHandle<Result<(), Error>>>,
+}
+
+impl Cutter<'_> {
+    pub(super) async fn receive(
+        &mut self,
+        pieces: impl Stream<Item = Result<Piece, Error>> + Send,
+        idle: Duration,
+    ) -> Result<StoredFile, Error> {
+        let mut pieces = std::pin::pin!(pieces);
+        let (mut deadline, mut since) = (Instant::now() + idle, 0);
+        loop {
+            let piece = match tokio::time::timeout_at(deadline, pieces.next()).await {
+                Ok(Some(piece)) => piece?,
+                Ok(None) => return Err(self.finish_missing().into()),
+                Err(_) => return Err(idle_timeout(idle).into()),
+            };
+            since += piece.data.len();
+            if since >= IDLE_BYTES {
+                (deadline, since) = (Instant::now() + idle, 0);
+            }
+            let finish = piece.finish;
+            let begun = Instant::now();
+            self.take(piece).await?;
+            // While the store is slow, it is not the sender who is idle.
+            deadline += begun.elapsed();
+            if finish {
+                return self.finish().await;
+            }
+        }
+    }
+
+    fn received(&self) -> i64 {
+        self.next_offset.saturating_add(i64::try_from(self.filling.len()).unwrap_or(i64::MAX))
+    }
+
+    async fn take(&mut self, piece: Piece) -> Result<(), Error> {
+        check_crc(&piece)?;
+        let mut data = piece.data;
+        let after = self.received().saturating_add(i64::try_from(data.len()).unwrap_or(i64::MAX));
+        if after > self.file.size_bytes {
+            return Err(self.size_mismatch(after, "at least ").into());
+        }
+        while !data.is_empty() {
+            if self.filling.is_empty() {
+                let left = u64::try_from(self.file.size_bytes.saturating_sub(self.next_offset)).unwrap_or(0);
+                self.filling.reserve_exact(usize::try_from(left.min(CHUNK_BYTES)).unwrap_or(0));
+            }
+            let room = usize::try_from(CHUNK_BYTES).unwrap_or(usize::MAX) - self.filling.len();
+            self.filling.extend_from_slice(&data.split_to(room.min(data.len())));
+            if self.filling.len() as u64 == CHUNK_BYTES {
+                self.store_chunk().await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What is left is put beside the chunks that are under way, and pinned with the completion of the file, behind them.
+    async fn finish(&mut self) -> Result<StoredFile, Error> {
+        if self.received() != self.file.size_bytes {
+            return Err(self.size_mismatch(self.received(), "").into());
+        }
+        let (data, offset_bytes) = self.filled();
+        let (app, upload, path) = (self.app.clone(), self.upload.clone(), self.file.path.clone());
+        let permit = Arc::clone(&self.permit);
+        let (settled, behind) = oneshot::channel::<()>();
+        let last = tokio::spawn(async move {
+            let pieces = if data.is_empty() { vec![] } else { vec![Cut::of(offset_bytes, data).await?] };
+            let stored = match pieces.is_empty() {
+                true => HashMap::new(),
+                false => app.put_pieces(upload.team(), &pieces).await?,
+            };
+            // Without those before it the file is not complete: it is left as it is.
+            let finish = behind.await.is_ok();
+            let steps = |stored: &HashMap<Digest, Stored>| {
+                app.writes(&upload, vec![step_of(&path, placed(&pieces, stored), finish)])
+            };
+            let written = app.write_pieces(upload.team(), &pieces, stored, steps).await?;
+            drop(permit);
+            written.into_iter().next().ok_or_else(|| Error::Internal("a write answered no file".into()))
+        });
+        let before = self.settle_all().await;
+        if before.is_ok() {
+            settled.send(()).ok();
+        } else {
+            drop(settled);
+        }
+        let last = last.await.map_err(|error| Error::Internal(Box::new(error)))?;
+        before?;
+        last
+    }
+
+    /// The chunk that was filled, and where it stands.
+    fn filled(&mut self) -> (Bytes, i64) {
+        let data = Bytes::from(std::mem::take(&mut self.filling));
+        let offset_bytes = self.next_offset;
+        let length = i64::try_from(data.len()).unwrap_or(i64::MAX);
+        self.next_offset = self.next_offset.saturating_add(length);
+        (data, offset_bytes)
+    }
+
+    /// Hands the filled chunk to a task of its own, which goes on if the caller goes away: its bytes then are durable for
+    /// the resumed upload. The task holds its share of the buffers.
+    async fn store_chunk(&mut self) -> Result<(), Error> {
+        while self.in_flight.len() >= CHUNKS_IN_FLIGHT {
+            self.settle_oldest().await?;
+        }
+        let (data, offset_bytes) = self.filled();
+        let (app, upload, path) = (self.app.clone(), self.upload.clone(), self.file.path.clone());
+        let permit = Arc::clone(&self.permit);
+        self.in_flight.push_back(tokio::spawn(async move {
+            let pieces = [Cut::of(offset_bytes, data).await?];
+            let stored = app.put_pieces(upload.team(), &pieces).await?;
+            let steps = |stored: &HashMap<Digest, Stored>| {
+                app.writes(&upload, vec![step_of(&path, placed(&pieces, stored), false)])
+            };
+            app.write_pieces(upload.team(), &pieces, stored, steps).await?;
+            drop(permit);
+            Ok(())
+        }));
+        Ok(())
+    }
+
+    async fn settle_oldest(&mut self) -> Result<(), Error> {
+        match self.in_flight.pop_front() {
+            Some(task) => task.await.map_err(|error| Error::Internal(Box::new(error)))?,
+            None => Ok(()),
+        }
+    }
+
+    /// Waits for all chunks, also after an error, so that what is durable is known when the caller is answered.
+    pub(super) async fn settle_all(&mut self) -> Result<(), Error> {
+        let mut result = Ok(());
+        while !self.in_flight.is_empty() {
+            let settled = self.settle_oldest().await;
+            result = result.and(settled);
+        }
+        result
+    }
+
+    fn finish_missing(&self) -> Refusal {
+        let message = format!(
+            "the stream of file `{}` ended after {} of {} bytes without `finish`: what is durable stays, go on from there",
+            shown(&self.file.path),
+            self.received(),
+            self.file.size_bytes
+        );
+        Refusal::invalid("FINISH_MISSING", message)
+    }
+
+    fn size_mismatch(&self, received: i64, at_least: &str) -> Refusal {
+        let message = format!(
+            "file `{}` has {at_least}{received} bytes, but {} were declared: a file that changed needs a new save",
+            shown(&self.file.path),
+            self.file.size_bytes
+        );
+        Refusal::invalid("SIZE_MISMATCH", message)
+    }
+}
+
+fn check_crc(piece: &Piece) -> Result<(), Refusal> {
+    let Some(declared) = piece.crc32c else { return Ok(()) };
+    let actual = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, &piece.data);
+    if actual == u64::from(declared) {
+        return Ok(());
+    }
+    let message = format!(
+        "crc32c of a message is {actual:08x}, but {declared:08x} was declared: its bytes changed on the way, send it again"
+    );
+    Err(Refusal::invalid("CHECKSUM_MISMATCH", message))
+}
+
+/// The refusal of a stream that was idle too long.
+pub(crate) fn idle_timeout(idle: Duration) -> Refusal {
+    let message = format!(
+        "the upload sent less than 64 KiB in {} s: what is durable stays, ask PrepareFile where to go on",
+        idle.as_secs()
+    );
+    Refusal::deadline("IDLE_TIMEOUT", message)
+}

@@ -1,0 +1,253 @@
+//! Writes that wait: callers take turns, short writes have a lane of their own, and a transaction takes no more work than the
+//! others can wait for.
+
+use std::collections::HashMap;
+use std::collections::HashSet;
+use std::collections::VecDeque;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use crate::db::Error;
+use crate::db::job::Job;
+use crate::db::job::Turn;
+use crate::domain::refusal::Refusal;
+
+/// Writes that wait, all callers together; each is a call that holds its request, a few KiB.
+const MOST: usize = 16_384;
+/// Writes of one caller that wait.
+const MOST_OF_A_CALLER: usize = 1_024;
+/// A write of at most so many rows is short: a report, a save of one file, its commit.
+const SHORT_ROWS: usize = 40;
+/// Rows of short writes in one transaction: 10 ms of SQLite's work, in which one sync serves all of them.
+const SHORT_WORK: usize = 2_048;
+/// Rows of long writes in one transaction: 2 ms of SQLite's work, for which a short write has to wait once or twice.
+const LONG_WORK: usize = 512;
+/// When a caller that found the queue full should come back.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Which writes may share a transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mix {
+    /// Any: each kind is a set of its own, and one sync serves all.
+    Kinds,
+    /// Those of one kind, so that a transaction is as few round trips as its kind needs. Long ones have so many transactions
+    /// at most.
+    OneKind { long: usize },
+}
+
+/// Writes that wait for a transaction.
+#[derive(Default)]
+pub(super) struct Queue {
+    waiting: Mutex<Waiting>,
+    changed: Notify,
+}
+
+#[derive(Default)]
+struct Waiting {
+    short: Ring,
+    long: Ring,
+    /// Lanes of transactions that are under way.
+    busy: HashSet<u64>,
+    /// Transactions with long writes that are under way.
+    long_under_way: usize,
+    is_closed: bool,
+}
+
+/// Writes by their callers, who take turns.
+#[derive(Default)]
+struct Ring {
+    turns: VecDeque<u64>,
+    jobs: HashMap<u64, VecDeque<Box<dyn Job>>>,
+    count: usize,
+}
+
+/// What one transaction carries out.
+pub(super) struct Batch {
+    pub(super) jobs: Vec<Box<dyn Job>>,
+    pub(super) hold: Hold,
+}
+
+/// What a transaction keeps while it is under way.
+pub(super) struct Hold {
+    lanes: HashSet<u64>,
+    is_long: bool,
+}
+
+impl Queue {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets a write wait.
+    pub(super) fn push(&self, job: Box<dyn Job>) -> Result<(), Error> {
+        let mut waiting = self.lock();
+        if waiting.is_closed {
+            return Err(Error::stopped());
+        }
+        let turn = job.turn();
+        let is_full = waiting.short.count + waiting.long.count >= MOST;
+        let ring = waiting.ring(turn);
+        if is_full || ring.jobs.get(&turn.caller).is_some_and(|jobs| jobs.len() >= MOST_OF_A_CALLER) {
+            let message = "too many writes wait for the database: come back in a moment";
+            return Err(Refusal::exhausted("OVERLOADED", message).retry_after(RETRY).into());
+        }
+        ring.push(turn.caller, job, false);
+        drop(waiting);
+        self.changed.notify_one();
+        Ok(())
+    }
+
+    /// A transaction is over: its lanes are free. `again` are writes that it left, to be carried out alone; they come first.
+    pub(super) fn release(&self, hold: Hold, again: Vec<Box<dyn Job>>) {
+        let mut waiting = self.lock();
+        for lane in hold.lanes {
+            waiting.busy.remove(&lane);
+        }
+        waiting.long_under_way -= usize::from(hold.is_long);
+        for mut job in again.into_iter().rev() {
+            job.set_alone();
+            let turn = job.turn();
+            waiting.ring(turn).push(turn.caller, job, true);
+        }
+        drop(waiting);
+        self.changed.notify_one();
+    }
+
+    /// What the next transaction carries out, if anything may begin.
+    pub(super) fn take(&self, mix: Mix) -> Option<Batch> {
+        let mut waiting = self.lock();
+        let Waiting { short, long, busy, long_under_way, .. } = &mut *waiting;
+        let mut jobs = Vec::new();
+        let mut is_long = false;
+        match mix {
+            Mix::Kinds => {
+                short.take(SHORT_WORK, &mut jobs, |_, job| is_free(busy, job.turn()));
+                let before = jobs.len();
+                long.take(LONG_WORK, &mut jobs, |_, job| is_free(busy, job.turn()));
+                is_long = jobs.len() > before;
+            }
+            Mix::OneKind { long: most } => {
+                let may_join = |taken: &[Box<dyn Job>], job: &dyn Job| {
+                    let is_alike =
+                        taken.first().is_none_or(|it| it.kind().is_some() && it.kind() == job.kind());
+                    is_alike && is_free(busy, job.turn())
+                };
+                // Of the long ones one is always under way, however many short ones come.
+                if *long_under_way == 0 {
+                    long.take(LONG_WORK, &mut jobs, may_join);
+                    is_long = !jobs.is_empty();
+                }
+                if jobs.is_empty() {
+                    short.take(SHORT_WORK, &mut jobs, may_join);
+                }
+                if jobs.is_empty() && *long_under_way < most {
+                    long.take(LONG_WORK, &mut jobs, may_join);
+                    is_long = !jobs.is_empty();
+                }
+            }
+        }
+        if jobs.is_empty() {
+            return None;
+        }
+        let lanes: HashSet<u64> = jobs.iter().flat_map(|job| job.turn().lanes).flatten().collect();
+        busy.extend(&lanes);
+        *long_under_way += usize::from(is_long);
+        Some(Batch { jobs, hold: Hold { lanes, is_long } })
+    }
+
+    /// The next batch; none once the queue is closed and empty.
+    pub(super) async fn next(&self, mix: Mix) -> Option<Batch> {
+        loop {
+            let changed = self.changed.notified();
+            if let Some(batch) = self.take(mix) {
+                return Some(batch);
+            }
+            if self.lock().is_closed {
+                return None;
+            }
+            changed.await;
+        }
+    }
+
+    /// Nothing more comes in; what waits is still carried out.
+    pub(super) fn close(&self) {
+        self.lock().is_closed = true;
+        self.changed.notify_one();
+    }
+
+    /// Whether a write of this turn waits for rows that another one keeps, and not for a connection.
+    pub(super) fn is_busy(&self, turn: Turn) -> bool {
+        !is_free(&self.lock().busy, turn)
+    }
+}
+
+fn is_free(busy: &HashSet<u64>, turn: Turn) -> bool {
+    !turn.lanes.iter().flatten().any(|lane| busy.contains(lane))
+}
+
+impl Waiting {
+    fn ring(&mut self, turn: Turn) -> &mut Ring {
+        if turn.rows <= SHORT_ROWS { &mut self.short } else { &mut self.long }
+    }
+}
+
+impl Ring {
+    fn push(&mut self, caller: u64, job: Box<dyn Job>, is_first: bool) {
+        let jobs = self.jobs.entry(caller).or_default();
+        match (jobs.is_empty(), is_first) {
+            (true, true) => self.turns.push_front(caller),
+            (true, false) => self.turns.push_back(caller),
+            (false, _) => {}
+        }
+        if is_first {
+            jobs.push_front(job)
+        } else {
+            jobs.push_back(job)
+        }
+        self.count += 1;
+    }
+
+    /// Takes one write of each caller in turn, as long as it may join what is taken and the rows are not used up. The first
+    /// one may have more rows than that.
+    fn take(
+        &mut self,
+        rows: usize,
+        taken: &mut Vec<Box<dyn Job>>,
+        may_join: impl Fn(&[Box<dyn Job>], &dyn Job) -> bool,
+    ) {
+        let before = taken.len();
+        let mut left = rows;
+        // How many callers in a row had none.
+        let mut passed = 0;
+        while passed < self.turns.len() && left > 0 {
+            let Some(caller) = self.turns.pop_front() else { break };
+            let Some(jobs) = self.jobs.get_mut(&caller) else { continue };
+            let is_next =
+                |job: &dyn Job| (job.turn().rows <= left || taken.len() == before) && may_join(taken, job);
+            match jobs.pop_front() {
+                Some(mut job) if is_next(&*job) => {
+                    self.count -= 1;
+                    passed = 0;
+                    if job.take() {
+                        left = left.saturating_sub(job.turn().rows.max(1));
+                        taken.push(job);
+                    }
+                }
+                job => {
+                    passed += 1;
+                    jobs.extend(job);
+                    jobs.rotate_right(1);
+                }
+            }
+            if jobs.is_empty() {
+                self.jobs.remove(&caller);
+            } else {
+                self.turns.push_back(caller);
+            }
+        }
+    }
+}
