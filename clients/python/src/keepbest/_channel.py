@@ -86,9 +86,14 @@ class Stubs:
 
 @dataclass
 class Connection:
-    """A channel that is opened late, and anew in a forked child."""
+    """What a client and its runs share: where the server is, the channel to it, and how long calls are repeated.
+
+    The channel is opened by the first call, and anew in a forked child.
+    """
 
     address: Address
+    # How long a call is repeated before its error is raised, unless the call says otherwise.
+    timeout_seconds: float
     root_certificates: bytes | None = None
     _stubs: Stubs | None = None
     # Channels of parent processes: kept, because closing them in a child would touch the parent's connection.

@@ -63,8 +63,16 @@ class Client:
         Raises:
             ValueError: the address is none of these.
         """
-        self.connection = Connection(Address.parse(address), root_certificates)
-        self.timeout = timeout
+        self.connection = Connection(Address.parse(address), timeout, root_certificates)
+
+    @property
+    def timeout(self) -> float:
+        """How long a call is repeated before its error is raised, in seconds; its runs go by it too."""
+        return self.connection.timeout_seconds
+
+    @timeout.setter
+    def timeout(self, seconds: float) -> None:
+        self.connection.timeout_seconds = seconds
 
     def start_run(
         self,
@@ -135,7 +143,7 @@ class Client:
         )
         start: Callable[..., StartRunResponse] = self.connection.stubs().runs.StartRun
         response = call(start, request, self.timeout if timeout is None else timeout)
-        return Run(self, response, writer, _events, (rank, ranks))
+        return Run(self.connection, response, writer, _events, (rank, ranks))
 
     def run(self, name: str, *, timeout: float | None = None) -> RunResource:
         """The run `teams/{team}/projects/{project}/runs/{run}` as it stands, without starting an attempt.

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from keepbest._channel import Connection
 from keepbest._events import DueCounter, Entry, EventBuffer, make_event
 from keepbest._files import Saveable, collect
 from keepbest._proto.keepbest.v1.checkpoints_pb2 import (
@@ -26,9 +27,6 @@ from keepbest._upload import Uploader
 from keepbest.errors import InvalidArgument, KeepbestError, StaleAttempt, Unavailable
 from keepbest.strategy import struct_of
 from keepbest.types import Action, Decision, Event, EventKind, RunResource, RunState, Version
-
-if TYPE_CHECKING:
-    from keepbest.client import Client
 
 # How long another rank waits for rank 0's report: a validation may take as long.
 _DECISION_SECONDS = 3600.0
@@ -53,14 +51,14 @@ class Run:
 
     def __init__(
         self,
-        client: Client,
+        connection: Connection,
         response: StartRunResponse,
         writer: str = "",
         events: EventBuffer | None = None,
         rank_of_ranks: tuple[int, int] = (0, 1),
     ) -> None:
         """Go on from the server's answer to StartRun."""
-        self._client = client
+        self._connection = connection
         self._writer = writer
         self._next_sequence = response.next_sequence
         self._events = EventBuffer(DueCounter.of(response.run.strategy)) if events is None else events
@@ -182,17 +180,17 @@ class Run:
             raise ValueError(
                 f"the decision about event {decision.sequence} is {Action.Name(decision.action)}, not SAVE"
             )
-        budget = self._client.timeout if timeout is None else timeout
+        budget = self._connection.timeout_seconds if timeout is None else timeout
         try:
             files = [] if what is None and self.ranks > 1 else collect(what or [])
-            Uploader(self._client.connection, decision.checkpoint, self.attempt, budget, sha256).upload(files)
+            Uploader(self._connection, decision.checkpoint, self.attempt, budget, sha256).upload(files)
             commit = CommitCheckpointRequest(
                 checkpoint=decision.checkpoint,
                 attempt=self.attempt,
                 file_count=len(files),
                 metadata=struct_of(metadata),
             )
-            method: Callable[..., Version] = self._client.connection.stubs().checkpoints.CommitCheckpoint
+            method: Callable[..., Version] = self._connection.stubs().checkpoints.CommitCheckpoint
             if self.ranks == 1:
                 return call(method, commit, budget)
             commit.part, commit.part_count, commit.wait.seconds = self.rank, self.ranks, WAIT_SECONDS
@@ -209,7 +207,7 @@ class Run:
             return
         request = AbandonCheckpointRequest(checkpoint=decision.checkpoint, attempt=self.attempt)
         with contextlib.suppress(KeepbestError):
-            call(self._client.connection.stubs().checkpoints.AbandonCheckpoint, request, budget_seconds=5.0)
+            call(self._connection.stubs().checkpoints.AbandonCheckpoint, request, budget_seconds=5.0)
 
     def finish(self, failed: bool = False, timeout: float | None = None) -> RunResource:
         """Send all events that wait, and end the run. A later start opens it again.
@@ -223,8 +221,8 @@ class Run:
             self.abandon(unsaved)
         state = RunState.RUN_STATE_FAILED if failed else RunState.RUN_STATE_FINISHED
         request = FinishRunRequest(name=self.name, attempt=self.attempt, state=state)
-        budget = self._client.timeout if timeout is None else timeout
-        self.resource = call(self._client.connection.stubs().runs.FinishRun, request, budget)
+        budget = self._connection.timeout_seconds if timeout is None else timeout
+        self.resource = call(self._connection.stubs().runs.FinishRun, request, budget)
         return self.resource
 
     def __enter__(self) -> Run:
@@ -246,8 +244,8 @@ class Run:
         if event.kind == EventKind.EVENT_KIND_BATCH_END:
             request.batch = event.batch
         request.wait.seconds = WAIT_SECONDS
-        method: Callable[..., AwaitDecisionResponse] = self._client.connection.stubs().runs.AwaitDecision
-        answer = call_waiting(method, request, self._client.timeout, _DECISION_SECONDS)
+        method: Callable[..., AwaitDecisionResponse] = self._connection.stubs().runs.AwaitDecision
+        answer = call_waiting(method, request, self._connection.timeout_seconds, _DECISION_SECONDS)
         return answer.decision if answer.HasField("decision") else None
 
     def _send(self, group: list[Entry], timeout: float | None) -> ReportEventsResponse:
@@ -258,8 +256,8 @@ class Run:
             first_sequence=self._next_sequence,
             events=[entry.event for entry in group],
         )
-        budget = self._client.timeout if timeout is None else timeout
-        report: Callable[..., ReportEventsResponse] = self._client.connection.stubs().runs.ReportEvents
+        budget = self._connection.timeout_seconds if timeout is None else timeout
+        report: Callable[..., ReportEventsResponse] = self._connection.stubs().runs.ReportEvents
         try:
             return call(report, request, budget)
         except InvalidArgument:

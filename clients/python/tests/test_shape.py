@@ -1,0 +1,36 @@
+"""The shape of the package: who imports whom."""
+
+from __future__ import annotations
+
+import ast
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+import keepbest
+
+PACKAGE = Path(keepbest.__file__).parent
+
+
+def imports(path: Path) -> set[str]:
+    """The modules of the package that a file imports, anywhere in it: also in a function, or for types alone."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module is not None:
+            # `from keepbest import names` may name a module or what is in one.
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        found |= {name.removeprefix("keepbest.") for name in names if name.startswith("keepbest.")}
+    return {name for name in found if (PACKAGE / f"{name}.py").exists()}
+
+
+def test_no_file_imports_itself_through_others():
+    graph = {path.stem: imports(path) for path in PACKAGE.glob("*.py") if path.stem != "__init__"}
+    assert len(graph) > 10
+    try:
+        list(TopologicalSorter(graph).static_order())
+    except CycleError as error:
+        pytest.fail(f"these files import each other: {' -> '.join(error.args[1])}")
