@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import multiprocessing
 import os
+import queue
+import sys
 import threading
+import types
 from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
@@ -166,17 +170,26 @@ def test_several_ranks_need_a_launch_and_a_place_in_it(client, project):
             client.start_run(project, "r", RULE, rank=rank, ranks=ranks, launch="job-1")
 
 
+TORCHRUN = {"RANK": "1", "WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "a", "TORCHELASTIC_RESTART_COUNT": "0"}
+SRUN = {"SLURM_JOB_ID": "77", "SLURM_STEP_ID": "3", "SLURM_PROCID": "5", "SLURM_STEP_NUM_TASKS": "6"}
+
+
 @pytest.mark.parametrize(
     ("environment", "expected"),
     [
         ({}, (0, 1, None)),
         ({"RANK": "3", "WORLD_SIZE": "8", "KEEPBEST_LAUNCH": "mine"}, (3, 8, "mine")),
-        (
-            {"RANK": "1", "WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "a", "TORCHELASTIC_RESTART_COUNT": "4"},
-            (1, 2, "torch-a-4"),
-        ),
-        ({"SLURM_PROCID": "5", "SLURM_NTASKS": "6", "SLURM_JOB_ID": "77"}, (5, 6, "slurm-77-0-0-0")),
-        ({"RANK": "0", "WORLD_SIZE": "1", "TORCHELASTIC_RUN_ID": "none"}, (0, 1, None)),
+        ({"OMPI_COMM_WORLD_RANK": "3", "OMPI_COMM_WORLD_SIZE": "8", "KEEPBEST_LAUNCH": "mine"}, (3, 8, "mine")),
+        ({"PMI_RANK": "3", "PMI_SIZE": "8", "KEEPBEST_LAUNCH": "mine"}, (3, 8, "mine")),
+        ({**TORCHRUN, "KEEPBEST_LAUNCH": "mine"}, (1, 2, "mine-0")),
+        ({**TORCHRUN, "KEEPBEST_LAUNCH": "mine", "TORCHELASTIC_RESTART_COUNT": "4"}, (1, 2, "mine-4")),
+        (SRUN, (5, 6, "slurm-77-3-0")),
+        ({**SRUN, "SLURM_RESTART_COUNT": "2", "RANK": "5", "WORLD_SIZE": "6"}, (5, 6, "slurm-77-3-2")),
+        ({**SRUN, "KEEPBEST_LAUNCH": "mine"}, (5, 6, "mine")),
+        # A batch script is no task, however many tasks its steps have.
+        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "6", "SLURM_JOB_ID": "77"}, (0, 1, None)),
+        # One rank has nobody to agree with, and an id that does not change would join it to its last start.
+        ({"RANK": "0", "WORLD_SIZE": "1", "TORCHELASTIC_RUN_ID": "a", "KEEPBEST_LAUNCH": "mine"}, (0, 1, None)),
     ],
 )
 def test_launchers_tell_rank_and_launch(environment, expected):
@@ -184,8 +197,79 @@ def test_launchers_tell_rank_and_launch(environment, expected):
     assert (found["rank"], found["ranks"], found["launch"]) == expected
 
 
-def test_a_launch_without_a_name_is_refused():
-    with pytest.raises(ValueError, match="KEEPBEST_LAUNCH"):
-        keepbest.launch_from_environment({"RANK": "0", "WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "none"})
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"RANK": "0", "WORLD_SIZE": "2"},
+        # --rdzv-id alone: the same in each start.
+        TORCHRUN,
+        # Over several nodes a restart is counted only where it was caused.
+        {**TORCHRUN, "KEEPBEST_LAUNCH": "mine", "GROUP_WORLD_SIZE": "2"},
+        # torchrun in a step of Slurm: a loop around it is the same step.
+        {**SRUN, **TORCHRUN},
+        # mpirun starts ranks on other nodes through steps of its own.
+        {**SRUN, "OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_SIZE": "24"},
+    ],
+)
+def test_what_is_not_new_in_each_start_names_no_launch(environment):
+    with pytest.raises(ValueError, match=r"new in each start.*init_process_group.*broadcast=.*KEEPBEST_LAUNCH"):
+        keepbest.launch_from_environment(environment)
+
+
+def test_a_rank_that_is_no_number_is_refused():
     with pytest.raises(ValueError, match="no number"):
         keepbest.launch_from_environment({"RANK": "x", "WORLD_SIZE": "2"})
+
+
+class Wire:
+    """Carries what rank 0 says to the other one, as a process group or an MPI communicator does."""
+
+    def __init__(self) -> None:
+        self._said: queue.Queue[str] = queue.Queue()
+
+    def broadcast(self, rank: int, text: str) -> str:
+        if rank != 0:
+            return self._said.get()
+        self._said.put(text)
+        return text
+
+
+def test_two_starts_with_one_rendezvous_id_are_two_attempts(client, project):
+    def start() -> list[int]:
+        """What torchrun's environment and rank 0's id make of one start of two ranks."""
+        wire, runs = Wire(), []
+        for rank in (0, 1):
+            environment = {**TORCHRUN, "RANK": str(rank)}
+            launch = keepbest.launch_from_environment(environment, broadcast=functools.partial(wire.broadcast, rank))
+            runs.append(client.start_run(project, "r", RULE, **launch))
+        return [run.attempt for run in runs]
+
+    assert [start(), start()] == [[1, 1], [2, 2]]
+
+
+def test_a_process_group_of_torch_carries_the_id(monkeypatch):
+    """`torch.distributed` is played by a module with the five functions that are called: it needs 2.5 GB."""
+    wire = Wire()
+
+    def module(rank: int) -> types.ModuleType:
+        def broadcast_object_list(texts: list[str], src: int) -> None:
+            assert src == 0
+            texts[0] = wire.broadcast(rank, texts[0])
+
+        made = types.ModuleType("torch.distributed")
+        made.is_available = made.is_initialized = lambda: True
+        made.get_rank, made.get_world_size = lambda: rank, lambda: 2
+        made.broadcast_object_list = broadcast_object_list
+        return made
+
+    # The environment is that of torchrun on two nodes, which names no launch.
+    for name, value in {**TORCHRUN, "GROUP_WORLD_SIZE": "2", "KEEPBEST_LAUNCH": "old"}.items():
+        monkeypatch.setenv(name, value)
+    launches = []
+    for rank in (0, 1, 0, 1):
+        monkeypatch.setitem(sys.modules, "torch.distributed", module(rank))
+        launches.append(keepbest.launch_from_environment())
+    assert [launch["rank"] for launch in launches] == [0, 1, 0, 1]
+    first, also_first, second, also_second = (launch["launch"] for launch in launches)
+    assert first == also_first and second == also_second
+    assert len({first, second, "old"}) == 3

@@ -112,8 +112,9 @@ class Client:
                 is decided upon; on the others `Run.report` sends nothing and returns rank 0's decision. Start the run
                 on every rank before rank 0's first report.
             ranks: how many there are.
-            launch: the same on all ranks and new in each start of the training, so that all of them are one attempt;
-                see `keepbest.launch_from_environment`. It takes the place of `request_id`.
+            launch: the same on all ranks, so that all of them are one attempt, and new in each start of the training,
+                so that the attempt of the last start is fenced; see `keepbest.launch_from_environment`. It takes the
+                place of `request_id`.
             timeout: as for the client, for this call.
 
         Raises:
@@ -125,7 +126,10 @@ class Client:
             raise ValueError(f"rank {rank} of {ranks}: ranks count from 0")
         request_id = launch or request_id
         if ranks > 1 and not request_id:
-            raise ValueError(f"{ranks} ranks need a launch that is the same on all of them and new in each start")
+            raise ValueError(
+                f"{ranks} ranks need a launch that is the same on all of them and new in each start: pass "
+                "**keepbest.launch_from_environment()"
+            )
         if resume not in _RESUME:
             raise ValueError(f"resume `{resume}` is none of `allow`, `never`, `must`")
         if strategy is not None and not isinstance(strategy, Strategy):
