@@ -11,10 +11,14 @@ import subprocess
 import threading
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent import futures
 from pathlib import Path
+from typing import Any
 
+import grpc
 import pytest
-from google.protobuf import message
+from google.protobuf import any_pb2, message
+from google.rpc import error_details_pb2, status_pb2
 
 import keepbest
 
@@ -64,10 +68,21 @@ class Server:
         """End the process in order."""
         self._stop(signal.SIGTERM)
 
+    def pause(self) -> None:
+        """Stop the process where it is: the kernel goes on to accept connections and bytes, and nobody answers."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let a paused process go on."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
     def _stop(self, how: signal.Signals) -> None:
         if self._process is None:
             return
         self._process.send_signal(how)
+        self._process.send_signal(signal.SIGCONT)
         try:
             self._process.wait(timeout=30)
         except subprocess.TimeoutExpired:
@@ -154,6 +169,72 @@ class Proxy:
         self._open = []
 
 
+class Refused(Exception):
+    """What an `Interposer`'s hook raises to answer with an error of its own, as a server would word it."""
+
+    def __init__(self, code: grpc.StatusCode, reason: str, **metadata: str) -> None:
+        super().__init__(reason)
+        self.code = code
+        info = error_details_pb2.ErrorInfo(reason=reason, domain="keepbest", metadata=metadata)
+        detail = any_pb2.Any()
+        detail.Pack(info)
+        self.details = status_pb2.Status(code=code.value[0], message=reason, details=[detail]).SerializeToString()
+
+
+# A request's bytes, and what sends them on to the server; the answer's bytes.
+Hook = Callable[[bytes, Callable[[bytes], bytes]], bytes]
+
+
+class Interposer(grpc.GenericRpcHandler):
+    """A gRPC server in front of the real one. It sends all calls on as they are, but for those that a test hooks.
+
+    `hooks` maps the name of a unary method, `GetVersion` say, to a function that takes the request's bytes and the way
+    to the real server, and returns the answer's bytes, or raises `Refused`. `calls` lists the methods that were called.
+    """
+
+    def __init__(self, server: Server) -> None:
+        self.hooks: dict[str, Hook] = {}
+        self.calls: list[str] = []
+        self._channel = grpc.insecure_channel(server.address, [("grpc.use_local_subchannel_pool", 1)])
+        self._server = grpc.server(futures.ThreadPoolExecutor(32), handlers=[self])
+        self.port = self._server.add_insecure_port("127.0.0.1:0")
+        self._server.start()
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    def close(self) -> None:
+        self._server.stop(0).wait()
+        self._channel.close()
+
+    def service(self, details: Any) -> grpc.RpcMethodHandler:
+        name = details.method.rpartition("/")[2]
+        self.calls.append(name)
+        if name == "ReadFile":
+            return grpc.unary_stream_rpc_method_handler(self._sent_on(self._channel.unary_stream(details.method)))
+        if name == "WriteFile":
+            return grpc.stream_unary_rpc_method_handler(self._sent_on(self._channel.stream_unary(details.method)))
+        forward = self._channel.unary_unary(details.method)
+        hook = self.hooks.get(name)
+        answer = forward if hook is None else lambda request, timeout: hook(request, forward)
+        return grpc.unary_unary_rpc_method_handler(self._sent_on(answer))
+
+    @staticmethod
+    def _sent_on(method: Any) -> Any:
+        def answer(request: Any, context: grpc.ServicerContext) -> Any:
+            try:
+                return method(request, timeout=context.time_remaining())
+            except Refused as error:
+                context.set_trailing_metadata((("grpc-status-details-bin", error.details),))
+                context.abort(error.code, str(error))
+            except grpc.RpcError as error:
+                context.set_trailing_metadata(error.trailing_metadata())
+                context.abort(error.code(), error.details())
+
+        return answer
+
+
 def _binary_or_fail() -> None:
     if "KEEPBEST_BIN" not in os.environ:
         pytest.fail("set KEEPBEST_BIN to the path of the server's binary `keepbest`")
@@ -177,6 +258,14 @@ def own_server(tmp_path: Path) -> Iterator[Server]:
     server.start()
     yield server
     server.stop()
+
+
+@pytest.fixture
+def interposer(server: Server) -> Iterator[Interposer]:
+    """Stands between a client of the test's own and the server of all tests."""
+    interposer = Interposer(server)
+    yield interposer
+    interposer.close()
 
 
 @pytest.fixture

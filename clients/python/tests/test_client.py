@@ -10,7 +10,7 @@ import time
 
 import grpc
 import pytest
-from conftest import Server, random_file, same
+from conftest import Interposer, Refused, Server, random_file, same
 
 import keepbest
 from keepbest import _pull, names
@@ -62,6 +62,28 @@ def test_a_resumed_run_goes_on_with_its_best(client, project, tmp_path):
     assert caught.value.reason == "STALE_ATTEMPT"
     assert caught.value.metadata["attempt"] == str(second.attempt)
     assert caught.value.code is grpc.StatusCode.FAILED_PRECONDITION
+
+
+def test_events_of_another_process_in_the_attempt_end_the_reports_and_say_what_to_do(interposer: Interposer, project):
+    client = keepbest.Client(interposer.address, timeout=30)
+    run = client.start_run(project, "r", BEST, request_id="one")
+    run.report_epoch(0, {"val_loss": 0.5})
+
+    def refuse(request, forward):
+        raise Refused(grpc.StatusCode.FAILED_PRECONDITION, "SEQUENCE_CONFLICT", sequence="1")
+
+    interposer.hooks["ReportEvents"] = refuse
+    interposer.calls.clear()
+    for report in (
+        lambda: run.report_epoch(1, {"val_loss": 0.4}),
+        lambda: run.report_batch(2, 0, {}),
+        run.flush,
+        run.finish,
+    ):
+        with pytest.raises(keepbest.SequenceConflict, match="End one of them, and pass a launch that is new") as caught:
+            report()
+        assert caught.value.metadata == {"sequence": "1"}
+    assert interposer.calls == ["ReportEvents"], "what is refused for good is not sent again"
 
 
 def test_a_repeated_start_is_one_attempt(client, project):

@@ -9,8 +9,9 @@ from pathlib import Path
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
 
+import grpc
 import pytest
-from conftest import Proxy, Server
+from conftest import Interposer, Proxy, Refused, Server
 
 import keepbest
 from keepbest import _session
@@ -253,6 +254,26 @@ def test_a_training_survives_an_outage_and_the_best_of_it_is_kept(own_server: Se
     client.pull(best.name, tmp_path / "pulled")
     assert (tmp_path / "pulled" / "m-03.weights.h5").read_bytes() == held
     assert [recorded.event.epoch for recorded in client.events(callback.run_name)][:5] == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("on_unavailable", ["warn", "raise"])
+def test_a_fit_lives_on_when_another_process_reports_in_its_attempt(
+    interposer: Interposer, make, tmp_path, on_unavailable
+):
+    callback = make(server=interposer.address, save_best_only=True, on_unavailable=on_unavailable)
+    drive = Drive(callback).epoch(0, val_loss=0.5)
+
+    def refuse(request, forward):
+        raise Refused(grpc.StatusCode.FAILED_PRECONDITION, "SEQUENCE_CONFLICT", sequence="1")
+
+    interposer.hooks["ReportEvents"] = refuse
+    with pytest.warns(UserWarning, match="no model is saved any more.*End one of them, and pass a launch"):
+        drive.epoch(1, val_loss=0.4)
+    drive.epoch(2, val_loss=0.3)
+    # Nobody decided, so the best of them is kept aside.
+    assert names(tmp_path / "out") == ["keepbest-held/r-epoch-3.weights.h5", "m-01.weights.h5"]
+    with pytest.warns(UserWarning, match="3 events: not reported.*epoch-3.*refused all events: .*End one of them"):
+        drive.end()
 
 
 def test_a_server_that_was_never_there_loses_no_model_and_is_told_at_the_end(make, tmp_path, monkeypatch):

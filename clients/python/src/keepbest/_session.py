@@ -14,7 +14,7 @@ from keepbest._events import DueCounter, Entry, EventBuffer
 from keepbest._files import Fingerprint, collect
 from keepbest._held import HeldFiles
 from keepbest._local import Saver, move, parts_of, remove, snapshot
-from keepbest.errors import KeepbestError, ResourceExhausted, StaleAttempt, Unavailable
+from keepbest.errors import KeepbestError, ResourceExhausted, SequenceConflict, StaleAttempt, Unavailable
 from keepbest.run import Run
 from keepbest.types import Action, Decision, Event, Strategy
 
@@ -94,6 +94,8 @@ class Session:
     _unfinished: list[SaveJob] = field(default_factory=list)
     _background: Background = field(default_factory=Background)
     _away: KeepbestError | None = None
+    # Another process reports in this attempt too: no event of this one is decided upon any more.
+    _refused: SequenceConflict | None = None
     # Warned of once for each outage.
     _told_away: bool = False
     _next_probe: float = 0.0
@@ -154,7 +156,9 @@ class Session:
             losses.append(f"models kept aside, of which the server did not decide: {', '.join(map(str, kept))}")
         if self._events.dropped:
             losses.append(f"{self._events.dropped} events: dropped, because too many waited for the server")
-        if self._away is not None:
+        if self._refused is not None:
+            losses.append(f"the server refused all events: {self._refused}")
+        elif self._away is not None:
             losses.append(f"the server is away: {self._away}")
         return losses
 
@@ -178,13 +182,21 @@ class Session:
         return self.retry_seconds if self._away is None else 0.0
 
     def _tolerate(self, step: Callable[[], object], patient: bool = False) -> bool:
-        """Do what needs the server; False if it is away and the training shall live on."""
+        """Do what needs the server; False if it is away, or refuses the events, and the training shall live on."""
+        if self._refused is not None:
+            return False
         if self._away is not None and time.monotonic() < self._next_probe:
             return False
         if patient:
             self._away = None
         try:
             step()
+        except SequenceConflict as error:
+            self._refused = error
+            warnings.warn(
+                f"Keepbest: no model is saved any more, the training goes on without the server: {error}", stacklevel=2
+            )
+            return False
         except TOLERATED as error:
             if not self.survive:
                 raise

@@ -20,6 +20,19 @@ _LOST_FOR_GOOD = frozenset({UPLOAD_SUPERSEDED, "ALIAS_MOVED"})
 # Aborted, because a wait for other ranks ended before they came.
 _STILL_WAITING = frozenset({"PARTS_MISSING", "EVENT_MISSING"})
 
+# The server's events are not those of this process; and what to do about it, which the server cannot know.
+_OTHER_EVENTS = {
+    "SEQUENCE_CONFLICT": (
+        "another process reports events in this attempt too, so both were started with one request_id or launch; this "
+        "one cannot report any more. End one of them, and pass a launch that is new in each start "
+        "(`keepbest.launch_from_environment`), or no request_id at all"
+    ),
+    "SEQUENCE_GAP": (
+        "the server lacks events that it had acknowledged to this process, so its database was probably restored from "
+        "a backup; this process cannot report any more. Start the run again: it goes on where the server stands"
+    ),
+}
+
 
 class KeepbestError(Exception):
     """A call failed.
@@ -75,6 +88,14 @@ class FailedPrecondition(KeepbestError):
 
 class StaleAttempt(FailedPrecondition):
     """A newer attempt of the run was started; this process may change nothing any more."""
+
+
+class SequenceConflict(FailedPrecondition):
+    """The server's events of this run are not those that this process reported: it can report no more.
+
+    Mostly two processes were started with one `request_id` or `launch` and share an attempt (`SEQUENCE_CONFLICT`,
+    `metadata["sequence"]`).
+    """
 
 
 class Aborted(KeepbestError):
@@ -137,6 +158,9 @@ def from_rpc_error(error: grpc.RpcError) -> KeepbestError:
     kind = _BY_CODE.get(code, KeepbestError)
     if reason == "STALE_ATTEMPT":
         kind = StaleAttempt
+    elif reason in _OTHER_EVENTS:
+        kind = SequenceConflict
+        text = f"{text}: {_OTHER_EVENTS[reason]}"
     elif reason in _STILL_WAITING:
         kind = StillWaiting
     elif kind is KeepbestError and _is_lost_connection(code, text):

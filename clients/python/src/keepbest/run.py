@@ -24,7 +24,7 @@ from keepbest._proto.keepbest.v1.runs_pb2 import (
 )
 from keepbest._retry import WAIT_SECONDS, call, call_waiting
 from keepbest._upload import Uploader
-from keepbest.errors import InvalidArgument, KeepbestError, StaleAttempt, Unavailable
+from keepbest.errors import InvalidArgument, KeepbestError, SequenceConflict, StaleAttempt, Unavailable
 from keepbest.strategy import struct_of
 from keepbest.types import Action, Decision, Event, EventKind, RunResource, RunState, Version
 
@@ -63,6 +63,8 @@ class Run:
         self._next_sequence = response.next_sequence
         self._events = EventBuffer(DueCounter.of(response.run.strategy)) if events is None else events
         self._events.correct(response.next_due)
+        # Set for good once the server has other events than this process: what it says now is about another model.
+        self._refused: SequenceConflict | None = None
         self._due_at_rank_0 = DueCounter.of(response.run.strategy)
         self._due_at_rank_0.correct(response.next_due)
         self.rank, self.ranks = rank_of_ranks
@@ -111,8 +113,12 @@ class Run:
             Unavailable: the server is away. The event is kept and goes with the next report or `flush`. A SAVE that is
                 then decided for an event that is not the newest is abandoned, because its model is gone.
             InvalidArgument: the server refuses the event, or one that was sent with it; they are dropped.
+            SequenceConflict: another process reports in this attempt too. This event and all later ones are refused:
+                nothing that this process reports is decided upon any more.
             StaleAttempt: a newer attempt of the run was started.
         """
+        if self._refused is not None:
+            raise self._refused
         if self.rank > 0:
             return self._decision_of_rank_0(event) if self._due_at_rank_0.step(event) else None
         entry = self._events.add(event)
@@ -130,6 +136,8 @@ class Run:
         Returns:
             The decision about the newest event, if there was one.
         """
+        if self._refused is not None:
+            raise self._refused
         newest = None
         while group := self._events.group():
             response = self._send(group, timeout)
@@ -260,6 +268,9 @@ class Run:
         report: Callable[..., ReportEventsResponse] = self._connection.stubs().runs.ReportEvents
         try:
             return call(report, request, budget)
+        except SequenceConflict as error:
+            self._refused = error
+            raise
         except InvalidArgument:
             # Nothing of it was stored, and it can never be: what comes later must not wait behind it.
             self._events.discard()
