@@ -139,6 +139,19 @@ def test_an_unknown_direction_says_what_to_pass(client, project):
     assert run.resource.direction == 2
 
 
+@pytest.mark.parametrize("reported", [1, 5], ids=["behind the default writer", "ahead of the default writer"])
+def test_a_named_writer_goes_on_where_it_stopped_itself(client, project, reported):
+    for start in range(2):
+        writer = client.start_run(project, "r", BEST, writer="rank-1")
+        for epoch in range(reported):
+            assert writer.report_epoch(start * reported + epoch, {"val_loss": 0.1}) is None
+        leader = client.start_run(project, "r", BEST)
+        for epoch in range(3):
+            leader.report_epoch(epoch, {"val_loss": 1.0})
+    events = [recorded for recorded in client.events(leader.name) if recorded.writer == "rank-1"]
+    assert [(recorded.sequence, recorded.event.epoch) for recorded in events] == [(n, n) for n in range(2 * reported)]
+
+
 def test_an_exception_marks_the_run_as_failed_and_goes_through(client, project):
     with pytest.raises(ZeroDivisionError), client.start_run(project, "r", BEST) as run:
         raise ZeroDivisionError

@@ -106,7 +106,8 @@ class Client:
             config: the trainer's settings, free JSON.
             resume: what to do when the run exists: `allow`, `never` (raises `AlreadyExists`); or `must` exist (raises
                 `NotFound`).
-            writer: which process of the run reports; empty: the only one.
+            writer: which process of the run reports, `rank-3` for example. Empty: the one whose events are decided
+                upon. Those of a named writer are stored only, and numbered on their own, through all attempts.
             request_id: unique to this start, so that a repeated one is the same attempt; None: made here.
             rank: which of several processes this is that save one checkpoint together, from 0. Rank 0 reports, and that
                 is decided upon; on the others `Run.report` sends nothing and returns rank 0's decision. Start the run

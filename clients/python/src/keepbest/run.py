@@ -60,7 +60,8 @@ class Run:
         """Go on from the server's answer to StartRun."""
         self._connection = connection
         self._writer = writer
-        self._next_sequence = response.next_sequence
+        # Of the default writer, the only one that the answer tells of. A named one asks before its first event.
+        self._next_sequence = response.next_sequence if not writer else None
         self._events = EventBuffer(DueCounter.of(response.run.strategy)) if events is None else events
         self._events.correct(response.next_due)
         # Set for good once the server has other events than this process: what it says now is about another model.
@@ -140,8 +141,10 @@ class Run:
             raise self._refused
         newest = None
         while group := self._events.group():
-            response = self._send(group, timeout)
+            if self._next_sequence is None:
+                self._next_sequence = self._report([], 0, timeout).next_sequence
             first = self._next_sequence
+            response = self._send(group, first, timeout)
             self._events.confirm(response.next_due)
             self._next_sequence = first + len(group)
             for decision in response.decisions:
@@ -256,18 +259,9 @@ class Run:
         answer = call_waiting(method, request, self._connection.timeout_seconds, _DECISION_SECONDS)
         return answer.decision if answer.HasField("decision") else None
 
-    def _send(self, group: list[Entry], timeout: float | None) -> ReportEventsResponse:
-        request = ReportEventsRequest(
-            run=self.name,
-            attempt=self.attempt,
-            writer=self._writer,
-            first_sequence=self._next_sequence,
-            events=[entry.event for entry in group],
-        )
-        budget = self._connection.timeout_seconds if timeout is None else timeout
-        report: Callable[..., ReportEventsResponse] = self._connection.stubs().runs.ReportEvents
+    def _send(self, group: list[Entry], first_sequence: int, timeout: float | None) -> ReportEventsResponse:
         try:
-            return call(report, request, budget)
+            return self._report([entry.event for entry in group], first_sequence, timeout)
         except SequenceConflict as error:
             self._refused = error
             raise
@@ -275,3 +269,12 @@ class Run:
             # Nothing of it was stored, and it can never be: what comes later must not wait behind it.
             self._events.discard()
             raise
+
+    def _report(self, events: list[Event], first_sequence: int, timeout: float | None) -> ReportEventsResponse:
+        """One report. Without events it stores nothing, and answers where this writer goes on."""
+        request = ReportEventsRequest(
+            run=self.name, attempt=self.attempt, writer=self._writer, first_sequence=first_sequence, events=events
+        )
+        budget = self._connection.timeout_seconds if timeout is None else timeout
+        report: Callable[..., ReportEventsResponse] = self._connection.stubs().runs.ReportEvents
+        return call(report, request, budget)
