@@ -12,7 +12,8 @@ from conftest import Proxy, Server, random_file
 
 import keepbest
 from keepbest import _upload
-from keepbest._proto.keepbest.v1.checkpoints_pb2 import GetCheckpointRequest, WriteFileRequest
+from keepbest._files import collect
+from keepbest._proto.keepbest.v1.checkpoints_pb2 import GetCheckpointRequest, PrepareFileRequest, WriteFileRequest
 
 ALWAYS = keepbest.strategy("m-{epoch}.bin")
 
@@ -131,7 +132,7 @@ def test_a_file_is_taken_back_after_a_break(server: Server, project, tmp_path, m
 
     def fill_and_take(messages, message):
         # Far behind the break, whatever the buffers on the way hold: another stream begins the file anew, and ends.
-        if messages._at == 33 << 20 and len(taken) < takeovers:
+        if messages.digest.size_bytes == 33 << 20 and len(taken) < takeovers:
             other = WriteFileRequest(checkpoint=decision.checkpoint, attempt=run.attempt, path="m.bin")
             with pytest.raises(grpc.RpcError, match="finish"):
                 direct.WriteFile(iter([other]))
@@ -170,6 +171,80 @@ def test_a_file_that_changes_meanwhile_is_not_committed(client, project, tmp_pat
         client.best(run.name)
     state = client.connection.stubs().checkpoints.GetCheckpoint(GetCheckpointRequest(name=decision.checkpoint)).state
     assert state == 3
+
+
+def overwrite(path, at: int, data: bytes, times: os.stat_result | None = None) -> None:
+    """Write into a file; with times, as if it had not been written to since."""
+    with path.open("r+b") as opened:
+        opened.seek(at)
+        opened.write(data)
+    if times is not None:
+        os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+@pytest.mark.parametrize("sha256", [False, True])
+def test_a_change_that_hides_behind_its_time_is_found(client, project, tmp_path, monkeypatch, sha256):
+    path = tmp_path / "m.bin"
+    random_file(path, 4 << 20)
+    times = path.stat()
+    run, decision = decided(client, project)
+    fill = _upload._Messages._fill
+
+    def fill_and_disturb(messages, message):
+        filled = fill(messages, message)
+        if messages.digest.size_bytes == 2 << 20:
+            # Half of it is sent: what is sent from now on is of another state.
+            overwrite(path, 0, os.urandom(4 << 20), times)
+        return filled
+
+    monkeypatch.setattr(_upload._Messages, "_fill", fill_and_disturb)
+    with pytest.raises(keepbest.FileChanged, match="was changed while it was uploaded"):
+        run.save(decision, path, sha256=sha256)
+    with pytest.raises(keepbest.NotFound):
+        client.best(run.name)
+
+
+def test_a_file_that_only_got_another_name_meanwhile_is_saved(client, project, tmp_path, monkeypatch):
+    path = tmp_path / "m.bin"
+    data = random_file(path, 4 << 20)
+    run, decision = decided(client, project)
+    fill = _upload._Messages._fill
+
+    def fill_and_link(messages, message):
+        (tmp_path / f"link-{messages.digest.size_bytes}").hardlink_to(path)
+        return fill(messages, message)
+
+    monkeypatch.setattr(_upload._Messages, "_fill", fill_and_link)
+    version = run.save(decision, path)
+    assert pulled(client, version, tmp_path / "pulled") == {"m.bin": data}
+
+
+@pytest.mark.parametrize("size_bytes", [1000, 9 << 20], ids=["small", "large"])
+def test_a_repeat_with_other_bytes_is_no_success(client, project, tmp_path, size_bytes):
+    path = tmp_path / "m.bin"
+    random_file(path, size_bytes)
+    run, decision = decided(client, project)
+    uploader = _upload.Uploader(client.connection, decision.checkpoint, run.attempt, 30.0)
+    first = uploader.upload(collect(path))
+    assert uploader.upload(collect(path)) == first
+    overwrite(path, size_bytes - 1, b"x")
+    with pytest.raises(keepbest.FileChanged, match=r"holds other bytes as `m\.bin`"):
+        run.save(decision, path)
+
+
+def test_an_upload_does_not_go_on_behind_other_bytes(client, project, tmp_path):
+    data = random_file(tmp_path / "m.bin", 20 << 20)
+    run, decision = decided(client, project)
+    stubs, target = client.connection.stubs().checkpoints, {"checkpoint": decision.checkpoint, "attempt": run.attempt}
+    stubs.PrepareFile(PrepareFileRequest(**target, path="m.bin", size_bytes=len(data)))
+    other = bytes(1 << 20)
+    messages = [WriteFileRequest(**target, path="m.bin", data=other), *[WriteFileRequest(data=other)] * 7]
+    with pytest.raises(grpc.RpcError, match="finish"):
+        stubs.WriteFile(iter(messages))
+    (file,) = stubs.GetCheckpoint(GetCheckpointRequest(name=decision.checkpoint)).files
+    assert file.durable_bytes == 8 << 20
+    with pytest.raises(keepbest.FileChanged, match=r"holds other bytes as `m\.bin`"):
+        run.save(decision, tmp_path / "m.bin")
 
 
 def test_a_save_that_met_no_server_can_be_repeated(own_server: Server, project, tmp_path):

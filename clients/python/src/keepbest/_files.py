@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
+from keepbest._digest import FileDigest
 from keepbest.errors import FileChanged
+
+_READ_BYTES = 1 << 20
+# File systems give a change the time of the kernel's last tick, which is at most 10 ms ago: two changes within a tick
+# leave the same time. Twice that.
+_TICK_SECONDS = 0.02
 
 # What can be saved: a file, a directory, several of them, or a map from the path in the checkpoint to the file.
 Saveable = str | os.PathLike[str] | Iterable[str | os.PathLike[str]] | Mapping[str, str | os.PathLike[str]]
@@ -16,39 +24,99 @@ Saveable = str | os.PathLike[str] | Iterable[str | os.PathLike[str]] | Mapping[s
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What tells that a file was written to: its size in bytes and its time of change in nanoseconds."""
+    """What tells that a file was written to or replaced: its size, when it was last written to, and its inode."""
 
     size_bytes: int
     mtime_ns: int
+    inode: int
 
     @classmethod
     def of(cls, status: os.stat_result) -> Fingerprint:
         """The fingerprint in an answer of `os.stat`."""
-        return cls(status.st_size, status.st_mtime_ns)
+        return cls(status.st_size, status.st_mtime_ns, status.st_ino)
 
 
 @dataclass(frozen=True)
 class LocalFile:
-    """A file to upload: `name` is its path in the checkpoint, with `/`."""
+    """A file to upload.
+
+    Attributes:
+        name: its path in the checkpoint, with `/`.
+        path: where it lies.
+        fingerprint: as it was when it was found.
+        ctime_ns: when its inode was last changed. A write that restores mtime cannot hide here, but a change of its
+            mode, its names or links moves it too: then only its bytes tell.
+    """
 
     name: str
     path: Path
     fingerprint: Fingerprint
+    ctime_ns: int
 
     @property
     def size_bytes(self) -> int:
         """Its size when it was found."""
         return self.fingerprint.size_bytes
 
+    def open(self) -> BinaryIO:
+        """Open it to be read, once a change from now on would be seen by its time.
+
+        Raises:
+            FileChanged: it is not as it was when it was found.
+        """
+        age_seconds = time.time() - max(self.fingerprint.mtime_ns, self.ctime_ns) / 1e9
+        if 0 <= age_seconds < _TICK_SECONDS:
+            time.sleep(_TICK_SECONDS - age_seconds)
+        opened = self.path.open("rb")
+        try:
+            self.check(opened.fileno())
+        except BaseException:
+            opened.close()
+            raise
+        return opened
+
     def check(self, descriptor: int) -> None:
-        """Raise `FileChanged` if the open file is not as it was when it was found."""
+        """Raise `FileChanged` if the open file has another size, time or inode than when it was found."""
         now = Fingerprint.of(os.fstat(descriptor))
         if now != self.fingerprint:
-            raise FileChanged(
-                f"`{self.path}` was changed while it was uploaded (size {self.size_bytes} -> {now.size_bytes} bytes, "
-                f"mtime {self.fingerprint.mtime_ns} -> {now.mtime_ns} ns); write each save to a new file, "
-                "or wait until the upload has ended"
+            raise self._changed(
+                f"size {self.size_bytes} -> {now.size_bytes} bytes, "
+                f"mtime {self.fingerprint.mtime_ns} -> {now.mtime_ns} ns, "
+                f"inode {self.fingerprint.inode} -> {now.inode}"
             )
+
+    def check_bytes(self, descriptor: int, digest: bytes) -> None:
+        """Raise `FileChanged` if the open file is not the one whose bytes of this digest were read from it.
+
+        It is read again only if its inode was changed meanwhile, by whatever it was.
+        """
+        self.check(descriptor)
+        if os.fstat(descriptor).st_ctime_ns == self.ctime_ns:
+            return
+        if self.read_on(descriptor, FileDigest(), self.size_bytes).digest() != digest:
+            raise self._changed("its bytes are others, although it has the same size and time")
+
+    def read_on(self, descriptor: int, digest: FileDigest, end_bytes: int) -> FileDigest:
+        """Read from where a digest ends up to a byte of the file, into that digest."""
+        while (at := digest.size_bytes) < end_bytes:
+            digest.update(self.read(descriptor, at, min(_READ_BYTES, end_bytes - at)))
+        return digest
+
+    def read(self, descriptor: int, offset_bytes: int, size_bytes: int) -> bytes:
+        """So many bytes from an offset on, whatever else reads from the descriptor."""
+        data = b""
+        while len(data) < size_bytes:
+            more = os.pread(descriptor, size_bytes - len(data), offset_bytes + len(data))
+            if not more:
+                raise self._changed(f"it ends at byte {offset_bytes + len(data)} of {self.size_bytes}")
+            data = data + more if data else more
+        return data
+
+    def _changed(self, how: str) -> FileChanged:
+        return FileChanged(
+            f"`{self.path}` was changed while it was uploaded ({how}); write each save to a new file, or wait until "
+            "the upload has ended"
+        )
 
 
 def collect(what: Saveable) -> list[LocalFile]:
@@ -100,4 +168,4 @@ def _file(name: str, path: Path) -> LocalFile:
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):
         raise ValueError(f"`{path}` is no plain file; a checkpoint holds plain files only")
-    return LocalFile(name, path, Fingerprint.of(status))
+    return LocalFile(name, path, Fingerprint.of(status), status.st_ctime_ns)

@@ -10,9 +10,9 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 import grpc
-from blake3 import blake3
 
 from keepbest._channel import Connection
+from keepbest._digest import FileDigest
 from keepbest._proto.keepbest.v1.artifacts_pb2 import (
     GetVersionRequest,
     ReadFileRequest,
@@ -22,40 +22,7 @@ from keepbest._proto.keepbest.v1.resources_pb2 import File, Version
 from keepbest._retry import Backoff, call
 from keepbest.errors import DataLoss, KeepbestError, from_rpc_error
 
-# The contract's unit of storage: a file's digest is BLAKE3 over the BLAKE3 digests of these.
-CHUNK_BYTES = 8 << 20
 _STREAM_SECONDS = 600.0
-
-
-class FileDigest:
-    """The digest of a file, fed piece by piece."""
-
-    def __init__(self) -> None:
-        """Begin with no bytes."""
-        self._file = blake3()
-        self._chunk = blake3()
-        self._chunk_bytes = 0
-
-    def update(self, data: bytes) -> None:
-        """Take more bytes in."""
-        view = memoryview(data)
-        while view:
-            piece = view[: CHUNK_BYTES - self._chunk_bytes]
-            self._chunk.update(piece)
-            self._chunk_bytes += len(piece)
-            view = view[len(piece) :]
-            if self._chunk_bytes == CHUNK_BYTES:
-                self._end_chunk()
-
-    def digest(self) -> bytes:
-        """The digest of all bytes, 32 bytes. Nothing may be added afterwards."""
-        if self._chunk_bytes:
-            self._end_chunk()
-        return self._file.digest()
-
-    def _end_chunk(self) -> None:
-        self._file.update(self._chunk.digest())
-        self._chunk, self._chunk_bytes = blake3(), 0
 
 
 def pull(connection: Connection, name: str, directory: Path, budget_seconds: float) -> Version:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import BinaryIO, cast
+from typing import cast
 
 from keepbest._channel import Connection
+from keepbest._digest import FileDigest, digest_of
 from keepbest._files import LocalFile
 from keepbest._proto.keepbest.v1.checkpoints_pb2 import (
     PrepareFileRequest,
     SmallFile,
     WriteFileRequest,
     WriteSmallFilesRequest,
+    WriteSmallFilesResponse,
 )
 from keepbest._proto.keepbest.v1.resources_pb2 import FILE_STATE_COMPLETE, File
 from keepbest._retry import Backoff, call, call_once
@@ -55,43 +56,55 @@ class Uploader:
     budget_seconds: float
     sha256: bool = False
 
-    def upload(self, files: Iterable[LocalFile]) -> None:
+    def upload(self, files: Iterable[LocalFile]) -> dict[str, bytes]:
         """Upload files, the small ones many to a call.
 
+        Returns:
+            The digest of each file, by its path in the checkpoint: of the bytes that were read here, and that the
+            server says it keeps.
+
         Raises:
-            FileChanged: a file was written to meanwhile.
+            FileChanged: a file was written to meanwhile, or the checkpoint holds other bytes under its path.
             KeepbestError: the server refused, or was away for longer than the budget.
         """
+        digests: dict[str, bytes] = {}
         small: list[LocalFile] = []
         for file in files:
             if file.size_bytes < SMALL_FILE_BYTES:
                 small.append(file)
             else:
-                self._upload_large(file)
+                digests[file.name] = self._upload_large(file)
         for batch in _batches(small):
-            self._upload_small(batch)
+            digests |= self._upload_small(batch)
+        return digests
 
-    def _upload_small(self, batch: list[LocalFile]) -> None:
+    def _upload_small(self, batch: list[LocalFile]) -> dict[str, bytes]:
         request = WriteSmallFilesRequest(checkpoint=self.checkpoint, attempt=self.attempt)
+        digests: dict[str, bytes] = {}
         for file in batch:
-            with file.path.open("rb") as opened:
-                data = opened.read()
-                file.check(opened.fileno())
-            digest = hashlib.sha256(data).digest() if self.sha256 else b""
-            request.files.append(SmallFile(path=file.name, data=data, sha256=digest))
-        call(self.connection.stubs().checkpoints.WriteSmallFiles, request, self.budget_seconds)
+            with file.open() as opened:
+                data = file.read(opened.fileno(), 0, file.size_bytes)
+                digests[file.name] = digest_of(data)
+                file.check_bytes(opened.fileno(), digests[file.name])
+            sha256 = hashlib.sha256(data).digest() if self.sha256 else b""
+            request.files.append(SmallFile(path=file.name, data=data, sha256=sha256))
+        method: Callable[..., WriteSmallFilesResponse] = self.connection.stubs().checkpoints.WriteSmallFiles
+        kept = {file.path: file for file in call(method, request, self.budget_seconds).files}
+        for file in batch:
+            _check_kept(file, kept.get(file.name, File()), digests[file.name])
+        return digests
 
-    def _upload_large(self, file: LocalFile) -> None:
+    def _upload_large(self, file: LocalFile) -> bytes:
         """Prepare and write until the file is complete. It is held open, so that a replaced one does not matter."""
-        with file.path.open("rb") as opened:
-            file.check(opened.fileno())
+        with file.open() as opened:
             prepare = PrepareFileRequest(
-                checkpoint=self.checkpoint,
-                attempt=self.attempt,
-                path=file.name,
-                size_bytes=file.size_bytes,
-                sha256=_sha256(opened) if self.sha256 else b"",
+                checkpoint=self.checkpoint, attempt=self.attempt, path=file.name, size_bytes=file.size_bytes
             )
+            declared = None
+            if self.sha256:
+                prepare.sha256, declared = _sha256(file, opened.fileno())
+            # Of the bytes of all streams so far, and of the whole file once a stream has sent its end.
+            sent, digest = FileDigest(), None
             backoff, durable_bytes = Backoff(self.budget_seconds), -1
             while True:
                 try:
@@ -100,20 +113,39 @@ class Uploader:
                         durable_bytes = state.durable_bytes
                         backoff.progress()
                     if state.state != FILE_STATE_COMPLETE:
-                        self._write(file, opened, state.durable_bytes)
-                    file.check(opened.fileno())
-                    return
+                        messages = self._messages(file, opened.fileno(), state.durable_bytes, sent)
+                        # The next stream knows what this one has read, also when it breaks off.
+                        sent = messages.digest
+                        state = self._write(messages)
+                        digest = messages.of_all
+                    break
                 except KeepbestError as error:
                     backoff.pause(error)
+            if digest is None:  # it was complete before all of it was sent
+                sent = sent.before(file.size_bytes)
+                digest = file.read_on(opened.fileno(), sent, file.size_bytes).digest()
+            file.check_bytes(opened.fileno(), digest)
+            if declared not in (None, digest):
+                raise FileChanged(f"`{file.path}` was changed between the declaration of its SHA-256 and its upload")
+            _check_kept(file, state, digest)
+            return digest
 
     def _prepare(self, request: PrepareFileRequest, backoff: Backoff) -> File:
         method: Callable[..., File] = self.connection.stubs().checkpoints.PrepareFile
         return call_once(method, request, backoff.call_seconds())
 
-    def _write(self, file: LocalFile, opened: BinaryIO, offset_bytes: int) -> None:
-        messages = _Messages(self.checkpoint, self.attempt, file, opened, offset_bytes)
+    def _messages(self, file: LocalFile, descriptor: int, offset_bytes: int, sent: FileDigest) -> _Messages:
+        """The messages from an offset on. Of what is before it, what was not sent by this call is read."""
+        digest = file.read_on(descriptor, sent.before(offset_bytes), offset_bytes)
+        first = WriteFileRequest(
+            checkpoint=self.checkpoint, attempt=self.attempt, path=file.name, offset_bytes=offset_bytes
+        )
+        return _Messages(file, descriptor, first, digest)
+
+    def _write(self, messages: _Messages) -> File:
+        method: Callable[..., File] = self.connection.stubs().checkpoints.WriteFile
         try:
-            call_once(self.connection.stubs().checkpoints.WriteFile, messages, _STREAM_SECONDS)
+            return call_once(method, messages, _STREAM_SECONDS)
         except KeepbestError:
             if messages.error is not None:  # gRPC reports a failed iterator as its own error
                 raise messages.error from None
@@ -121,17 +153,25 @@ class Uploader:
 
 
 class _Messages(Iterator[WriteFileRequest]):
-    """The messages of one WriteFile call, from an offset to the end, read as gRPC asks for them."""
+    """The messages of one WriteFile call, from an offset to the end, read as gRPC asks for them.
 
-    def __init__(self, checkpoint: str, attempt: int, file: LocalFile, opened: BinaryIO, offset_bytes: int) -> None:
+    They are read at offsets, because gRPC's thread may still read for a call that has failed already.
+
+    Attributes:
+        digest: of the file's bytes up to the last message that was made.
+        of_all: the same as bytes, once the last message of all was made.
+        error: why no more could be made.
+    """
+
+    def __init__(self, file: LocalFile, descriptor: int, first: WriteFileRequest, digest: FileDigest) -> None:
+        """Begin with a first message, whose data are missing, behind the bytes of a digest."""
+        self.digest = digest
+        self.of_all: bytes | None = None
         self.error: Exception | None = None
         self._crc32c = _fast_crc32c()
         self._file = file
-        self._opened = opened
-        self._at = offset_bytes
-        self._next: WriteFileRequest | None = WriteFileRequest(
-            checkpoint=checkpoint, attempt=attempt, path=file.name, offset_bytes=offset_bytes
-        )
+        self._descriptor = descriptor
+        self._next: WriteFileRequest | None = first
 
     def __next__(self) -> WriteFileRequest:
         if self._next is None:
@@ -143,29 +183,29 @@ class _Messages(Iterator[WriteFileRequest]):
             raise
 
     def _fill(self, message: WriteFileRequest) -> WriteFileRequest:
-        wanted = min(MESSAGE_BYTES, self._file.size_bytes - self._at)
-        data = self._read(wanted)
-        self._at += wanted
-        message.data = data
+        at = self.digest.size_bytes
+        message.data = self._file.read(self._descriptor, at, min(MESSAGE_BYTES, self._file.size_bytes - at))
         if self._crc32c is not None:
-            message.crc32c = self._crc32c(data)
-        message.finish = self._at == self._file.size_bytes
+            message.crc32c = self._crc32c(message.data)
+        self.digest.update(message.data)
+        message.finish = self.digest.size_bytes == self._file.size_bytes
         if message.finish:
+            self.of_all = self.digest.digest()
             # Before the server can take the file for complete: are these still the bytes that were announced?
-            self._file.check(self._opened.fileno())
+            self._file.check_bytes(self._descriptor, self.of_all)
         self._next = None if message.finish else WriteFileRequest()
         return message
 
-    def _read(self, wanted: int) -> bytes:
-        """The next bytes. At an offset, because gRPC's thread may still read for a call that has failed already."""
-        data = b""
-        while len(data) < wanted:
-            more = os.pread(self._opened.fileno(), wanted - len(data), self._at + len(data))
-            if not more:
-                self._file.check(self._opened.fileno())
-                raise FileChanged(f"`{self._file.path}` ends at byte {self._at + len(data)} of {self._file.size_bytes}")
-            data = data + more if data else more
-        return data
+
+def _check_kept(file: LocalFile, kept: File, digest: bytes) -> None:
+    """Raise `FileChanged` if the server does not keep these bytes under the file's path."""
+    if kept.state == FILE_STATE_COMPLETE and kept.size_bytes == file.size_bytes and kept.digest == digest:
+        return
+    raise FileChanged(
+        f"the checkpoint holds other bytes as `{file.name}` ({kept.size_bytes} bytes, digest {kept.digest.hex()}) than "
+        f"`{file.path}` ({file.size_bytes} bytes, digest {digest.hex()}), which was changed after some of it was "
+        "uploaded; report the event anew, and save what it decides"
+    )
 
 
 def _batches(files: list[LocalFile]) -> Iterator[list[LocalFile]]:
@@ -181,8 +221,11 @@ def _batches(files: list[LocalFile]) -> Iterator[list[LocalFile]]:
         yield batch
 
 
-def _sha256(opened: BinaryIO) -> bytes:
-    digest = hashlib.sha256()
-    while data := opened.read(MESSAGE_BYTES):
+def _sha256(file: LocalFile, descriptor: int) -> tuple[bytes, bytes]:
+    """The file's SHA-256, and its digest from the same bytes."""
+    sha256, digest = hashlib.sha256(), FileDigest()
+    while (at := digest.size_bytes) < file.size_bytes:
+        data = file.read(descriptor, at, min(MESSAGE_BYTES, file.size_bytes - at))
+        sha256.update(data)
         digest.update(data)
-    return digest.digest()
+    return sha256.digest(), digest.digest()
