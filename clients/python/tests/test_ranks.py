@@ -9,6 +9,7 @@ import queue
 import sys
 import threading
 import types
+from concurrent import futures
 from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
@@ -148,6 +149,24 @@ def test_a_rank_may_have_no_files_and_its_end_is_not_the_runs(client, project, t
     with runs[1]:
         pass
     assert client.run(runs[0].name).state == keepbest.types.RunState.RUN_STATE_ACTIVE
+
+
+def test_each_rank_can_repeat_its_save(client, project, tmp_path):
+    runs = [client.start_run(project, "r", RULE, rank=rank, ranks=2, launch="job-1") for rank in (0, 1)]
+    decision = runs[0].report_epoch(0, {"val_loss": 0.5})
+    for rank in (0, 1):
+        (tmp_path / f"shard-{rank}").write_bytes(b"%d" % rank)
+
+    def save(rank: int) -> str:
+        return runs[rank].save(decision, tmp_path / f"shard-{rank}").name
+
+    with futures.ThreadPoolExecutor() as ranks:
+        names = {*ranks.map(save, (0, 1))}
+    assert len(names) == 1
+    assert {save(0), save(1), save(0)} == names
+    (tmp_path / "shard-1").write_bytes(b"other")
+    with pytest.raises(keepbest.FileChanged, match="other bytes"):
+        save(1)
 
 
 def test_ranks_follow_saves_by_batches(client, project, tmp_path):

@@ -8,7 +8,7 @@ import time
 
 import grpc
 import pytest
-from conftest import Proxy, Server, random_file
+from conftest import Interposer, Proxy, Refused, Server, random_file
 
 import keepbest
 from keepbest import _upload
@@ -257,6 +257,46 @@ def test_a_save_that_met_no_server_can_be_repeated(own_server: Server, project, 
     own_server.start()
     client.timeout = 30
     assert run.save(decision, tmp_path / "m.bin").number == 0
+
+
+def test_a_save_can_be_repeated_after_its_commit(interposer: Interposer, project, tmp_path):
+    (tmp_path / "m").mkdir()
+    random_file(tmp_path / "m" / "large", 9 << 20)
+    random_file(tmp_path / "m" / "small", 100)
+    client = keepbest.Client(interposer.address, timeout=0.0)
+    run, decision = decided(client, project)
+
+    def lose(request, forward):
+        forward(request)
+        raise Refused(grpc.StatusCode.UNAVAILABLE, "UNAVAILABLE")
+
+    interposer.hooks["CommitCheckpoint"] = lose
+    with pytest.raises(keepbest.Unavailable):
+        run.save(decision, tmp_path / "m")
+    del interposer.hooks["CommitCheckpoint"]
+    for what in (tmp_path / "m", {name: tmp_path / "m" / name for name in ("large", "small")}):
+        assert run.save(decision, what, sha256=True).number == 0
+    assert "AbandonCheckpoint" not in interposer.calls
+    assert client.version(f"{project}/run-r-model:latest").number == 0
+
+
+def test_a_repeat_of_a_committed_save_with_other_files_is_no_success(client, project, tmp_path):
+    for name in ("a", "b", "c"):
+        random_file(tmp_path / name, 100)
+    large = random_file(tmp_path / "large", 9 << 20)
+    run, decision = decided(client, project)
+    files = {name: tmp_path / name for name in ("a", "b", "large")}
+    version = run.save(decision, files)
+    fewer = {name: files[name] for name in ("a", "large")}
+    more = {**files, "c": tmp_path / "c"}
+    other = {**files, "b": tmp_path / "c"}
+    for what, fault in [(fewer, "3 files instead of 2"), (more, "`c` is not among its files"), (other, "other bytes")]:
+        with pytest.raises(keepbest.FileChanged, match=fault):
+            run.save(decision, what)
+    overwrite(tmp_path / "large", 0, b"other")
+    with pytest.raises(keepbest.FileChanged, match="other bytes"):
+        run.save(decision, files)
+    assert pulled(client, version, tmp_path / "pulled")["large"] == large
 
 
 def test_a_newer_attempt_stops_an_upload(client, project, tmp_path):

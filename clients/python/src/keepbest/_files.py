@@ -75,6 +75,13 @@ class LocalFile:
             raise
         return opened
 
+    def digest(self) -> bytes:
+        """The digest of its bytes, which are all read."""
+        with self.open() as opened:
+            digest = self.read_on(opened.fileno(), FileDigest(), self.size_bytes).digest()
+            self.check_bytes(opened.fileno(), digest)
+            return digest
+
     def check(self, descriptor: int) -> None:
         """Raise `FileChanged` if the open file has another size, time or inode than when it was found."""
         now = Fingerprint.of(os.fstat(descriptor))

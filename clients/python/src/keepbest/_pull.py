@@ -14,12 +14,12 @@ import grpc
 from keepbest._channel import Connection
 from keepbest._digest import FileDigest
 from keepbest._proto.keepbest.v1.artifacts_pb2 import (
-    GetVersionRequest,
     ReadFileRequest,
     ReadFileResponse,
 )
 from keepbest._proto.keepbest.v1.resources_pb2 import File, Version
-from keepbest._retry import Backoff, call
+from keepbest._retry import Backoff
+from keepbest._versions import files_of, version_of
 from keepbest.errors import DataLoss, KeepbestError, from_rpc_error
 
 _STREAM_SECONDS = 600.0
@@ -33,8 +33,8 @@ def pull(connection: Connection, name: str, directory: Path, budget_seconds: flo
         ValueError: a path leaves the directory, or goes through a symlink in it.
         KeepbestError: the server refused, or was away for longer than the budget.
     """
-    get: Callable[..., Version] = connection.stubs().artifacts.GetVersion
-    version = call(get, GetVersionRequest(name=name, include_files=True), budget_seconds)
+    version = version_of(connection, name, budget_seconds)
+    version.files.extend(files_of(connection, version.name, budget_seconds))
     targets = [(file, target_path(directory, file.path)) for file in version.files]
     for file, target in targets:
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -14,7 +14,6 @@ from keepbest._channel import Address, Connection
 from keepbest._events import EventBuffer
 from keepbest._proto.keepbest.v1.artifacts_pb2 import (
     GetBestVersionRequest,
-    GetVersionRequest,
     ListVersionsRequest,
     ListVersionsResponse,
     SetAliasRequest,
@@ -32,6 +31,7 @@ from keepbest._proto.keepbest.v1.runs_pb2 import (
     StartRunResponse,
 )
 from keepbest._retry import call
+from keepbest._versions import files_of, version_of
 from keepbest.names import parent_name, project_name, version_name
 from keepbest.run import Run
 from keepbest.strategy import direction_values, mode_value, struct_of
@@ -175,19 +175,14 @@ class Client:
             NotFound: no version has the metric.
         """
         request = GetBestVersionRequest(
-            parent=parent_name(parent),
-            metric=metric or "",
-            mode=mode_value(mode or "auto"),
-            include_files=include_files,
+            parent=parent_name(parent), metric=metric or "", mode=mode_value(mode or "auto")
         )
         get: Callable[..., Version] = self.connection.stubs().artifacts.GetBestVersion
-        return call(get, request, self.timeout)
+        return self._filled(call(get, request, self.timeout), include_files)
 
     def version(self, name: str, include_files: bool = False) -> Version:
         """A version by number or alias: `team/project/artifact:v3`, `team/project/artifact:best`."""
-        request = GetVersionRequest(name=version_name(name), include_files=include_files)
-        get: Callable[..., Version] = self.connection.stubs().artifacts.GetVersion
-        return call(get, request, self.timeout)
+        return self._filled(version_of(self.connection, version_name(name), self.timeout), include_files)
 
     def versions(self, artifact: str, filter: str = "", order_by: str = "", page_size: int = 0) -> Iterator[Version]:
         """The versions of an artifact, fetched page by page.
@@ -257,6 +252,11 @@ class Client:
             if not page.next_page_token:
                 return
             request.page_token = page.next_page_token
+
+    def _filled(self, version: Version, include_files: bool) -> Version:
+        if include_files:
+            version.files.extend(files_of(self.connection, version.name, self.timeout))
+        return version
 
     def close(self) -> None:
         """Close the connection; a later call opens a new one."""

@@ -14,6 +14,8 @@ from google.rpc import error_details_pb2, status_pb2
 _DETAILS_KEY = "grpc-status-details-bin"
 # Another stream took over the file that a call was writing.
 UPLOAD_SUPERSEDED = "UPLOAD_SUPERSEDED"
+# The files of a committed checkpoint never change.
+CHECKPOINT_COMMITTED = "CHECKPOINT_COMMITTED"
 # Aborted, but repeating the same call cannot help: somebody else did something on purpose.
 _LOST_FOR_GOOD = frozenset({UPLOAD_SUPERSEDED, "ALIAS_MOVED"})
 

@@ -9,11 +9,8 @@ from typing import Any
 
 from keepbest._channel import Connection
 from keepbest._events import DueCounter, Entry, EventBuffer, make_event
-from keepbest._files import Saveable, collect
-from keepbest._proto.keepbest.v1.checkpoints_pb2 import (
-    AbandonCheckpointRequest,
-    CommitCheckpointRequest,
-)
+from keepbest._files import Saveable
+from keepbest._proto.keepbest.v1.checkpoints_pb2 import AbandonCheckpointRequest
 from keepbest._proto.keepbest.v1.runs_pb2 import (
     AwaitDecisionRequest,
     AwaitDecisionResponse,
@@ -23,9 +20,8 @@ from keepbest._proto.keepbest.v1.runs_pb2 import (
     StartRunResponse,
 )
 from keepbest._retry import WAIT_SECONDS, call, call_waiting
-from keepbest._upload import Uploader
+from keepbest._save import Save
 from keepbest.errors import InvalidArgument, KeepbestError, SequenceConflict, StaleAttempt, Unavailable
-from keepbest.strategy import struct_of
 from keepbest.types import Action, Decision, Event, EventKind, RunResource, RunState, Version
 
 # How long another rank waits for rank 0's report: a validation may take as long.
@@ -168,6 +164,8 @@ class Run:
     ) -> Version:
         """Upload files to the checkpoint of a SAVE and commit it.
 
+        The same call again answers the same version, if the files are the same.
+
         Of several ranks each uploads its own files, under paths that no other rank uses, and waits until all have: then
         each returns the one version. If a rank dies, the others get `FailedPrecondition` (`PARTS_EXPIRED`, with
         `metadata["missing_parts"]`) an hour (`collector.parts_expiry_seconds`) after the last sign of life of any. A
@@ -183,8 +181,8 @@ class Run:
 
         Raises:
             Unavailable: the server is away. The checkpoint stays open: the same call again goes on where it stopped.
-            FileChanged: a file was written to while it was uploaded. This and every other error abandons the
-                checkpoint: the earlier best stands.
+            FileChanged: a file was written to while it was uploaded, or other files were saved by this decision before.
+                This and every other error abandons the checkpoint, if it is not committed: the earlier best stands.
             ValueError: the decision is no SAVE, or there is nothing to save.
         """
         if decision.action != Action.ACTION_SAVE:
@@ -192,25 +190,16 @@ class Run:
                 f"the decision about event {decision.sequence} is {Action.Name(decision.action)}, not SAVE"
             )
         budget = self._connection.timeout_seconds if timeout is None else timeout
+        save = Save(self._connection, decision.checkpoint, self.attempt, self.rank, self.ranks, budget)
         try:
-            files = [] if what is None and self.ranks > 1 else collect(what or [])
-            Uploader(self._connection, decision.checkpoint, self.attempt, budget, sha256).upload(files)
-            commit = CommitCheckpointRequest(
-                checkpoint=decision.checkpoint,
-                attempt=self.attempt,
-                file_count=len(files),
-                metadata=struct_of(metadata),
-            )
-            method: Callable[..., Version] = self._connection.stubs().checkpoints.CommitCheckpoint
-            if self.ranks == 1:
-                return call(method, commit, budget)
-            commit.part, commit.part_count, commit.wait.seconds = self.rank, self.ranks, WAIT_SECONDS
-            return call_waiting(method, commit, budget, wait_seconds=None)
+            version, files = save.commit(what, metadata, sha256)
         except (Unavailable, StaleAttempt):
             raise
         except Exception:
             self.abandon(decision)
             raise
+        save.check(version, files)
+        return version
 
     def abandon(self, decision: Decision) -> None:
         """Give the save of a decision up. A server that is away finds it out itself: the checkpoint expires."""

@@ -1,0 +1,98 @@
+"""Save the files of one decision: upload, commit, and compare what was committed with what was read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from keepbest._channel import Connection
+from keepbest._digest import version_digest
+from keepbest._files import LocalFile, Saveable, collect
+from keepbest._proto.keepbest.v1.checkpoints_pb2 import CommitCheckpointRequest
+from keepbest._retry import WAIT_SECONDS, call, call_waiting
+from keepbest._upload import Uploader
+from keepbest._versions import files_of
+from keepbest.errors import CHECKPOINT_COMMITTED, FailedPrecondition, FileChanged
+from keepbest.strategy import struct_of
+from keepbest.types import Version
+
+
+@dataclass
+class Save:
+    """What one process saves of a checkpoint. `commit` may be called again, also after it answered.
+
+    Attributes:
+        checkpoint: the resource name of the checkpoint.
+        rank: which of `ranks` processes this is that save the checkpoint together, from 0.
+        budget_seconds: give up after this time without progress.
+    """
+
+    connection: Connection
+    checkpoint: str
+    attempt: int
+    rank: int
+    ranks: int
+    budget_seconds: float
+    # Whether the checkpoint was committed before its files were uploaded.
+    _repeated: bool = False
+
+    def commit(
+        self, what: Saveable | None, metadata: Mapping[str, Any] | None, sha256: bool
+    ) -> tuple[Version, list[tuple[str, int, bytes]]]:
+        """Upload the files and commit.
+
+        Returns:
+            The version, and of each file that was read here its path in the version, its size in bytes and its digest.
+        """
+        files = [] if what is None and self.ranks > 1 else collect(what or [])
+        digests = self._upload(files, sha256)
+        request = CommitCheckpointRequest(
+            checkpoint=self.checkpoint, attempt=self.attempt, file_count=len(files), metadata=struct_of(metadata)
+        )
+        method: Callable[..., Version] = self.connection.stubs().checkpoints.CommitCheckpoint
+        if self.ranks == 1:
+            version = call(method, request, self.budget_seconds)
+        else:
+            request.part, request.part_count, request.wait.seconds = self.rank, self.ranks, WAIT_SECONDS
+            version = call_waiting(method, request, self.budget_seconds, wait_seconds=None)
+        return version, [(file.name, file.size_bytes, digests[file.name]) for file in files]
+
+    def check(self, version: Version, files: list[tuple[str, int, bytes]]) -> None:
+        """Raise `FileChanged` if the version does not hold what this process read.
+
+        Of several ranks, what each uploaded was compared at its upload, and the version holds the others' files too.
+        """
+        if version_digest(files) == version.digest if self.ranks == 1 else not self._repeated:
+            return
+        fault = self._fault(version, files)
+        if fault is not None:
+            raise FileChanged(
+                f"`{version.name}` was committed before, and not with what is to be saved now: {fault}. A version "
+                "never changes; report the event anew, and save what it decides"
+            )
+
+    def _upload(self, files: list[LocalFile], sha256: bool) -> dict[str, bytes]:
+        """The digest of each file that was read here."""
+        uploader = Uploader(self.connection, self.checkpoint, self.attempt, self.budget_seconds, sha256)
+        try:
+            return uploader.upload(files)
+        except FailedPrecondition as error:
+            if error.reason != CHECKPOINT_COMMITTED:
+                raise
+            # By this process, whose answer may have been lost. With these files? `check` finds out.
+            self._repeated = True
+            return {file.name: file.digest() for file in files}
+
+    def _fault(self, version: Version, files: list[tuple[str, int, bytes]]) -> str | None:
+        kept = {file.path: file for file in files_of(self.connection, version.name, self.budget_seconds)}
+        for path, size_bytes, digest in files:
+            if path not in kept:
+                return f"`{path}` is not among its files"
+            if (kept[path].size_bytes, kept[path].digest) != (size_bytes, digest):
+                return f"its `{path}` has other bytes, {kept[path].size_bytes} of them"
+        if self.ranks > 1:  # the others are other ranks'
+            return None
+        if len(kept) != len(files):
+            return f"it has {len(kept)} files instead of {len(files)}"
+        return f"its digest {version.digest.hex()} is not that of its files"
