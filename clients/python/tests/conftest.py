@@ -17,7 +17,7 @@ from typing import Any
 
 import grpc
 import pytest
-from google.protobuf import any_pb2, message
+from google.protobuf import message
 from google.rpc import error_details_pb2, status_pb2
 
 import keepbest
@@ -172,13 +172,16 @@ class Proxy:
 class Refused(Exception):
     """What an `Interposer`'s hook raises to answer with an error of its own, as a server would word it."""
 
-    def __init__(self, code: grpc.StatusCode, reason: str, **metadata: str) -> None:
+    def __init__(self, code: grpc.StatusCode, reason: str, retry_seconds: float | None = None, **metadata: str) -> None:
         super().__init__(reason)
         self.code = code
-        info = error_details_pb2.ErrorInfo(reason=reason, domain="keepbest", metadata=metadata)
-        detail = any_pb2.Any()
-        detail.Pack(info)
-        self.details = status_pb2.Status(code=code.value[0], message=reason, details=[detail]).SerializeToString()
+        status = status_pb2.Status(code=code.value[0], message=reason)
+        status.details.add().Pack(error_details_pb2.ErrorInfo(reason=reason, domain="keepbest", metadata=metadata))
+        if retry_seconds is not None:
+            retry = error_details_pb2.RetryInfo()
+            retry.retry_delay.FromNanoseconds(int(retry_seconds * 1e9))
+            status.details.add().Pack(retry)
+        self.details = status.SerializeToString()
 
 
 # A request's bytes, and what sends them on to the server; the answer's bytes.

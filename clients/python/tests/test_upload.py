@@ -299,6 +299,22 @@ def test_a_repeat_of_a_committed_save_with_other_files_is_no_success(client, pro
     assert pulled(client, version, tmp_path / "pulled")["large"] == large
 
 
+@pytest.mark.parametrize("reason", ["STORE_FULL", "OVERLOADED"])
+def test_a_save_that_met_a_full_or_busy_server_can_be_repeated(interposer: Interposer, project, tmp_path, reason):
+    random_file(tmp_path / "m.bin", 100)
+    client = keepbest.Client(interposer.address, timeout=0.0)
+    run, decision = decided(client, project)
+
+    def refuse(request, forward):
+        raise Refused(grpc.StatusCode.RESOURCE_EXHAUSTED, reason, None if reason == "STORE_FULL" else 0.1)
+
+    interposer.hooks["WriteSmallFiles"] = refuse
+    with pytest.raises(keepbest.ResourceExhausted):
+        run.save(decision, tmp_path / "m.bin")
+    del interposer.hooks["WriteSmallFiles"]
+    assert run.save(decision, tmp_path / "m.bin").number == 0
+
+
 def test_a_newer_attempt_stops_an_upload(client, project, tmp_path):
     random_file(tmp_path / "m.bin", 1 << 20)
     run, decision = decided(client, project)

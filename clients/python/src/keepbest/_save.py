@@ -13,9 +13,26 @@ from keepbest._proto.keepbest.v1.checkpoints_pb2 import CommitCheckpointRequest
 from keepbest._retry import WAIT_SECONDS, call, call_waiting
 from keepbest._upload import Uploader
 from keepbest._versions import files_of
-from keepbest.errors import CHECKPOINT_COMMITTED, FailedPrecondition, FileChanged
+from keepbest.errors import (
+    CHECKPOINT_COMMITTED,
+    STORE_FULL,
+    FailedPrecondition,
+    FileChanged,
+    KeepbestError,
+    StaleAttempt,
+)
 from keepbest.strategy import struct_of
 from keepbest.types import Version
+
+
+def may_be_saved_later(error: Exception) -> bool:
+    """Whether a checkpoint stays open after this error: the server may do later what it could not do now.
+
+    Of a stale attempt nothing is left to give up.
+    """
+    if not isinstance(error, KeepbestError):
+        return False
+    return error.retryable or error.reason == STORE_FULL or isinstance(error, StaleAttempt)
 
 
 @dataclass

@@ -16,6 +16,8 @@ _DETAILS_KEY = "grpc-status-details-bin"
 UPLOAD_SUPERSEDED = "UPLOAD_SUPERSEDED"
 # The files of a committed checkpoint never change.
 CHECKPOINT_COMMITTED = "CHECKPOINT_COMMITTED"
+# The server's disk: somebody has to make room, so it names no time to come back.
+STORE_FULL = "STORE_FULL"
 # Aborted, but repeating the same call cannot help: somebody else did something on purpose.
 _LOST_FOR_GOOD = frozenset({UPLOAD_SUPERSEDED, "ALIAS_MOVED"})
 

@@ -20,8 +20,8 @@ from keepbest._proto.keepbest.v1.runs_pb2 import (
     StartRunResponse,
 )
 from keepbest._retry import WAIT_SECONDS, call, call_waiting
-from keepbest._save import Save
-from keepbest.errors import InvalidArgument, KeepbestError, SequenceConflict, StaleAttempt, Unavailable
+from keepbest._save import Save, may_be_saved_later
+from keepbest.errors import InvalidArgument, KeepbestError, SequenceConflict
 from keepbest.types import Action, Decision, Event, EventKind, RunResource, RunState, Version
 
 # How long another rank waits for rank 0's report: a validation may take as long.
@@ -180,7 +180,8 @@ class Run:
             timeout: give up after this many seconds without progress; None: as the client was told.
 
         Raises:
-            Unavailable: the server is away. The checkpoint stays open: the same call again goes on where it stopped.
+            Unavailable, ResourceExhausted: the server is away, overloaded, or its disk is full. The checkpoint stays
+                open: the same call again goes on where it stopped.
             FileChanged: a file was written to while it was uploaded, or other files were saved by this decision before.
                 This and every other error abandons the checkpoint, if it is not committed: the earlier best stands.
             ValueError: the decision is no SAVE, or there is nothing to save.
@@ -193,10 +194,9 @@ class Run:
         save = Save(self._connection, decision.checkpoint, self.attempt, self.rank, self.ranks, budget)
         try:
             version, files = save.commit(what, metadata, sha256)
-        except (Unavailable, StaleAttempt):
-            raise
-        except Exception:
-            self.abandon(decision)
+        except Exception as error:
+            if not may_be_saved_later(error):
+                self.abandon(decision)
             raise
         save.check(version, files)
         return version
