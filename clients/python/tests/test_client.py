@@ -222,6 +222,21 @@ def test_pull_brings_back_a_directory(client, project, tmp_path):
     assert sorted(path.name for path in (tmp_path / "target").rglob("*") if path.is_file()) == ["big", "empty", "small"]
 
 
+def test_pull_gives_files_the_mode_of_new_files_and_leaves_the_umask_alone(client, project, tmp_path, monkeypatch):
+    random_file(tmp_path / "m", 10)
+    run = client.start_run(project, "r", BEST)
+    version = saved(run, 0, 0.4, tmp_path / "m")
+    umask = os.umask(0o027)
+    try:
+        with monkeypatch.context() as patch:
+            # It is the process's: another thread could make a file meanwhile.
+            patch.setattr(os, "umask", lambda mask: pytest.fail("the umask was changed"))
+            client.pull(version.name, tmp_path / "pulled")
+    finally:
+        os.umask(umask)
+    assert (tmp_path / "pulled" / "m").stat().st_mode & 0o777 == 0o640
+
+
 def test_pull_never_leaves_the_directory_and_follows_no_symlink(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path)
     for path in ("/etc/passwd", "../x", "a/../../x", "", "a\\..\\x", "link/x"):

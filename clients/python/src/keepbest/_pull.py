@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
@@ -61,17 +61,17 @@ def target_path(directory: Path, path: str) -> Path:
 
 
 def _pull_file(connection: Connection, version: str, file: File, target: Path, budget_seconds: float) -> None:
-    descriptor, temporary = tempfile.mkstemp(prefix=".keepbest-", dir=target.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as opened:
+    temporary = target.with_name(f".keepbest-{uuid.uuid4().hex}")
+    # The kernel applies the umask to a file that is made so. To ask for the umask is to change it for all threads.
+    with temporary.open("xb") as opened:
+        try:
             _receive(connection, version, file, opened, budget_seconds)
             opened.flush()
             os.fsync(opened.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, target)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+            temporary.replace(target)
+        except BaseException:
+            temporary.unlink()
+            raise
 
 
 def _receive(connection: Connection, version: str, file: File, opened: BinaryIO, budget_seconds: float) -> None:
@@ -109,9 +109,3 @@ def _read(connection: Connection, version: str, path: str, offset_bytes: int) ->
             yield message.data
     except grpc.RpcError as error:
         raise from_rpc_error(error) from None
-
-
-def _umask() -> int:
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
