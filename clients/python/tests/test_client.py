@@ -237,6 +237,39 @@ def test_pull_gives_files_the_mode_of_new_files_and_leaves_the_umask_alone(clien
     assert (tmp_path / "pulled" / "m").stat().st_mode & 0o777 == 0o640
 
 
+def leave_one_out(version: keepbest.Version) -> None:
+    del version.files[0]
+
+
+def swap_the_digests(version: keepbest.Version) -> None:
+    first, second = version.files
+    first.digest, second.digest = second.digest, first.digest
+
+
+def name_one_otherwise(version: keepbest.Version) -> None:
+    version.files[0].path += "x"
+
+
+@pytest.mark.parametrize("spoil", [leave_one_out, swap_the_digests, name_one_otherwise])
+def test_pull_takes_no_files_but_those_of_the_versions_digest(client, interposer: Interposer, project, tmp_path, spoil):
+    (tmp_path / "m").mkdir()
+    for name in ("a", "b"):
+        random_file(tmp_path / "m" / name, 10)
+    version = saved(client.start_run(project, "r", BEST), 0, 0.4, tmp_path / "m")
+
+    def spoilt(request, forward):
+        answer = keepbest.Version.FromString(forward(request))
+        if answer.files:
+            spoil(answer)
+        return answer.SerializeToString()
+
+    interposer.hooks["GetVersion"] = spoilt
+    with pytest.raises(keepbest.DataLoss, match="is not what was committed"):
+        keepbest.Client(interposer.address, timeout=30).pull(version.name, tmp_path / "pulled")
+    assert not (tmp_path / "pulled").exists()
+    assert "ReadFile" not in interposer.calls
+
+
 def test_pull_never_leaves_the_directory_and_follows_no_symlink(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path)
     for path in ("/etc/passwd", "../x", "a/../../x", "", "a\\..\\x", "link/x"):

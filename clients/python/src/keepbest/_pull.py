@@ -12,7 +12,7 @@ from typing import BinaryIO
 import grpc
 
 from keepbest._channel import Connection
-from keepbest._digest import FileDigest
+from keepbest._digest import FileDigest, version_digest
 from keepbest._proto.keepbest.v1.artifacts_pb2 import (
     ReadFileRequest,
     ReadFileResponse,
@@ -29,17 +29,29 @@ def pull(connection: Connection, name: str, directory: Path, budget_seconds: flo
     """Download all files of version `name` (a resource name) into `directory`.
 
     Raises:
-        DataLoss: the bytes that came do not match their size or digest.
+        DataLoss: the files are not those of the version's digest, or the bytes that came not those of a file's.
         ValueError: a path leaves the directory, or goes through a symlink in it.
         KeepbestError: the server refused, or was away for longer than the budget.
     """
     version = version_of(connection, name, budget_seconds)
     version.files.extend(files_of(connection, version.name, budget_seconds))
+    _check_files(version)
     targets = [(file, target_path(directory, file.path)) for file in version.files]
     for file, target in targets:
         target.parent.mkdir(parents=True, exist_ok=True)
         _pull_file(connection, version.name, file, target, budget_seconds)
     return version
+
+
+def _check_files(version: Version) -> None:
+    """Raise `DataLoss` if the version's digest is not the one of its files: then one of them is missing or another."""
+    digest = version_digest((file.path, file.size_bytes, file.digest) for file in version.files)
+    if digest != version.digest:
+        raise DataLoss(
+            f"{version.name} is not what was committed: the digest of its {len(version.files)} files is "
+            f"{digest.hex()} instead of {version.digest.hex()}, so files are missing, too many, or others; nothing was "
+            "downloaded (`keepbest check` on the server looks for the cause)"
+        )
 
 
 def target_path(directory: Path, path: str) -> Path:

@@ -223,10 +223,11 @@ class Client:
     def pull(self, name: str, directory: str | os.PathLike[str]) -> Version:
         """Download all files of a version, `team/project/artifact:alias`, into a directory.
 
-        Each file is checked against its size and digest before it appears under its name, and replaces what was there.
+        The list of files is checked against the version's digest before anything is downloaded, and each file against
+        its size and digest before it appears under its name, where it replaces what was there.
 
         Raises:
-            DataLoss: what came does not match.
+            DataLoss: the list or what came does not match.
             ValueError: a path of the version leaves the directory, or leads through a symlink in it.
         """
         return _pull.pull(self.connection, version_name(name), Path(directory), self.timeout)
