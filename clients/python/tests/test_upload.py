@@ -224,7 +224,7 @@ def test_a_repeat_with_other_bytes_is_no_success(client, project, tmp_path, size
     path = tmp_path / "m.bin"
     random_file(path, size_bytes)
     run, decision = decided(client, project)
-    uploader = _upload.Uploader(client.connection, decision.checkpoint, run.attempt, 30.0)
+    uploader = _upload.Uploader(client.connection, decision.checkpoint, run.attempt, client.connection.patience())
     first = uploader.upload(collect(path))
     assert uploader.upload(collect(path)) == first
     overwrite(path, size_bytes - 1, b"x")

@@ -16,6 +16,7 @@ from keepbest._proto.keepbest.v1 import (
     checkpoints_pb2_grpc,
     runs_pb2_grpc,
 )
+from keepbest._retry import Patience, Timeout
 
 ADDRESS_VARIABLE = "KEEPBEST_ADDRESS"
 DEFAULT_ADDRESS = "http://127.0.0.1:7400"
@@ -98,6 +99,12 @@ class Connection:
     _stubs: Stubs | None = None
     # Channels of parent processes: kept, because closing them in a child would touch the parent's connection.
     _inherited: list[Stubs] = field(default_factory=list)
+
+    def patience(self, timeout: Timeout = None) -> Patience:
+        """How long a call is tried whose caller gave this timeout, or none."""
+        return (
+            timeout if isinstance(timeout, Patience) else Patience(self.timeout_seconds if timeout is None else timeout)
+        )
 
     def stubs(self) -> Stubs:
         """The services, over this process' own channel."""

@@ -9,8 +9,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-import grpc
-
 from keepbest._channel import Connection
 from keepbest._digest import FileDigest, version_digest
 from keepbest._proto.keepbest.v1.artifacts_pb2 import (
@@ -18,14 +16,12 @@ from keepbest._proto.keepbest.v1.artifacts_pb2 import (
     ReadFileResponse,
 )
 from keepbest._proto.keepbest.v1.resources_pb2 import File, Version
-from keepbest._retry import Backoff
+from keepbest._retry import Backoff, Patience, Stream
 from keepbest._versions import files_of, version_of
-from keepbest.errors import DataLoss, KeepbestError, from_rpc_error
-
-_STREAM_SECONDS = 600.0
+from keepbest.errors import DataLoss, KeepbestError
 
 
-def pull(connection: Connection, name: str, directory: Path, budget_seconds: float) -> Version:
+def pull(connection: Connection, name: str, directory: Path, patience: Patience) -> Version:
     """Download all files of version `name` (a resource name) into `directory`.
 
     Raises:
@@ -33,13 +29,13 @@ def pull(connection: Connection, name: str, directory: Path, budget_seconds: flo
         ValueError: a path leaves the directory, or goes through a symlink in it.
         KeepbestError: the server refused, or was away for longer than the budget.
     """
-    version = version_of(connection, name, budget_seconds)
-    version.files.extend(files_of(connection, version.name, budget_seconds))
+    version = version_of(connection, name, patience)
+    version.files.extend(files_of(connection, version.name, patience))
     _check_files(version)
     targets = [(file, target_path(directory, file.path)) for file in version.files]
     for file, target in targets:
         target.parent.mkdir(parents=True, exist_ok=True)
-        _pull_file(connection, version.name, file, target, budget_seconds)
+        _pull_file(connection, version.name, file, target, patience)
     return version
 
 
@@ -72,12 +68,12 @@ def target_path(directory: Path, path: str) -> Path:
     return target
 
 
-def _pull_file(connection: Connection, version: str, file: File, target: Path, budget_seconds: float) -> None:
+def _pull_file(connection: Connection, version: str, file: File, target: Path, patience: Patience) -> None:
     temporary = target.with_name(f".keepbest-{uuid.uuid4().hex}")
     # The kernel applies the umask to a file that is made so. To ask for the umask is to change it for all threads.
     with temporary.open("xb") as opened:
         try:
-            _receive(connection, version, file, opened, budget_seconds)
+            _receive(connection, version, file, opened, patience)
             opened.flush()
             os.fsync(opened.fileno())
             temporary.replace(target)
@@ -86,12 +82,12 @@ def _pull_file(connection: Connection, version: str, file: File, target: Path, b
             raise
 
 
-def _receive(connection: Connection, version: str, file: File, opened: BinaryIO, budget_seconds: float) -> None:
+def _receive(connection: Connection, version: str, file: File, opened: BinaryIO, patience: Patience) -> None:
     """Write the file's bytes to `opened`, going on where a broken stream stopped, and check them."""
-    digest, sha256, received, backoff = FileDigest(), hashlib.sha256(), 0, Backoff(budget_seconds)
+    digest, sha256, received, backoff = FileDigest(), hashlib.sha256(), 0, Backoff(patience)
     while received < file.size_bytes:
         try:
-            for data in _read(connection, version, file.path, received):
+            for data in _read(connection, version, file.path, received, patience):
                 opened.write(data)
                 digest.update(data)
                 if file.sha256:
@@ -110,14 +106,12 @@ def _receive(connection: Connection, version: str, file: File, opened: BinaryIO,
         raise DataLoss(f"`{file.path}` of {version} does not match its declared SHA-256 {file.sha256.hex()}")
 
 
-def _read(connection: Connection, version: str, path: str, offset_bytes: int) -> Iterator[bytes]:
+def _read(connection: Connection, version: str, path: str, offset_bytes: int, patience: Patience) -> Iterator[bytes]:
     request = ReadFileRequest(version=version, path=path, offset_bytes=offset_bytes)
     read: Callable[..., Iterator[ReadFileResponse]] = connection.stubs().artifacts.ReadFile
-    try:
-        for message in read(request, timeout=_STREAM_SECONDS):
+    with Stream(lambda seconds: read(request, timeout=seconds), lambda: offset_bytes, patience) as stream:
+        for message in stream.call:
             if message.data and message.offset_bytes != offset_bytes:
                 raise DataLoss(f"`{path}` of {version}: got byte {message.offset_bytes} instead of {offset_bytes}")
             offset_bytes += len(message.data)
             yield message.data
-    except grpc.RpcError as error:
-        raise from_rpc_error(error) from None

@@ -10,7 +10,7 @@ from keepbest._channel import Connection
 from keepbest._digest import version_digest
 from keepbest._files import LocalFile, Saveable, collect
 from keepbest._proto.keepbest.v1.checkpoints_pb2 import CommitCheckpointRequest
-from keepbest._retry import WAIT_SECONDS, call, call_waiting
+from keepbest._retry import WAIT_SECONDS, Patience, call, call_waiting
 from keepbest._upload import Uploader
 from keepbest._versions import files_of
 from keepbest.errors import (
@@ -42,7 +42,7 @@ class Save:
     Attributes:
         checkpoint: the resource name of the checkpoint.
         rank: which of `ranks` processes this is that save the checkpoint together, from 0.
-        budget_seconds: give up after this time without progress.
+        patience: when to give up.
     """
 
     connection: Connection
@@ -50,7 +50,7 @@ class Save:
     attempt: int
     rank: int
     ranks: int
-    budget_seconds: float
+    patience: Patience
     # Whether the checkpoint was committed before its files were uploaded.
     _repeated: bool = False
 
@@ -69,10 +69,10 @@ class Save:
         )
         method: Callable[..., Version] = self.connection.stubs().checkpoints.CommitCheckpoint
         if self.ranks == 1:
-            version = call(method, request, self.budget_seconds)
+            version = call(method, request, self.patience)
         else:
             request.part, request.part_count, request.wait.seconds = self.rank, self.ranks, WAIT_SECONDS
-            version = call_waiting(method, request, self.budget_seconds, wait_seconds=None)
+            version = call_waiting(method, request, self.patience, wait_seconds=None)
         return version, [(file.name, file.size_bytes, digests[file.name]) for file in files]
 
     def check(self, version: Version, files: list[tuple[str, int, bytes]]) -> None:
@@ -91,7 +91,7 @@ class Save:
 
     def _upload(self, files: list[LocalFile], sha256: bool) -> dict[str, bytes]:
         """The digest of each file that was read here."""
-        uploader = Uploader(self.connection, self.checkpoint, self.attempt, self.budget_seconds, sha256)
+        uploader = Uploader(self.connection, self.checkpoint, self.attempt, self.patience, sha256)
         try:
             return uploader.upload(files)
         except FailedPrecondition as error:
@@ -102,7 +102,7 @@ class Save:
             return {file.name: file.digest() for file in files}
 
     def _fault(self, version: Version, files: list[tuple[str, int, bytes]]) -> str | None:
-        kept = {file.path: file for file in files_of(self.connection, version.name, self.budget_seconds)}
+        kept = {file.path: file for file in files_of(self.connection, version.name, self.patience)}
         for path, size_bytes, digest in files:
             if path not in kept:
                 return f"`{path}` is not among its files"

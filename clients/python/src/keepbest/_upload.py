@@ -18,7 +18,7 @@ from keepbest._proto.keepbest.v1.checkpoints_pb2 import (
     WriteSmallFilesResponse,
 )
 from keepbest._proto.keepbest.v1.resources_pb2 import FILE_STATE_COMPLETE, File
-from keepbest._retry import Backoff, call, call_once
+from keepbest._retry import Backoff, Patience, Stream, call, call_once
 from keepbest.errors import FileChanged, KeepbestError
 
 MESSAGE_BYTES = 1 << 20
@@ -26,9 +26,6 @@ SMALL_FILE_BYTES = 256 << 10
 # The contract's limits are 1,000 files and 4 MiB; 1 MiB is left for paths.
 _BATCH_FILES = 1_000
 _BATCH_BYTES = 3 << 20
-# A stream that runs longer is cut and continued at its durable bytes, so that a dead connection cannot hang it for
-# ever.
-_STREAM_SECONDS = 600.0
 
 
 def _fast_crc32c() -> Callable[[bytes], int] | None:
@@ -46,14 +43,14 @@ class Uploader:
     """Uploads to one checkpoint of one attempt.
 
     Attributes:
-        budget_seconds: give up after this time without progress.
+        patience: when to give up.
         sha256: declare each file's SHA-256, which reads it once more before the upload.
     """
 
     connection: Connection
     checkpoint: str
     attempt: int
-    budget_seconds: float
+    patience: Patience
     sha256: bool = False
 
     def upload(self, files: Iterable[LocalFile]) -> dict[str, bytes]:
@@ -89,7 +86,7 @@ class Uploader:
             sha256 = hashlib.sha256(data).digest() if self.sha256 else b""
             request.files.append(SmallFile(path=file.name, data=data, sha256=sha256))
         method: Callable[..., WriteSmallFilesResponse] = self.connection.stubs().checkpoints.WriteSmallFiles
-        kept = {file.path: file for file in call(method, request, self.budget_seconds).files}
+        kept = {file.path: file for file in call(method, request, self.patience).files}
         for file in batch:
             _check_kept(file, kept.get(file.name, File()), digests[file.name])
         return digests
@@ -105,7 +102,7 @@ class Uploader:
                 prepare.sha256, declared = _sha256(file, opened.fileno())
             # Of the bytes of all streams so far, and of the whole file once a stream has sent its end.
             sent, digest = FileDigest(), None
-            backoff, durable_bytes = Backoff(self.budget_seconds), -1
+            backoff, durable_bytes = Backoff(self.patience), -1
             while True:
                 try:
                     state = self._prepare(prepare, backoff)
@@ -143,9 +140,15 @@ class Uploader:
         return _Messages(file, descriptor, first, digest)
 
     def _write(self, messages: _Messages) -> File:
-        method: Callable[..., File] = self.connection.stubs().checkpoints.WriteFile
+        method = self.connection.stubs().checkpoints.WriteFile
         try:
-            return call_once(method, messages, _STREAM_SECONDS)
+            with Stream(
+                lambda seconds: method.future(messages, timeout=seconds),
+                lambda: messages.digest.size_bytes,
+                self.patience,
+            ) as stream:
+                kept: File = stream.call.result()
+                return kept
         except KeepbestError:
             if messages.error is not None:  # gRPC reports a failed iterator as its own error
                 raise messages.error from None

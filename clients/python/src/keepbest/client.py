@@ -30,7 +30,7 @@ from keepbest._proto.keepbest.v1.runs_pb2 import (
     StartRunRequest,
     StartRunResponse,
 )
-from keepbest._retry import call
+from keepbest._retry import Timeout, call
 from keepbest._versions import files_of, version_of
 from keepbest.names import parent_name, project_name, version_name
 from keepbest.run import Run
@@ -90,7 +90,7 @@ class Client:
         rank: int = 0,
         ranks: int = 1,
         launch: str | None = None,
-        timeout: float | None = None,
+        timeout: Timeout = None,
         _events: EventBuffer | None = None,
     ) -> Run:
         """Start a run or resume it, as a new attempt that fences all older ones.
@@ -147,10 +147,10 @@ class Client:
             config=struct_of(config),
         )
         start: Callable[..., StartRunResponse] = self.connection.stubs().runs.StartRun
-        response = call(start, request, self.timeout if timeout is None else timeout)
+        response = call(start, request, self.connection.patience(timeout))
         return Run(self.connection, response, writer, _events, (rank, ranks))
 
-    def run(self, name: str, *, timeout: float | None = None) -> RunResource:
+    def run(self, name: str, *, timeout: Timeout = None) -> RunResource:
         """The run `teams/{team}/projects/{project}/runs/{run}` as it stands, without starting an attempt.
 
         Args:
@@ -158,7 +158,7 @@ class Client:
             timeout: as for the client, for this call.
         """
         get: Callable[..., RunResource] = self.connection.stubs().runs.GetRun
-        return call(get, GetRunRequest(name=name), self.timeout if timeout is None else timeout)
+        return call(get, GetRunRequest(name=name), self.connection.patience(timeout))
 
     def best(
         self, parent: str, metric: str | None = None, mode: str | None = None, include_files: bool = False
@@ -178,11 +178,11 @@ class Client:
             parent=parent_name(parent), metric=metric or "", mode=mode_value(mode or "auto")
         )
         get: Callable[..., Version] = self.connection.stubs().artifacts.GetBestVersion
-        return self._filled(call(get, request, self.timeout), include_files)
+        return self._filled(call(get, request, self.connection.patience()), include_files)
 
     def version(self, name: str, include_files: bool = False) -> Version:
         """A version by number or alias: `team/project/artifact:v3`, `team/project/artifact:best`."""
-        return self._filled(version_of(self.connection, version_name(name), self.timeout), include_files)
+        return self._filled(version_of(self.connection, version_name(name), self.connection.patience()), include_files)
 
     def versions(self, artifact: str, filter: str = "", order_by: str = "", page_size: int = 0) -> Iterator[Version]:
         """The versions of an artifact, fetched page by page.
@@ -198,7 +198,7 @@ class Client:
         )
         while True:
             method: Callable[..., ListVersionsResponse] = self.connection.stubs().artifacts.ListVersions
-            page = call(method, request, self.timeout)
+            page = call(method, request, self.connection.patience())
             yield from page.versions
             if not page.next_page_token:
                 return
@@ -218,7 +218,7 @@ class Client:
         artifact, _, number = version_name(version).rpartition("/versions/")
         request = SetAliasRequest(artifact=artifact, alias=alias, version=number, expected_version=expected)
         method: Callable[..., Version] = self.connection.stubs().artifacts.SetAlias
-        return call(method, request, self.timeout)
+        return call(method, request, self.connection.patience())
 
     def pull(self, name: str, directory: str | os.PathLike[str]) -> Version:
         """Download all files of a version, `team/project/artifact:alias`, into a directory.
@@ -230,14 +230,14 @@ class Client:
             DataLoss: the list or what came does not match.
             ValueError: a path of the version leaves the directory, or leads through a symlink in it.
         """
-        return _pull.pull(self.connection, version_name(name), Path(directory), self.timeout)
+        return _pull.pull(self.connection, version_name(name), Path(directory), self.connection.patience())
 
     def decisions(self, run: str, epoch: int | None = None) -> Iterator[Decision]:
         """Why the run's model was saved or not, oldest first; of one epoch (0-based) or of all."""
         request = ListDecisionsRequest(parent=run, epoch=epoch)
         while True:
             method: Callable[..., ListDecisionsResponse] = self.connection.stubs().runs.ListDecisions
-            page = call(method, request, self.timeout)
+            page = call(method, request, self.connection.patience())
             yield from page.decisions
             if not page.next_page_token:
                 return
@@ -248,7 +248,7 @@ class Client:
         request = ListEventsRequest(parent=run, metrics=metrics or [])
         while True:
             method: Callable[..., ListEventsResponse] = self.connection.stubs().runs.ListEvents
-            page = call(method, request, self.timeout)
+            page = call(method, request, self.connection.patience())
             yield from page.events
             if not page.next_page_token:
                 return
@@ -256,7 +256,7 @@ class Client:
 
     def _filled(self, version: Version, include_files: bool) -> Version:
         if include_files:
-            version.files.extend(files_of(self.connection, version.name, self.timeout))
+            version.files.extend(files_of(self.connection, version.name, self.connection.patience()))
         return version
 
     def close(self) -> None:

@@ -18,8 +18,8 @@ UPLOAD_SUPERSEDED = "UPLOAD_SUPERSEDED"
 CHECKPOINT_COMMITTED = "CHECKPOINT_COMMITTED"
 # The server's disk: somebody has to make room, so it names no time to come back.
 STORE_FULL = "STORE_FULL"
-# Aborted, but repeating the same call cannot help: somebody else did something on purpose.
-_LOST_FOR_GOOD = frozenset({UPLOAD_SUPERSEDED, "ALIAS_MOVED"})
+# Repeating the same call cannot help: somebody else did something on purpose, or it asks for too much.
+_LOST_FOR_GOOD = frozenset({UPLOAD_SUPERSEDED, "ALIAS_MOVED", "QUERY_TIMEOUT"})
 
 # Aborted, because a wait for other ranks ended before they came.
 _STILL_WAITING = frozenset({"PARTS_MISSING", "EVENT_MISSING"})
@@ -46,6 +46,7 @@ class KeepbestError(Exception):
         reason: `ErrorInfo.reason` of the server, for example `STALE_ATTEMPT`; empty if it gave none.
         metadata: `ErrorInfo.metadata` of the server.
         retry_seconds: how long the server asks to wait before the call is repeated; None if it did not ask.
+        unanswered: whether the call waited for its whole deadline, so that a repeat may wait as long again.
     """
 
     def __init__(
@@ -63,12 +64,15 @@ class KeepbestError(Exception):
         self.reason = reason
         self.metadata = dict(metadata or {})
         self.retry_seconds = retry_seconds
+        self.unanswered = False
 
     @property
     def retryable(self) -> bool:
         """Whether the same call may succeed when it is repeated."""
+        if self.reason in _LOST_FOR_GOOD:
+            return False
         if self.code is grpc.StatusCode.ABORTED:
-            return self.reason not in _LOST_FOR_GOOD
+            return True
         if self.code is grpc.StatusCode.RESOURCE_EXHAUSTED:
             return self.retry_seconds is not None
         return isinstance(self, Unavailable)

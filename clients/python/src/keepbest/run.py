@@ -19,7 +19,7 @@ from keepbest._proto.keepbest.v1.runs_pb2 import (
     ReportEventsResponse,
     StartRunResponse,
 )
-from keepbest._retry import WAIT_SECONDS, call, call_waiting
+from keepbest._retry import WAIT_SECONDS, Patience, Timeout, call, call_waiting
 from keepbest._save import Save, may_be_saved_later
 from keepbest.errors import InvalidArgument, KeepbestError, SequenceConflict
 from keepbest.types import Action, Decision, Event, EventKind, RunResource, RunState, Version
@@ -123,7 +123,7 @@ class Run:
             return None
         return self.flush()
 
-    def flush(self, on_late: LateDecision | None = None, timeout: float | None = None) -> Decision | None:
+    def flush(self, on_late: LateDecision | None = None, timeout: Timeout = None) -> Decision | None:
         """Send all events that wait.
 
         Args:
@@ -153,6 +153,11 @@ class Run:
                     on_late(entry, decision)
         return newest
 
+    def ask(self, deadline_seconds: float) -> Any:
+        """Begin an empty report, and return gRPC's future: it is answered when the server would take events too."""
+        request = ReportEventsRequest(run=self.name, attempt=self.attempt, writer=self._writer)
+        return self._connection.stubs().runs.ReportEvents.future(request, timeout=deadline_seconds)
+
     def save(
         self,
         decision: Decision,
@@ -160,7 +165,7 @@ class Run:
         metadata: Mapping[str, Any] | None = None,
         *,
         sha256: bool = False,
-        timeout: float | None = None,
+        timeout: Timeout = None,
     ) -> Version:
         """Upload files to the checkpoint of a SAVE and commit it.
 
@@ -190,8 +195,8 @@ class Run:
             raise ValueError(
                 f"the decision about event {decision.sequence} is {Action.Name(decision.action)}, not SAVE"
             )
-        budget = self._connection.timeout_seconds if timeout is None else timeout
-        save = Save(self._connection, decision.checkpoint, self.attempt, self.rank, self.ranks, budget)
+        patience = self._connection.patience(timeout)
+        save = Save(self._connection, decision.checkpoint, self.attempt, self.rank, self.ranks, patience)
         try:
             version, files = save.commit(what, metadata, sha256)
         except Exception as error:
@@ -207,9 +212,9 @@ class Run:
             return
         request = AbandonCheckpointRequest(checkpoint=decision.checkpoint, attempt=self.attempt)
         with contextlib.suppress(KeepbestError):
-            call(self._connection.stubs().checkpoints.AbandonCheckpoint, request, budget_seconds=5.0)
+            call(self._connection.stubs().checkpoints.AbandonCheckpoint, request, Patience(5.0, 5.0))
 
-    def finish(self, failed: bool = False, timeout: float | None = None) -> RunResource:
+    def finish(self, failed: bool = False, timeout: Timeout = None) -> RunResource:
         """Send all events that wait, and end the run. A later start opens it again.
 
         A save that is decided only now is abandoned. On another rank than 0 it does nothing: rank 0 ends the run.
@@ -221,8 +226,8 @@ class Run:
             self.abandon(unsaved)
         state = RunState.RUN_STATE_FAILED if failed else RunState.RUN_STATE_FINISHED
         request = FinishRunRequest(name=self.name, attempt=self.attempt, state=state)
-        budget = self._connection.timeout_seconds if timeout is None else timeout
-        self.resource = call(self._connection.stubs().runs.FinishRun, request, budget)
+        patience = self._connection.patience(timeout)
+        self.resource = call(self._connection.stubs().runs.FinishRun, request, patience)
         return self.resource
 
     def __enter__(self) -> Run:
@@ -245,10 +250,10 @@ class Run:
             request.batch = event.batch
         request.wait.seconds = WAIT_SECONDS
         method: Callable[..., AwaitDecisionResponse] = self._connection.stubs().runs.AwaitDecision
-        answer = call_waiting(method, request, self._connection.timeout_seconds, _DECISION_SECONDS)
+        answer = call_waiting(method, request, self._connection.patience(), _DECISION_SECONDS)
         return answer.decision if answer.HasField("decision") else None
 
-    def _send(self, group: list[Entry], first_sequence: int, timeout: float | None) -> ReportEventsResponse:
+    def _send(self, group: list[Entry], first_sequence: int, timeout: Timeout) -> ReportEventsResponse:
         try:
             return self._report([entry.event for entry in group], first_sequence, timeout)
         except SequenceConflict as error:
@@ -259,11 +264,11 @@ class Run:
             self._events.discard()
             raise
 
-    def _report(self, events: list[Event], first_sequence: int, timeout: float | None) -> ReportEventsResponse:
+    def _report(self, events: list[Event], first_sequence: int, timeout: Timeout) -> ReportEventsResponse:
         """One report. Without events it stores nothing, and answers where this writer goes on."""
         request = ReportEventsRequest(
             run=self.name, attempt=self.attempt, writer=self._writer, first_sequence=first_sequence, events=events
         )
-        budget = self._connection.timeout_seconds if timeout is None else timeout
+        patience = self._connection.patience(timeout)
         report: Callable[..., ReportEventsResponse] = self._connection.stubs().runs.ReportEvents
-        return call(report, request, budget)
+        return call(report, request, patience)
