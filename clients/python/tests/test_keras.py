@@ -14,7 +14,7 @@ import pytest
 from conftest import Interposer, Proxy, Refused, Server
 
 import keepbest
-from keepbest import _session
+from keepbest import _outage, _retry, _session
 from keepbest._local import split_template
 
 keras = pytest.importorskip("keras", minversion="3.0")
@@ -230,7 +230,7 @@ def test_asynchronous_errors_are_not_lost(client, make):
 
 
 def away(monkeypatch):
-    monkeypatch.setattr(_session, "_PROBE_SECONDS", 0.0)
+    monkeypatch.setattr(_outage, "_PROBE_SECONDS", 0.0)
 
 
 def test_a_training_survives_an_outage_and_the_best_of_it_is_kept(own_server: Server, make, tmp_path, monkeypatch):
@@ -243,7 +243,7 @@ def test_a_training_survives_an_outage_and_the_best_of_it_is_kept(own_server: Se
     held = (tmp_path / "out/keepbest-held/r-epoch-3.weights.h5").read_bytes()
     own_server.start()
     callback._session.retry_seconds = 30.0
-    callback._session._away = None
+    callback._session._outage.ends()
     drive.epoch(4, val_loss=0.9)
     with pytest.warns(UserWarning, match="epoch 2: not saved: a later model took its place"):
         drive.end()
@@ -274,6 +274,58 @@ def test_a_fit_lives_on_when_another_process_reports_in_its_attempt(
     assert names(tmp_path / "out") == ["keepbest-held/r-epoch-3.weights.h5", "m-01.weights.h5"]
     with pytest.warns(UserWarning, match="3 events: not reported.*epoch-3.*refused all events: .*End one of them"):
         drive.end()
+
+
+def test_a_server_that_hangs_holds_a_training_up_once(own_server: Server, make, tmp_path, monkeypatch):
+    away(monkeypatch)
+    waits = []
+    call_once = _retry.call_once
+
+    def counted(method, request, deadline_seconds):
+        waits.append(deadline_seconds)
+        return call_once(method, request, deadline_seconds)
+
+    monkeypatch.setattr(_retry, "call_once", counted)
+    callback = make(server=own_server.address, save_best_only=True, mode="min")
+    drive = Drive(callback).epoch(0, val_loss=0.9)
+    own_server.pause()
+    waits.clear()
+    with monkeypatch.context() as patch, pytest.warns(UserWarning, match="the server is away"):
+        patch.setattr(_session, "_SILENCE_SECONDS", 0.5)
+        for epoch in range(1, 20):
+            drive.epoch(epoch, val_loss=0.9 - epoch / 100)
+    assert waits == [0.5], "of nineteen epochs one waited for the server"
+    own_server.resume()
+    # The probe that hung is answered now, and the next epoch's report goes through.
+    callback._session._outage._probe.result()
+    drive.epoch(20, val_loss=0.1).epoch(21, val_loss=0.2).end()
+    client = keepbest.Client(own_server.address)
+    assert [recorded.event.epoch for recorded in client.events(callback.run_name)][:22] == list(range(22))
+    assert client.best(callback.run_name).epoch == 20
+    assert names(tmp_path / "out") == ["m-01.weights.h5", "m-20.weights.h5", "m-21.weights.h5"]
+
+
+def test_steps_that_fail_behind_answered_probes_cost_a_small_share_of_the_time():
+    class Answered:
+        """The future of a probe that was answered at once."""
+
+        def done(self):
+            return True
+
+        def exception(self, timeout=None):
+            return None
+
+    now = [0.0]
+    outage = _outage.Outage(lambda deadline_seconds: Answered(), lambda: now[0])
+    spent = 0.0
+    while now[0] < 10_000:
+        if outage.may_step():
+            now[0] += 10.0
+            spent += 10.0
+            outage.fails(keepbest.Unavailable("no answer"), 10.0)
+        now[0] += 0.1
+    assert spent <= 10.0 + 0.05 * 10_000
+    assert spent >= 0.04 * 10_000, "and it is tried again"
 
 
 def test_a_server_that_was_never_there_loses_no_model_and_is_told_at_the_end(make, tmp_path, monkeypatch):

@@ -13,6 +13,8 @@ from typing import Any, ClassVar, Literal
 from keepbest._events import EventBuffer, make_event
 from keepbest._held import HeldFiles
 from keepbest._local import replace, split_template
+from keepbest._proto.keepbest.v1.runs_pb2 import GetRunRequest
+from keepbest._retry import Patience
 from keepbest._session import Session
 from keepbest.client import Client
 from keepbest.errors import InvalidArgument, NotFound, Unavailable
@@ -199,14 +201,19 @@ class CheckpointCallback:
     def _open_session(self) -> Session:
         request_id = str(uuid.uuid4())
 
-        def start(events: EventBuffer, budget: float) -> Run:
-            return self._start(request_id, events, budget)
+        def start(events: EventBuffer, patience: Patience) -> Run:
+            return self._start(request_id, events, patience)
+
+        def ask(deadline_seconds: float) -> Any:
+            method = self._client.connection.stubs().runs.GetRun
+            return method.future(GetRunRequest(name=self.run_name), timeout=deadline_seconds)
 
         modes = {"min": Mode.MODE_MIN, "max": Mode.MODE_MAX}
         direction = modes.get(self.mode, Mode.MODE_UNSPECIFIED)
         held = HeldFiles(self.filepath, self.monitor, self.save_best_only, direction, self._run_id)
         self._session = Session(
             start=start,
+            ask=ask,
             strategy=self._strategy,
             held=held,
             retry_seconds=self._retry_seconds,
@@ -217,14 +224,14 @@ class CheckpointCallback:
         )
         return self._session
 
-    def _start(self, request_id: str, events: EventBuffer, budget: float) -> Run:
+    def _start(self, request_id: str, events: EventBuffer, patience: Patience) -> Run:
         run = self._client.start_run(
             self._project,
             self._run_id,
             self._strategy,
             metric_directions=self._metric_directions(),
             request_id=request_id,
-            timeout=budget,
+            timeout=patience,
             _events=events,
             **self._start_arguments,  # type: ignore[arg-type]
         )

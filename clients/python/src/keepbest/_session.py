@@ -14,16 +14,16 @@ from keepbest._events import DueCounter, Entry, EventBuffer
 from keepbest._files import Fingerprint, collect
 from keepbest._held import HeldFiles
 from keepbest._local import Saver, move, parts_of, remove, snapshot
-from keepbest.errors import KeepbestError, ResourceExhausted, SequenceConflict, StaleAttempt, Unavailable
+from keepbest._outage import TOLERATED, Outage
+from keepbest._retry import Patience
+from keepbest.errors import KeepbestError, SequenceConflict, StaleAttempt
 from keepbest.run import Run
 from keepbest.types import Action, Decision, Event, Strategy
 
-# While the server is away it is tried this often, so that each batch need not wait for it.
-_PROBE_SECONDS = 5.0
-# What a training survives with on_unavailable="warn": the server is away, overloaded or full.
-TOLERATED = (Unavailable, ResourceExhausted)
+# A server that takes calls and answers none counts as away after this time, however long one that refuses is retried.
+_SILENCE_SECONDS = 10.0
 
-Start = Callable[[EventBuffer, float], Run]
+Start = Callable[[EventBuffer, Patience], Run]
 
 
 @dataclass
@@ -73,7 +73,8 @@ class Session:
     """One training's conversation with the server.
 
     Attributes:
-        start: starts the run, retrying for so many seconds, with the events that wait already.
+        start: starts the run with that patience, and with the events that wait already.
+        ask: begins to ask the server for the run before it is started here, with a deadline in seconds; gRPC's future.
         retry_seconds: how long a call is retried before the server counts as away.
         survive: keep the training alive while the server is away.
         asynchronous: upload in a background thread.
@@ -81,6 +82,7 @@ class Session:
     """
 
     start: Start
+    ask: Callable[[float], Any]
     strategy: Strategy
     held: HeldFiles
     retry_seconds: float
@@ -93,16 +95,17 @@ class Session:
     losses: list[str] = field(default_factory=list)
     _unfinished: list[SaveJob] = field(default_factory=list)
     _background: Background = field(default_factory=Background)
-    _away: KeepbestError | None = None
     # Another process reports in this attempt too: no event of this one is decided upon any more.
     _refused: SequenceConflict | None = None
     # Warned of once for each outage.
     _told_away: bool = False
-    _next_probe: float = 0.0
+    # The training is over: nothing is held up by waiting.
+    _closing: bool = False
 
     def __post_init__(self) -> None:
         """Begin with no events."""
         self._events = EventBuffer(DueCounter.of(self.strategy))
+        self._outage = Outage(self._probe)
 
     def open(self) -> None:
         """Start the run, if it is not."""
@@ -144,8 +147,9 @@ class Session:
         """
         self._events.add(event)
         self._background.wait()
-        self._next_probe = 0.0
-        self._tolerate(lambda: self._end(finish), patient=True)
+        self._closing = True
+        self._outage.ends()
+        self._tolerate(lambda: self._end(finish))
         self._background.raise_error()
         losses = self.losses + [
             f"epoch {job.decision.epoch + 1}: not uploaded, its model is at {job.path}" for job in self._unfinished
@@ -158,37 +162,41 @@ class Session:
             losses.append(f"{self._events.dropped} events: dropped, because too many waited for the server")
         if self._refused is not None:
             losses.append(f"the server refused all events: {self._refused}")
-        elif self._away is not None:
-            losses.append(f"the server is away: {self._away}")
+        elif self._outage.error is not None:
+            losses.append(f"the server is away: {self._outage.error}")
         return losses
 
     def _end(self, finish: bool) -> None:
         self._flush()
         if finish and self.run is not None:
-            self.run.finish(timeout=self._budget())
+            self.run.finish(timeout=self._patience())
 
     def _connect(self) -> None:
         if self.run is None:
-            self.run = self.start(self._events, self._budget())
+            self.run = self.start(self._events, self._patience())
             self.held.direction = self.run.resource.direction
 
     def _flush(self) -> Decision | None:
         self._connect()
         assert self.run is not None
         self._retry_unfinished(self.run)
-        return self.run.flush(self._decided_late, timeout=self._budget())
+        return self.run.flush(self._decided_late, timeout=self._patience())
 
-    def _budget(self) -> float:
-        return self.retry_seconds if self._away is None else 0.0
+    def _probe(self, deadline_seconds: float) -> Any:
+        return self.ask(deadline_seconds) if self.run is None else self.run.ask(deadline_seconds)
 
-    def _tolerate(self, step: Callable[[], object], patient: bool = False) -> bool:
+    def _patience(self) -> Patience:
+        if self._closing:
+            return Patience(self.retry_seconds)
+        return Patience(self.retry_seconds if self._outage.error is None else 0.0, _SILENCE_SECONDS)
+
+    def _tolerate(self, step: Callable[[], object]) -> bool:
         """Do what needs the server; False if it is away, or refuses the events, and the training shall live on."""
         if self._refused is not None:
             return False
-        if self._away is not None and time.monotonic() < self._next_probe:
+        if not self._outage.may_step():
             return False
-        if patient:
-            self._away = None
+        begin = time.monotonic()
         try:
             step()
         except SequenceConflict as error:
@@ -200,18 +208,17 @@ class Session:
         except TOLERATED as error:
             if not self.survive:
                 raise
-            self._note_away(error)
+            self._note_away(error, time.monotonic() - begin)
             return False
-        self._away = None
+        self._outage.ends()
         self._told_away = False
         return True
 
-    def _note_away(self, error: KeepbestError) -> None:
+    def _note_away(self, error: KeepbestError, spent_seconds: float = 0.0) -> None:
         if not self._told_away:
             self._told_away = True
             warnings.warn(f"Keepbest: the server is away, the training goes on without it: {error}", stacklevel=2)
-        self._away = error
-        self._next_probe = time.monotonic() + min(_PROBE_SECONDS, self.retry_seconds)
+        self._outage.fails(error, spent_seconds)
 
     def _save_or_keep(self, job: SaveJob) -> None:
         """Upload now; if the server is away and the training shall live on, later."""
@@ -226,7 +233,7 @@ class Session:
     def _upload(self, job: SaveJob) -> None:
         assert self.run is not None, "a decision comes from a run"
         try:
-            self.run.save(job.decision, job.files, self.metadata, timeout=self._budget())
+            self.run.save(job.decision, job.files, self.metadata, timeout=self._patience())
         except TOLERATED:
             raise  # it may be tried again
         except BaseException:
