@@ -6,7 +6,9 @@ import math
 import os
 import subprocess
 import sys
+import threading
 import time
+from concurrent import futures
 
 import grpc
 import pytest
@@ -14,8 +16,9 @@ from conftest import Interposer, Refused, Server, random_file, same
 
 import keepbest
 from keepbest import _pull, names
-from keepbest._channel import Address
+from keepbest._channel import Address, Connection
 from keepbest._events import DueCounter, make_event
+from keepbest._proto.keepbest.v1.runs_pb2 import GetRunRequest
 from keepbest.types import EventKind, NextDue
 
 BEST = keepbest.strategy("m-{epoch:02d}.bin", save_best_only=True, verbose=1)
@@ -187,6 +190,28 @@ def test_a_call_is_repeated_while_the_server_restarts(own_server: Server, projec
     own_server.kill()
     own_server.start()
     assert run.report_epoch(0, {"val_loss": 1.0}).action == keepbest.SAVE
+
+
+def test_threads_that_meet_at_the_first_call_share_one_channel_and_leak_none(server: Server, monkeypatch):
+    connection = keepbest.Client(server.address).connection
+    opened, both = [], threading.Barrier(2)
+    open_ = Connection._open
+
+    def open_together(self):
+        stubs = open_(self)
+        opened.append(stubs)
+        both.wait()
+        return stubs
+
+    monkeypatch.setattr(Connection, "_open", open_together)
+    with futures.ThreadPoolExecutor() as threads:
+        first, second = (thread.result() for thread in [threads.submit(connection.stubs) for _ in range(2)])
+    assert first is second and len(opened) == 2
+    (leaked,) = [stubs for stubs in opened if stubs is not first]
+    with pytest.raises(ValueError, match="closed channel"):
+        leaked.runs.GetRun(GetRunRequest())
+    with pytest.raises(grpc.RpcError):
+        first.runs.GetRun(GetRunRequest())
 
 
 def test_a_forked_child_makes_its_own_channel(client, project):

@@ -126,6 +126,15 @@ def test_a_restart_goes_on_with_the_best_and_the_epoch(client, make, tmp_path):
     assert second.initial_epoch() == 4
 
 
+def test_a_callbacks_own_connection_ends_with_its_training(client, make):
+    own, given = make(), make(run="r2", client=client)
+    for callback in (own, given):
+        Drive(callback).epoch(0, val_loss=0.5).end()
+    assert own._client.connection._stubs == {}
+    assert client.connection._stubs != {}
+    assert own.initial_epoch() == 1
+
+
 def test_saves_after_batches(client, make, tmp_path):
     callback = make("m-{epoch}-{batch}.weights.h5", save_freq=4)
     model().fit(X, Y, batch_size=5, epochs=2, callbacks=[callback], verbose=0)  # 6 batches an epoch

@@ -96,6 +96,7 @@ class CheckpointCallback:
             **self._dialect(),
         )
         self._client = client or Client(server)
+        self._own_client = client is None
         self._project = project_name(project or os.environ.get(PROJECT_VARIABLE) or DEFAULT_PROJECT)
         named = run or os.environ.get(RUN_VARIABLE)
         self._run_is_new = not named
@@ -192,7 +193,11 @@ class CheckpointCallback:
             return
         session, self._session = self._session, None
         event = make_event(EventKind.EVENT_KIND_TRAIN_END, self._current_epoch, logs or {})
-        losses = session.close(event, self._finish_run)
+        try:
+            losses = session.close(event, self._finish_run)
+        finally:
+            if self._own_client:
+                self._client.close()  # it opens anew where it is used again
         if losses:
             warnings.warn(f"Keepbest, run `{self.run_name}`: " + "; ".join(losses), stacklevel=2)
 

@@ -78,7 +78,6 @@ class Address:
 class Stubs:
     """The three services over one channel of one process."""
 
-    pid: int
     channel: grpc.Channel
     runs: runs_pb2_grpc.RunsStub
     checkpoints: checkpoints_pb2_grpc.CheckpointsStub
@@ -96,9 +95,8 @@ class Connection:
     # How long a call is repeated before its error is raised, unless the call says otherwise.
     timeout_seconds: float
     root_certificates: bytes | None = None
-    _stubs: Stubs | None = None
-    # Channels of parent processes: kept, because closing them in a child would touch the parent's connection.
-    _inherited: list[Stubs] = field(default_factory=list)
+    # By process id. Those of parent processes are kept: closing one in a child would touch the parent's connection.
+    _stubs: dict[int, Stubs] = field(default_factory=dict)
 
     def patience(self, timeout: Timeout = None) -> Patience:
         """How long a call is tried whose caller gave this timeout, or none."""
@@ -108,18 +106,20 @@ class Connection:
 
     def stubs(self) -> Stubs:
         """The services, over this process' own channel."""
-        stubs = self._stubs
-        if stubs is not None and stubs.pid == os.getpid():
-            return stubs
-        if stubs is not None:
-            self._inherited.append(stubs)
-        self._stubs = stubs = self._open()
+        pid = os.getpid()
+        if pid in self._stubs:
+            return self._stubs[pid]
+        # No lock, which a fork would copy as another thread holds it: whoever comes second closes what it has opened.
+        opened = self._open()
+        stubs = self._stubs.setdefault(pid, opened)
+        if stubs is not opened:
+            opened.channel.close()
         return stubs
 
     def close(self) -> None:
         """Close this process' channel; the next call opens a new one."""
-        stubs, self._stubs = self._stubs, None
-        if stubs is not None and stubs.pid == os.getpid():
+        stubs = self._stubs.pop(os.getpid(), None)
+        if stubs is not None:
             stubs.channel.close()
 
     def _open(self) -> Stubs:
@@ -132,7 +132,6 @@ class Connection:
         else:
             channel = grpc.insecure_channel(self.address.target, options)
         return Stubs(
-            pid=os.getpid(),
             channel=channel,
             runs=runs_pb2_grpc.RunsStub(channel),  # type: ignore[no-untyped-call]
             checkpoints=checkpoints_pb2_grpc.CheckpointsStub(channel),  # type: ignore[no-untyped-call]
