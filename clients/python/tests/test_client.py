@@ -9,15 +9,16 @@ import sys
 import threading
 import time
 from concurrent import futures
+from pathlib import Path
 
 import grpc
 import pytest
 from conftest import Interposer, Refused, Server, random_file, same
 
 import keepbest
-from keepbest import _pull, names
+from keepbest import _events, _pull, names
 from keepbest._channel import Address, Connection
-from keepbest._events import DueCounter, make_event
+from keepbest._events import DueCounter, Entry, EventBuffer, make_event
 from keepbest._proto.keepbest.v1.runs_pb2 import GetRunRequest
 from keepbest.types import EventKind, NextDue
 
@@ -325,6 +326,53 @@ def test_short_names():
     for text in ("t/p/a", "t/p:best", "t//a:best", "t/p/a:"):
         with pytest.raises(ValueError, match="neither"):
             names.version_name(text)
+
+
+def test_a_full_buffer_drops_the_oldest_events_by_their_bytes(monkeypatch):
+    monkeypatch.setattr(_events, "_CAPACITY_BYTES", 100_000)
+    buffer = EventBuffer(DueCounter(None))
+
+    def add(epoch: int, size_bytes: int) -> Entry:
+        return buffer.add(make_event(EventKind.EVENT_KIND_EPOCH_END, epoch, {"log": "x" * size_bytes}))
+
+    first = add(0, 30_000)
+    first.held = Path("held")
+    for epoch in (1, 2):
+        add(epoch, 30_000)
+    with pytest.warns(UserWarning, match=r"3 events wait.*the oldest are dropped"):
+        add(3, 30_000)
+    add(4, 90_000)
+    assert (len(buffer), buffer.dropped) == (1, 4)
+    assert buffer.held() == [Path("held")], "the model of a dropped event is still told of"
+    add(5, 200_000)
+    # One that is too large on its own is the server's to judge.
+    assert [entry.event.epoch for entry in buffer.group()] == [5]
+
+
+def test_a_group_of_events_is_bounded_by_its_bytes():
+    buffer = EventBuffer(DueCounter(1000))
+    for batch in range(5):
+        buffer.add(make_event(EventKind.EVENT_KIND_BATCH_END, 0, {"log": "x" * (400 << 10)}, batch=batch))
+    sizes = []
+    while group := buffer.group():
+        sizes.append(len(group))
+        buffer.confirm(NextDue(batches=1000))
+    assert sizes == [2, 2, 1]
+
+
+def test_a_report_that_is_above_a_limit_holds_nothing_up(interposer: Interposer, project):
+    client = keepbest.Client(interposer.address, timeout=30)
+    run = client.start_run(project, "r", BEST)
+
+    def refuse(request, forward):
+        raise Refused(grpc.StatusCode.RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED")
+
+    interposer.hooks["ReportEvents"] = refuse
+    with pytest.raises(keepbest.ResourceExhausted):
+        run.report_epoch(0, {"val_loss": 0.5})
+    del interposer.hooks["ReportEvents"]
+    assert run.report_epoch(1, {"val_loss": 0.4}).action == keepbest.SAVE
+    assert [recorded.event.epoch for recorded in client.events(run.name)] == [1]
 
 
 def test_the_due_counter_counts_as_the_server_does():

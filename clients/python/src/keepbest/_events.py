@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
+import warnings
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,7 +20,9 @@ _GROUP_BYTES = 1 << 20
 # Batch events that no decision waits for are sent when this many are waiting, or the oldest waited this long.
 _RIPE_EVENTS = 256
 _RIPE_SECONDS = 5.0
-# Events that wait for a server that is away. 10,000 events of 10 metrics are about 5 MB.
+# What may wait for a server that is away, as bytes of messages; messages of many small metrics take up to 13 times that
+# in memory. And as events, because each takes 2 KB whatever is in it. 10,000 of 10 metrics are 2.2 MiB of messages.
+_CAPACITY_BYTES = 4 << 20
 _CAPACITY = 10_000
 _INT64 = range(-(1 << 63), 1 << 63)
 
@@ -118,13 +121,21 @@ class DueCounter:
 
 @dataclass
 class Entry:
-    """An event that the server has not confirmed yet."""
+    """An event that the server has not confirmed yet.
+
+    Attributes:
+        event: the message; it never changes, because it may have been sent.
+        due: whether a decision can come at it.
+        size_bytes: of the message.
+        held: the model as it was at this event, kept aside because the server could not be asked.
+        why_not_held: why there is none, for people.
+    """
 
     event: Event
-    # Whether a decision can come at it.
     due: bool
-    # The model as it was at this event, kept aside because the server could not be asked.
+    size_bytes: int
     held: Path | None = None
+    why_not_held: str = "a later model took its place while the server was away"
 
 
 class EventBuffer:
@@ -133,34 +144,40 @@ class EventBuffer:
     def __init__(self, counter: DueCounter) -> None:
         """Begin empty."""
         self._waiting: deque[Entry] = deque()
+        self._waiting_bytes = 0
         self._group: list[Entry] = []  # was sent, perhaps in vain: may only be sent again as it is
         self._confirmed = counter
         self._newest = copy.copy(counter)
         self._since = time.monotonic()
-        self.dropped = 0
+        # Models that are kept for events which were dropped or refused.
+        self._left: list[Entry] = []
+        # How many events found no room, and how many the server refused.
+        self.dropped = self.refused = 0
 
     def __len__(self) -> int:
         """How many events wait for their confirmation."""
         return len(self._waiting) + len(self._group)
 
     def held(self) -> list[Path]:
-        """Models that were kept for events that wait."""
-        return [entry.held for entry in (*self._group, *self._waiting) if entry.held is not None]
+        """Models that were kept for events of which the server has not decided."""
+        return [entry.held for entry in (*self._left, *self._group, *self._waiting) if entry.held is not None]
 
     def add(self, event: Event) -> Entry:
-        """Take an event in. A full buffer drops its oldest event that was never sent."""
+        """Take an event in. A full buffer drops its oldest events that were never sent, and warns of the first."""
         if not len(self):
             self._since = time.monotonic()
-        if len(self._waiting) >= _CAPACITY:
-            self._waiting.popleft()
-            self.dropped += 1
-        entry = Entry(event, self._newest.step(event))
+        entry = Entry(event, self._newest.step(event), event.ByteSize())
+        while self._waiting and not self._has_room_for(entry):
+            self._drop(self._waiting.popleft())
         self._waiting.append(entry)
+        self._waiting_bytes += entry.size_bytes
         return entry
 
     def ripe(self) -> bool:
         """Whether to send what waits although no decision is asked for: it is much, old, or ends an epoch."""
         if self._waiting and self._waiting[-1].event.kind == EventKind.EVENT_KIND_EPOCH_END:
+            return True
+        if self._waiting_bytes >= _GROUP_BYTES:
             return True
         return len(self) >= _RIPE_EVENTS or (len(self) > 0 and time.monotonic() - self._since >= _RIPE_SECONDS)
 
@@ -169,10 +186,13 @@ class EventBuffer:
         if self._group:
             return self._group
         counter, size_bytes = copy.copy(self._confirmed), 0
-        while self._waiting and len(self._group) < _GROUP_EVENTS and size_bytes < _GROUP_BYTES:
+        while self._waiting and len(self._group) < _GROUP_EVENTS:
+            size_bytes += self._waiting[0].size_bytes
+            if self._group and size_bytes > _GROUP_BYTES:
+                break
             entry = self._waiting.popleft()
+            self._waiting_bytes -= entry.size_bytes
             self._group.append(entry)
-            size_bytes += entry.event.ByteSize()
             if counter.step(entry.event):
                 break
         self._sent = counter
@@ -187,7 +207,8 @@ class EventBuffer:
 
     def discard(self) -> None:
         """The server refuses the group for good: forget it."""
-        self.dropped += len(self._group)
+        self.refused += len(self._group)
+        self._left += [entry for entry in self._group if entry.held is not None]
         self._group = []
 
     def correct(self, next_due: NextDue) -> None:
@@ -195,3 +216,18 @@ class EventBuffer:
         self._confirmed.correct(next_due)
         if not len(self):
             self._newest = copy.copy(self._confirmed)
+
+    def _has_room_for(self, entry: Entry) -> bool:
+        return len(self._waiting) < _CAPACITY and self._waiting_bytes + entry.size_bytes <= _CAPACITY_BYTES
+
+    def _drop(self, entry: Entry) -> None:
+        if not self.dropped:
+            warnings.warn(
+                f"Keepbest: {len(self) + 1} events wait for the server, and there is room for no more: the oldest are "
+                "dropped from now on",
+                stacklevel=2,
+            )
+        self.dropped += 1
+        self._waiting_bytes -= entry.size_bytes
+        if entry.held is not None:
+            self._left.append(entry)

@@ -160,6 +160,8 @@ class Session:
             losses.append(f"models kept aside, of which the server did not decide: {', '.join(map(str, kept))}")
         if self._events.dropped:
             losses.append(f"{self._events.dropped} events: dropped, because too many waited for the server")
+        if self._events.refused:
+            losses.append(f"{self._events.refused} events: refused by the server")
         if self._refused is not None:
             losses.append(f"the server refused all events: {self._refused}")
         elif self._outage.error is not None:
@@ -273,7 +275,7 @@ class Session:
             self.losses.append(f"epoch {epoch}: not saved: {decision.reason_text}")
         elif decision.action == Action.ACTION_SAVE and entry.held is None:
             self.abandon(decision)
-            self.losses.append(f"epoch {epoch}: not saved: a later model took its place while the server was away")
+            self.losses.append(f"epoch {epoch}: not saved: {entry.why_not_held}")
         elif decision.action == Action.ACTION_SAVE and entry.held is not None:
             path = self.final_path(decision)
             move(entry.held, path)

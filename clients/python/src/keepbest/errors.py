@@ -18,6 +18,8 @@ UPLOAD_SUPERSEDED = "UPLOAD_SUPERSEDED"
 CHECKPOINT_COMMITTED = "CHECKPOINT_COMMITTED"
 # The server's disk: somebody has to make room, so it names no time to come back.
 STORE_FULL = "STORE_FULL"
+# The call asks for more than any may.
+LIMIT_EXCEEDED = "LIMIT_EXCEEDED"
 # Repeating the same call cannot help: somebody else did something on purpose, or it asks for too much.
 _LOST_FOR_GOOD = frozenset({UPLOAD_SUPERSEDED, "ALIAS_MOVED", "QUERY_TIMEOUT"})
 

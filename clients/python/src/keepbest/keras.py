@@ -46,7 +46,7 @@ class ModelCheckpoint(CheckpointCallback, keras.callbacks.Callback):  # type: ig
     a hidden directory beside it. At most two uploads wait; then the training waits. An error is raised at the next
     event or at the end of the training.
 
-    When the server is away, `on_unavailable="warn"` lets the training go on. Events wait, up to 10,000. Where the
+    When the server is away, `on_unavailable="warn"` lets the training go on. Events wait, up to 10,000 of them and 4 MiB. Where the
     server should have decided, the model is kept in `keepbest-held/` beside the path, never at the path itself,
     because it may be worse than the one there: with `save_best_only` the best of the held models, with a path without
     placeholders the newest, else all. When the server is back it decides: what it wants is moved to its path and

@@ -21,7 +21,7 @@ from keepbest._proto.keepbest.v1.runs_pb2 import (
 )
 from keepbest._retry import WAIT_SECONDS, Patience, Timeout, call, call_waiting
 from keepbest._save import Save, may_be_saved_later
-from keepbest.errors import InvalidArgument, KeepbestError, SequenceConflict
+from keepbest.errors import LIMIT_EXCEEDED, InvalidArgument, KeepbestError, ResourceExhausted, SequenceConflict
 from keepbest.types import Action, Decision, Event, EventKind, RunResource, RunState, Version
 
 # How long another rank waits for rank 0's report: a validation may take as long.
@@ -109,7 +109,8 @@ class Run:
             StillWaiting: rank 0 did not report this moment in an hour.
             Unavailable: the server is away. The event is kept and goes with the next report or `flush`. A SAVE that is
                 then decided for an event that is not the newest is abandoned, because its model is gone.
-            InvalidArgument: the server refuses the event, or one that was sent with it; they are dropped.
+            InvalidArgument, ResourceExhausted: the server refuses the event, or one that was sent with it, for good;
+                they are dropped.
             SequenceConflict: another process reports in this attempt too. This event and all later ones are refused:
                 nothing that this process reports is decided upon any more.
             StaleAttempt: a newer attempt of the run was started.
@@ -259,9 +260,10 @@ class Run:
         except SequenceConflict as error:
             self._refused = error
             raise
-        except InvalidArgument:
-            # Nothing of it was stored, and it can never be: what comes later must not wait behind it.
-            self._events.discard()
+        except (InvalidArgument, ResourceExhausted) as error:
+            if isinstance(error, InvalidArgument) or error.reason == LIMIT_EXCEEDED:
+                # Nothing of it was stored, and it can never be: what comes later must not wait behind it.
+                self._events.discard()
             raise
 
     def _report(self, events: list[Event], first_sequence: int, timeout: Timeout) -> ReportEventsResponse:
