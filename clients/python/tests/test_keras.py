@@ -362,6 +362,29 @@ def test_with_a_mode_only_the_best_is_kept_although_no_run_began(make, tmp_path,
     assert names(tmp_path / "out") == ["keepbest-held/r-epoch-2.weights.h5"]
 
 
+def test_held_models_give_way_to_newer_ones_and_are_named(make, tmp_path, monkeypatch):
+    away(monkeypatch)
+    model().save_weights(tmp_path / "x.weights.h5")
+    size_bytes = (tmp_path / "x.weights.h5").stat().st_size
+    drive = Drive(make(server="127.0.0.1:1", retry_seconds=0.1, held_bytes=5 * size_bytes // 2))
+    drive.epoch(0, val_loss=0.5).epoch(1, val_loss=0.4)
+    held = tmp_path / "out" / "keepbest-held"
+    with pytest.warns(UserWarning, match=r"held_bytes.*gave way to the newest: .*r-epoch-1\.weights"):
+        drive.epoch(2, val_loss=0.3)
+    assert names(held) == ["r-epoch-2.weights.h5", "r-epoch-3.weights.h5"]
+    with pytest.warns(UserWarning, match=r"models removed.*r-epoch-1.*r-epoch-2.*models kept aside"):
+        drive.epoch(3, val_loss=0.2).end()
+    assert names(held) == ["r-epoch-3.weights.h5", "r-epoch-4.weights.h5"]
+
+
+def test_the_newest_held_model_is_kept_whatever_it_takes(make, tmp_path, monkeypatch):
+    away(monkeypatch)
+    drive = Drive(make(server="127.0.0.1:1", retry_seconds=0.1, held_bytes=0))
+    with pytest.warns(UserWarning, match="gave way"):
+        drive.epoch(0, val_loss=0.5).epoch(1, val_loss=0.4).end()
+    assert names(tmp_path / "out") == ["keepbest-held/r-epoch-2.weights.h5"]
+
+
 def test_where_a_run_stands_is_not_guessed(make):
     with pytest.raises(keepbest.Unavailable, match=r"start it .`keepbest serve`., or name another"):
         make(server="127.0.0.1:1", retry_seconds=0.1).initial_epoch()
@@ -420,6 +443,7 @@ def test_wrong_arguments_are_refused_as_by_keras(tmp_path):
         ({"save_weights_only": True}, "must end in `.weights.h5`"),
         ({"filepath": "m.bin"}, "must end in `.keras`"),
         ({"filepath": "s3://bucket/m.keras"}, "is remote"),
+        ({"held_bytes": -1}, "is negative"),
         ({"on_unavailable": "ignore"}, "neither `warn` nor `raise`"),
         ({"project": "one/two/three"}, "neither `team/project`"),
     ]:

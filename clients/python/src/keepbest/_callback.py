@@ -26,6 +26,8 @@ from keepbest.types import Action, Decision, EventKind, Mode, RunState
 PROJECT_VARIABLE = "KEEPBEST_PROJECT"
 RUN_VARIABLE = "KEEPBEST_RUN"
 DEFAULT_PROJECT = "default/default"
+# What models may take that are held while the server is away: a few of the largest that one process saves.
+HELD_BYTES = 20 << 30
 
 # What a FAIL may ask to raise: exactly what str.format and Keras raise for a template.
 _EXCEPTIONS = {"AttributeError", "IndexError", "KeyError", "OSError", "OverflowError", "TypeError", "ValueError"}
@@ -67,11 +69,14 @@ class CheckpointCallback:
         metadata: Mapping[str, Any] | None,
         retry_seconds: float,
         finish_run: bool,
+        held_bytes: int,
         options: Mapping[str, Any] | None = None,
     ) -> None:
         """Check and keep the arguments; the server is not asked before the first event."""
         if on_unavailable not in ("warn", "raise"):
             raise ValueError(f"on_unavailable `{on_unavailable}` is neither `warn` nor `raise`")
+        if held_bytes < 0:
+            raise ValueError(f"held_bytes `{held_bytes}` is negative")
         self.filepath = os.fspath(filepath)
         self.monitor = monitor
         self.verbose = verbose
@@ -107,6 +112,7 @@ class CheckpointCallback:
         self._metadata = dict(metadata) if metadata is not None else None
         self._retry_seconds = retry_seconds
         self._finish_run = finish_run
+        self._held_bytes = held_bytes
         self._current_epoch = 0
         self._session: Session | None = None
 
@@ -215,7 +221,7 @@ class CheckpointCallback:
 
         modes = {"min": Mode.MODE_MIN, "max": Mode.MODE_MAX}
         direction = modes.get(self.mode, Mode.MODE_UNSPECIFIED)
-        held = HeldFiles(self.filepath, self.monitor, self.save_best_only, direction, self._run_id)
+        held = HeldFiles(self.filepath, self.monitor, self.save_best_only, direction, self._run_id, self._held_bytes)
         self._session = Session(
             start=start,
             ask=ask,

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from keepbest._events import Entry
-from keepbest._local import Saver, extension_of, remove, replace, split_template
+from keepbest._local import Saver, extension_of, remove, replace, size_of, split_template
 from keepbest.types import Event, Mode
 
 
@@ -17,32 +17,57 @@ class HeldFiles:
 
     Nobody knows then whether the model is the best one, so it never goes to the path of the template, where the best
     one may be: it goes to `keepbest-held/` beside it. With `save_best_only` only the best of the held ones is kept,
-    and with a template without placeholders only the newest: what would be overwritten or refused anyway takes no room.
+    and with a template without placeholders only the newest: what would be overwritten or refused anyway takes no
+    room. Where all are kept, the oldest give way to the newest.
+
+    Attributes:
+        direction: of the monitor; unspecified while the run is not started: then all models are kept.
+        limit_bytes: how much all held models may take together. The newest is kept even if it alone takes more.
     """
 
     filepath: str
     monitor: str
     save_best_only: bool
-    # Unspecified while the run is not started: then all are kept.
     direction: Mode
     run: str
+    limit_bytes: int
+    # What a better or newer one may take the place of.
     _kept: Entry | None = None
+    # All that are held, oldest first, with their sizes in bytes.
+    _sizes: list[tuple[Entry, int]] = field(default_factory=list)
 
-    def keep(self, entry: Entry, save: Saver) -> None:
-        """Save the model of this moment aside, unless a held one is better."""
+    def keep(self, entry: Entry, save: Saver) -> list[Path]:
+        """Save the model of this moment aside, unless a held one is better.
+
+        Returns:
+            Models that were removed, because all together took more than the limit.
+        """
         if self._kept is not None and self._kept.held is None:
             self._kept = None  # it was decided meanwhile
         if self._kept is not None and self.save_best_only and not self._is_better(entry.event, self._kept.event):
-            return
+            return []
         path = self._path(entry.event)
         replace(path, save)
         entry.held = path
-        if not self._replaceable(entry.event):
-            return
-        previous, self._kept = self._kept, entry
-        if previous is not None and previous.held is not None:
-            remove(previous.held)
-            previous.held = None
+        if self._replaceable(entry.event):
+            previous, self._kept = self._kept, entry
+            if previous is not None and previous.held is not None:
+                remove(previous.held)
+                previous.held = None
+        self._sizes = [(held, size_bytes) for held, size_bytes in self._sizes if held.held is not None]
+        self._sizes.append((entry, size_of(path)))
+        return self._make_room()
+
+    def _make_room(self) -> list[Path]:
+        removed = []
+        while len(self._sizes) > 1 and sum(size_bytes for _, size_bytes in self._sizes) > self.limit_bytes:
+            oldest, _ = self._sizes.pop(0)
+            if oldest.held is not None:
+                remove(oldest.held)
+                removed.append(oldest.held)
+                oldest.held = None
+                oldest.why_not_held = "its model was removed, because the held ones took more than `held_bytes`"
+        return removed
 
     def _path(self, event: Event) -> Path:
         directory, rest = split_template(self.filepath)

@@ -59,6 +59,12 @@ def parts_of(path: Path) -> list[Path]:
     return sorted([*path.parent.glob(f"{path.name}.index"), *path.parent.glob(f"{path.name}.data-*")])
 
 
+def size_of(path: Path) -> int:
+    """How many bytes lie under a name."""
+    files = [file for part in parts_of(path) for file in (part.rglob("*") if part.is_dir() else [part])]
+    return sum(file.lstat().st_size for file in files if file.is_file())
+
+
 def move(source: Path, target: Path) -> None:
     """Move what lies under a name to another one, replacing what is there."""
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -94,6 +94,8 @@ class Session:
     # What could not be reported or saved, for the end.
     losses: list[str] = field(default_factory=list)
     _unfinished: list[SaveJob] = field(default_factory=list)
+    # Held models that gave way.
+    _removed: list[Path] = field(default_factory=list)
     _background: Background = field(default_factory=Background)
     # Another process reports in this attempt too: no event of this one is decided upon any more.
     _refused: SequenceConflict | None = None
@@ -156,6 +158,8 @@ class Session:
         ]
         if len(self._events):
             losses.append(f"{len(self._events)} events: not reported")
+        if self._removed:
+            losses.append(f"models removed to make room for newer ones: {', '.join(map(str, self._removed))}")
         if kept := self._events.held():
             losses.append(f"models kept aside, of which the server did not decide: {', '.join(map(str, kept))}")
         if self._events.dropped:
@@ -262,10 +266,18 @@ class Session:
 
     def _hold(self, entry: Entry, save: Saver) -> None:
         try:
-            self.held.keep(entry, save)
+            removed = self.held.keep(entry, save)
         except OSError as error:
             self.losses.append(
                 f"epoch {entry.event.epoch + 1}: the server was away, and no file could be kept: {error}"
+            )
+            return
+        if removed:
+            self._removed += removed
+            warnings.warn(
+                f"Keepbest: the server is away, and the models that are held for it take more than `held_bytes` "
+                f"({self.held.limit_bytes}): the oldest gave way to the newest: {', '.join(map(str, removed))}",
+                stacklevel=2,
             )
 
     def _decided_late(self, entry: Entry, decision: Decision) -> None:

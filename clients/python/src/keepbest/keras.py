@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import keras
 
-from keepbest._callback import CheckpointCallback
+from keepbest._callback import HELD_BYTES, CheckpointCallback
 from keepbest.client import Client
 
 _VERSION = tuple(int(part) for part in keras.__version__.split(".")[:2])
@@ -46,11 +46,12 @@ class ModelCheckpoint(CheckpointCallback, keras.callbacks.Callback):  # type: ig
     a hidden directory beside it. At most two uploads wait; then the training waits. An error is raised at the next
     event or at the end of the training.
 
-    When the server is away, `on_unavailable="warn"` lets the training go on. Events wait, up to 10,000 of them and 4 MiB. Where the
-    server should have decided, the model is kept in `keepbest-held/` beside the path, never at the path itself,
-    because it may be worse than the one there: with `save_best_only` the best of the held models, with a path without
-    placeholders the newest, else all. When the server is back it decides: what it wants is moved to its path and
-    uploaded, the rest is removed. What is still not reported or saved at the end of the training is told in a warning.
+    When the server is away, `on_unavailable="warn"` lets the training go on. Events wait, up to 10,000 of them and
+    4 MiB. Where the server should have decided, the model is kept in `keepbest-held/` beside the path, never at the
+    path itself, because it may be worse than the one there: with `save_best_only` the best of the held models, with a
+    path without placeholders the newest, else all, up to `held_bytes`. When the server is back it decides: what it
+    wants is moved to its path and uploaded, the rest is removed. What is still not reported or saved at the end of the
+    training is told in a warning.
     """
 
     _framework = "keras"
@@ -79,6 +80,7 @@ class ModelCheckpoint(CheckpointCallback, keras.callbacks.Callback):  # type: ig
         metadata: Mapping[str, Any] | None = None,
         retry_seconds: float = 30.0,
         finish_run: bool = True,
+        held_bytes: int = HELD_BYTES,
     ) -> None:
         """Check the arguments as Keras does. The first eight are Keras' own.
 
@@ -104,6 +106,8 @@ class ModelCheckpoint(CheckpointCallback, keras.callbacks.Callback):  # type: ig
             metadata: free JSON on each version.
             retry_seconds: how long a call is retried before the server counts as away.
             finish_run: whether the end of the training ends the run; a later `fit` opens it again.
+            held_bytes: how much the models may take together that are held while the server is away. The oldest give
+                way to the newest, which is kept whatever it takes, and a warning names them.
 
         Raises:
             ValueError: an argument is not what Keras allows.
@@ -137,6 +141,7 @@ class ModelCheckpoint(CheckpointCallback, keras.callbacks.Callback):  # type: ig
             metadata=metadata,
             retry_seconds=retry_seconds,
             finish_run=finish_run,
+            held_bytes=held_bytes,
         )
 
     def _dialect(self) -> dict[str, Any]:

@@ -17,7 +17,7 @@ try:
 except ImportError:
     tf_keras = tf.keras
 
-from keepbest._callback import CheckpointCallback
+from keepbest._callback import HELD_BYTES, CheckpointCallback
 from keepbest.client import Client
 
 if not tf_keras.__version__.startswith("2."):
@@ -61,6 +61,7 @@ class ModelCheckpoint(CheckpointCallback, tf_keras.callbacks.Callback):  # type:
         metadata: Mapping[str, Any] | None = None,
         retry_seconds: float = 30.0,
         finish_run: bool = True,
+        held_bytes: int = HELD_BYTES,
     ) -> None:
         """Check the arguments as tf_keras does; the arguments are those of `keepbest.keras.ModelCheckpoint`, and:
 
@@ -101,6 +102,7 @@ class ModelCheckpoint(CheckpointCallback, tf_keras.callbacks.Callback):  # type:
             metadata=metadata,
             retry_seconds=retry_seconds,
             finish_run=finish_run,
+            held_bytes=held_bytes,
         )
 
     def _implements_train_batch_hooks(self) -> bool:
