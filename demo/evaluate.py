@@ -1,4 +1,4 @@
-"""Load a pulled model, and measure whether it is as good as its training reported."""
+"""Load a pulled model, and check that it is as good as was reported in training."""
 
 import sys
 
@@ -9,7 +9,7 @@ import keepbest
 
 
 def main(path: str, version: str) -> None:
-    """Fail if the model's loss is not the one that its version was saved for."""
+    """Exit with an error unless the model has the loss with which its version was saved."""
     _, images, _, labels = digits()
     loss, accuracy = keras.models.load_model(path).evaluate(images, labels, verbose=0)
     reported = keepbest.Client().version(f"demo/digits/{version}").metrics["val_loss"]

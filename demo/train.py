@@ -1,4 +1,4 @@
-"""Train a small classifier of handwritten digits. Run again with the same name, it goes on where it was killed."""
+"""Train a small classifier of handwritten digits. Started again with the same run, it goes on where it was killed."""
 
 import argparse
 
@@ -12,14 +12,14 @@ from keepbest.keras import ModelCheckpoint
 
 
 def digits() -> list[np.ndarray]:
-    """1,797 real scans of 8 x 8 pixels: images to train with and to validate with, then their labels in that order."""
+    """Scans of digits, 8 x 8 pixels each: images for training, images for validation, then their labels likewise."""
     data = load_digits()
     images = (data.data / 16).astype("float32")
     return train_test_split(images, data.target, test_size=0.25, random_state=7, stratify=data.target)
 
 
 def new_model() -> keras.Model:
-    """A small network with a learning rate that is too high on purpose: not every epoch is better than the last."""
+    """A small network. Its learning rate is too high on purpose, so that some epochs are worse than the last."""
     layers = keras.layers
     model = keras.Sequential(
         [
@@ -35,7 +35,7 @@ def new_model() -> keras.Model:
 
 
 def main() -> None:
-    """Train, and save what the server wants."""
+    """Train, and save when the server decides so."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--run", required=True)
     parser.add_argument("--directory", required=True, help="where checkpoints are saved before they are uploaded")
@@ -53,7 +53,7 @@ def main() -> None:
         run=arguments.run,
     )
 
-    # A first start begins at epoch 0; a restart goes on after the last epoch that the server knows of.
+    # The first start begins at epoch 0, a restart after the last epoch that was reported.
     first = checkpoint.initial_epoch()
     if first == 0:
         model = new_model()

@@ -1,8 +1,8 @@
-"""Save one checkpoint with nothing but the stubs that protoc makes from proto/: no SDK, no hashing, no threads.
+"""Save one checkpoint with nothing but the stubs that protoc generates from proto/: no SDK, no hashing, no threads.
 
 Usage:
     python -m grpc_tools.protoc -I proto --python_out=gen --grpc_python_out=gen proto/keepbest/v1/*.proto
-    touch gen/keepbest/__init__.py  # else an installed SDK, which is named keepbest too, hides the stubs
+    touch gen/keepbest/__init__.py  # else an installed SDK, also named keepbest, hides the stubs
     PYTHONPATH=gen python clients/examples/minimal.py 127.0.0.1:7400 model.bin
 """
 
@@ -19,7 +19,7 @@ AGAIN = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "ABORTED", "RESOURCE_EXHAUSTED", "I
 
 
 def retry(step, tries=100):
-    """Every call may be repeated blindly; so repeat it until it works."""
+    """Repeat a call until it works: every call of the API may be repeated."""
     while True:
         try:
             return step()
@@ -31,7 +31,7 @@ def retry(step, tries=100):
 
 
 def messages(checkpoint, attempt, path, start):
-    """The file's bytes from `start` on, in messages of 1 MiB: the first says where they belong, the last `finish`."""
+    """The file's bytes from `start` on, 1 MiB in a message. The first says where they belong, the last has `finish`."""
     size = path.stat().st_size
     message = checkpoints_pb2.WriteFileRequest(
         checkpoint=checkpoint, attempt=attempt, path=path.name, offset_bytes=start
@@ -69,7 +69,7 @@ def main(address, path):
     )
 
     def upload():
-        """Ask how much is durable, and send the rest."""
+        """Ask how many bytes are durable, and send the rest."""
         file = checkpoints.PrepareFile(prepare, timeout=10)
         if file.state != resources_pb2.FILE_STATE_COMPLETE:
             checkpoints.WriteFile(messages(checkpoint, attempt, path, file.durable_bytes))

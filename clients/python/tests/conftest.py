@@ -1,4 +1,4 @@
-"""Starts the real server, named by the environment's KEEPBEST_BIN, for the tests."""
+"""Fixtures for all tests: the real server, whose binary KEEPBEST_BIN names, and what can stand in front of it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Server:
         return f"127.0.0.1:{self.port}"
 
     def start(self) -> None:
-        """Start the process; after the first time on the same port."""
+        """Start the process. Later starts use the port of the first one."""
         command = [os.environ["KEEPBEST_BIN"], "serve", "--data", str(self._data), "--listen", self.address]
         environment = os.environ | self._settings
         self._process = subprocess.Popen(
@@ -65,16 +65,16 @@ class Server:
         self._stop(signal.SIGKILL)
 
     def stop(self) -> None:
-        """End the process in order."""
+        """Ask the process to end, and wait for it."""
         self._stop(signal.SIGTERM)
 
     def pause(self) -> None:
-        """Stop the process where it is: the kernel goes on to accept connections and bytes, and nobody answers."""
+        """Freeze the process: the kernel still accepts connections and bytes for it, but nobody answers."""
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Let a paused process go on."""
+        """Let a paused process continue."""
         assert self._process is not None
         self._process.send_signal(signal.SIGCONT)
 
@@ -97,10 +97,10 @@ class Server:
 
 
 class Proxy:
-    """A TCP proxy in front of a server that can cut its connections.
+    """A TCP proxy in front of a server, which cuts all connections at given moments.
 
-    `cut_at` lists numbers of bytes, counted from the trainer to the server over all connections: at each of them, all
-    connections are cut once, and `on_cut` is called with the cut's index.
+    The moments are numbers of bytes that went from the trainer to the server, over all connections. After each cut
+    `on_cut` is called with its index.
     """
 
     def __init__(self, server: Server, cut_at: list[int], on_cut: Callable[[int], None] = lambda index: None) -> None:
@@ -170,7 +170,7 @@ class Proxy:
 
 
 class Refused(Exception):
-    """What an `Interposer`'s hook raises to answer with an error of its own, as a server would word it."""
+    """Raised by an `Interposer`'s hook to answer with this error, in the form that the server gives to its own."""
 
     def __init__(self, code: grpc.StatusCode, reason: str, retry_seconds: float | None = None, **metadata: str) -> None:
         super().__init__(reason)
@@ -184,15 +184,16 @@ class Refused(Exception):
         self.details = status.SerializeToString()
 
 
-# A request's bytes, and what sends them on to the server; the answer's bytes.
+# Gets a request's bytes and a function that sends such bytes to the server; returns the answer's bytes.
 Hook = Callable[[bytes, Callable[[bytes], bytes]], bytes]
 
 
 class Interposer(grpc.GenericRpcHandler):
-    """A gRPC server in front of the real one. It sends all calls on as they are, but for those that a test hooks.
+    """A gRPC server in front of the real one. It forwards all calls, except those that a test hooks.
 
-    `hooks` maps the name of a unary method, `GetVersion` say, to a function that takes the request's bytes and the way
-    to the real server, and returns the answer's bytes, or raises `Refused`. `calls` lists the methods that were called.
+    Attributes:
+        hooks: name of a unary method, as `GetVersion`, to the function that answers it, or raises `Refused`.
+        calls: the names of the methods that were called, in order.
     """
 
     def __init__(self, server: Server) -> None:
@@ -245,7 +246,7 @@ def _binary_or_fail() -> None:
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """One server for all tests that leave it alone."""
+    """One server for all tests that do not stop it."""
     _binary_or_fail()
     server = Server(tmp_path_factory.mktemp("server"))
     server.start()
@@ -265,7 +266,7 @@ def own_server(tmp_path: Path) -> Iterator[Server]:
 
 @pytest.fixture
 def interposer(server: Server) -> Iterator[Interposer]:
-    """Stands between a client of the test's own and the server of all tests."""
+    """In front of the shared server, for a client that the test makes itself."""
     interposer = Interposer(server)
     yield interposer
     interposer.close()
@@ -284,7 +285,7 @@ def project() -> str:
 
 
 def random_file(path: Path, size_bytes: int) -> bytes:
-    """A file of random bytes, and the bytes."""
+    """Write a file of random bytes, and return them."""
     data = os.urandom(size_bytes)
     path.write_bytes(data)
     return data

@@ -180,7 +180,7 @@ def test_events_reported_while_the_server_is_away_come_later(own_server: Server,
     own_server.start()
     client.timeout = 30
     decision = run.report_epoch(2, {"val_loss": 0.45})
-    # The two models of the outage are gone, so their saves were given up and this one is the best.
+    # The models of the outage were not kept, so their saves were given up, and this one is the best.
     assert decision.action == keepbest.SAVE
     assert [recorded.event.epoch for recorded in client.events(run.name)] == [0, 1, 2]
 
@@ -218,7 +218,7 @@ def test_threads_that_meet_at_the_first_call_share_one_channel_and_leak_none(ser
 def test_a_forked_child_makes_its_own_channel(client, project):
     run = client.start_run(project, "r", BEST)
     child = os.fork()
-    if child == 0:  # the child must not run pytest's clean-up
+    if child == 0:  # it must not run pytest's clean-up
         code = 1
         try:
             code = 0 if client.run(run.name).name == run.name else 2
@@ -255,7 +255,7 @@ def test_pull_gives_files_the_mode_of_new_files_and_leaves_the_umask_alone(clien
     umask = os.umask(0o027)
     try:
         with monkeypatch.context() as patch:
-            # It is the process's: another thread could make a file meanwhile.
+            # It belongs to the whole process: another thread might create a file meanwhile.
             patch.setattr(os, "umask", lambda mask: pytest.fail("the umask was changed"))
             client.pull(version.name, tmp_path / "pulled")
     finally:
@@ -345,7 +345,7 @@ def test_a_full_buffer_drops_the_oldest_events_by_their_bytes(monkeypatch):
     assert (len(buffer), buffer.dropped) == (1, 4)
     assert buffer.held() == [Path("held")], "the model of a dropped event is still told of"
     add(5, 200_000)
-    # One that is too large on its own is the server's to judge.
+    # Whether one that is too large on its own can be stored is for the server to say.
     assert [entry.event.epoch for entry in buffer.group()] == [5]
 
 

@@ -1,4 +1,4 @@
-"""A real Keras training goes on while its server is killed (-9) again and again: nothing acknowledged is lost."""
+"""A Keras training goes on while its server is killed again and again, and nothing acknowledged is lost."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ import numpy as np  # noqa: E402
 from keepbest.keras import ModelCheckpoint  # noqa: E402
 
 ROUNDS = 50
-# Longer than the server needs to be ready again, and than most saves need: kills fall into all phases.
+# Up to more than the server needs to start, or a save to complete, so that kills fall into all phases.
 PAUSE_SECONDS = (0.05, 0.6)
-# Ends the test if the killer does not.
+# Ends the training should the killer fail.
 MOST_EPOCHS = 2_000
 
 
 class Killer(threading.Thread):
-    """Kills and restarts the server at random moments; `done` when it has done it often enough."""
+    """Kills and restarts the server at random moments; `done` is set after the last time."""
 
     def __init__(self, server: Server, seed: int) -> None:
         super().__init__(daemon=True)

@@ -34,7 +34,7 @@ def model():
 
 
 class Drive:
-    """Calls a callback's hooks as `fit` does, with chosen logs."""
+    """Calls a callback's hooks in the order of `fit`, with logs that the test chooses."""
 
     def __init__(self, callback, made=None):
         self.model = made or model()
@@ -279,7 +279,7 @@ def test_a_fit_lives_on_when_another_process_reports_in_its_attempt(
     with pytest.warns(UserWarning, match="no model is saved any more.*End one of them, and pass a launch"):
         drive.epoch(1, val_loss=0.4)
     drive.epoch(2, val_loss=0.3)
-    # Nobody decided, so the best of them is kept aside.
+    # Nothing was decided, so the best model is kept aside.
     assert names(tmp_path / "out") == ["keepbest-held/r-epoch-3.weights.h5", "m-01.weights.h5"]
     with pytest.warns(UserWarning, match="3 events: not reported.*epoch-3.*refused all events: .*End one of them"):
         drive.end()
@@ -305,7 +305,7 @@ def test_a_server_that_hangs_holds_a_training_up_once(own_server: Server, make, 
             drive.epoch(epoch, val_loss=0.9 - epoch / 100)
     assert waits == [0.5], "of nineteen epochs one waited for the server"
     own_server.resume()
-    # The probe that hung is answered now, and the next epoch's report goes through.
+    # Now the pending probe is answered, and the next epoch is reported again.
     callback._session._outage._probe.result()
     drive.epoch(20, val_loss=0.1).epoch(21, val_loss=0.2).end()
     client = keepbest.Client(own_server.address)
@@ -316,7 +316,7 @@ def test_a_server_that_hangs_holds_a_training_up_once(own_server: Server, make, 
 
 def test_steps_that_fail_behind_answered_probes_cost_a_small_share_of_the_time():
     class Answered:
-        """The future of a probe that was answered at once."""
+        """Stands for the future of a probe that has been answered."""
 
         def done(self):
             return True
@@ -345,7 +345,7 @@ def test_a_server_that_was_never_there_loses_no_model_and_is_told_at_the_end(mak
     held = names(tmp_path / "out")
     assert held == ["keepbest-held/r-epoch-1.keras", "keepbest-held/r-epoch-2.keras"]
     keras.saving.load_model(tmp_path / "out" / held[-1])
-    # Keras and JAX may warn of things of their own.
+    # Keras and JAX give warnings of their own.
     ours = [text for warning in told if (text := str(warning.message)).startswith("Keepbest")]
     first, last = ours
     assert "the server is away, the training goes on without it" in first

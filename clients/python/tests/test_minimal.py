@@ -1,4 +1,4 @@
-"""The example that uses generated stubs only, while connections are cut and the server is killed."""
+"""The example with generated stubs alone saves a file while connections are cut and the server is killed."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ REPOSITORY = Path(__file__).resolve().parents[3]
 
 
 def stubs(directory: Path) -> Path:
-    """Stubs made from the contract as any user would."""
+    """Generate stubs from the protos, as any user would."""
     protos = sorted((REPOSITORY / "proto" / "keepbest" / "v1").glob("*.proto"))
     includes = importlib.resources.files("grpc_tools") / "_proto"
     directory.mkdir()
     command = [sys.executable, "-m", "grpc_tools.protoc", f"-I{REPOSITORY / 'proto'}", f"-I{includes}"]
     outputs = [f"--python_out={directory}", f"--grpc_python_out={directory}"]
     subprocess.run([*command, *outputs, *map(str, protos)], check=True)
-    # Needed only beside an installed SDK, whose package of the same name would win otherwise.
+    # Without it, the installed SDK's package of the same name would be imported instead.
     (directory / "keepbest" / "__init__.py").touch()
     return directory
 

@@ -22,7 +22,7 @@ import keepbest
 
 RANKS = 4
 RULE = {"filepath": "m-{epoch}", "save_best_only": True}
-# Epoch and what rank 0 reports; the second is no improvement.
+# Epochs, and the values that rank 0 reports for them. The second is no improvement.
 VALUES = [(0, 0.5), (1, 0.6), (2, 0.4)]
 _PROCESSES = multiprocessing.get_context("spawn")
 
@@ -37,7 +37,7 @@ def train(
     ready: Barrier,
     told: Connection,
 ) -> None:
-    """What one rank does. It tells the names of its versions, or the reason and the missing parts of its error."""
+    """Train as one rank. Sends to `told` the names of its versions; or its error's reason and missing parts."""
     client = keepbest.Client(address, timeout=60)
     run = client.start_run(project, "r", RULE, rank=rank, ranks=RANKS, launch=launch)
     saved = []
@@ -61,7 +61,7 @@ def train(
 
 
 def launch_all(server: Server, project: str, launch: str, folder: Path, dying: int | None = None) -> list[Any]:
-    """What each rank of a launch told; None: it died."""
+    """Run all ranks of a launch. Returns what each sent; None for one that died."""
     folder.mkdir(exist_ok=True)
     ready, ends, ranks = _PROCESSES.Barrier(RANKS), [], []
     for rank in range(RANKS):
@@ -69,7 +69,7 @@ def launch_all(server: Server, project: str, launch: str, folder: Path, dying: i
         arguments = (server.address, project, launch, rank, folder, dying, ready, told)
         process = _PROCESSES.Process(target=train, args=arguments)
         process.start()
-        told.close()  # so that a rank that dies is an end of file here
+        told.close()  # so that reading from a rank that died raises EOFError
         ends.append(end)
         ranks.append(process)
     answers = []
@@ -97,7 +97,7 @@ def test_four_processes_make_one_version_of_each_save(client, server: Server, pr
 
 
 def test_a_rank_that_dies_is_named_to_the_others_and_the_next_attempt_saves(tmp_path, project):
-    # Long enough for four processes that leave a barrier together, short enough to wait for.
+    # Longer than four processes take to save after they left a barrier together.
     server = Server(tmp_path / "data", {"KEEPBEST_COLLECTOR_PARTS_EXPIRY_SECONDS": "6"})
     server.start()
     try:
@@ -205,9 +205,9 @@ SRUN = {"SLURM_JOB_ID": "77", "SLURM_STEP_ID": "3", "SLURM_PROCID": "5", "SLURM_
         (SRUN, (5, 6, "slurm-77-3-0")),
         ({**SRUN, "SLURM_RESTART_COUNT": "2", "RANK": "5", "WORLD_SIZE": "6"}, (5, 6, "slurm-77-3-2")),
         ({**SRUN, "KEEPBEST_LAUNCH": "mine"}, (5, 6, "mine")),
-        # A batch script is no task, however many tasks its steps have.
+        # A batch script is one process, however many tasks its steps have.
         ({"SLURM_PROCID": "0", "SLURM_NTASKS": "6", "SLURM_JOB_ID": "77"}, (0, 1, None)),
-        # One rank has nobody to agree with, and an id that does not change would join it to its last start.
+        # A single rank needs no id, and one that stays the same would put it into the attempt of its last start.
         ({"RANK": "0", "WORLD_SIZE": "1", "TORCHELASTIC_RUN_ID": "a", "KEEPBEST_LAUNCH": "mine"}, (0, 1, None)),
     ],
 )
@@ -220,13 +220,13 @@ def test_launchers_tell_rank_and_launch(environment, expected):
     "environment",
     [
         {"RANK": "0", "WORLD_SIZE": "2"},
-        # --rdzv-id alone: the same in each start.
+        # --rdzv-id alone, which is the same in each start.
         TORCHRUN,
-        # Over several nodes a restart is counted only where it was caused.
+        # With several nodes, a restart is counted only on the node that caused it.
         {**TORCHRUN, "KEEPBEST_LAUNCH": "mine", "GROUP_WORLD_SIZE": "2"},
-        # torchrun in a step of Slurm: a loop around it is the same step.
+        # torchrun in a step of Slurm: if a loop starts it again, the step is the same.
         {**SRUN, **TORCHRUN},
-        # mpirun starts ranks on other nodes through steps of its own.
+        # mpirun in a job of Slurm: on other nodes it starts ranks through a step of its own.
         {**SRUN, "OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_SIZE": "24"},
     ],
 )
@@ -241,7 +241,7 @@ def test_a_rank_that_is_no_number_is_refused():
 
 
 class Wire:
-    """Carries what rank 0 says to the other one, as a process group or an MPI communicator does."""
+    """Carries a text from rank 0 to the other rank, like a process group or an MPI communicator."""
 
     def __init__(self) -> None:
         self._said: queue.Queue[str] = queue.Queue()
@@ -255,7 +255,7 @@ class Wire:
 
 def test_two_starts_with_one_rendezvous_id_are_two_attempts(client, project):
     def start() -> list[int]:
-        """What torchrun's environment and rank 0's id make of one start of two ranks."""
+        """Start two ranks in torchrun's environment; the attempts that they get."""
         wire, runs = Wire(), []
         for rank in (0, 1):
             environment = {**TORCHRUN, "RANK": str(rank)}
@@ -267,7 +267,7 @@ def test_two_starts_with_one_rendezvous_id_are_two_attempts(client, project):
 
 
 def test_a_process_group_of_torch_carries_the_id(monkeypatch):
-    """`torch.distributed` is played by a module with the five functions that are called: it needs 2.5 GB."""
+    """A module with the five functions that are called stands in for torch.distributed, which takes 2.5 GB."""
     wire = Wire()
 
     def module(rank: int) -> types.ModuleType:
@@ -281,7 +281,7 @@ def test_a_process_group_of_torch_carries_the_id(monkeypatch):
         made.broadcast_object_list = broadcast_object_list
         return made
 
-    # The environment is that of torchrun on two nodes, which names no launch.
+    # torchrun on two nodes, whose environment alone is not enough.
     for name, value in {**TORCHRUN, "GROUP_WORLD_SIZE": "2", "KEEPBEST_LAUNCH": "old"}.items():
         monkeypatch.setenv(name, value)
     launches = []

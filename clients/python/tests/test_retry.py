@@ -1,4 +1,4 @@
-"""Repeats: their pauses, their deadlines, and what a server costs that takes calls and answers none."""
+"""Repeating calls: pauses, deadlines, and the cost of a server that accepts calls but does not answer."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ALWAYS = keepbest.strategy("m-{epoch}.bin")
 def test_callers_that_are_told_the_same_pause_come_back_spread_above_it():
     pauses = [pause_seconds(1.0, 0.1) for _ in range(1000)]
     assert all(1.0 <= pause <= 2.0 for pause in pauses)
-    # In each tenth of that second: by chance alone one stays empty less often than once in 10^44.
+    # Some in each tenth of that second. That one of these is empty by chance happens less than once in 10^44 runs.
     assert {int(10 * (pause - 1.0)) for pause in pauses} >= set(range(10))
     assert all(0.0 <= pause_seconds(None, 0.1) <= 0.1 for _ in range(1000))
 
@@ -47,7 +47,7 @@ def test_silence_is_waited_for_no_longer_than_was_said_however_long_the_budget_i
     backoff = Backoff(Patience(300.0, silence_seconds=12.0))
     refused = keepbest.Unavailable("connection refused", code=grpc.StatusCode.UNAVAILABLE)
     assert backoff.call_seconds() == 10.0
-    backoff.pause(refused)  # which has cost nothing
+    backoff.pause(refused)  # at once, which does not count as silence
     assert backoff.call_seconds() == 10.0
     backoff.pause(silent(10.0))
     assert backoff.call_seconds() == 2.0
@@ -56,7 +56,7 @@ def test_silence_is_waited_for_no_longer_than_was_said_however_long_the_budget_i
 
 
 class Resetter:
-    """A listener that resets its first connections, and then passes all on to the server."""
+    """A TCP proxy in front of a server, which resets its first connections."""
 
     def __init__(self, server: Server, resets: int) -> None:
         self._server = server

@@ -1,4 +1,4 @@
-"""The shape of the package: who imports whom."""
+"""The structure of the package: which file imports which."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ PACKAGE = Path(keepbest.__file__).parent
 
 
 def imports(path: Path) -> set[str]:
-    """The modules of the package that a file imports, anywhere in it: also in a function, or for types alone."""
+    """The modules of the package that a file imports, including those imported in functions or for types only."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         names = []
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module is not None:
-            # `from keepbest import names` may name a module or what is in one.
+            # `from keepbest import x` imports either the module x or a name of the package.
             names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
         found |= {name.removeprefix("keepbest.") for name in names if name.startswith("keepbest.")}
     return {name for name in found if (PACKAGE / f"{name}.py").exists()}

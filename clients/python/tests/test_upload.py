@@ -1,4 +1,4 @@
-"""Uploads: large, small, many, cut, changed."""
+"""Uploads: of large, small and many files, with broken connections, and of files that change meanwhile."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_an_upload_goes_on_after_each_cut(server: Server, project, tmp_path):
     run, decision = decided(client, project)
     version = run.save(decision, tmp_path / "m.bin")
     assert proxy.cuts == 3
-    # What was durable was not sent again: 8 MiB chunks, so each cut costs less than two of them.
+    # Durable bytes are not sent again. A chunk has 8 MiB, and a cut costs less than two of them.
     assert proxy.forwarded_bytes < (40 + 3 * 16) << 20
     assert pulled(keepbest.Client(server.address), version, tmp_path / "pulled") == {"m.bin": data}
     proxy.close()
@@ -131,7 +131,7 @@ def test_a_file_is_taken_back_after_a_break(server: Server, project, tmp_path, m
     fill, taken = _upload._Messages._fill, []
 
     def fill_and_take(messages, message):
-        # Far behind the break, whatever the buffers on the way hold: another stream begins the file anew, and ends.
+        # So far behind the break that no buffer matters: another stream takes the file over, and ends.
         if messages.digest.size_bytes == 33 << 20 and len(taken) < takeovers:
             other = WriteFileRequest(checkpoint=decision.checkpoint, attempt=run.attempt, path="m.bin")
             with pytest.raises(grpc.RpcError, match="finish"):
@@ -146,7 +146,7 @@ def test_a_file_is_taken_back_after_a_break(server: Server, project, tmp_path, m
     else:
         with pytest.raises(keepbest.Aborted, match="another stream writes this file"):
             run.save(decision, tmp_path / "m.bin")
-    # One more than is taken back, or the first one, which nothing of ours can have been.
+    # One more than is taken back; or the very first, which cannot have been an earlier stream of the client itself.
     assert len(taken) == (2 if saved else 4 if breaks else 1)
     proxy.close()
 
@@ -174,7 +174,7 @@ def test_a_file_that_changes_meanwhile_is_not_committed(client, project, tmp_pat
 
 
 def overwrite(path, at: int, data: bytes, times: os.stat_result | None = None) -> None:
-    """Write into a file; with times, as if it had not been written to since."""
+    """Write into a file. With `times`, it gets these back, as if nothing had been written."""
     with path.open("r+b") as opened:
         opened.seek(at)
         opened.write(data)
@@ -193,7 +193,7 @@ def test_a_change_that_hides_behind_its_time_is_found(client, project, tmp_path,
     def fill_and_disturb(messages, message):
         filled = fill(messages, message)
         if messages.digest.size_bytes == 2 << 20:
-            # Half of it is sent: what is sent from now on is of another state.
+            # Half of it has been sent. From now on, bytes of another state are.
             overwrite(path, 0, os.urandom(4 << 20), times)
         return filled
 

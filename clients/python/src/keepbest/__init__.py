@@ -14,10 +14,10 @@ Report metrics; the server decides whether the moment is worth a checkpoint; upl
                 run.save(decision, "m.safetensors")
     client.pull("team/project/run-run-1-model:best", "here")
 
-Several ranks that save one checkpoint say so, and each saves its own files:
+When several ranks save one checkpoint together, each passes its place and saves its own files:
 
     run = client.start_run("team/project", "run-1", rule, **keepbest.launch_from_environment())
-    version = run.save(decision, f"shard-{run.rank}.pt")  # on every rank; waits for all
+    version = run.save(decision, f"shard-{run.rank}.pt")  # on every rank; returns once all ranks have saved
 
 For Keras, see `keepbest.keras` and `keepbest.tf_keras`; importing `keepbest` imports no framework.
 """

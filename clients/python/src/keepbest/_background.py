@@ -1,4 +1,4 @@
-"""Upload in the background: a bounded queue, one thread, and no error lost."""
+"""Uploads in the background: a bounded queue, one thread, and errors that are handed to the caller."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
-# One upload runs while the next waits; a trainer that saves faster than the network is held up.
+# Besides the upload that runs. A trainer that saves faster than the network carries has to wait for a place.
 _QUEUE = 2
 
 
 class Background:
-    """Runs jobs one after the other in a thread that lives only while there are jobs.
+    """Runs jobs one after the other, in a thread that ends when there are none left.
 
-    The thread is no daemon: the interpreter does not end before the last job has.
+    It is not a daemon thread, so the interpreter waits for the last job before it exits.
     """
 
     def __init__(self) -> None:
-        """Start no thread yet."""
+        """Begin without a thread; the first job starts one."""
         self._changed = threading.Condition()
         self._jobs: deque[Callable[[], None]] = deque()
         self._running = False
         self._error: BaseException | None = None
 
     def submit(self, job: Callable[[], None]) -> None:
-        """Queue a job; waits while the queue is full."""
+        """Queue a job; block while the queue is full."""
         with self._changed:
             self._changed.wait_for(lambda: len(self._jobs) < _QUEUE)
             self._jobs.append(job)
@@ -33,12 +33,12 @@ class Background:
                 threading.Thread(target=self._work, name="keepbest-upload").start()
 
     def wait(self) -> None:
-        """Wait until all jobs are done."""
+        """Block until all jobs are done."""
         with self._changed:
             self._changed.wait_for(lambda: not self._running)
 
     def raise_error(self) -> None:
-        """Raise the first error of a job that was not raised yet."""
+        """Raise the first error of a job that has not been raised here before."""
         with self._changed:
             error, self._error = self._error, None
         if error is not None:

@@ -26,21 +26,21 @@ from keepbest.types import Action, Decision, EventKind, Mode, RunState
 PROJECT_VARIABLE = "KEEPBEST_PROJECT"
 RUN_VARIABLE = "KEEPBEST_RUN"
 DEFAULT_PROJECT = "default/default"
-# What models may take that are held while the server is away: a few of the largest that one process saves.
+# Default for the size of all models that are held while the server is away: room for a few large ones.
 HELD_BYTES = 20 << 30
 
-# What a FAIL may ask to raise: exactly what str.format and Keras raise for a template.
+# The only exceptions that a FAIL may name: those that str.format and Keras raise for a template.
 _EXCEPTIONS = {"AttributeError", "IndexError", "KeyError", "OSError", "OverflowError", "TypeError", "ValueError"}
 
 
 class CheckpointCallback:
-    """The callback's work, between a framework's hooks and a `Session`.
+    """Turns a framework's hooks into calls of a `Session`.
 
-    A subclass also derives from its framework's Callback, and says what that framework does: the strategy's fields, the
-    metrics' directions, how a model is written and a line is printed.
+    A subclass derives from its framework's Callback as well. It supplies what differs between the frameworks: fields of
+    the strategy, the metrics' directions, how to write a model, and how to print a line.
     """
 
-    # The package whose models the callback takes, and the callback for the other one's.
+    # The framework whose models this callback takes; then the other framework and the callback to use with it.
     _framework: ClassVar[str]
     _other: ClassVar[tuple[str, str]]
 
@@ -72,7 +72,7 @@ class CheckpointCallback:
         held_bytes: int,
         options: Mapping[str, Any] | None = None,
     ) -> None:
-        """Check and keep the arguments; the server is not asked before the first event."""
+        """Check the arguments and keep them. The server is first asked at the first event."""
         if on_unavailable not in ("warn", "raise"):
             raise ValueError(f"on_unavailable `{on_unavailable}` is neither `warn` nor `raise`")
         if held_bytes < 0:
@@ -116,14 +116,14 @@ class CheckpointCallback:
         self._current_epoch = 0
         self._session: Session | None = None
 
-    # What a framework does.
+    # Supplied by the framework's subclass.
 
     def _dialect(self) -> dict[str, Any]:
         """The strategy's fields that differ between versions of the framework."""
         raise NotImplementedError
 
     def _metric_directions(self) -> dict[str, str]:
-        """Name of a compiled metric to `up` or `down`, where the framework knows."""
+        """The direction, `up` or `down`, of each compiled metric for which the framework knows it."""
         raise NotImplementedError
 
     def _print(self, line: str) -> None:
@@ -134,7 +134,7 @@ class CheckpointCallback:
         """Write the model, or its weights, to a path."""
         raise NotImplementedError
 
-    # For the training script.
+    # Called by the training script.
 
     @property
     def run_name(self) -> str:
@@ -144,12 +144,12 @@ class CheckpointCallback:
     def initial_epoch(self) -> int:
         """The epoch to go on with: `model.fit(..., initial_epoch=callback.initial_epoch())`.
 
-        The epoch after the last reported one; with an integer save_freq and a run that was killed, the last reported
-        one itself, because nobody knows whether it was completed. 0 for a new run. If it is not 0, load the weights
-        yourself before you go on, for example with `Client.pull` and the alias `latest`.
+        For a new run it is 0, else the epoch after the last one that was reported. When saves go by batches and the run
+        was killed, it is the last reported epoch itself, which may not have been completed. Unless it is 0, load the
+        weights before the training goes on, for example with `Client.pull` and the alias `latest`.
 
         Raises:
-            Unavailable: the server is away (tried for `retry_seconds`); to begin at 0 then would repeat the training.
+            Unavailable: the server was away for `retry_seconds`. Beginning at 0 instead would repeat the training.
         """
         if self._run_is_new:
             return 0
@@ -167,10 +167,14 @@ class CheckpointCallback:
         complete = self.save_freq == "epoch" or run.state == RunState.RUN_STATE_FINISHED
         return run.last_epoch + 1 if complete else run.last_epoch
 
-    # The framework's hooks.
+    # Called by the framework.
 
     def set_model(self, model: Any) -> None:
-        """Take the model, unless it is of the other framework."""
+        """Keep the model.
+
+        Raises:
+            TypeError: it is a model of the other framework; the text names the callback to use.
+        """
         other, callback = self._other
         roots = {base.__module__.partition(".")[0] for base in type(model).__mro__}
         if other in roots and self._framework not in roots:
@@ -178,11 +182,11 @@ class CheckpointCallback:
         super().set_model(model)  # type: ignore[misc]
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
-        """Remember the epoch, which batches are not told."""
+        """Remember the epoch: the hooks of batches are not given it."""
         self._current_epoch = epoch
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
-        """Report the batch if saves go by batches; and start the run, so that a bad strategy fails at once."""
+        """Report the batch if saves go by batches; else start the run, so that a bad strategy fails early."""
         if self.save_freq == "epoch":
             if self._session is None:
                 self._open_session().open()
@@ -190,11 +194,11 @@ class CheckpointCallback:
         self._report(EventKind.EVENT_KIND_BATCH_END, self._current_epoch, logs, batch)
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
-        """Report the epoch, and save if the server says so."""
+        """Report the epoch, and save if the server decides SAVE."""
         self._report(EventKind.EVENT_KIND_EPOCH_END, epoch, logs)
 
     def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
-        """Send and upload what waits, finish the run, and say what was lost."""
+        """Send and upload what is left, finish the run, and warn of what could not be saved."""
         if self._session is None:
             return
         session, self._session = self._session, None
@@ -203,11 +207,9 @@ class CheckpointCallback:
             losses = session.close(event, self._finish_run)
         finally:
             if self._own_client:
-                self._client.close()  # it opens anew where it is used again
+                self._client.close()  # a later `fit` or `initial_epoch` opens it again
         if losses:
             warnings.warn(f"Keepbest, run `{self.run_name}`: " + "; ".join(losses), stacklevel=2)
-
-    # The work.
 
     def _open_session(self) -> Session:
         request_id = str(uuid.uuid4())
@@ -296,7 +298,7 @@ class CheckpointCallback:
 
 
 def _exception(decision: Decision) -> Exception:
-    """The exception that the framework raises where the server decides FAIL."""
+    """The exception that the framework itself would raise where the server decided FAIL."""
     kind = getattr(builtins, decision.error_type) if decision.error_type in _EXCEPTIONS else InvalidArgument
     error: Exception = kind(decision.reason_text)
     return error

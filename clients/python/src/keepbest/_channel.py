@@ -1,4 +1,4 @@
-"""Where the server is, and the channel to it: made at the first call, once in each process."""
+"""The server's address, and the gRPC channel to it: one for each process, opened by the first call."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-# gRPC reads this when it is first imported: its own fork handlers stop and restart its threads around os.fork().
+# Read by gRPC when it is first imported: makes it stop its threads before os.fork() and start them again after it.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "1")
 
 import grpc
@@ -25,16 +25,16 @@ _DEFAULT_PORT = 7400
 _OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_send_message_length", 8 << 20),
     ("grpc.max_receive_message_length", 8 << 20),
-    # With the HTTP/2 default of 16 KiB a download costs twice the CPU.
+    # Downloads cost twice the CPU with HTTP/2's default of 16 KiB.
     ("grpc.http2.max_frame_size", 1 << 20),
-    # Servers close connections that ping more often than every five minutes.
+    # gRPC servers close connections that ping more often than every five minutes.
     ("grpc.keepalive_time_ms", 5 * 60 * 1000),
     ("grpc.keepalive_timeout_ms", 20 * 1000),
-    # A server that restarts is found again within seconds, not after the default of up to two minutes.
+    # Reconnect to a restarted server within seconds; the default backs off to two minutes.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 1000),
     ("grpc.max_reconnect_backoff_ms", 3000),
-    # The client repeats calls itself; and a forked child must not find its parent's connections in a shared pool.
+    # Calls are repeated in `_retry`. A shared pool would hand the parent's connections to a forked child.
     ("grpc.enable_retries", 0),
     ("grpc.use_local_subchannel_pool", 1),
 )
@@ -42,7 +42,7 @@ _OPTIONS: tuple[tuple[str, int], ...] = (
 
 @dataclass(frozen=True)
 class Address:
-    """A server's `host:port`, and whether it is spoken to over TLS."""
+    """A server's `host:port`, and whether to use TLS."""
 
     target: str
     tls: bool
@@ -70,13 +70,13 @@ class Address:
 
     @property
     def is_loopback(self) -> bool:
-        """Whether it is this machine, where no HTTP proxy must stand between."""
+        """Whether it is this machine, which must not be reached through an HTTP proxy."""
         return self.target.startswith(("127.", "localhost:", "[::1]:"))
 
 
 @dataclass
 class Stubs:
-    """The three services over one channel of one process."""
+    """A channel, and the stubs of the three services on it."""
 
     channel: grpc.Channel
     runs: runs_pb2_grpc.RunsStub
@@ -92,24 +92,25 @@ class Connection:
     """
 
     address: Address
-    # How long a call is repeated before its error is raised, unless the call says otherwise.
+    # How long a call is repeated before its error is raised, unless its caller gives a time.
     timeout_seconds: float
     root_certificates: bytes | None = None
-    # By process id. Those of parent processes are kept: closing one in a child would touch the parent's connection.
+    # By process id. A forked child keeps its parent's, because closing them would disturb the parent's connection.
     _stubs: dict[int, Stubs] = field(default_factory=dict)
 
     def patience(self, timeout: Timeout = None) -> Patience:
-        """How long a call is tried whose caller gave this timeout, or none."""
+        """The patience for a call: of its caller's timeout, or of this client's if there is none."""
         return (
             timeout if isinstance(timeout, Patience) else Patience(self.timeout_seconds if timeout is None else timeout)
         )
 
     def stubs(self) -> Stubs:
-        """The services, over this process' own channel."""
+        """The stubs on this process's own channel."""
         pid = os.getpid()
         if pid in self._stubs:
             return self._stubs[pid]
-        # No lock, which a fork would copy as another thread holds it: whoever comes second closes what it has opened.
+        # A lock could be copied by a fork while another thread holds it. So two threads may both open a channel, and
+        # the one that comes second closes its own.
         opened = self._open()
         stubs = self._stubs.setdefault(pid, opened)
         if stubs is not opened:
@@ -117,7 +118,7 @@ class Connection:
         return stubs
 
     def close(self) -> None:
-        """Close this process' channel; the next call opens a new one."""
+        """Close this process's channel; the next call opens a new one."""
         stubs = self._stubs.pop(os.getpid(), None)
         if stubs is not None:
             stubs.channel.close()

@@ -1,4 +1,4 @@
-"""Events on their way: how metrics become messages, and when a decision can come."""
+"""Events before they are sent: building them, buffering them, and counting to the next one that may be decided."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ from keepbest.types import Event, EventKind, NextDue, Strategy
 # A request holds at most 10,000 events and 4 MiB; these leave room, and keep one transaction short.
 _GROUP_EVENTS = 1_000
 _GROUP_BYTES = 1 << 20
-# Batch events that no decision waits for are sent when this many are waiting, or the oldest waited this long.
+# Events that no decision depends on are sent once this many wait, or the oldest has waited this long.
 _RIPE_EVENTS = 256
 _RIPE_SECONDS = 5.0
-# What may wait for a server that is away, as bytes of messages; messages of many small metrics take up to 13 times that
-# in memory. And as events, because each takes 2 KB whatever is in it. 10,000 of 10 metrics are 2.2 MiB of messages.
+# What is buffered while the server is away. Counted in bytes on the wire: with many small metrics an event takes up to
+# 13 times that in memory. Counted in events as well, because each takes 2 KB even if it is empty. 10,000 events of 10
+# metrics are 2.2 MiB.
 _CAPACITY_BYTES = 4 << 20
 _CAPACITY = 10_000
 _INT64 = range(-(1 << 63), 1 << 63)
@@ -30,13 +31,13 @@ _INT64 = range(-(1 << 63), 1 << 63)
 def make_event(
     kind: EventKind, epoch: int, metrics: Mapping[str, Any], batch: int | None = None, step: int | None = None
 ) -> Event:
-    """An event of this moment.
+    """Build an event that happens now.
 
     Args:
         kind: epoch end, batch end or train end.
         epoch: 0-based.
-        metrics: name to value. Numbers, NumPy scalars and 0-d arrays of any framework are numbers; other arrays, texts
-            and None are sent as what they are, and the strategy says what they mean.
+        metrics: name to value. Numbers, NumPy scalars and 0-d arrays of any framework are sent as numbers. Other
+            arrays, texts and None keep their kind; the strategy says what the server does with them.
         batch: 0-based within the epoch; for batch events.
         step: optimizer steps since the run began, if they are counted.
     """
@@ -52,7 +53,7 @@ def make_event(
 
 
 def _plain(value: Any) -> Any:
-    """A scalar array as its Python number; everything else as it is."""
+    """A scalar or 0-d array as the Python number it holds; everything else unchanged."""
     shape = getattr(value, "shape", None)
     if shape is None or isinstance(value, (float, int)):
         return float(value) if isinstance(value, float) else value
@@ -74,14 +75,14 @@ def _typed(value: Any) -> MetricValue:
 
 
 class DueCounter:
-    """Counts towards the next event at which a decision can come.
-
-    Args of the constructor:
-        period: number of batches between saves; None when saves are due at the ends of epochs.
-    """
+    """Knows which event is the next at which the server may decide, so that no other waits for its answer."""
 
     def __init__(self, period: int | None) -> None:
-        """Begin a new count."""
+        """Begin a new count.
+
+        Args:
+            period: number of batches between saves; None: saves are due at the ends of epochs.
+        """
         self._period = None if period is None else max(period, 1)
         self._remaining = self._period
         self._last_batch: int | None = None
@@ -89,19 +90,19 @@ class DueCounter:
 
     @classmethod
     def of(cls, strategy: Strategy) -> DueCounter:
-        """The counter of a strategy."""
+        """A new count for a strategy."""
         by_batches = strategy.WhichOneof("save_frequency") == "every_batches"
         return cls(strategy.every_batches if by_batches else None)
 
     def correct(self, next_due: NextDue) -> None:
-        """Take over what the server says. If it says nothing, each event counts as due."""
+        """Adopt what the server answered. If that is nothing, every event counts as due from now on."""
         when = next_due.WhichOneof("when")
         self._unknown = when is None
         if when == "batches":
             self._remaining = next_due.batches
 
     def step(self, event: Event) -> bool:
-        """Count an event; True if a decision can come at it."""
+        """Count an event, and return whether the server may decide at it."""
         if event.kind == EventKind.EVENT_KIND_TRAIN_END:
             return False
         if self._unknown:
@@ -110,7 +111,7 @@ class DueCounter:
             return event.kind == EventKind.EVENT_KIND_EPOCH_END
         if event.kind != EventKind.EVENT_KIND_BATCH_END:
             return False
-        # Several batches can end at once (steps_per_execution), and numbers begin anew in each epoch.
+        # One event may stand for several batches (steps_per_execution), and numbers start again in each epoch.
         last, self._last_batch = self._last_batch, event.batch
         self._remaining -= event.batch + 1 if last is None or event.batch <= last else event.batch - last
         if self._remaining > 0:
@@ -121,14 +122,14 @@ class DueCounter:
 
 @dataclass
 class Entry:
-    """An event that the server has not confirmed yet.
+    """An event that the server has not acknowledged yet.
 
     Attributes:
-        event: the message; it never changes, because it may have been sent.
-        due: whether a decision can come at it.
-        size_bytes: of the message.
-        held: the model as it was at this event, kept aside because the server could not be asked.
-        why_not_held: why there is none, for people.
+        event: the message. It must not change: it may have been sent before, and is sent again as it was.
+        due: whether the server may decide at it.
+        size_bytes: its size on the wire.
+        held: where the model of this moment is kept, because the server could not be asked about it.
+        why_not_held: if no model is kept, the reason, for a warning.
     """
 
     event: Event
@@ -139,31 +140,31 @@ class Entry:
 
 
 class EventBuffer:
-    """Events in their order, from their report to the server's confirmation."""
+    """Keeps events in order until the server acknowledges them."""
 
     def __init__(self, counter: DueCounter) -> None:
         """Begin empty."""
         self._waiting: deque[Entry] = deque()
         self._waiting_bytes = 0
-        self._group: list[Entry] = []  # was sent, perhaps in vain: may only be sent again as it is
+        self._group: list[Entry] = []  # may have reached the server, so it is sent again unchanged
         self._confirmed = counter
         self._newest = copy.copy(counter)
         self._since = time.monotonic()
-        # Models that are kept for events which were dropped or refused.
+        # Dropped and refused events whose models are still kept.
         self._left: list[Entry] = []
-        # How many events found no room, and how many the server refused.
+        # How many events were dropped for lack of room, and how many the server refused.
         self.dropped = self.refused = 0
 
     def __len__(self) -> int:
-        """How many events wait for their confirmation."""
+        """How many events the server has not acknowledged."""
         return len(self._waiting) + len(self._group)
 
     def held(self) -> list[Path]:
-        """Models that were kept for events of which the server has not decided."""
+        """The models that are kept for events which the server has not decided about."""
         return [entry.held for entry in (*self._left, *self._group, *self._waiting) if entry.held is not None]
 
     def add(self, event: Event) -> Entry:
-        """Take an event in. A full buffer drops its oldest events that were never sent, and warns of the first."""
+        """Buffer an event. If there is no room, the oldest that were never sent are dropped, with one warning."""
         if not len(self):
             self._since = time.monotonic()
         entry = Entry(event, self._newest.step(event), event.ByteSize())
@@ -174,7 +175,7 @@ class EventBuffer:
         return entry
 
     def ripe(self) -> bool:
-        """Whether to send what waits although no decision is asked for: it is much, old, or ends an epoch."""
+        """Whether to send the buffer although no decision depends on it: it is large or old, or an epoch has ended."""
         if self._waiting and self._waiting[-1].event.kind == EventKind.EVENT_KIND_EPOCH_END:
             return True
         if self._waiting_bytes >= _GROUP_BYTES:
@@ -182,7 +183,7 @@ class EventBuffer:
         return len(self) >= _RIPE_EVENTS or (len(self) > 0 and time.monotonic() - self._since >= _RIPE_SECONDS)
 
     def group(self) -> list[Entry]:
-        """The next events to send together: up to the first at which a decision can come."""
+        """The events to send in the next request: all up to the first at which the server may decide, within limits."""
         if self._group:
             return self._group
         counter, size_bytes = copy.copy(self._confirmed), 0
@@ -199,20 +200,20 @@ class EventBuffer:
         return self._group
 
     def confirm(self, next_due: NextDue) -> None:
-        """The server has the group: forget it."""
+        """Forget the group, which the server has acknowledged."""
         self._group = []
         self._since = time.monotonic()
         self._confirmed = self._sent
         self.correct(next_due)
 
     def discard(self) -> None:
-        """The server refuses the group for good: forget it."""
+        """Give up the group, which the server will never accept."""
         self.refused += len(self._group)
         self._left += [entry for entry in self._group if entry.held is not None]
         self._group = []
 
     def correct(self, next_due: NextDue) -> None:
-        """Take over what the server says about the next decision."""
+        """Adopt what the server says about the next decision."""
         self._confirmed.correct(next_due)
         if not len(self):
             self._newest = copy.copy(self._confirmed)

@@ -1,4 +1,4 @@
-"""The local files of a checkpoint: which they are, and whether they stayed as they were."""
+"""The local files of a checkpoint: finding them, reading them, and noticing that they change meanwhile."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from keepbest._digest import FileDigest
 from keepbest.errors import FileChanged
 
 _READ_BYTES = 1 << 20
-# File systems give a change the time of the kernel's last tick, which is at most 10 ms ago: two changes within a tick
-# leave the same time. Twice that.
+# Linux stamps a write with the time of the last clock tick, up to 10 ms ago, so two writes within a tick get the same
+# time. Twice that, to be sure.
 _TICK_SECONDS = 0.02
 
 # What can be saved: a file, a directory, several of them, or a map from the path in the checkpoint to the file.
@@ -24,7 +24,7 @@ Saveable = str | os.PathLike[str] | Iterable[str | os.PathLike[str]] | Mapping[s
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What tells that a file was written to or replaced: its size, when it was last written to, and its inode."""
+    """What differs when a file has been written to or replaced: its size, mtime and inode."""
 
     size_bytes: int
     mtime_ns: int
@@ -32,7 +32,7 @@ class Fingerprint:
 
     @classmethod
     def of(cls, status: os.stat_result) -> Fingerprint:
-        """The fingerprint in an answer of `os.stat`."""
+        """The fingerprint of a file whose status this is."""
         return cls(status.st_size, status.st_mtime_ns, status.st_ino)
 
 
@@ -44,8 +44,8 @@ class LocalFile:
         name: its path in the checkpoint, with `/`.
         path: where it lies.
         fingerprint: as it was when it was found.
-        ctime_ns: when its inode was last changed. A write that restores mtime cannot hide here, but a change of its
-            mode, its names or links moves it too: then only its bytes tell.
+        ctime_ns: when its inode was last changed. It exposes a write that was followed by resetting mtime. But
+            renaming, linking and chmod change it too, so where it alone differs, the bytes are compared.
     """
 
     name: str
@@ -59,10 +59,12 @@ class LocalFile:
         return self.fingerprint.size_bytes
 
     def open(self) -> BinaryIO:
-        """Open it to be read, once a change from now on would be seen by its time.
+        """Open it for reading.
+
+        Waits, for 20 ms at most, until any later write is sure to get another time than the file has now.
 
         Raises:
-            FileChanged: it is not as it was when it was found.
+            FileChanged: it is no longer what was found.
         """
         age_seconds = time.time() - max(self.fingerprint.mtime_ns, self.ctime_ns) / 1e9
         if 0 <= age_seconds < _TICK_SECONDS:
@@ -76,14 +78,14 @@ class LocalFile:
         return opened
 
     def digest(self) -> bytes:
-        """The digest of its bytes, which are all read."""
+        """Read the whole file, and return its digest."""
         with self.open() as opened:
             digest = self.read_on(opened.fileno(), FileDigest(), self.size_bytes).digest()
             self.check_bytes(opened.fileno(), digest)
             return digest
 
     def check(self, descriptor: int) -> None:
-        """Raise `FileChanged` if the open file has another size, time or inode than when it was found."""
+        """Raise `FileChanged` if the open file differs in size, mtime or inode from what was found."""
         now = Fingerprint.of(os.fstat(descriptor))
         if now != self.fingerprint:
             raise self._changed(
@@ -93,9 +95,9 @@ class LocalFile:
             )
 
     def check_bytes(self, descriptor: int, digest: bytes) -> None:
-        """Raise `FileChanged` if the open file is not the one whose bytes of this digest were read from it.
+        """Raise `FileChanged` if the open file has changed since bytes of this digest were read from it.
 
-        It is read again only if its inode was changed meanwhile, by whatever it was.
+        If only its ctime differs, it is read once more to find out.
         """
         self.check(descriptor)
         if os.fstat(descriptor).st_ctime_ns == self.ctime_ns:
@@ -104,13 +106,13 @@ class LocalFile:
             raise self._changed("its bytes are others, although it has the same size and time")
 
     def read_on(self, descriptor: int, digest: FileDigest, end_bytes: int) -> FileDigest:
-        """Read from where a digest ends up to a byte of the file, into that digest."""
+        """Feed a digest with the file, from the byte it has reached up to `end_bytes`, and return it."""
         while (at := digest.size_bytes) < end_bytes:
             digest.update(self.read(descriptor, at, min(_READ_BYTES, end_bytes - at)))
         return digest
 
     def read(self, descriptor: int, offset_bytes: int, size_bytes: int) -> bytes:
-        """So many bytes from an offset on, whatever else reads from the descriptor."""
+        """Read `size_bytes` bytes from an offset, without moving the descriptor's position."""
         data = b""
         while len(data) < size_bytes:
             more = os.pread(descriptor, size_bytes - len(data), offset_bytes + len(data))
@@ -127,7 +129,7 @@ class LocalFile:
 
 
 def collect(what: Saveable) -> list[LocalFile]:
-    """The files of a save, ordered by their paths in the checkpoint.
+    """Find the files of a save, ordered by their paths in the checkpoint.
 
     A file is named by its base name, a directory's files by their paths below it.
 

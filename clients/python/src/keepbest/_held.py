@@ -1,4 +1,4 @@
-"""Models kept aside while the server cannot be asked whether they are wanted."""
+"""Models that are set aside while the server cannot be asked whether it wants them."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from keepbest.types import Event, Mode
 
 @dataclass
 class HeldFiles:
-    """Keeps a model of each moment at which the server should have decided and was away.
+    """Keeps the model of each moment at which the server would have decided, had it been there.
 
-    Nobody knows then whether the model is the best one, so it never goes to the path of the template, where the best
-    one may be: it goes to `keepbest-held/` beside it. With `save_best_only` only the best of the held ones is kept,
-    and with a template without placeholders only the newest: what would be overwritten or refused anyway takes no
-    room. Where all are kept, the oldest give way to the newest.
+    Such a model may be worse than the one at the template's path, so it goes to `keepbest-held/` beside that path. With
+    `save_best_only` only the best held model is kept, and with a template without placeholders only the newest: the
+    server would not want the others, or they would overwrite each other. In all other cases every model is kept, and
+    when they exceed the limit, the oldest are removed.
 
     Attributes:
-        direction: of the monitor; unspecified while the run is not started: then all models are kept.
-        limit_bytes: how much all held models may take together. The newest is kept even if it alone takes more.
+        direction: of the monitor; unspecified until the run has started, and until then every model is kept.
+        limit_bytes: how large all held models together may be. The newest is kept even if it is larger on its own.
     """
 
     filepath: str
@@ -31,19 +31,19 @@ class HeldFiles:
     direction: Mode
     run: str
     limit_bytes: int
-    # What a better or newer one may take the place of.
+    # The held model that a better or newer one replaces.
     _kept: Entry | None = None
-    # All that are held, oldest first, with their sizes in bytes.
+    # All held models, oldest first, with their sizes in bytes.
     _sizes: list[tuple[Entry, int]] = field(default_factory=list)
 
     def keep(self, entry: Entry, save: Saver) -> list[Path]:
-        """Save the model of this moment aside, unless a held one is better.
+        """Set the model of this moment aside, unless a held one is better.
 
         Returns:
-            Models that were removed, because all together took more than the limit.
+            The models that were removed, because all of them together exceeded the limit.
         """
         if self._kept is not None and self._kept.held is None:
-            self._kept = None  # it was decided meanwhile
+            self._kept = None  # the server has decided about it meanwhile
         if self._kept is not None and self.save_best_only and not self._is_better(entry.event, self._kept.event):
             return []
         path = self._path(entry.event)
@@ -66,7 +66,7 @@ class HeldFiles:
                 remove(oldest.held)
                 removed.append(oldest.held)
                 oldest.held = None
-                oldest.why_not_held = "its model was removed, because the held ones took more than `held_bytes`"
+                oldest.why_not_held = "its model was removed, because the held models exceeded `held_bytes`"
         return removed
 
     def _path(self, event: Event) -> Path:
@@ -76,13 +76,13 @@ class HeldFiles:
         return Path(directory) / "keepbest-held" / name
 
     def _replaceable(self, event: Event) -> bool:
-        """Whether a later model may take the place of this one."""
+        """Whether a later model may replace this one."""
         if self.save_best_only:
             return self.direction != Mode.MODE_UNSPECIFIED and math.isfinite(_value(event, self.monitor))
         return "{" not in self.filepath
 
     def _is_better(self, new: Event, old: Event) -> bool:
-        """Whether the server may prefer the new one. A value that is no number is kept beside the others."""
+        """Whether the server may prefer the new model. One whose value is not a number is kept beside the others."""
         new_value, old_value = _value(new, self.monitor), _value(old, self.monitor)
         if not math.isfinite(new_value):
             return not math.isnan(new_value) or self.monitor not in new.metrics

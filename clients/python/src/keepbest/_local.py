@@ -1,4 +1,4 @@
-"""Local files of a callback: templates, saves that replace the old file at once, and snapshots."""
+"""A callback's local files: templates, saves that replace the old file atomically, and snapshots."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 
-# Keras knows the format by the ending, so a temporary name must keep it.
+# Keras tells formats apart by these endings, so temporary names must keep them.
 _EXTENSIONS = (".weights.h5", ".keras", ".h5")
 
 Saver = Callable[[str], None]
 
 
 def split_template(filepath: str) -> tuple[str, str]:
-    """The literal leading directory of a template, and the rest, which is relative.
+    """Split a template into its leading directory, which has no placeholders, and the rest, a relative path.
 
     `"runs/a/{epoch}/m.keras"` is `("runs/a", "{epoch}/m.keras")`; without a directory the first is empty.
 
     Raises:
-        ValueError: it names a remote place.
+        ValueError: it is a URL.
     """
     if "://" in filepath:
         raise ValueError(f"filepath `{filepath}` is remote; pass a local path, the server keeps the copy that lasts")
@@ -32,15 +32,15 @@ def split_template(filepath: str) -> tuple[str, str]:
 
 
 def extension_of(filepath: str) -> str:
-    """The ending by which a framework knows the format; empty for none."""
+    """The ending that tells a framework the format; empty if there is none."""
     return next((ending for ending in _EXTENSIONS if filepath.endswith(ending)), "")
 
 
 def replace(path: Path, save: Saver) -> None:
-    """Make the directory of `path`, and save to it in a way that leaves the old file until the new one is whole.
+    """Save to `path`, making its directory. The old file stays until the new one is complete, and is then replaced.
 
     Raises:
-        IsADirectoryError: `path` is a directory, and `save` writes a file.
+        IsADirectoryError: `path` is a directory, but `save` wrote a file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".keepbest-{uuid.uuid4().hex}{extension_of(path.name)}")
@@ -53,31 +53,31 @@ def replace(path: Path, save: Saver) -> None:
 
 
 def parts_of(path: Path) -> list[Path]:
-    """What lies under a name: the file or directory; else the files of TensorFlow's weights format, which share it."""
+    """The file or directory of this name; else the files of TensorFlow's weights format that begin with it."""
     if path.exists():
         return [path]
     return sorted([*path.parent.glob(f"{path.name}.index"), *path.parent.glob(f"{path.name}.data-*")])
 
 
 def size_of(path: Path) -> int:
-    """How many bytes lie under a name."""
+    """The size in bytes of all files of this name, as `parts_of` finds them."""
     files = [file for part in parts_of(path) for file in (part.rglob("*") if part.is_dir() else [part])]
     return sum(file.lstat().st_size for file in files if file.is_file())
 
 
 def move(source: Path, target: Path) -> None:
-    """Move what lies under a name to another one, replacing what is there."""
+    """Move all that `parts_of` finds to another name, replacing what is there."""
     target.parent.mkdir(parents=True, exist_ok=True)
     for part in parts_of(source):
         _move_one(part, target.with_name(target.name + part.name.removeprefix(source.name)))
-    state = source.parent / "checkpoint"  # where TensorFlow notes the newest weights beside it
+    state = source.parent / "checkpoint"  # TensorFlow notes the name of the newest weights in it
     if not target.exists() and state.is_file():
         state.write_text(state.read_text().replace(source.name, target.name))
 
 
 def _move_one(source: Path, target: Path) -> None:
     if source.is_dir() and target.is_dir() and any(target.iterdir()):
-        # A directory cannot replace one that is not empty: the old one steps aside for a moment.
+        # A directory cannot be renamed onto one that is not empty, so the old one is moved aside first.
         aside = target.with_name(f".keepbest-{uuid.uuid4().hex}")
         os.replace(target, aside)
         os.replace(source, target)
@@ -87,7 +87,7 @@ def _move_one(source: Path, target: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove what lies under a name, if anything does."""
+    """Remove all that `parts_of` finds, if anything."""
     for part in parts_of(path):
         if part.is_dir():
             shutil.rmtree(part, ignore_errors=True)
@@ -97,9 +97,10 @@ def remove(path: Path) -> None:
 
 
 def snapshot(path: Path, directory: Path) -> Path:
-    """A second name for a file or directory tree that a later save under the first one does not change.
+    """Give a file or directory tree a second name, under which later saves to the first name do not change it.
 
-    Hard links, since saves replace files instead of writing into them; copies where the file system has no links.
+    It consists of hard links, which suffice because saves replace files instead of writing into them; or of copies,
+    where the file system has no hard links.
     """
     target = directory / uuid.uuid4().hex / path.name
     target.parent.mkdir(parents=True)

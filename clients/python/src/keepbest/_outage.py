@@ -1,4 +1,4 @@
-"""While the server is away: find out that it is back, and hold the training up for a small share of its time."""
+"""While the server is away: notice that it is back, and let the training wait for a small share of its time only."""
 
 from __future__ import annotations
 
@@ -12,29 +12,30 @@ import grpc
 from keepbest._retry import CALL_SECONDS
 from keepbest.errors import KeepbestError, ResourceExhausted, Unavailable, from_rpc_error
 
-# What a training survives with on_unavailable="warn": the server is away, overloaded or full.
+# The errors that a training survives with on_unavailable="warn": the server is away, overloaded, or its disk is full.
 TOLERATED = (Unavailable, ResourceExhausted)
 
-# Probes begin at least so long after each other.
+# From the end of one probe, or from a failure, to the next probe.
 _PROBE_SECONDS = 5.0
-# Of a training's time, behind the first wait of an outage.
+# How much of a training's time may be spent waiting for the server, after the first wait of an outage.
 _WAITING_SHARE = 0.05
 
 
 class Outage:
-    """What is known of the server: it is there until a step fails, and away until a probe and then a step succeed.
+    """Decides whether it is worth trying the server now.
 
-    A probe runs beside the training. One that a hanging server leaves without an answer costs nothing; and when probes
-    are answered but steps fail, the next step is put off until what the last one cost is a small share.
+    The server counts as away from a step that fails to one that succeeds. In between, a step is only tried once a probe
+    was answered. Probes run beside the training, so one that a hanging server never answers costs nothing. If probes
+    are answered but steps still fail, steps are tried so rarely that they cost a small share of the time.
     """
 
     def __init__(self, ask: Callable[[float], Any], clock: Callable[[], float] = time.monotonic) -> None:
-        """Begin with a server that is there.
+        """Begin with a server that counts as there.
 
         Args:
-            ask: begins a call that helps only when the server takes events; it gets a deadline in seconds, and returns
-                gRPC's future.
-            clock: seconds that only grow.
+            ask: begins a probe with a deadline in seconds, and returns gRPC's future. The server should answer it only
+                if it would accept events too.
+            clock: a monotonic clock, in seconds.
         """
         self._ask = ask
         self._clock = clock
@@ -45,7 +46,7 @@ class Outage:
         self.error: KeepbestError | None = None
 
     def fails(self, error: KeepbestError, spent_seconds: float = 0.0) -> None:
-        """Say that a step has failed, and how long it took."""
+        """Take note of a step that failed, and how long it took."""
         now = self._clock()
         if self.error is not None:
             self._next_step = now + spent_seconds / _WAITING_SHARE
@@ -54,7 +55,7 @@ class Outage:
         self.error = error
 
     def ends(self) -> None:
-        """Say that a step has succeeded, or that the next one shall be tried whatever is known."""
+        """Take note of a step that succeeded; or have the next one tried in any case."""
         if self._probe is not None:
             self._probe.cancel()
             self._probe = None
@@ -62,7 +63,7 @@ class Outage:
         self.error = None
 
     def may_step(self) -> bool:
-        """Whether to try the next step."""
+        """Whether to try the next step now."""
         if self.error is None:
             return True
         now = self._clock()
@@ -72,7 +73,7 @@ class Outage:
             if now < self._next_probe:
                 return False
             self._probe = self._ask(CALL_SECONDS)
-            # Where events are rare, this is long enough for the answer, and the event's decision comes in time.
+            # Where events are rare this is long enough for an answer, so that this event is decided in time.
             with contextlib.suppress(grpc.FutureTimeoutError):
                 self._probe.exception(timeout=_WAITING_SHARE * (now - self._waited_until))
             self._waited_until = self._clock()

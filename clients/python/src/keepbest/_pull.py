@@ -1,4 +1,4 @@
-"""Download a version: every byte is checked before a file appears under its name."""
+"""Download a version. A file appears under its name only once all its bytes were checked."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def pull(connection: Connection, name: str, directory: Path, patience: Patience)
     """Download all files of version `name` (a resource name) into `directory`.
 
     Raises:
-        DataLoss: the files are not those of the version's digest, or the bytes that came not those of a file's.
+        DataLoss: the list of files does not match the version's digest, or the bytes received not a file's.
         ValueError: a path leaves the directory, or goes through a symlink in it.
         KeepbestError: the server refused, or was away for longer than the budget.
     """
@@ -40,7 +40,7 @@ def pull(connection: Connection, name: str, directory: Path, patience: Patience)
 
 
 def _check_files(version: Version) -> None:
-    """Raise `DataLoss` if the version's digest is not the one of its files: then one of them is missing or another."""
+    """Raise `DataLoss` if the list of files does not match the version's digest."""
     digest = version_digest((file.path, file.size_bytes, file.digest) for file in version.files)
     if digest != version.digest:
         raise DataLoss(
@@ -51,7 +51,7 @@ def _check_files(version: Version) -> None:
 
 
 def target_path(directory: Path, path: str) -> Path:
-    """Where a file of the checkpoint goes.
+    """The local path for a file of the version.
 
     Raises:
         ValueError: `path` is absolute, has `..` or a backslash in it, or leads through a symlink.
@@ -70,7 +70,7 @@ def target_path(directory: Path, path: str) -> Path:
 
 def _pull_file(connection: Connection, version: str, file: File, target: Path, patience: Patience) -> None:
     temporary = target.with_name(f".keepbest-{uuid.uuid4().hex}")
-    # The kernel applies the umask to a file that is made so. To ask for the umask is to change it for all threads.
+    # The kernel applies the umask to a file created like this. Reading the umask would change it for all threads.
     with temporary.open("xb") as opened:
         try:
             _receive(connection, version, file, opened, patience)
@@ -83,7 +83,7 @@ def _pull_file(connection: Connection, version: str, file: File, target: Path, p
 
 
 def _receive(connection: Connection, version: str, file: File, opened: BinaryIO, patience: Patience) -> None:
-    """Write the file's bytes to `opened`, going on where a broken stream stopped, and check them."""
+    """Write the file's bytes to `opened` and check them. After a broken stream, continue where it stopped."""
     digest, sha256, received, backoff = FileDigest(), hashlib.sha256(), 0, Backoff(patience)
     while received < file.size_bytes:
         try:

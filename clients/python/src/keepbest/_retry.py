@@ -1,4 +1,4 @@
-"""Repeat what may be repeated: exponential backoff with jitter, inside a budget of time."""
+"""Repeat calls that may succeed when repeated: exponential backoff with jitter, within a budget of time."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from keepbest.errors import UPLOAD_SUPERSEDED, KeepbestError, StillWaiting, Unav
 
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 10.0
-# How long a try waits for its answer: at first, and at most after tries that got none. The server ends a transaction
-# after 15 s, so a slow one answers in time, and one that hangs is left for another replica soon.
+# How long a try waits for its answer: the first one, and at most, after others got none. A server that is slow still
+# ends its transactions within 15 s, so the second try is answered; one that hangs is soon left for another replica.
 _FIRST_CALL_SECONDS = 10.0
 CALL_SECONDS = 30.0
-# Even the last try of a spent budget gets this long, so that a busy server is not taken for a dead one.
+# A try gets at least this long, even if the budget is spent: a busy server must not be mistaken for a dead one.
 _SHORTEST_CALL_SECONDS = 5.0
-# How long a stream lives on which nothing moves: longer than the minute after which the server gives up on its store.
-# A message of 1 MiB passes in that time at 14 KiB/s.
+# A stream on which nothing moves for this long is cut. The server itself waits a minute for its store; and at 14 KiB/s
+# a message of 1 MiB takes this long.
 _STREAM_IDLE_SECONDS = 75.0
-# A stream that runs longer is cut and continued where it was, so that no connection is used for ever.
+# A stream is cut after this time and continued on a new one, so that no connection is kept for ever.
 _STREAM_SECONDS = 600.0
-# How often an upload goes on after a stream took its file over, when that may be its own stream of before. Two
-# processes that upload the same file by mistake would otherwise take it from each other for ever.
+# How often an upload takes its file back from another stream, which may be its own earlier one that broke off. Without
+# a limit, two processes that upload the same file by mistake would take it from each other for ever.
 _MAX_TAKEOVERS = 3
-# How long the server is asked to wait for other ranks within one call, well before that call's deadline.
+# How long the server is asked to wait for other ranks in one call: well below the call's deadline.
 WAIT_SECONDS = 20
 
 T = TypeVar("T")
@@ -37,19 +37,19 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Patience:
-    """How long an operation is tried.
+    """How long an operation is repeated.
 
     Attributes:
-        budget_seconds: the last error is raised after this time without progress.
-        silence_seconds: so long at most is waited for answers that do not come. A server that refuses costs nothing
-            while it is tried again; one that accepts and hangs costs each try's whole deadline.
+        budget_seconds: after this time without progress, the last error is raised.
+        silence_seconds: how much of that may be spent waiting for answers that do not come. A server that refuses calls
+            fails each try at once; one that accepts them and hangs takes the whole deadline of each.
     """
 
     budget_seconds: float
     silence_seconds: float = float("inf")
 
 
-# What callers pass: seconds without progress, or None for the client's.
+# What callers pass as `timeout`: seconds without progress, or None for the client's setting.
 Timeout = float | Patience | None
 
 
@@ -60,14 +60,14 @@ class Backoff:
         """Start the clock."""
         self._patience = patience
         self._silence_seconds = patience.silence_seconds
-        # Whether a call ended without the server's word: it may live on there for a while.
+        # Whether a call ended without the server's answer, so that it may still be running there.
         self._broke_off = False
         self._takeovers = 0
         self._call_seconds = 0.0
         self.progress()
 
     def progress(self) -> None:
-        """Say that something was achieved: the budget, the pauses and the deadlines begin anew."""
+        """Take note of progress: budget, pauses and deadlines start over."""
         self._end = time.monotonic() + self._patience.budget_seconds
         self._pause_ceiling = _FIRST_PAUSE_SECONDS
         self._call_ceiling = _FIRST_CALL_SECONDS
@@ -79,7 +79,7 @@ class Backoff:
         return self._call_seconds
 
     def pause(self, error: KeepbestError) -> None:
-        """Wait before the next try, or raise `error` if there shall be none."""
+        """Sleep before the next try, or raise `error` if there is to be none."""
         pause = pause_seconds(error.retry_seconds, self._pause_ceiling)
         if not self._may_go_on(error) or time.monotonic() + pause >= self._end:
             raise error
@@ -100,9 +100,9 @@ class Backoff:
 
 
 def pause_seconds(told_seconds: float | None, ceiling_seconds: float) -> float:
-    """A random pause below a ceiling; or above what the server told, up to twice that.
+    """A random pause in seconds, below the ceiling; or if the server named one, between that and twice that.
 
-    A server tells all whom it turns away the same, and they must not come back together.
+    An overloaded server names the same pause to all whom it turns away, and they should not come back all at once.
     """
     if told_seconds is None:
         return random.uniform(0, ceiling_seconds)
@@ -110,7 +110,7 @@ def pause_seconds(told_seconds: float | None, ceiling_seconds: float) -> float:
 
 
 def call(method: Callable[..., T], request: object, patience: Patience) -> T:
-    """Call a unary method until it answers, fails for good, or patience is at its end.
+    """Call a unary method until it answers, fails for good, or patience runs out.
 
     Raises:
         KeepbestError: the last error.
@@ -124,13 +124,17 @@ def call(method: Callable[..., T], request: object, patience: Patience) -> T:
 
 
 def call_waiting(method: Callable[..., T], request: object, patience: Patience, wait_seconds: float | None) -> T:
-    """Call a unary method that waits for other ranks, again and again for `wait_seconds`.
+    """Call a unary method that waits for other ranks, again and again.
 
-    None waits until the server ends it.
+    Args:
+        method: raises `StillWaiting` when a call's wait is over.
+        request: names how long each call waits.
+        patience: as for `call`; whenever the server answers, the budget starts over.
+        wait_seconds: how long to wait in all; None: until the server ends it.
 
     Raises:
-        StillWaiting: they did not come in that time.
-        KeepbestError: the last error, as for `call`; the budget begins anew whenever the server answers.
+        StillWaiting: the other ranks did not come in time.
+        KeepbestError: the last error.
     """
     backoff = Backoff(patience)
     begin = time.monotonic()
@@ -146,28 +150,28 @@ def call_waiting(method: Callable[..., T], request: object, patience: Patience, 
 
 
 def call_once(method: Callable[..., T], request: object, deadline_seconds: float) -> T:
-    """Call a unary method once, with its error as a `KeepbestError`."""
+    """Call a unary method once, and raise its error as a `KeepbestError`."""
     begin = time.monotonic()
     try:
         return method(request, timeout=deadline_seconds)
     except grpc.RpcError as error:
         failed = from_rpc_error(error)
-        # By the clock: at a deadline the server may answer CANCELLED before the client does DEADLINE_EXCEEDED.
+        # By the clock, because at its deadline a call may end with the server's CANCELLED or our DEADLINE_EXCEEDED.
         failed.unanswered = failed.retryable and time.monotonic() - begin >= deadline_seconds
         raise failed from None
 
 
 class Stream:
-    """A stream to or from the server, which is cancelled when nothing moves on it. Use it in a `with` statement."""
+    """A stream to or from the server that is cancelled when nothing moves on it; a context manager."""
 
     def __init__(self, start: Callable[[float], Any], moved: Callable[[], int], patience: Patience) -> None:
         """Begin the call.
 
         Args:
-            start: begins it with a deadline in seconds, and returns it.
-            moved: a number that changes whenever something has moved.
-            patience: of the operation. Where silence is cheap it is three times as long on a stream, because a store
-                may need its time for a chunk.
+            start: begins the call with a deadline in seconds, and returns it.
+            moved: a number that changes whenever bytes have moved.
+            patience: of the operation. Its silence counts threefold here, because the server may need time to store a
+                chunk.
         """
         self.call = start(_STREAM_SECONDS)
         self._moved = moved
@@ -177,12 +181,12 @@ class Stream:
         self._watch = threading.Thread(target=self._cancel_when_idle, name="keepbest-stream", daemon=True)
 
     def __enter__(self) -> Stream:
-        """Watch it."""
+        """Begin to watch the stream."""
         self._watch.start()
         return self
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        """End it, whether it was read to its end or not. An error of gRPC goes on as a `KeepbestError`."""
+        """Cancel the call if it has not ended. An error of gRPC is raised as a `KeepbestError`."""
         self._ended.set()
         self.call.cancel()
         if self._was_idle and isinstance(error, (grpc.RpcError, grpc.FutureCancelledError)):

@@ -1,4 +1,4 @@
-"""Save the files of one decision: upload, commit, and compare what was committed with what was read."""
+"""Save the files of one decision: upload them, commit, and check that the version is what was read here."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from keepbest.types import Version
 
 
 def may_be_saved_later(error: Exception) -> bool:
-    """Whether a checkpoint stays open after this error: the server may do later what it could not do now.
+    """Whether to leave a checkpoint open after this error, because the server may take it later.
 
-    Of a stale attempt nothing is left to give up.
+    True also for a stale attempt, which may not abandon anything any more.
     """
     if not isinstance(error, KeepbestError):
         return False
@@ -37,7 +37,7 @@ def may_be_saved_later(error: Exception) -> bool:
 
 @dataclass
 class Save:
-    """What one process saves of a checkpoint. `commit` may be called again, also after it answered.
+    """What one process saves of a checkpoint. It may be done again from the start, also after it succeeded.
 
     Attributes:
         checkpoint: the resource name of the checkpoint.
@@ -51,7 +51,7 @@ class Save:
     rank: int
     ranks: int
     patience: Patience
-    # Whether the checkpoint was committed before its files were uploaded.
+    # Whether the checkpoint was committed already when the files were to be uploaded.
     _repeated: bool = False
 
     def commit(
@@ -60,7 +60,7 @@ class Save:
         """Upload the files and commit.
 
         Returns:
-            The version, and of each file that was read here its path in the version, its size in bytes and its digest.
+            The version; and for each file its path in the version, its size in bytes, and the digest of what was read.
         """
         files = [] if what is None and self.ranks > 1 else collect(what or [])
         digests = self._upload(files, sha256)
@@ -78,7 +78,8 @@ class Save:
     def check(self, version: Version, files: list[tuple[str, int, bytes]]) -> None:
         """Raise `FileChanged` if the version does not hold what this process read.
 
-        Of several ranks, what each uploaded was compared at its upload, and the version holds the others' files too.
+        A version of several ranks holds the others' files too, so its digest says nothing about this rank's. Those were
+        compared as they were uploaded, unless the checkpoint was committed before.
         """
         if version_digest(files) == version.digest if self.ranks == 1 else not self._repeated:
             return
@@ -90,14 +91,14 @@ class Save:
             )
 
     def _upload(self, files: list[LocalFile], sha256: bool) -> dict[str, bytes]:
-        """The digest of each file that was read here."""
+        """Upload, unless all is committed already; the digest of each file as it was read here."""
         uploader = Uploader(self.connection, self.checkpoint, self.attempt, self.patience, sha256)
         try:
             return uploader.upload(files)
         except FailedPrecondition as error:
             if error.reason != CHECKPOINT_COMMITTED:
                 raise
-            # By this process, whose answer may have been lost. With these files? `check` finds out.
+            # An earlier call committed it, and its answer may have been lost. `check` compares the files.
             self._repeated = True
             return {file.name: file.digest() for file in files}
 
@@ -108,7 +109,7 @@ class Save:
                 return f"`{path}` is not among its files"
             if (kept[path].size_bytes, kept[path].digest) != (size_bytes, digest):
                 return f"its `{path}` has other bytes, {kept[path].size_bytes} of them"
-        if self.ranks > 1:  # the others are other ranks'
+        if self.ranks > 1:  # the rest are other ranks' files
             return None
         if len(kept) != len(files):
             return f"it has {len(kept)} files instead of {len(files)}"

@@ -1,4 +1,4 @@
-"""A callback's link with the server: starts the run late, and keeps a training alive while the server is away."""
+"""A callback's dealings with the server: start the run late, and let the training go on while the server is away."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from keepbest.errors import KeepbestError, SequenceConflict, StaleAttempt
 from keepbest.run import Run
 from keepbest.types import Action, Decision, Event, Strategy
 
-# A server that takes calls and answers none counts as away after this time, however long one that refuses is retried.
+# A server that accepts calls but does not answer counts as away after this time, even if `retry_seconds` is longer.
 _SILENCE_SECONDS = 10.0
 
 Start = Callable[[EventBuffer, Patience], Run]
@@ -28,19 +28,19 @@ Start = Callable[[EventBuffer, Patience], Run]
 
 @dataclass
 class SaveJob:
-    """An upload that is to be done: the decision, and where the model lies."""
+    """A model to upload: the decision, and where the model lies."""
 
     decision: Decision
     path: Path
-    # What to upload: path in the checkpoint to file.
+    # Path in the checkpoint to local file.
     files: dict[str, Path]
     fingerprints: dict[str, Fingerprint]
-    # Removed after the upload: a snapshot's directory.
+    # The directory of a snapshot, to be removed after the upload.
     snapshot: Path | None = None
 
     @classmethod
     def of(cls, decision: Decision, path: Path, snapshot: Path | None = None) -> SaveJob:
-        """The upload of a file, a directory, or the files that share a prefix (TensorFlow's weights format)."""
+        """A job for a file, a directory, or the files that share a prefix (TensorFlow's weights format)."""
         name = decision.path.rpartition("/")[2] or path.name
         parts = {name + part.name.removeprefix(path.name): part for part in parts_of(path)}
         found = collect(path if path.is_dir() else parts)
@@ -53,12 +53,12 @@ class SaveJob:
         )
 
     def forget(self) -> None:
-        """Remove the snapshot."""
+        """Remove the snapshot, if there is one."""
         if self.snapshot is not None:
             remove(self.snapshot)
 
     def unchanged(self) -> bool:
-        """Whether the files are still those of the decision."""
+        """Whether the files are still the ones that were saved for the decision."""
         try:
             return all(
                 Fingerprint.of(self.files[name].stat()) == fingerprint
@@ -70,15 +70,15 @@ class SaveJob:
 
 @dataclass
 class Session:
-    """One training's conversation with the server.
+    """What one training has told the server, and what it has yet to tell it.
 
     Attributes:
-        start: starts the run with that patience, and with the events that wait already.
-        ask: begins to ask the server for the run before it is started here, with a deadline in seconds; gRPC's future.
-        retry_seconds: how long a call is retried before the server counts as away.
-        survive: keep the training alive while the server is away.
-        asynchronous: upload in a background thread.
-        final_path: where a decision's model lies locally.
+        start: starts the run; it gets the events that wait already, and the patience for the call.
+        ask: probes the server before the run is started; it gets a deadline in seconds, and returns gRPC's future.
+        retry_seconds: how long a call is repeated before the server counts as away.
+        survive: whether the training goes on while the server is away.
+        asynchronous: whether to upload in a background thread.
+        final_path: the local path for a decision's model.
     """
 
     start: Start
@@ -91,17 +91,17 @@ class Session:
     metadata: dict[str, Any] | None
     final_path: Callable[[Decision], Path]
     run: Run | None = None
-    # What could not be reported or saved, for the end.
+    # What could not be reported or saved, as sentences for the warning at the end.
     losses: list[str] = field(default_factory=list)
     _unfinished: list[SaveJob] = field(default_factory=list)
-    # Held models that gave way.
+    # Held models that were removed for newer ones.
     _removed: list[Path] = field(default_factory=list)
     _background: Background = field(default_factory=Background)
-    # Another process reports in this attempt too: no event of this one is decided upon any more.
+    # Set once another process was found to report in this attempt too: nothing more is sent.
     _refused: SequenceConflict | None = None
-    # Warned of once for each outage.
+    # Whether the warning of the current outage was given.
     _told_away: bool = False
-    # The training is over: nothing is held up by waiting.
+    # The training is over, so waiting for the server delays nothing.
     _closing: bool = False
 
     def __post_init__(self) -> None:
@@ -110,13 +110,18 @@ class Session:
         self._outage = Outage(self._probe)
 
     def open(self) -> None:
-        """Start the run, if it is not."""
+        """Start the run, unless it is started."""
         self._tolerate(self._connect)
 
     def report(self, event: Event, save: Saver) -> Decision | None:
-        """Report an event; the decision about it, if a save was due and the server could be asked.
+        """Report an event. If the server is away at an event that it would have decided, set the model aside.
 
-        If it could not, the model is kept aside with `save`.
+        Args:
+            event: what to report.
+            save: writes the model to a path.
+
+        Returns:
+            The decision about this event; None if no save was due, or the server was away.
         """
         self._background.raise_error()
         entry = self._events.add(event)
@@ -128,7 +133,7 @@ class Session:
         return decisions[0] if decisions else None
 
     def save(self, decision: Decision, path: Path) -> None:
-        """Upload what was saved at `path` and commit it; in the background if so told."""
+        """Upload the model at `path` and commit it, in the background if the session is asynchronous."""
         if not self.asynchronous:
             self._save_or_keep(SaveJob.of(decision, path))
             return
@@ -137,12 +142,12 @@ class Session:
         self._background.submit(lambda: self._save_or_keep(job))
 
     def abandon(self, decision: Decision) -> None:
-        """The model of a SAVE could not be written locally."""
+        """Give up a SAVE, because the model could not be written locally."""
         if self.run is not None:
             self.run.abandon(decision)
 
     def close(self, event: Event, finish: bool) -> list[str]:
-        """Report the last event, send and upload all that waits, and finish the run if told so.
+        """Report the last event, send and upload all that waits, and end the run if `finish` says so.
 
         Returns:
             What could not be reported or saved, as sentences.
@@ -197,7 +202,7 @@ class Session:
         return Patience(self.retry_seconds if self._outage.error is None else 0.0, _SILENCE_SECONDS)
 
     def _tolerate(self, step: Callable[[], object]) -> bool:
-        """Do what needs the server; False if it is away, or refuses the events, and the training shall live on."""
+        """Do a step that needs the server. False: it was away, or refuses all events, and the training goes on."""
         if self._refused is not None:
             return False
         if not self._outage.may_step():
@@ -227,7 +232,7 @@ class Session:
         self._outage.fails(error, spent_seconds)
 
     def _save_or_keep(self, job: SaveJob) -> None:
-        """Upload now; if the server is away and the training shall live on, later."""
+        """Upload now; or later, if the server is away and the training goes on without it."""
         try:
             self._upload(job)
         except TOLERATED as error:
@@ -241,14 +246,14 @@ class Session:
         try:
             self.run.save(job.decision, job.files, self.metadata, timeout=self._patience())
         except TOLERATED:
-            raise  # it may be tried again
+            raise  # the job is kept, and tried again
         except BaseException:
             job.forget()
             raise
         job.forget()
 
     def _retry_unfinished(self, run: Run) -> None:
-        """Upload what could not be uploaded before, unless its files were overwritten meanwhile."""
+        """Upload what could not be uploaded before, unless its files have been overwritten since."""
         while self._unfinished:
             job = self._unfinished[0]
             if job.unchanged():
@@ -281,7 +286,7 @@ class Session:
             )
 
     def _decided_late(self, entry: Entry, decision: Decision) -> None:
-        """The decision about an event that could not be asked about in time."""
+        """Carry out a decision that came after its event, because the server was away at that time."""
         epoch = decision.epoch + 1
         if decision.action == Action.ACTION_FAIL:
             self.losses.append(f"epoch {epoch}: not saved: {decision.reason_text}")

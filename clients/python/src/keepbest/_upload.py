@@ -1,4 +1,4 @@
-"""Upload files to a checkpoint: streamed from disk, and continued where the server says that they are durable."""
+"""Upload files to a checkpoint: streamed from disk, and resumed at the byte up to which they are durable."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from keepbest.errors import FileChanged, KeepbestError
 
 MESSAGE_BYTES = 1 << 20
 SMALL_FILE_BYTES = 256 << 10
-# The contract's limits are 1,000 files and 4 MiB; 1 MiB is left for paths.
+# The server accepts 1,000 files and 4 MiB in a request; this leaves 1 MiB for the paths.
 _BATCH_FILES = 1_000
 _BATCH_BYTES = 3 << 20
 
@@ -33,7 +33,7 @@ def _fast_crc32c() -> Callable[[bytes], int] | None:
         import google_crc32c
     except ImportError:
         return None
-    if google_crc32c.implementation != "c":  # the pure Python one is far slower than the network
+    if google_crc32c.implementation != "c":  # the one in pure Python is far slower than a network
         return None
     return cast(Callable[[bytes], int], google_crc32c.value)
 
@@ -44,7 +44,7 @@ class Uploader:
 
     Attributes:
         patience: when to give up.
-        sha256: declare each file's SHA-256, which reads it once more before the upload.
+        sha256: whether to declare each file's SHA-256, for which it is read once more before the upload.
     """
 
     connection: Connection
@@ -57,11 +57,11 @@ class Uploader:
         """Upload files, the small ones many to a call.
 
         Returns:
-            The digest of each file, by its path in the checkpoint: of the bytes that were read here, and that the
-            server says it keeps.
+            The digest of each file, by its path in the checkpoint. It was computed from the bytes that were read here,
+            and the server's own is the same.
 
         Raises:
-            FileChanged: a file was written to meanwhile, or the checkpoint holds other bytes under its path.
+            FileChanged: a file changed meanwhile, or the checkpoint holds other bytes under its path.
             KeepbestError: the server refused, or was away for longer than the budget.
         """
         digests: dict[str, bytes] = {}
@@ -92,7 +92,7 @@ class Uploader:
         return digests
 
     def _upload_large(self, file: LocalFile) -> bytes:
-        """Prepare and write until the file is complete. It is held open, so that a replaced one does not matter."""
+        """Prepare and write until the file is complete. It is kept open, so replacing it meanwhile does no harm."""
         with file.open() as opened:
             prepare = PrepareFileRequest(
                 checkpoint=self.checkpoint, attempt=self.attempt, path=file.name, size_bytes=file.size_bytes
@@ -100,7 +100,8 @@ class Uploader:
             declared = None
             if self.sha256:
                 prepare.sha256, declared = _sha256(file, opened.fileno())
-            # Of the bytes of all streams so far, and of the whole file once a stream has sent its end.
+            # `sent` is the digest of what the streams so far have sent; `digest` that of the whole file, once one of
+            # them has sent the last byte.
             sent, digest = FileDigest(), None
             backoff, durable_bytes = Backoff(self.patience), -1
             while True:
@@ -111,14 +112,14 @@ class Uploader:
                         backoff.progress()
                     if state.state != FILE_STATE_COMPLETE:
                         messages = self._messages(file, opened.fileno(), state.durable_bytes, sent)
-                        # The next stream knows what this one has read, also when it breaks off.
+                        # Even if this stream breaks off, the next one can build on what it has hashed.
                         sent = messages.digest
                         state = self._write(messages)
                         digest = messages.of_all
                     break
                 except KeepbestError as error:
                     backoff.pause(error)
-            if digest is None:  # it was complete before all of it was sent
+            if digest is None:  # the server had the file before all of it was sent
                 sent = sent.before(file.size_bytes)
                 digest = file.read_on(opened.fileno(), sent, file.size_bytes).digest()
             file.check_bytes(opened.fileno(), digest)
@@ -132,7 +133,7 @@ class Uploader:
         return call_once(method, request, backoff.call_seconds())
 
     def _messages(self, file: LocalFile, descriptor: int, offset_bytes: int, sent: FileDigest) -> _Messages:
-        """The messages from an offset on. Of what is before it, what was not sent by this call is read."""
+        """The messages from an offset on. Bytes before it that were not sent here are read, to be in the digest."""
         digest = file.read_on(descriptor, sent.before(offset_bytes), offset_bytes)
         first = WriteFileRequest(
             checkpoint=self.checkpoint, attempt=self.attempt, path=file.name, offset_bytes=offset_bytes
@@ -150,24 +151,25 @@ class Uploader:
                 kept: File = stream.call.result()
                 return kept
         except KeepbestError:
-            if messages.error is not None:  # gRPC reports a failed iterator as its own error
+            if messages.error is not None:  # gRPC hides the error of an iterator behind one of its own
                 raise messages.error from None
             raise
 
 
 class _Messages(Iterator[WriteFileRequest]):
-    """The messages of one WriteFile call, from an offset to the end, read as gRPC asks for them.
+    """The messages of one WriteFile call, from an offset to the end; each is read when gRPC asks for it.
 
-    They are read at offsets, because gRPC's thread may still read for a call that has failed already.
+    gRPC asks in a thread of its own, which may go on for a while after the call has failed. So files are read at
+    offsets, which disturbs no other reader.
 
     Attributes:
-        digest: of the file's bytes up to the last message that was made.
-        of_all: the same as bytes, once the last message of all was made.
-        error: why no more could be made.
+        digest: of the file's bytes up to the end of the newest message.
+        of_all: the digest of the whole file, once the last message was built.
+        error: why a message could not be built.
     """
 
     def __init__(self, file: LocalFile, descriptor: int, first: WriteFileRequest, digest: FileDigest) -> None:
-        """Begin with a first message, whose data are missing, behind the bytes of a digest."""
+        """Begin behind the bytes of `digest`, with a first message that lacks only its data."""
         self.digest = digest
         self.of_all: bytes | None = None
         self.error: Exception | None = None
@@ -194,14 +196,14 @@ class _Messages(Iterator[WriteFileRequest]):
         message.finish = self.digest.size_bytes == self._file.size_bytes
         if message.finish:
             self.of_all = self.digest.digest()
-            # Before the server can take the file for complete: are these still the bytes that were announced?
+            # The last chance to notice a change before the server takes the file for complete.
             self._file.check_bytes(self._descriptor, self.of_all)
         self._next = None if message.finish else WriteFileRequest()
         return message
 
 
 def _check_kept(file: LocalFile, kept: File, digest: bytes) -> None:
-    """Raise `FileChanged` if the server does not keep these bytes under the file's path."""
+    """Raise `FileChanged` unless the server holds bytes of this digest under the file's path."""
     if kept.state == FILE_STATE_COMPLETE and kept.size_bytes == file.size_bytes and kept.digest == digest:
         return
     raise FileChanged(
@@ -225,7 +227,7 @@ def _batches(files: list[LocalFile]) -> Iterator[list[LocalFile]]:
 
 
 def _sha256(file: LocalFile, descriptor: int) -> tuple[bytes, bytes]:
-    """The file's SHA-256, and its digest from the same bytes."""
+    """The file's SHA-256 and its digest, from one reading."""
     sha256, digest = hashlib.sha256(), FileDigest()
     while (at := digest.size_bytes) < file.size_bytes:
         data = file.read(descriptor, at, min(MESSAGE_BYTES, file.size_bytes - at))

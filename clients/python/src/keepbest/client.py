@@ -1,4 +1,4 @@
-"""The client: start runs, find versions, pull them."""
+"""The client: start runs, find versions, and pull them."""
 
 from __future__ import annotations
 
@@ -44,21 +44,21 @@ _RESUME = {"allow": RESUME_ALLOW, "never": RESUME_NEVER, "must": RESUME_MUST}
 class Client:
     """A client of one Keepbest server.
 
-    It may be used from several threads. It connects at the first call, and anew in a forked child. Calls that may help
-    when repeated are repeated: connection lost, server restarting or overloaded.
+    It may be used from several threads. It connects at the first call, and again in a forked child. A call that fails
+    because the connection broke, or the server restarts or is overloaded, is repeated.
     """
 
     def __init__(
         self, address: str | None = None, *, timeout: float = 300.0, root_certificates: bytes | None = None
     ) -> None:
-        """Make a client; no connection yet.
+        """Make a client. It connects at its first call.
 
         Args:
             address: `host:port`, `http://host:port`, or `https://host:port` for TLS. None: the environment's
                 KEEPBEST_ADDRESS, else http://127.0.0.1:7400.
-            timeout: how long a call is repeated before its error is raised, in seconds; for uploads and downloads, how
-                long without any progress.
-            root_certificates: PEM of the certificate authorities to trust with https; None: the system's.
+            timeout: how long a call is repeated before its error is raised, in seconds; of an upload or a download, how
+                long it may make no progress.
+            root_certificates: certificate authorities to trust with https, as PEM; None: gRPC's own.
 
         Raises:
             ValueError: the address is none of these.
@@ -67,7 +67,7 @@ class Client:
 
     @property
     def timeout(self) -> float:
-        """How long a call is repeated before its error is raised, in seconds; its runs go by it too."""
+        """How long a call is repeated before its error is raised, in seconds; by the client's runs too."""
         return self.connection.timeout_seconds
 
     @timeout.setter
@@ -93,7 +93,7 @@ class Client:
         timeout: Timeout = None,
         _events: EventBuffer | None = None,
     ) -> Run:
-        """Start a run or resume it, as a new attempt that fences all older ones.
+        """Start a run or resume it. This begins a new attempt, after which older ones can change nothing any more.
 
         Args:
             project: `team/project` or `teams/{team}/projects/{project}`; made if it does not exist.
@@ -104,19 +104,20 @@ class Client:
             artifact: id of the artifact that the versions belong to; empty: `run-{run}-model`.
             artifact_type: for a new artifact; empty: `model`.
             config: the trainer's settings, free JSON.
-            resume: what to do when the run exists: `allow`, `never` (raises `AlreadyExists`); or `must` exist (raises
-                `NotFound`).
-            writer: which process of the run reports, `rank-3` for example. Empty: the one whose events are decided
-                upon. Those of a named writer are stored only, and numbered on their own, through all attempts.
-            request_id: unique to this start, so that a repeated one is the same attempt; None: made here.
-            rank: which of several processes this is that save one checkpoint together, from 0. Rank 0 reports, and that
-                is decided upon; on the others `Run.report` sends nothing and returns rank 0's decision. Start the run
+            resume: `allow` resumes the run if it exists; `never` raises `AlreadyExists` then; `must` raises `NotFound`
+                if it does not exist.
+            writer: the name of this process, `rank-3` for example, if several processes report. Events of a named
+                writer are stored and never decided upon; each writer's are numbered separately, through all attempts.
+                Empty: this is the process whose events are decided upon.
+            request_id: unique to this start: a start with the same id is the same attempt. None: a new one.
+            rank: of several processes that save one checkpoint together, which this is, from 0. What rank 0 reports is
+                decided upon; on the other ranks `Run.report` sends nothing and returns rank 0's decision. Start the run
                 on every rank before rank 0's first report.
-            ranks: how many there are.
-            launch: the same on all ranks, so that all of them are one attempt, and new in each start of the training,
-                so that the attempt of the last start is fenced; see `keepbest.launch_from_environment`. It takes the
-                place of `request_id`.
-            timeout: as for the client, for this call.
+            ranks: how many such processes there are.
+            launch: an id that is the same on all ranks, so that they are one attempt, and new in each start of the
+                training, so that the processes of the last start can change nothing any more. See
+                `keepbest.launch_from_environment`. It replaces `request_id`.
+            timeout: for this call; None: as for the client.
 
         Raises:
             InvalidArgument: the strategy, its template or its direction cannot work; the text says what to pass.
@@ -151,11 +152,11 @@ class Client:
         return Run(self.connection, response, writer, _events, (rank, ranks))
 
     def run(self, name: str, *, timeout: Timeout = None) -> RunResource:
-        """The run `teams/{team}/projects/{project}/runs/{run}` as it stands, without starting an attempt.
+        """Look at a run as it is now, without starting an attempt.
 
         Args:
-            name: its resource name.
-            timeout: as for the client, for this call.
+            name: its resource name, `teams/{team}/projects/{project}/runs/{run}`.
+            timeout: for this call; None: as for the client.
         """
         get: Callable[..., RunResource] = self.connection.stubs().runs.GetRun
         return call(get, GetRunRequest(name=name), self.connection.patience(timeout))
@@ -167,9 +168,9 @@ class Client:
 
         Args:
             parent: `team`, `team/project`, `team/project/artifact`, or a full resource name (of a run too).
-            metric: None: the monitor.
-            mode: `min` or `max`; needed with a metric that is not the monitor.
-            include_files: fill `Version.files`.
+            metric: name of the metric; None: the monitor.
+            mode: `min` or `max`; required for a metric that is not the monitor.
+            include_files: whether to fill `Version.files`.
 
         Raises:
             NotFound: no version has the metric.
@@ -205,15 +206,16 @@ class Client:
             request.page_token = page.next_page_token
 
     def set_alias(self, version: str, alias: str, expected: str = "") -> Version:
-        """Make an alias of an artifact, or move it, to `version` (`team/project/artifact:v3`).
+        """Point an alias of an artifact at a version. It is made if it does not exist, else moved.
 
         Args:
-            version: a version by number or alias.
-            alias: your name for it; `latest`, `best`, `epoch_*` and `vN` belong to the server.
-            expected: move it only if it points at this version now (`v2`); `none`: only if it does not exist.
+            version: by number or another alias, `team/project/artifact:v3`.
+            alias: its name; `latest`, `best`, `epoch_*` and `vN` are the server's.
+            expected: move it only if it points at this version now (`v2`); `none`: only if it does not exist. Empty: in
+                any case.
 
         Raises:
-            Aborted: it points elsewhere than `expected` says.
+            Aborted: it does not point where `expected` says.
         """
         artifact, _, number = version_name(version).rpartition("/versions/")
         request = SetAliasRequest(artifact=artifact, alias=alias, version=number, expected_version=expected)
@@ -223,17 +225,17 @@ class Client:
     def pull(self, name: str, directory: str | os.PathLike[str]) -> Version:
         """Download all files of a version, `team/project/artifact:alias`, into a directory.
 
-        The list of files is checked against the version's digest before anything is downloaded, and each file against
-        its size and digest before it appears under its name, where it replaces what was there.
+        The list of files is checked against the version's digest before anything is downloaded. Each file is checked
+        against its size and digest before it appears under its name, where it replaces an older one.
 
         Raises:
-            DataLoss: the list or what came does not match.
-            ValueError: a path of the version leaves the directory, or leads through a symlink in it.
+            DataLoss: the list, or what was received, does not match.
+            ValueError: a path of the version leads out of the directory, or through a symlink in it.
         """
         return _pull.pull(self.connection, version_name(name), Path(directory), self.connection.patience())
 
     def decisions(self, run: str, epoch: int | None = None) -> Iterator[Decision]:
-        """Why the run's model was saved or not, oldest first; of one epoch (0-based) or of all."""
+        """The run's decisions, oldest first: why its model was saved or not. Of one epoch (0-based), or of all."""
         request = ListDecisionsRequest(parent=run, epoch=epoch)
         while True:
             method: Callable[..., ListDecisionsResponse] = self.connection.stubs().runs.ListDecisions
@@ -244,7 +246,7 @@ class Client:
             request.page_token = page.next_page_token
 
     def events(self, run: str, metrics: list[str] | None = None) -> Iterator[RecordedEvent]:
-        """The run's events, oldest first, with all metrics or only these."""
+        """The run's events, oldest first, with these metrics or all."""
         request = ListEventsRequest(parent=run, metrics=metrics or [])
         while True:
             method: Callable[..., ListEventsResponse] = self.connection.stubs().runs.ListEvents
@@ -260,7 +262,7 @@ class Client:
         return version
 
     def close(self) -> None:
-        """Close the connection; a later call opens a new one."""
+        """Close the connection. A later call opens a new one."""
         self.connection.close()
 
     def __enter__(self) -> Client:

@@ -1,4 +1,4 @@
-"""The client's exceptions, and how a gRPC status becomes one.
+"""The client's exceptions, and the one for each gRPC status.
 
 Every exception is a `KeepbestError`. Catch `Unavailable` for "the server is away", `StaleAttempt` for "a newer process
 took this run over", and `KeepbestError` for the rest.
@@ -12,21 +12,21 @@ import grpc
 from google.rpc import error_details_pb2, status_pb2
 
 _DETAILS_KEY = "grpc-status-details-bin"
-# Another stream took over the file that a call was writing.
+# Another stream has begun to write the file that this one was writing.
 UPLOAD_SUPERSEDED = "UPLOAD_SUPERSEDED"
-# The files of a committed checkpoint never change.
+# A committed checkpoint takes no more files.
 CHECKPOINT_COMMITTED = "CHECKPOINT_COMMITTED"
-# The server's disk: somebody has to make room, so it names no time to come back.
+# The server's disk is full. Only people can help, so the server names no time to come back.
 STORE_FULL = "STORE_FULL"
-# The call asks for more than any may.
+# The request is larger than any may be.
 LIMIT_EXCEEDED = "LIMIT_EXCEEDED"
-# Repeating the same call cannot help: somebody else did something on purpose, or it asks for too much.
+# Repeating the call cannot help, whatever its code says: another caller interfered on purpose, or it asks for too much.
 _LOST_FOR_GOOD = frozenset({UPLOAD_SUPERSEDED, "ALIAS_MOVED", "QUERY_TIMEOUT"})
 
-# Aborted, because a wait for other ranks ended before they came.
+# A wait for other ranks ended before they came.
 _STILL_WAITING = frozenset({"PARTS_MISSING", "EVENT_MISSING"})
 
-# The server's events are not those of this process; and what to do about it, which the server cannot know.
+# The server has other events than this process has reported. What to do about it, which only a client can say.
 _OTHER_EVENTS = {
     "SEQUENCE_CONFLICT": (
         "another process reports events in this attempt too, so both were started with one request_id or launch; this "
@@ -44,11 +44,11 @@ class KeepbestError(Exception):
     """A call failed.
 
     Attributes:
-        code: the gRPC status code, or None when the client itself found the fault.
-        reason: `ErrorInfo.reason` of the server, for example `STALE_ATTEMPT`; empty if it gave none.
-        metadata: `ErrorInfo.metadata` of the server.
-        retry_seconds: how long the server asks to wait before the call is repeated; None if it did not ask.
-        unanswered: whether the call waited for its whole deadline, so that a repeat may wait as long again.
+        code: the gRPC status code; None if the client itself found the fault.
+        reason: the server's `ErrorInfo.reason`, for example `STALE_ATTEMPT`; empty if it gave none.
+        metadata: the server's `ErrorInfo.metadata`.
+        retry_seconds: how long the server asks the caller to wait before a repeat; None if it does not.
+        unanswered: whether the call lasted until its deadline, so that a repeat may take as long again.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class KeepbestError(Exception):
         metadata: Mapping[str, str] | None = None,
         retry_seconds: float | None = None,
     ) -> None:
-        """Keep the text for people and the parts for programs."""
+        """Take a text for people, and what programs need."""
         super().__init__(text)
         self.code = code
         self.reason = reason
@@ -70,7 +70,7 @@ class KeepbestError(Exception):
 
     @property
     def retryable(self) -> bool:
-        """Whether the same call may succeed when it is repeated."""
+        """Whether the same call may succeed if it is repeated."""
         if self.reason in _LOST_FOR_GOOD:
             return False
         if self.code is grpc.StatusCode.ABORTED:
@@ -81,43 +81,43 @@ class KeepbestError(Exception):
 
 
 class InvalidArgument(KeepbestError, ValueError):
-    """The request is wrong whatever the state: a name, a template, a strategy, an event."""
+    """The request itself is wrong: a name, a template, a strategy, an event."""
 
 
 class NotFound(KeepbestError):
-    """No such run, artifact, version, alias, file or metric."""
+    """There is no such run, artifact, version, alias, file or metric."""
 
 
 class AlreadyExists(KeepbestError):
-    """It exists already: the run, with resume="never"; or the file, with another size."""
+    """The run exists already, with resume="never"; or the file does, with another size or SHA-256."""
 
 
 class FailedPrecondition(KeepbestError):
-    """The state forbids it: see `reason`."""
+    """The state of the run or checkpoint does not allow it: see `reason`."""
 
 
 class StaleAttempt(FailedPrecondition):
-    """A newer attempt of the run was started; this process may change nothing any more."""
+    """A newer attempt of the run was started, so this process can change nothing any more."""
 
 
 class SequenceConflict(FailedPrecondition):
-    """The server's events of this run are not those that this process reported: it can report no more.
+    """The server has other events than this process has reported, so it accepts no more from it.
 
-    Mostly two processes were started with one `request_id` or `launch` and share an attempt (`SEQUENCE_CONFLICT`,
-    `metadata["sequence"]`).
+    The usual cause: two processes were started with the same `request_id` or `launch`, and share an attempt
+    (`SEQUENCE_CONFLICT`, with `metadata["sequence"]`).
     """
 
 
 class Aborted(KeepbestError):
-    """A race was lost: see `reason`."""
+    """Another call came first: see `reason`."""
 
 
 class StillWaiting(Aborted):
-    """The other ranks are not there yet (`metadata["missing_parts"]`). The same call again waits on."""
+    """The other ranks have not come yet (`metadata["missing_parts"]`). Repeat the call to wait longer."""
 
 
 class ResourceExhausted(KeepbestError):
-    """A limit was met, the server is overloaded, or its disk is full: see `reason`."""
+    """A limit was exceeded, the server is overloaded, or its disk is full: see `reason`."""
 
 
 class Unavailable(KeepbestError):
@@ -133,15 +133,15 @@ class DataLoss(KeepbestError):
 
 
 class Unauthenticated(KeepbestError):
-    """No valid credential."""
+    """The call had no valid credential."""
 
 
 class PermissionDenied(KeepbestError):
-    """The credential does not allow this."""
+    """The call's credential does not allow it."""
 
 
 class FileChanged(KeepbestError):
-    """A local file was changed while it was uploaded, so what was sent may be a mix of two states."""
+    """A local file changed during its upload, so what was sent may be a mix of two states; or between two uploads."""
 
 
 _BY_CODE: dict[grpc.StatusCode, type[KeepbestError]] = {
@@ -161,7 +161,7 @@ _BY_CODE: dict[grpc.StatusCode, type[KeepbestError]] = {
 
 
 def from_rpc_error(error: grpc.RpcError) -> KeepbestError:
-    """The exception for a failed call, with what the server said in `google.rpc.Status` details."""
+    """The exception for a failed call, with the details that the server sent as `google.rpc.Status`."""
     code = error.code() if isinstance(error, grpc.Call) else grpc.StatusCode.UNKNOWN
     text = (error.details() if isinstance(error, grpc.Call) else None) or str(error)
     reason, metadata, retry_seconds = _details(error)
@@ -179,8 +179,8 @@ def from_rpc_error(error: grpc.RpcError) -> KeepbestError:
 
 
 def _is_lost_connection(code: grpc.StatusCode, text: str) -> bool:
-    """Whether a code that is no `UNAVAILABLE` still means that the connection broke off under the call."""
-    if code is grpc.StatusCode.CANCELLED:  # this client cancels nothing: the other side or a proxy did
+    """Whether the connection broke during the call, although the code is not `UNAVAILABLE`."""
+    if code is grpc.StatusCode.CANCELLED:  # by the server or a proxy: this client cancels no call that it waits for
         return True
     broken = (
         "RST_STREAM",

@@ -1,4 +1,4 @@
-"""`ModelCheckpoint` for Keras 3: Keras' arguments, decided and kept by a Keepbest server.
+"""`ModelCheckpoint` for Keras 3, with Keras' arguments; a Keepbest server decides and keeps the models.
 
     import keepbest.keras
     model.fit(..., callbacks=[keepbest.keras.ModelCheckpoint("m-{epoch:02d}.keras", save_best_only=True,
@@ -27,7 +27,7 @@ if _VERSION < (3, 0):
 
 try:
     from keras.src.utils.io_utils import print_msg
-except ImportError:  # not a public name; without it, lines go to the standard output
+except ImportError:  # it is not a public name: fall back to the standard output
 
     def print_msg(message: str) -> None:
         """Print a line."""
@@ -37,21 +37,21 @@ except ImportError:  # not a public name; without it, lines go to the standard o
 class ModelCheckpoint(CheckpointCallback, keras.callbacks.Callback):  # type: ignore[misc]
     """Keras' ModelCheckpoint on a Keepbest server.
 
-    It saves a local file when, and only when, Keras' own would, with these differences: the best value survives a
-    restart of the script with the same `run`; NaN is never the best; a template or a direction that cannot work fails
-    at the first batch; the file at the path is replaced at once by a complete one; and each saved file is also
-    uploaded and becomes a version of the run's artifact. Give two callbacks in one training two different runs.
+    It saves a local file whenever Keras' own callback would, and at no other time. What differs: the best value
+    survives a restart of the script with the same `run`; NaN is never the best; a template or a direction that cannot
+    work fails at the first batch; a file is only replaced once the new one is complete; and each saved file is uploaded
+    too, and becomes a version of the run's artifact. Two callbacks in one training need two different runs.
 
-    With `asynchronous`, the upload runs in a background thread, from a hard link (else a copy) of the saved file in
-    a hidden directory beside it. At most two uploads wait; then the training waits. An error is raised at the next
-    event or at the end of the training.
+    With `asynchronous`, uploads run in a background thread, from a hard link to the saved file (or a copy) in a hidden
+    directory beside it. If two uploads wait already, the training waits. Errors are raised at the next event, or at the
+    end of the training.
 
-    When the server is away, `on_unavailable="warn"` lets the training go on. Events wait, up to 10,000 of them and
-    4 MiB. Where the server should have decided, the model is kept in `keepbest-held/` beside the path, never at the
-    path itself, because it may be worse than the one there: with `save_best_only` the best of the held models, with a
-    path without placeholders the newest, else all, up to `held_bytes`. When the server is back it decides: what it
-    wants is moved to its path and uploaded, the rest is removed. What is still not reported or saved at the end of the
-    training is told in a warning.
+    While the server is away, `on_unavailable="warn"` lets the training go on. Up to 10,000 events and 4 MiB of them are
+    buffered. Where the server would have decided, the model is kept in `keepbest-held/` beside the path, and not at the
+    path, because it may be worse than the one there. With `save_best_only` that is the best of these models, with a
+    path without placeholders the newest, else all of them, up to `held_bytes`. Once the server is back it decides: the
+    models that it wants are moved to their paths and uploaded, the others removed. A warning at the end of the training
+    names what could not be reported or saved.
     """
 
     _framework = "keras"
@@ -82,7 +82,7 @@ class ModelCheckpoint(CheckpointCallback, keras.callbacks.Callback):  # type: ig
         finish_run: bool = True,
         held_bytes: int = HELD_BYTES,
     ) -> None:
-        """Check the arguments as Keras does. The first eight are Keras' own.
+        """Check the arguments as Keras does. The first eight are Keras' own, in Keras' order.
 
         Args:
             filepath: path or template: `"m-{epoch:02d}-{val_loss:.2f}.keras"`.
@@ -93,21 +93,21 @@ class ModelCheckpoint(CheckpointCallback, keras.callbacks.Callback):  # type: ig
             mode: `auto`, `min` or `max`.
             save_freq: `"epoch"`, or a number of batches.
             initial_value_threshold: with `save_best_only`, the value to beat at first.
-            server: address; None: the environment's KEEPBEST_ADDRESS, else http://127.0.0.1:7400.
+            server: its address; None: the environment's KEEPBEST_ADDRESS, else http://127.0.0.1:7400.
             project: `team/project`; None: the environment's KEEPBEST_PROJECT, else `default/default`.
-            run: id of the run to begin or to continue; None: the environment's KEEPBEST_RUN, else a new one, printed
-                once.
-            asynchronous: upload in the background.
-            on_unavailable: `warn` or `raise` when the server is away.
+            run: id of the run to start or to resume; None: the environment's KEEPBEST_RUN, else a new one, which is
+                printed once.
+            asynchronous: whether to upload in the background.
+            on_unavailable: while the server is away, `warn` and go on, or `raise`.
             min_delta: an improvement must be larger than this.
-            client: to use instead of a new one for `server`.
+            client: is used instead of a new one for `server`, and left open.
             artifact: id of the artifact; empty: `run-{run}-model`.
-            config: the training's settings, free JSON, kept with the run.
-            metadata: free JSON on each version.
-            retry_seconds: how long a call is retried before the server counts as away.
+            config: the training's settings, free JSON, kept on the run.
+            metadata: free JSON, kept on each version.
+            retry_seconds: how long a call is repeated before the server counts as away.
             finish_run: whether the end of the training ends the run; a later `fit` opens it again.
-            held_bytes: how much the models may take together that are held while the server is away. The oldest give
-                way to the newest, which is kept whatever it takes, and a warning names them.
+            held_bytes: how large the models together may be that are kept while the server is away. When they exceed
+                it, the oldest are removed, and a warning names them; the newest is always kept.
 
         Raises:
             ValueError: an argument is not what Keras allows.
@@ -150,7 +150,7 @@ class ModelCheckpoint(CheckpointCallback, keras.callbacks.Callback):  # type: ig
     def _metric_directions(self) -> dict[str, str]:
         directions: dict[str, str] = {}
         for group in getattr(self.model, "metrics", []):
-            # As in Keras: only what compile() made, and of two metrics of one name the last one counts.
+            # As in Keras: only the metrics of compile() count, and of two with one name the last.
             if type(group).__name__ in ("CompileMetrics", "MetricsList"):
                 for metric in group.metrics:
                     if hasattr(metric, "_direction"):
@@ -168,7 +168,7 @@ class ModelCheckpoint(CheckpointCallback, keras.callbacks.Callback):  # type: ig
 
 
 def dialect(version: tuple[int, ...]) -> dict[str, Any]:
-    """The strategy's fields with which the server decides as this version of Keras 3 does."""
+    """The strategy's fields that make the server decide as this version of Keras 3 does."""
     monitor_callback = version >= (3, 11)
     return {
         "when_monitor_missing": "WHEN_MISSING_SAVE" if version >= (3, 10) else "WHEN_MISSING_SKIP",

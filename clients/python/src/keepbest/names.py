@@ -1,4 +1,4 @@
-"""Short names for people, and the resource names that the contract uses."""
+"""Convert short names, which people type, to the resource names of the API."""
 
 from __future__ import annotations
 

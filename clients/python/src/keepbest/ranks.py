@@ -1,8 +1,8 @@
 """Which rank of a launch this process is, for trainings whose ranks save one checkpoint together.
 
-All ranks of a launch are one attempt of the run, and each start of the training is a new one that fences the last. The
-server tells attempts apart by the launch's id, so that id must be the same on all ranks and new in each start. Few
-launchers put such a value into the environment; where none does, rank 0 makes one and it travels to the others.
+All ranks of a launch are one attempt of the run, and each start of the training is a new attempt. The server tells them
+apart by the launch's id, which must therefore be the same on all ranks and new in each start. Few launchers put such a
+value into the environment. Where none does, rank 0 makes one and sends it to the others.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ import uuid
 from collections.abc import Callable, Mapping
 from typing import Any, TypedDict
 
-# Where launchers put a process's rank and the number of ranks: torchrun and its kin, Open MPI, MPICH and Intel MPI.
-# These come before Slurm's, because mpirun passes on the variables of the job that it runs in.
+# Rank and number of ranks: of torchrun and its kin, of Open MPI, and of MPICH and Intel MPI. They count more than
+# Slurm's, because mpirun passes the variables of its own job on to all ranks.
 _PLACES = (
     ("RANK", "WORLD_SIZE"),
     ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
     ("PMI_RANK", "PMI_SIZE"),
 )
-# What srun tells its tasks. A batch script has SLURM_PROCID and SLURM_NTASKS too, but it is one process and no step.
+# What srun sets for its tasks. SLURM_PROCID and SLURM_NTASKS are set in a batch script as well, which is no task.
 _STEP = ("SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_PROCID", "SLURM_STEP_NUM_TASKS")
 
 _WHAT_TO_DO = (
@@ -31,7 +31,7 @@ _WHAT_TO_DO = (
 
 
 class Launch(TypedDict):
-    """What `Client.start_run` has to know of a training of several ranks."""
+    """The arguments of `Client.start_run` that say which rank of a training this is."""
 
     rank: int
     ranks: int
@@ -41,34 +41,35 @@ class Launch(TypedDict):
 def launch_from_environment(
     environment: Mapping[str, str] | None = None, *, broadcast: Callable[[str], str] | None = None
 ) -> Launch:
-    """This process's place in its launch: `start_run(..., **launch_from_environment())`, on every rank.
+    """Find this process's place in its launch. On every rank: `start_run(..., **launch_from_environment())`.
 
-    Where torch.distributed has a process group, rank and ranks are the group's, and the launch is an id that rank 0
-    makes and the group carries to the others (`broadcast_object_list`; with NCCL, call `torch.cuda.set_device` before).
+    If torch.distributed has a process group, rank and ranks are the group's. Rank 0 makes the launch's id, and the
+    group carries it to the others: this is a collective call (`broadcast_object_list`; with NCCL, call
+    `torch.cuda.set_device` before).
 
-    Else rank and ranks are RANK and WORLD_SIZE, or what mpirun (OMPI_COMM_WORLD_*, PMI_*) or srun (SLURM_*) says, or 0
-    of 1; and the launch is
+    Else rank and ranks are RANK and WORLD_SIZE, or those of mpirun (OMPI_COMM_WORLD_*, PMI_*) or srun (SLURM_*), or 0
+    of 1. The launch's id is
 
-    - with `broadcast`, an id that rank 0 makes;
-    - KEEPBEST_LAUNCH, which whatever starts the ranks has to make anew each time. Where torchrun runs on one node, the
-      number of its restarts is added;
-    - under srun, the job's id, the step's, and how often the job was requeued.
+    - with `broadcast`, one that rank 0 makes;
+    - KEEPBEST_LAUNCH, to which whatever starts the ranks must give a new value each time. Under torchrun on one node
+      the number of its restarts is appended;
+    - under srun, made of the ids of job and step and of how often the job was requeued.
 
-    torchrun's `--rdzv-id` names a job, not a start of it, and the count of restarts differs between nodes: over several
-    nodes torchrun's environment names no launch.
+    Under torchrun on several nodes the environment is not enough: `--rdzv-id` stays the same from start to start, and
+    the count of restarts differs between the nodes.
 
     Args:
-        environment: names and values, to be read instead of the process's; the process group is not looked at then.
-        broadcast: returns on every rank what rank 0 passed to it, for example `MPI.COMM_WORLD.bcast`.
+        environment: to be read instead of the process's environment. The process group is ignored then.
+        broadcast: called on every rank; returns what rank 0 passed to it. For example `MPI.COMM_WORLD.bcast`.
 
     Raises:
-        ValueError: there are several ranks, but nothing is new in each start of them; the text says what to pass. Or a
-            rank is no number.
+        ValueError: there are several ranks, but nothing that is new in each start of them; the text says what to do.
+            Or a rank is not a number.
     """
     group = _torch_group() if environment is None else None
     found = os.environ if environment is None else environment
     rank, ranks = _place(found) if group is None else (group.get_rank(), group.get_world_size())
-    if ranks == 1:  # nobody to agree with: `start_run` makes an id
+    if ranks == 1:  # there is nobody to agree with, so `start_run` makes an id
         return Launch(rank=rank, ranks=ranks, launch=None)
     if broadcast is None and group is not None:
         broadcast = _broadcast_of(group)
@@ -78,7 +79,7 @@ def launch_from_environment(
 
 
 def _torch_group() -> Any:
-    """`torch.distributed`, if the process has imported it and joined a process group of several ranks."""
+    """The module torch.distributed, if this process has joined a process group of several ranks."""
     distributed = sys.modules.get("torch.distributed")
     if distributed is None or not distributed.is_available() or not distributed.is_initialized():
         return None
@@ -104,11 +105,11 @@ def _place(found: Mapping[str, str]) -> tuple[int, int]:
 
 
 def _launch(found: Mapping[str, str], rank: int, ranks: int) -> str:
-    """The launch's id, from the environment alone."""
+    """The launch's id, as far as the environment alone can tell."""
     launch = found.get("KEEPBEST_LAUNCH")
     if "TORCHELASTIC_RUN_ID" in found:
-        # An agent starts its workers anew with the environment that it was given itself. It counts the restarts that
-        # its own workers caused, so the count is new in each start only where there is one agent.
+        # One agent for each node starts the workers, with its own environment, which a restart does not change. It
+        # counts only the restarts that its own workers caused, so with several agents the counts differ.
         if found.get("GROUP_WORLD_SIZE", "1") != "1":
             raise ValueError(
                 f"{ranks} ranks on {found['GROUP_WORLD_SIZE']} nodes, but torchrun tells them nothing that is the same "
@@ -128,7 +129,7 @@ def _launch(found: Mapping[str, str], rank: int, ranks: int) -> str:
 
 
 def _is_task(found: Mapping[str, str], rank: int, ranks: int) -> bool:
-    """Whether srun started the ranks itself: then there is a new step for each start of them."""
+    """Whether the ranks are the tasks of one srun, which is a new step in each start."""
     place = (found.get("SLURM_PROCID"), found.get("SLURM_STEP_NUM_TASKS"))
     return all(name in found for name in _STEP) and place == (str(rank), str(ranks))
 

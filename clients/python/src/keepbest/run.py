@@ -1,4 +1,4 @@
-"""One training job: report its events, get decisions, save what was decided."""
+"""One training job: report its events, get decisions, and save what was decided."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from keepbest._save import Save, may_be_saved_later
 from keepbest.errors import LIMIT_EXCEEDED, InvalidArgument, KeepbestError, ResourceExhausted, SequenceConflict
 from keepbest.types import Action, Decision, Event, EventKind, RunResource, RunState, Version
 
-# How long another rank waits for rank 0's report: a validation may take as long.
+# How long another rank waits for rank 0's report, which may have a long validation to do first.
 _DECISION_SECONDS = 3600.0
 
 LateDecision = Callable[[Entry, Decision], None]
@@ -35,14 +35,14 @@ class Run:
 
     Attributes:
         name: the resource name, `teams/{team}/projects/{project}/runs/{run}`.
-        attempt: the number of this start; a later start makes all calls of this one fail with `StaleAttempt`.
+        attempt: the number of this start. After a later start all calls of this one fail with `StaleAttempt`.
         resumed: whether the run existed before.
-        resume_from: the newest committed version of the run to go on from, or None.
-        next_epoch: the first epoch without an event so far, 0-based: 0 in a new run.
-        rank: which of `ranks` processes this is that save together, from 0.
-        ranks: how many there are; 1: this one saves alone.
-        resource: the run as the server answered it at the start.
-        warnings: things that work but were perhaps not meant.
+        resume_from: the newest committed version of the run, from which to go on; None if there is none.
+        next_epoch: the epoch after the last one that was reported, 0-based; 0 in a new run.
+        rank: of the processes that save together, which this is, from 0.
+        ranks: how many such processes there are; 1: this one saves alone.
+        resource: the run as it was when it started, or ended.
+        warnings: what the server accepted, but suspects to be a mistake.
     """
 
     def __init__(
@@ -53,14 +53,14 @@ class Run:
         events: EventBuffer | None = None,
         rank_of_ranks: tuple[int, int] = (0, 1),
     ) -> None:
-        """Go on from the server's answer to StartRun."""
+        """Take the server's answer to StartRun; `Client.start_run` calls this."""
         self._connection = connection
         self._writer = writer
-        # Of the default writer, the only one that the answer tells of. A named one asks before its first event.
+        # The answer is about the default writer. A named one asks for its own before its first event.
         self._next_sequence = response.next_sequence if not writer else None
         self._events = EventBuffer(DueCounter.of(response.run.strategy)) if events is None else events
         self._events.correct(response.next_due)
-        # Set for good once the server has other events than this process: what it says now is about another model.
+        # Once the server has other events than this process reported, its decisions are about another model.
         self._refused: SequenceConflict | None = None
         self._due_at_rank_0 = DueCounter.of(response.run.strategy)
         self._due_at_rank_0.correct(response.next_due)
@@ -74,7 +74,7 @@ class Run:
         self.warnings: list[str] = list(response.warnings)
 
     def report_epoch(self, epoch: int, metrics: Mapping[str, Any], step: int | None = None) -> Decision | None:
-        """Report the end of an epoch. See `report`.
+        """Report the end of an epoch; see `report`.
 
         Args:
             epoch: 0-based.
@@ -86,33 +86,33 @@ class Run:
     def report_batch(
         self, epoch: int, batch: int, metrics: Mapping[str, Any], step: int | None = None
     ) -> Decision | None:
-        """Report the end of a batch. See `report`; most batches are only buffered.
+        """Report the end of a batch; see `report`. Most batches are only buffered.
 
         Args:
             epoch: 0-based.
             batch: 0-based within the epoch.
-            metrics: name to value: numbers, scalars and 0-d arrays of any framework; others are sent as text.
+            metrics: name to value. Numbers, scalars and 0-d arrays of any framework; anything else is sent as text.
             step: optimizer steps since the run began, if they are counted.
         """
         return self.report(make_event(EventKind.EVENT_KIND_BATCH_END, epoch, metrics, batch=batch, step=step))
 
     def report(self, event: Event) -> Decision | None:
-        """Report an event; wait for the server only if a decision can come at it, or many events wait.
+        """Report an event. It is sent at once if the server may decide at it, and else with later ones.
 
-        On another rank than 0 nothing is sent: it waits until rank 0 has reported this moment, at most an hour, and
-        returns the decision about that.
+        On ranks above 0 nothing is sent. They wait, at most an hour, until rank 0 has reported the same moment, and
+        return the decision about that.
 
         Returns:
-            The decision about this event, or None if no save was due at it. After SAVE, call `save`.
+            The decision about this event; None if no save was due. After SAVE, call `save`.
 
         Raises:
-            StillWaiting: rank 0 did not report this moment in an hour.
-            Unavailable: the server is away. The event is kept and goes with the next report or `flush`. A SAVE that is
-                then decided for an event that is not the newest is abandoned, because its model is gone.
-            InvalidArgument, ResourceExhausted: the server refuses the event, or one that was sent with it, for good;
+            StillWaiting: rank 0 did not report this moment within an hour.
+            Unavailable: the server is away. The event is kept, and sent with the next report or `flush`. If it leads to
+                a SAVE when newer events wait behind it, that is abandoned: its model is gone.
+            InvalidArgument, ResourceExhausted: the server will never accept this event, or one that was sent with it;
                 they are dropped.
-            SequenceConflict: another process reports in this attempt too. This event and all later ones are refused:
-                nothing that this process reports is decided upon any more.
+            SequenceConflict: another process reports in this attempt too. The server refuses this event and all later
+                ones, and this method raises the error from now on.
             StaleAttempt: a newer attempt of the run was started.
         """
         if self._refused is not None:
@@ -128,11 +128,11 @@ class Run:
         """Send all events that wait.
 
         Args:
-            on_late: called with decisions about events that are not the newest; by default their saves are abandoned.
-            timeout: retry for this many seconds; None: as the client was told.
+            on_late: is given each decision about an event that is not the newest. None: a SAVE among them is abandoned.
+            timeout: how long to repeat, in seconds; None: as for the client.
 
         Returns:
-            The decision about the newest event, if there was one.
+            The decision about the newest event; None if no save was due at it.
         """
         if self._refused is not None:
             raise self._refused
@@ -155,7 +155,7 @@ class Run:
         return newest
 
     def ask(self, deadline_seconds: float) -> Any:
-        """Begin an empty report, and return gRPC's future: it is answered when the server would take events too."""
+        """Begin an empty report, and return gRPC's future. The server answers it if it would accept events too."""
         request = ReportEventsRequest(run=self.name, attempt=self.attempt, writer=self._writer)
         return self._connection.stubs().runs.ReportEvents.future(request, timeout=deadline_seconds)
 
@@ -170,27 +170,27 @@ class Run:
     ) -> Version:
         """Upload files to the checkpoint of a SAVE and commit it.
 
-        The same call again answers the same version, if the files are the same.
+        It may be repeated: with the same files it returns the same version.
 
-        Of several ranks each uploads its own files, under paths that no other rank uses, and waits until all have: then
-        each returns the one version. If a rank dies, the others get `FailedPrecondition` (`PARTS_EXPIRED`, with
-        `metadata["missing_parts"]`) an hour (`collector.parts_expiry_seconds`) after the last sign of life of any. A
-        rank whose save fails ends it for all at once (`CHECKPOINT_DELETED`). No version appears then.
+        Each of several ranks uploads its own files, under paths that no other rank uses. When all have, each returns
+        the one version. If a rank dies, the others get `FailedPrecondition` (`PARTS_EXPIRED`, with
+        `metadata["missing_parts"]`) an hour (`collector.parts_expiry_seconds`) after any of them was last heard of. If
+        the save of one rank fails, the others' fail at once (`CHECKPOINT_DELETED`). In both cases there is no version.
 
         Args:
             decision: what `report` returned.
-            what: a file, a directory, several of them, or a map from path in the checkpoint to file. None: this one of
-                several ranks has no files.
-            metadata: free JSON on the version; of several ranks, rank 0's.
-            sha256: declare the SHA-256 of each file; reads it twice.
-            timeout: give up after this many seconds without progress; None: as the client was told.
+            what: a file, a directory, several of them, or a map from path in the checkpoint to file. None: this is one
+                of several ranks, and has no files.
+            metadata: free JSON, kept on the version; rank 0's, if there are several.
+            sha256: whether to declare each file's SHA-256, for which it is read twice.
+            timeout: how long to go on without progress, in seconds; None: as for the client.
 
         Raises:
-            Unavailable, ResourceExhausted: the server is away, overloaded, or its disk is full. The checkpoint stays
-                open: the same call again goes on where it stopped.
-            FileChanged: a file was written to while it was uploaded, or other files were saved by this decision before.
-                This and every other error abandons the checkpoint, if it is not committed: the earlier best stands.
-            ValueError: the decision is no SAVE, or there is nothing to save.
+            Unavailable, ResourceExhausted: the server is away or overloaded, or its disk is full. The checkpoint stays
+                open, and the same call goes on where this one stopped.
+            FileChanged: a file changed while it was uploaded, or this decision's version holds other files. After this
+                and all other errors the checkpoint is abandoned, unless it is committed, and the earlier best stands.
+            ValueError: the decision is not SAVE, or there is nothing to save.
         """
         if decision.action != Action.ACTION_SAVE:
             raise ValueError(
@@ -208,7 +208,7 @@ class Run:
         return version
 
     def abandon(self, decision: Decision) -> None:
-        """Give the save of a decision up. A server that is away finds it out itself: the checkpoint expires."""
+        """Give up the save of a decision. If the server is away, nothing is raised: the checkpoint will expire."""
         if decision.action != Action.ACTION_SAVE:
             return
         request = AbandonCheckpointRequest(checkpoint=decision.checkpoint, attempt=self.attempt)
@@ -218,7 +218,8 @@ class Run:
     def finish(self, failed: bool = False, timeout: Timeout = None) -> RunResource:
         """Send all events that wait, and end the run. A later start opens it again.
 
-        A save that is decided only now is abandoned. On another rank than 0 it does nothing: rank 0 ends the run.
+        If one of these events leads to a SAVE, that is abandoned. On ranks above 0 this does nothing: rank 0 ends the
+        run.
         """
         if self.rank > 0:
             return self.resource
@@ -238,7 +239,7 @@ class Run:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Finish the run: as failed if an exception goes through, which is then not hidden by another one."""
+        """Finish the run. If an exception is raised, it ends as failed, and no error of that hides the exception."""
         if error is None:
             self.finish()
             return
@@ -262,12 +263,12 @@ class Run:
             raise
         except (InvalidArgument, ResourceExhausted) as error:
             if isinstance(error, InvalidArgument) or error.reason == LIMIT_EXCEEDED:
-                # Nothing of it was stored, and it can never be: what comes later must not wait behind it.
+                # It was not stored and never will be, so later events must not wait behind it.
                 self._events.discard()
             raise
 
     def _report(self, events: list[Event], first_sequence: int, timeout: Timeout) -> ReportEventsResponse:
-        """One report. Without events it stores nothing, and answers where this writer goes on."""
+        """Send one report. Without events it stores nothing, and the answer says where this writer goes on."""
         request = ReportEventsRequest(
             run=self.name, attempt=self.attempt, writer=self._writer, first_sequence=first_sequence, events=events
         )

@@ -1,4 +1,4 @@
-"""Build a strategy: when the server says SAVE."""
+"""Build a strategy, by which the server decides when to save."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _DIRECTIONS = {"down": MetricDirection.METRIC_DIRECTION_DOWN, "up": MetricDirect
 
 
 def mode_value(mode: str) -> Mode:
-    """The wire's value of `auto`, `min` or `max`.
+    """The enum's value for `auto`, `min` or `max`.
 
     Raises:
         ValueError: it is none of them.
@@ -26,7 +26,7 @@ def mode_value(mode: str) -> Mode:
 
 
 def direction_values(directions: Mapping[str, str]) -> dict[str, MetricDirection]:
-    """The wire's values of a map from metric name to `up` or `down`.
+    """The enum's values for a map from metric name to `up` or `down`.
 
     Raises:
         ValueError: a direction is neither.
@@ -38,7 +38,7 @@ def direction_values(directions: Mapping[str, str]) -> dict[str, MetricDirection
 
 
 def struct_of(values: Mapping[str, Any] | None) -> struct_pb2.Struct | None:
-    """A mapping of JSON values as a protobuf Struct; None stays None."""
+    """Convert a mapping of JSON values to a protobuf Struct; None stays None."""
     if values is None:
         return None
     struct = struct_pb2.Struct()
@@ -59,17 +59,17 @@ def strategy(
     min_delta: float = 0.0,
     **fields: Any,
 ) -> Strategy:
-    """A strategy from the arguments of the Keras callback ModelCheckpoint.
+    """Build a strategy from the arguments of Keras' ModelCheckpoint.
 
     Args:
-        filepath: template of the path inside the checkpoint, relative: `"m-{epoch:02d}-{val_loss:.2f}.safetensors"`.
+        filepath: template of the relative path in the checkpoint: `"m-{epoch:02d}-{val_loss:.2f}.safetensors"`.
         monitor: name of the metric to watch.
-        verbose: 1 makes the server fill `Decision.message`.
+        verbose: 1: the server fills `Decision.message`.
         save_best_only: save only what improves the monitor.
-        save_weights_only: kept on the version for readers.
+        save_weights_only: shown on the version; the server does not act on it.
         mode: `auto`, `min` or `max`.
-        save_freq: `"epoch"`, or a number of batches; 0 or less is each batch.
-        options: free JSON that the server keeps and shows.
+        save_freq: `"epoch"`, or a number of batches; 0 or less: every batch.
+        options: free JSON, kept and shown by the server.
         initial_value_threshold: with `save_best_only`, the value to beat at first.
         min_delta: an improvement must be larger than this.
         fields: any other field of the message `Strategy`, for example `when_monitor_missing`.

@@ -29,9 +29,9 @@ _LOG = logging.getLogger("keepbest")
 class ModelCheckpoint(CheckpointCallback, tf_keras.callbacks.Callback):  # type: ignore[misc]
     """The ModelCheckpoint of tf_keras on a Keepbest server.
 
-    It decides as tf_keras does: a missing monitor skips the save, the direction comes from the metric's name. What it
-    adds, and what happens when the server is away, is told at `keepbest.keras.ModelCheckpoint`. The deprecated
-    arguments `period` and `load_weights_on_restart` are not taken.
+    It decides as tf_keras does: a missing monitor skips the save, and the direction follows from the metric's name. For
+    what differs otherwise, and what happens while the server is away, see `keepbest.keras.ModelCheckpoint`. The
+    deprecated arguments `period` and `load_weights_on_restart` do not exist.
     """
 
     _framework = "tf_keras"
@@ -63,7 +63,7 @@ class ModelCheckpoint(CheckpointCallback, tf_keras.callbacks.Callback):  # type:
         finish_run: bool = True,
         held_bytes: int = HELD_BYTES,
     ) -> None:
-        """Check the arguments as tf_keras does; the arguments are those of `keepbest.keras.ModelCheckpoint`, and:
+        """Check the arguments as tf_keras does. They are those of `keepbest.keras.ModelCheckpoint`, except:
 
         Args:
             filepath: `.keras`, `.h5`, or any other name: a SavedModel directory, or TensorFlow's format of weights.
@@ -106,13 +106,13 @@ class ModelCheckpoint(CheckpointCallback, tf_keras.callbacks.Callback):  # type:
         )
 
     def _implements_train_batch_hooks(self) -> bool:
-        """Batches cost nothing when saves go by epochs."""
+        """Tells tf_keras not to call the hooks of batches when saves go by epochs."""
         return self.save_freq != "epoch"
 
     def _dialect(self) -> dict[str, Any]:
         return {
             "when_monitor_missing": "WHEN_MISSING_SKIP",
-            # tf_keras dies of an array (ValueError); not saving is the milder reading of that.
+            # An array makes tf_keras raise ValueError. Skipping the save is the closest that a strategy can say.
             "when_monitor_not_scalar": "WHEN_MISSING_SKIP",
             "when_template_key_missing": "WHEN_TEMPLATE_KEY_MISSING_FAIL",
             "initial_best": "INITIAL_BEST_WORST",
@@ -136,7 +136,7 @@ class ModelCheckpoint(CheckpointCallback, tf_keras.callbacks.Callback):  # type:
 
 
 def _checked_options(filepath: str, save_weights_only: bool, options: Any) -> Any:
-    """The options, or the default ones of the right kind."""
+    """The options, or default ones of the kind that the file format needs."""
     kind = tf.train.CheckpointOptions if save_weights_only else tf.saved_model.SaveOptions
     if not save_weights_only and filepath.endswith(".keras") and options is not None:
         raise ValueError(
@@ -153,7 +153,7 @@ def _checked_options(filepath: str, save_weights_only: bool, options: Any) -> An
 
 
 def _shown(options: Any) -> dict[str, Any]:
-    """The options as JSON for the server to keep: plain values as they are, others as their printed form."""
+    """The options as JSON, which the server shows: plain values unchanged, others as text."""
     names = [name for name in dir(options) if not name.startswith("_") and not callable(getattr(options, name))]
     values = {name: getattr(options, name) for name in names}
     plain = (str, int, float, bool, type(None))

@@ -1,7 +1,7 @@
-"""The messages of the contract that the client takes and returns, under one roof.
+"""The messages that the client takes and returns, for import from one place.
 
-They are the generated protobuf classes themselves: `Version.metrics["val_loss"]`, `Decision.reason_text` and so on, as
-the proto files document them. Epochs and batches are 0-based.
+They are the generated protobuf classes, with the fields that the proto files document: `Version.metrics["val_loss"]`,
+`Decision.reason_text` and so on. Epochs and batches are 0-based.
 """
 
 from keepbest._proto.keepbest.v1.resources_pb2 import (
