@@ -106,7 +106,7 @@ def test_a_stream_on_which_nothing_moves_is_given_up_and_gone_on_with(
     own_server: Server, project, tmp_path: Path, monkeypatch
 ):
     random_file(tmp_path / "m.bin", 40 << 20)
-    client = keepbest.Client(own_server.address, timeout=0.0)
+    client = keepbest.Client(own_server.address, timeout=60)
     run = client.start_run(project, "r", ALWAYS)
     decision = run.report_epoch(0, {"val_loss": 1.0})
     fill = _upload._Messages._fill
@@ -120,9 +120,8 @@ def test_a_stream_on_which_nothing_moves_is_given_up_and_gone_on_with(
         patch.setattr(_upload._Messages, "_fill", fill_and_pause)
         patch.setattr(_retry, "_STREAM_IDLE_SECONDS", 0.5)
         with pytest.raises(keepbest.Unavailable, match="nothing moved on a stream"):
-            run.save(decision, tmp_path / "m.bin")
+            run.save(decision, tmp_path / "m.bin", timeout=0.0)
     own_server.resume()
-    client.timeout = 60
     version = run.save(decision, tmp_path / "m.bin")
 
     read = _pull._read

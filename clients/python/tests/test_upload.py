@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 
 import grpc
 import pytest
@@ -263,7 +262,7 @@ def test_a_save_can_be_repeated_after_its_commit(interposer: Interposer, project
     (tmp_path / "m").mkdir()
     random_file(tmp_path / "m" / "large", 9 << 20)
     random_file(tmp_path / "m" / "small", 100)
-    client = keepbest.Client(interposer.address, timeout=0.0)
+    client = keepbest.Client(interposer.address, timeout=30)
     run, decision = decided(client, project)
 
     def lose(request, forward):
@@ -272,7 +271,7 @@ def test_a_save_can_be_repeated_after_its_commit(interposer: Interposer, project
 
     interposer.hooks["CommitCheckpoint"] = lose
     with pytest.raises(keepbest.Unavailable):
-        run.save(decision, tmp_path / "m")
+        run.save(decision, tmp_path / "m", timeout=0.0)
     del interposer.hooks["CommitCheckpoint"]
     for what in (tmp_path / "m", {name: tmp_path / "m" / name for name in ("large", "small")}):
         assert run.save(decision, what, sha256=True).number == 0
@@ -302,7 +301,7 @@ def test_a_repeat_of_a_committed_save_with_other_files_is_no_success(client, pro
 @pytest.mark.parametrize("reason", ["STORE_FULL", "OVERLOADED"])
 def test_a_save_that_met_a_full_or_busy_server_can_be_repeated(interposer: Interposer, project, tmp_path, reason):
     random_file(tmp_path / "m.bin", 100)
-    client = keepbest.Client(interposer.address, timeout=0.0)
+    client = keepbest.Client(interposer.address, timeout=30)
     run, decision = decided(client, project)
 
     def refuse(request, forward):
@@ -310,7 +309,7 @@ def test_a_save_that_met_a_full_or_busy_server_can_be_repeated(interposer: Inter
 
     interposer.hooks["WriteSmallFiles"] = refuse
     with pytest.raises(keepbest.ResourceExhausted):
-        run.save(decision, tmp_path / "m.bin")
+        run.save(decision, tmp_path / "m.bin", timeout=0.0)
     del interposer.hooks["WriteSmallFiles"]
     assert run.save(decision, tmp_path / "m.bin").number == 0
 
@@ -331,6 +330,5 @@ def test_saves_from_a_thread_do_not_disturb_reports(client, project, tmp_path):
     thread.start()
     for epoch in range(1, 5):
         run.abandon(run.report_epoch(epoch, {}))
-        time.sleep(0.01)
     thread.join()
     assert versions[0].epoch == 0
