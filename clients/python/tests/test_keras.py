@@ -389,6 +389,27 @@ def test_the_newest_held_model_is_kept_whatever_it_takes(make, tmp_path, monkeyp
     assert names(tmp_path / "out") == ["keepbest-held/r-epoch-2.weights.h5"]
 
 
+def test_a_start_is_repeated_as_it_was(interposer: Interposer, make, monkeypatch):
+    away(monkeypatch)
+    callback = make(server=interposer.address, retry_seconds=0.1)
+    requests = []
+
+    def lose_the_first_answer(request, forward):
+        requests.append(request)
+        answer = forward(request)
+        if len(requests) == 1:
+            raise Refused(grpc.StatusCode.UNAVAILABLE, "UNAVAILABLE", retry_seconds=60.0)
+        return answer
+
+    interposer.hooks["StartRun"] = lose_the_first_answer
+    # As if a metric were added after the first batch.
+    monkeypatch.setattr(callback, "_metric_directions", lambda: {f"metric-{len(requests)}": "up"})
+    with pytest.warns(UserWarning, match="the server is away"):
+        drive = Drive(callback).epoch(0, val_loss=0.5)
+    drive.end()
+    assert len(requests) == 2 and requests[0] == requests[1]
+
+
 def test_where_a_run_stands_is_not_guessed(make):
     with pytest.raises(keepbest.Unavailable, match=r"start it .`keepbest serve`., or name another"):
         make(server="127.0.0.1:1", retry_seconds=0.1).initial_epoch()

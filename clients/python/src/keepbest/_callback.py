@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import functools
 import os
 import uuid
 import warnings
@@ -213,9 +214,11 @@ class CheckpointCallback:
 
     def _open_session(self) -> Session:
         request_id = str(uuid.uuid4())
+        # Frameworks add metrics as they train. A repeated start must be the same request, or it is refused.
+        directions = functools.cache(self._metric_directions)
 
         def start(events: EventBuffer, patience: Patience) -> Run:
-            return self._start(request_id, events, patience)
+            return self._start(request_id, directions(), events, patience)
 
         def ask(deadline_seconds: float) -> Any:
             method = self._client.connection.stubs().runs.GetRun
@@ -237,12 +240,12 @@ class CheckpointCallback:
         )
         return self._session
 
-    def _start(self, request_id: str, events: EventBuffer, patience: Patience) -> Run:
+    def _start(self, request_id: str, directions: dict[str, str], events: EventBuffer, patience: Patience) -> Run:
         run = self._client.start_run(
             self._project,
             self._run_id,
             self._strategy,
-            metric_directions=self._metric_directions(),
+            metric_directions=directions,
             request_id=request_id,
             timeout=patience,
             _events=events,

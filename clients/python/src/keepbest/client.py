@@ -109,10 +109,11 @@ class Client:
             writer: the name of this process, `rank-3` for example, if several processes report. Events of a named
                 writer are stored and never decided upon; each writer's are numbered separately, through all attempts.
                 Empty: this is the process whose events are decided upon.
-            request_id: unique to this start: a start with the same id is the same attempt. None: a new one.
+            request_id: unique to this start: a start with the same id is the same attempt, and must have the same
+                arguments. None: a new id.
             rank: of several processes that save one checkpoint together, which this is, from 0. What rank 0 reports is
                 decided upon; on the other ranks `Run.report` sends nothing and returns rank 0's decision. Start the run
-                on every rank before rank 0's first report.
+                on every rank before rank 0's first report, with the same arguments except this one.
             ranks: how many such processes there are.
             launch: an id that is the same on all ranks, so that they are one attempt, and new in each start of the
                 training, so that the processes of the last start can change nothing any more. See

@@ -170,7 +170,7 @@ class Run:
     ) -> Version:
         """Upload files to the checkpoint of a SAVE and commit it.
 
-        It may be repeated: with the same files it returns the same version.
+        It may be repeated: with the same files and metadata it returns the same version.
 
         Each of several ranks uploads its own files, under paths that no other rank uses. When all have, each returns
         the one version. If a rank dies, the others get `FailedPrecondition` (`PARTS_EXPIRED`, with
