@@ -18,7 +18,8 @@ pub struct Retry {
     pub budget: Duration,
     /// The longest first pause; each further one may be twice as long.
     pub first_delay: Duration,
-    /// The longest pause of all, but for one the server asks for.
+    /// The longest pause of all. Where the server said when to come back (`RetryInfo`), that comes first: the pause is what
+    /// it said, and up to as much again, or up to the pause that would be due without its word if that is longer.
     pub max_delay: Duration,
 }
 
@@ -81,16 +82,18 @@ impl Backoff<'_> {
     }
 
     /// The pause after a failure, when trying again is allowed. Full jitter: many trainers that lost the same server come
-    /// back spread over the whole pause.
+    /// back spread over the whole pause. All of them may also have been told the same pause, which none may cut short: they
+    /// spread over what comes after it.
     fn delay(&mut self, error: &Error, now: Instant, fraction: f64) -> Option<Duration> {
         if !self.may_go_on(error) {
             return None;
         }
         let failing_since = *self.failing_since.get_or_insert(now);
         self.failures += 1;
-        let jittered = self.retry.ceiling(self.failures).mul_f64(fraction);
-        let delay = jittered.max(error.retry_after().unwrap_or_default());
-        (now + delay < failing_since + self.retry.budget).then_some(delay)
+        // No later than that: a time that is far off is only compared.
+        let told = error.retry_after().unwrap_or_default().min(self.retry.budget);
+        let delay = told.saturating_add(self.retry.ceiling(self.failures).max(told).mul_f64(fraction));
+        ((now - failing_since).saturating_add(delay) < self.retry.budget).then_some(delay)
     }
 
     fn may_go_on(&mut self, error: &Error) -> bool {
@@ -148,11 +151,22 @@ mod tests {
     }
 
     #[test]
-    fn the_servers_pause_is_kept() {
-        let details = ErrorDetails::with_retry_info(Some(Duration::from_secs(7)));
-        let status = Status::with_error_details(tonic::Code::ResourceExhausted, "busy", details);
-        let error = Error::from_status("WriteFile", &status);
-        assert_eq!(Retry::default().start().delay(&error, Instant::now(), 0.0), Some(Duration::from_secs(7)));
+    fn callers_that_are_all_told_the_same_pause_come_back_spread_above_it() {
+        let told = |seconds| {
+            let details = ErrorDetails::with_retry_info(Some(Duration::from_secs(seconds)));
+            let status = Status::with_error_details(tonic::Code::ResourceExhausted, "busy", details);
+            Error::from_status("WriteFile", &status)
+        };
+        let (retry, now) = (Retry::default(), Instant::now());
+        let delay = |error, failures, fraction| {
+            let mut backoff = retry.start();
+            let _ = (1..failures).map(|_| backoff.delay(&unavailable(), now, 0.0)).count();
+            backoff.delay(&error, now, fraction).map(|delay| delay.as_millis())
+        };
+        for (fraction, millis) in [(0.0, 7_000), (0.5, 10_500), (1.0, 14_000)] {
+            assert_eq!(delay(told(7), 1, fraction), Some(millis), "up to twice what was told");
+        }
+        assert_eq!(delay(told(1), 8, 1.0), Some(11_000), "after many failures by the pause that is due then");
     }
 
     #[test]
