@@ -1,11 +1,7 @@
-//! Uploads and downloads against a server of a few lines that keeps bytes in memory and cuts streams.
-
-#![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
+//! A server of a few lines that keeps bytes in memory, cuts streams, and does worse.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -13,28 +9,25 @@ use std::time::Duration;
 
 use keepbest_client::v1::artifacts_server::{Artifacts, ArtifactsServer};
 use keepbest_client::v1::checkpoints_server::{Checkpoints, CheckpointsServer};
-use keepbest_client::{
-    CHUNK_BYTES, Client, Error, FileDigest, PullOptions, Retry, UploadOptions, pull, upload, v1,
-    version_digest,
-};
+use keepbest_client::{Client, FileDigest, Retry, v1, version_digest};
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request, Response, Status, Streaming};
 
-const MIB: usize = 1 << 20;
-const VERSION: &str = "teams/t/projects/p/artifacts/a/versions/v0";
+pub(crate) const MIB: usize = 1 << 20;
+pub(crate) const VERSION: &str = "teams/t/projects/p/artifacts/a/versions/v0";
 
 /// A checkpoint, a version of it, and how often streams are cut.
 #[derive(Default)]
-struct Fake {
+pub(crate) struct Fake {
     /// Path to size and bytes.
-    files: Mutex<BTreeMap<String, (usize, Vec<u8>)>>,
+    pub(crate) files: Mutex<BTreeMap<String, (usize, Vec<u8>)>>,
     /// Each stream ends after so many messages.
-    messages_per_stream: AtomicU64,
-    messages_written: AtomicU64,
-    bytes_read: AtomicU64,
+    pub(crate) messages_per_stream: AtomicU64,
+    pub(crate) messages_written: AtomicU64,
+    pub(crate) bytes_read: AtomicU64,
     /// Flips a bit of what is read.
-    corrupt: AtomicU64,
+    pub(crate) corrupt: AtomicU64,
 }
 
 fn digest(data: &[u8]) -> Vec<u8> {
@@ -55,7 +48,7 @@ fn file(path: &str, size: usize, data: &[u8], complete: bool) -> v1::File {
 }
 
 impl Fake {
-    fn cut_after(&self, messages: u64) {
+    pub(crate) fn cut_after(&self, messages: u64) {
         self.messages_per_stream.store(messages, Ordering::SeqCst);
     }
 
@@ -208,7 +201,7 @@ impl Artifacts for Shared {
 #[derive(Clone)]
 struct Shared(Arc<Fake>);
 
-async fn start() -> (Arc<Fake>, Client) {
+pub(crate) async fn start() -> (Arc<Fake>, Client) {
     let fake = Arc::new(Fake::default());
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address: SocketAddr = listener.local_addr().unwrap();
@@ -220,98 +213,6 @@ async fn start() -> (Arc<Fake>, Client) {
     (fake, Client::builder(format!("http://{address}")).retry(retry).connect_lazy().unwrap())
 }
 
-fn bytes(length: usize) -> Vec<u8> {
+pub(crate) fn bytes(length: usize) -> Vec<u8> {
     (0..length).map(|index| (index / 3 % 251) as u8).collect()
-}
-
-fn write_tree(folder: &Path) {
-    fs::create_dir_all(folder.join("variables")).unwrap();
-    fs::write(folder.join("variables/large.bin"), bytes(70 * MIB + 5)).unwrap();
-    fs::write(folder.join("model.pb"), bytes(1_000)).unwrap();
-    fs::write(folder.join("empty"), "").unwrap();
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn an_upload_goes_on_where_it_was_cut() {
-    let (fake, client) = start().await;
-    let folder = tempfile::tempdir().unwrap();
-    let source = folder.path().join("model.bin");
-    let data = bytes(9 * MIB + 1);
-    fs::write(&source, &data).unwrap();
-    fake.cut_after(4);
-    let uploaded = upload(&client, "c", 1, &source, &UploadOptions::default()).await.unwrap();
-    assert_eq!((uploaded.file_count, uploaded.size_bytes), (1, data.len() as u64));
-    assert!(fake.files.lock().unwrap()["model.bin"].1 == data);
-    assert_eq!(fake.messages_written.load(Ordering::SeqCst), 10);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn an_upload_that_goes_on_from_another_files_bytes_is_refused() {
-    let (fake, client) = start().await;
-    let folder = tempfile::tempdir().unwrap();
-    let source = folder.path().join("model.bin");
-    fs::write(&source, bytes(9 * MIB)).unwrap();
-    fake.files.lock().unwrap().insert("model.bin".into(), (9 * MIB, vec![7; 8 * MIB]));
-    let error = upload(&client, "c", 1, &source, &UploadOptions::default()).await.unwrap_err();
-    assert!(matches!(error, Error::Corrupt(_)), "{error}");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_tree_comes_back_as_it_was() {
-    let (fake, client) = start().await;
-    let source = tempfile::tempdir().unwrap();
-    write_tree(source.path());
-    let uploaded = upload(&client, "c", 1, source.path(), &UploadOptions::default()).await.unwrap();
-    assert_eq!(uploaded.file_count, 3);
-
-    let folder = tempfile::tempdir().unwrap();
-    fake.cut_after(3);
-    let pulled = pull(&client, VERSION, folder.path(), &PullOptions::default()).await.unwrap();
-    assert_eq!((pulled.received_bytes, pulled.skipped_files), (uploaded.size_bytes, 0));
-    for path in ["variables/large.bin", "model.pb", "empty"] {
-        assert!(fs::read(folder.path().join(path)).unwrap() == fs::read(source.path().join(path)).unwrap());
-    }
-    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 3);
-    let again = pull(&client, VERSION, folder.path(), &PullOptions::default()).await.unwrap();
-    assert_eq!((again.received_bytes, again.skipped_files), (0, 3));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_pull_goes_on_after_its_process_ended() {
-    let (fake, client) = start().await;
-    let data = bytes(30 * MIB);
-    fake.files.lock().unwrap().insert("model.bin".into(), (data.len(), data.clone()));
-    let folder = tempfile::tempdir().unwrap();
-    fake.cut_after(20);
-    let hasty = Client::builder(client.address()).retry(Retry::never()).connect_lazy().unwrap();
-    let error = pull(&hasty, VERSION, folder.path(), &PullOptions::default()).await.unwrap_err();
-    assert_eq!(error.to_string(), "cut");
-    assert!(!folder.path().join("model.bin").exists());
-
-    fake.cut_after(0);
-    let pulled = pull(&client, VERSION, folder.path(), &PullOptions::default()).await.unwrap();
-    assert_eq!(pulled.received_bytes, data.len() as u64 - 2 * CHUNK_BYTES);
-    assert!(fs::read(folder.path().join("model.bin")).unwrap() == data);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn wrong_bytes_never_get_the_name() {
-    let (fake, client) = start().await;
-    fake.files.lock().unwrap().insert("model.bin".into(), (5, b"bytes".to_vec()));
-    fake.corrupt.store(1, Ordering::SeqCst);
-    let folder = tempfile::tempdir().unwrap();
-    let error = pull(&client, VERSION, folder.path(), &PullOptions::default()).await.unwrap_err();
-    assert!(matches!(error, Error::Corrupt(_)), "{error}");
-    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_path_that_leads_out_is_not_pulled() {
-    let (fake, client) = start().await;
-    fake.files.lock().unwrap().insert("../escaped".into(), (5, b"bytes".to_vec()));
-    let folder = tempfile::tempdir().unwrap();
-    let error =
-        pull(&client, VERSION, &folder.path().join("inner"), &PullOptions::default()).await.unwrap_err();
-    assert!(matches!(error, Error::Invalid(_)), "{error}");
-    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
 }
