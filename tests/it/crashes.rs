@@ -53,6 +53,9 @@ const COMMITTERS: usize = 20;
 /// What the stopping server may wait for calls.
 const DRAIN: Duration = Duration::from_secs(2);
 
+/// How long a trainer goes on trying. The kills go on for minutes on a slow machine, and a call may be hit by each.
+const PATIENCE: Duration = Duration::from_secs(600);
+
 /// Tries often: the server is back in a moment.
 fn patient(server: &ServerProcess) -> Client {
     patient_at(server.address())
@@ -60,7 +63,7 @@ fn patient(server: &ServerProcess) -> Client {
 
 fn patient_at(address: String) -> Client {
     let retry = Retry {
-        budget: Duration::from_secs(60),
+        budget: PATIENCE,
         first_delay: Duration::from_millis(20),
         max_delay: Duration::from_millis(200),
     };
