@@ -9,7 +9,7 @@ use super::failure::Failure;
 use super::output::Output;
 use crate::clock::Clock;
 
-/// How long a command goes on when a server that answered before does not any more: a restart takes that long.
+/// How long a command goes on when its server breaks off or does not answer: a restart takes that long.
 const RETRY_BUDGET: Duration = Duration::from_secs(30);
 /// The largest page the server gives.
 pub(super) const MAX_PAGE: u32 = 1_000;
@@ -33,10 +33,11 @@ impl Context {
         })
     }
 
-    /// A client that is connected: a server that does not run is told at once.
+    /// A client that is connected. Where nothing listens, who typed the command is told at once; what else is wrong with a
+    /// connection may pass.
     pub(super) async fn connect(&self) -> Result<Client, Failure> {
         let retry = Retry { budget: RETRY_BUDGET, ..Retry::default() };
-        Ok(Client::builder(&self.server).retry(retry).connect().await?)
+        Ok(Client::builder(&self.server).retry(retry).fail_when_refused(true).connect().await?)
     }
 }
 

@@ -8,6 +8,7 @@ mod backends;
 mod bounds;
 mod check;
 mod cli;
+mod client;
 mod collector;
 mod crashes;
 mod db;

@@ -11,6 +11,7 @@ use keepbest_proto::v1::runs_client::RunsClient;
 
 use crate::client::{Client, MAX_LISTING_BYTES, MAX_MESSAGE_BYTES};
 use crate::error::Result;
+use crate::patience::Work;
 
 fn runs(channel: Channel) -> RunsClient<Channel> {
     RunsClient::new(channel)
@@ -39,18 +40,16 @@ impl Client {
         if request.request_id.is_empty() {
             request.request_id = uuid::Uuid::new_v4().to_string();
         }
-        self.unary(
-            "StartRun",
-            request,
-            |channel, request| async move { runs(channel).start_run(request).await },
-        )
+        self.unary("StartRun", Work::Rows, request, |channel, request| async move {
+            runs(channel).start_run(request).await
+        })
         .await
     }
 
     /// Reports events; each that is due is answered with a decision.
     pub async fn report_events(&self, request: v1::ReportEventsRequest) -> Result<v1::ReportEventsResponse> {
         let call = |channel, request| async move { runs(channel).report_events(request).await };
-        self.unary("ReportEvents", request, call).await
+        self.unary("ReportEvents", Work::Rows, request, call).await
     }
 
     /// The same messages on one stream: one answer to each request, in order. Not tried again.
@@ -66,34 +65,32 @@ impl Client {
 
     /// Ends a run.
     pub async fn finish_run(&self, request: v1::FinishRunRequest) -> Result<v1::Run> {
-        self.unary(
-            "FinishRun",
-            request,
-            |channel, request| async move { runs(channel).finish_run(request).await },
-        )
+        self.unary("FinishRun", Work::Rows, request, |channel, request| async move {
+            runs(channel).finish_run(request).await
+        })
         .await
     }
 
     /// A run by its name.
     pub async fn get_run(&self, name: &str) -> Result<v1::Run> {
         let request = v1::GetRunRequest { name: name.to_owned() };
-        self.unary("GetRun", request, |channel, request| async move { runs(channel).get_run(request).await })
-            .await
+        self.unary("GetRun", Work::Rows, request, |channel, request| async move {
+            runs(channel).get_run(request).await
+        })
+        .await
     }
 
     /// A page of runs, newest first.
     pub async fn list_runs(&self, request: v1::ListRunsRequest) -> Result<v1::ListRunsResponse> {
-        self.unary(
-            "ListRuns",
-            request,
-            |channel, request| async move { runs(channel).list_runs(request).await },
-        )
+        self.unary("ListRuns", Work::Rows, request, |channel, request| async move {
+            runs(channel).list_runs(request).await
+        })
         .await
     }
 
     /// A page of a run's events, oldest first.
     pub async fn list_events(&self, request: v1::ListEventsRequest) -> Result<v1::ListEventsResponse> {
-        self.unary("ListEvents", request, |channel, request| async move {
+        self.unary("ListEvents", Work::Rows, request, |channel, request| async move {
             runs(channel).list_events(request).await
         })
         .await
@@ -105,7 +102,7 @@ impl Client {
         request: v1::ListDecisionsRequest,
     ) -> Result<v1::ListDecisionsResponse> {
         let call = |channel, request| async move { runs(channel).list_decisions(request).await };
-        self.unary("ListDecisions", request, call).await
+        self.unary("ListDecisions", Work::Rows, request, call).await
     }
 
     /// The decision about a moment that another process reports; waits up to 25 s for it within one call.
@@ -114,7 +111,7 @@ impl Client {
         request: v1::AwaitDecisionRequest,
     ) -> Result<v1::AwaitDecisionResponse> {
         let call = |channel, request| async move { runs(channel).await_decision(request).await };
-        self.unary("AwaitDecision", request, call).await
+        self.unary("AwaitDecision", Work::WaitForReport, request, call).await
     }
 }
 
@@ -124,7 +121,7 @@ impl Client {
     /// Declares a file, or finds it again, and says how many of its bytes are durable.
     pub async fn prepare_file(&self, request: v1::PrepareFileRequest) -> Result<v1::File> {
         let call = |channel, request| async move { checkpoints(channel).prepare_file(request).await };
-        self.unary("PrepareFile", request, call).await
+        self.unary("PrepareFile", Work::Rows, request, call).await
     }
 
     /// Writes a prepared file. Not tried again: [`upload_file`](crate::upload_file) does so from where the bytes are durable.
@@ -153,26 +150,27 @@ impl Client {
         request: v1::WriteSmallFilesRequest,
     ) -> Result<v1::WriteSmallFilesResponse> {
         let call = |channel, request| async move { checkpoints(channel).write_small_files(request).await };
-        self.unary("WriteSmallFiles", request, call).await
+        self.unary("WriteSmallFiles", Work::Objects, request, call).await
     }
 
     /// Publishes a checkpoint as a version.
     pub async fn commit_checkpoint(&self, request: v1::CommitCheckpointRequest) -> Result<v1::Version> {
+        let work = if request.part_count > 0 { Work::WaitForParts } else { Work::Objects };
         let call = |channel, request| async move { checkpoints(channel).commit_checkpoint(request).await };
-        self.unary("CommitCheckpoint", request, call).await
+        self.unary("CommitCheckpoint", work, request, call).await
     }
 
     /// Gives a save up.
     pub async fn abandon_checkpoint(&self, request: v1::AbandonCheckpointRequest) -> Result<v1::Checkpoint> {
         let call = |channel, request| async move { checkpoints(channel).abandon_checkpoint(request).await };
-        self.unary("AbandonCheckpoint", request, call).await
+        self.unary("AbandonCheckpoint", Work::Rows, request, call).await
     }
 
     /// A checkpoint with its files.
     pub async fn get_checkpoint(&self, name: &str) -> Result<v1::Checkpoint> {
         let request = v1::GetCheckpointRequest { name: name.to_owned() };
         let call = |channel, request| async move { checkpoints(channel).get_checkpoint(request).await };
-        self.unary("GetCheckpoint", request, call).await
+        self.unary("GetCheckpoint", Work::Rows, request, call).await
     }
 }
 
@@ -182,27 +180,27 @@ impl Client {
     /// The best version in a run, an artifact, a project or a team.
     pub async fn get_best_version(&self, request: v1::GetBestVersionRequest) -> Result<v1::Version> {
         let call = |channel, request| async move { artifacts(channel).get_best_version(request).await };
-        self.unary("GetBestVersion", request, call).await
+        self.unary("GetBestVersion", Work::Rows, request, call).await
     }
 
     /// A version by its number or alias.
     pub async fn get_version(&self, name: &str, include_files: bool) -> Result<v1::Version> {
         let request = v1::GetVersionRequest { name: name.to_owned(), include_files };
         let call = |channel, request| async move { artifacts(channel).get_version(request).await };
-        self.unary("GetVersion", request, call).await
+        self.unary("GetVersion", Work::Rows, request, call).await
     }
 
     /// A page of an artifact's versions.
     pub async fn list_versions(&self, request: v1::ListVersionsRequest) -> Result<v1::ListVersionsResponse> {
         let call = |channel, request| async move { artifacts(channel).list_versions(request).await };
-        self.unary("ListVersions", request, call).await
+        self.unary("ListVersions", Work::Rows, request, call).await
     }
 
     /// An artifact by its name.
     pub async fn get_artifact(&self, name: &str) -> Result<v1::Artifact> {
         let request = v1::GetArtifactRequest { name: name.to_owned() };
         let call = |channel, request| async move { artifacts(channel).get_artifact(request).await };
-        self.unary("GetArtifact", request, call).await
+        self.unary("GetArtifact", Work::Rows, request, call).await
     }
 
     /// A page of artifacts.
@@ -211,7 +209,7 @@ impl Client {
         request: v1::ListArtifactsRequest,
     ) -> Result<v1::ListArtifactsResponse> {
         let call = |channel, request| async move { artifacts(channel).list_artifacts(request).await };
-        self.unary("ListArtifacts", request, call).await
+        self.unary("ListArtifacts", Work::Rows, request, call).await
     }
 
     /// The bytes of a file or a range of it. Not tried again: [`pull`](crate::pull()) does so from where it was cut.
@@ -235,13 +233,13 @@ impl Client {
     /// its own move.
     pub async fn set_alias(&self, request: v1::SetAliasRequest) -> Result<v1::Version> {
         let call = |channel, request| async move { artifacts(channel).set_alias(request).await };
-        self.unary("SetAlias", request, call).await
+        self.unary("SetAlias", Work::Rows, request, call).await
     }
 
     /// Removes an alias.
     pub async fn delete_alias(&self, request: v1::DeleteAliasRequest) -> Result<v1::DeleteAliasResponse> {
         let call = |channel, request| async move { artifacts(channel).delete_alias(request).await };
-        self.unary("DeleteAlias", request, call).await
+        self.unary("DeleteAlias", Work::Rows, request, call).await
     }
 
     /// Deletes a version.
@@ -250,6 +248,6 @@ impl Client {
         request: v1::DeleteVersionRequest,
     ) -> Result<v1::DeleteVersionResponse> {
         let call = |channel, request| async move { artifacts(channel).delete_version(request).await };
-        self.unary("DeleteVersion", request, call).await
+        self.unary("DeleteVersion", Work::Objects, request, call).await
     }
 }

@@ -1,15 +1,18 @@
 //! The connections to one server, and how a call on them is made and tried again.
 
 use std::future::Future;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::Uri;
+use tokio::time::Instant;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Response, Status};
 
 use crate::error::{Error, Result};
-use crate::retry::Retry;
+use crate::patience::{Patience, Work};
+use crate::retry::{Backoff, Retry};
 
 /// Frames of 16 KiB, the default of HTTP/2, halve the throughput at twice the CPU.
 const MAX_FRAME_BYTES: u32 = 1 << 20;
@@ -23,12 +26,21 @@ pub(crate) const MAX_MESSAGE_BYTES: usize = 8 << 20;
 pub(crate) const MAX_LISTING_BYTES: usize = 128 << 20;
 /// Streams of one connection share one task on each side; more connections use more cores.
 const CONNECTIONS: usize = 4;
+/// The server itself ends work on rows after 20 s and says so: its word comes first.
+const CALL_TIMEOUT: Duration = Duration::from_secs(25);
+/// How much later than this client the server gives a call up: who waits no more has said so before.
+const SERVER_TIMEOUT_MORE: Duration = Duration::from_secs(1);
+/// A peer that died without a word, or hangs as a whole, is noticed after both of these, not after the kernel's hours. A server
+/// that is paused for less than the second goes on where it was.
+const KEEPALIVE: Duration = Duration::from_secs(10);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A client of one server. Cloning it is cheap, and clones share the connections.
 #[derive(Debug, Clone)]
 pub struct Client {
     channels: Arc<[Channel]>,
     settings: Arc<Builder>,
+    patience: Arc<Patience>,
 }
 
 /// The settings of a [`Client`].
@@ -38,6 +50,7 @@ pub struct Builder {
     retry: Retry,
     call_timeout: Duration,
     connect_timeout: Duration,
+    fail_when_refused: bool,
 }
 
 impl Client {
@@ -55,8 +68,9 @@ impl Client {
         Builder {
             address: address.into(),
             retry: Retry::default(),
-            call_timeout: Duration::from_secs(60),
+            call_timeout: CALL_TIMEOUT,
             connect_timeout: Duration::from_secs(5),
+            fail_when_refused: false,
         }
     }
 
@@ -75,10 +89,16 @@ impl Client {
         self.channels[number % self.channels.len()].clone()
     }
 
+    /// The failures of a new call.
+    pub(crate) fn backoff(&self) -> Backoff<'_> {
+        self.settings.retry.start(&self.patience)
+    }
+
     /// Makes a unary call, and again as [`Retry`] says.
     pub(crate) async fn unary<Q, A, F>(
         &self,
         rpc: &'static str,
+        work: Work,
         request: Q,
         call: impl Fn(Channel, Request<Q>) -> F,
     ) -> Result<A>
@@ -86,15 +106,40 @@ impl Client {
         Q: Clone,
         F: Future<Output = Result<Response<A>, Status>>,
     {
-        let mut backoff = self.settings.retry.start();
+        let rows = self.settings.call_timeout;
+        let mut backoff = self.backoff();
         loop {
-            let mut attempt = Request::new(request.clone());
-            attempt.set_timeout(self.settings.call_timeout);
-            match call(self.channel(0), attempt).await {
-                Ok(response) => return Ok(response.into_inner()),
-                Err(status) => backoff.pause(self.error(rpc, &status)).await?,
+            let time = self.patience.time(work, rows, backoff.failures());
+            let mut request = Request::new(request.clone());
+            request.set_timeout(time + SERVER_TIMEOUT_MORE);
+            let begun = Instant::now();
+            let call = call(self.channel(self.patience.connection()), request);
+            let error = match tokio::time::timeout(time, call).await {
+                Ok(Ok(response)) => {
+                    self.patience.answered();
+                    self.patience.ended();
+                    return Ok(response.into_inner());
+                }
+                Ok(Err(status)) => self.error(rpc, &status),
+                Err(_) => self.silent(time),
+            };
+            match error {
+                Error::Unreachable { .. } => self.patience.silent(begun.elapsed(), rows),
+                _ => self.patience.answered(),
             }
+            backoff.pause_since(begun, error).await?;
         }
+    }
+
+    /// How long a stream may stand still: as long as the server may take to store what it has of it.
+    pub(crate) fn stall_time(&self) -> Duration {
+        Work::Objects.time(self.settings.call_timeout)
+    }
+
+    /// The error of a server that said nothing for so long.
+    pub(crate) fn silent(&self, time: Duration) -> Error {
+        let problem = format!("no answer came within {:.1} s", time.as_secs_f64());
+        Error::Unreachable { address: self.settings.address.clone(), problem }
     }
 
     /// An answer as an error: what the transport made says where it tried.
@@ -116,7 +161,10 @@ impl Builder {
         self
     }
 
-    /// How long one try of a unary call may take; a minute unless set. Uploads and downloads have no such limit.
+    /// How long one try of a call may take that reads or writes rows of the server's database; 25 s unless set. Calls that
+    /// write to its object store may take four times as long, and those that wait for other processes 25 s longer. After a
+    /// try without any answer the next ones get less, an eighth at first. Uploads and downloads may take as long as they take,
+    /// but a stream on which nothing moves for four times this time is broken off and begun again.
     #[must_use]
     pub fn call_timeout(mut self, timeout: Duration) -> Builder {
         self.call_timeout = timeout;
@@ -130,6 +178,14 @@ impl Builder {
         self
     }
 
+    /// Whether [`Builder::connect`] gives up at once where nothing listens, as a person at a terminal would have it; no unless
+    /// set, for a server that restarts refuses connections too.
+    #[must_use]
+    pub fn fail_when_refused(mut self, fail: bool) -> Builder {
+        self.fail_when_refused = fail;
+        self
+    }
+
     /// A client that connects with the first call. Must be called inside a tokio runtime.
     ///
     /// # Errors
@@ -137,21 +193,34 @@ impl Builder {
     pub fn connect_lazy(self) -> Result<Client> {
         let endpoint = self.endpoint()?;
         let channels = (0..CONNECTIONS).map(|_| endpoint.connect_lazy()).collect();
-        Ok(Client { channels, settings: Arc::new(self) })
+        Ok(Client { channels, settings: Arc::new(self), patience: Arc::default() })
     }
 
-    /// A client that is connected, so that a server which is not there is found at once.
+    /// A client that is connected, so that a server which is not there is found before the first call. Connecting is tried
+    /// again as [`Retry`] says, like a call.
     ///
     /// # Errors
     /// [`Error::Invalid`] when the address is malformed, [`Error::Unreachable`] when nothing answers there.
     pub async fn connect(self) -> Result<Client> {
         let endpoint = self.endpoint()?;
-        let connected = endpoint.connect().await.map_err(|error| Error::Unreachable {
-            address: self.address.clone(),
-            problem: innermost(&error),
-        })?;
+        let patience = Patience::default();
+        let mut backoff = self.retry.start(&patience);
+        let connected = loop {
+            let begun = Instant::now();
+            let problem = match tokio::time::timeout(self.connect_timeout, endpoint.connect()).await {
+                Ok(Ok(connected)) => break connected,
+                Ok(Err(error)) if self.fail_when_refused && is_refused(&error) => {
+                    return Err(Error::Unreachable { address: self.address, problem: innermost(&error) });
+                }
+                Ok(Err(error)) => innermost(&error),
+                Err(_) => format!("no connection within {:.1} s", self.connect_timeout.as_secs_f64()),
+            };
+            let error = Error::Unreachable { address: self.address.clone(), problem };
+            backoff.pause_since(begun, error).await?;
+        };
         let lazy = (1..CONNECTIONS).map(|_| endpoint.connect_lazy());
-        Ok(Client { channels: std::iter::once(connected).chain(lazy).collect(), settings: Arc::new(self) })
+        let channels = std::iter::once(connected).chain(lazy).collect();
+        Ok(Client { channels, settings: Arc::new(self), patience: Arc::default() })
     }
 
     fn endpoint(&self) -> Result<Endpoint> {
@@ -175,21 +244,27 @@ impl Builder {
             .connect_timeout(self.connect_timeout)
             .tcp_nodelay(true)
             .tcp_keepalive(Some(Duration::from_secs(30)))
-            // A peer that died without a word is noticed half a minute later, not after the kernel's hours.
-            .http2_keep_alive_interval(Duration::from_secs(20))
-            .keep_alive_timeout(Duration::from_secs(10))
+            .http2_keep_alive_interval(KEEPALIVE)
+            .keep_alive_timeout(KEEPALIVE_TIMEOUT)
             .max_frame_size(MAX_FRAME_BYTES)
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES))
     }
 }
 
-fn innermost(error: &dyn std::error::Error) -> String {
-    let mut innermost = error;
-    while let Some(cause) = innermost.source() {
-        innermost = cause;
-    }
-    innermost.to_string()
+type Cause = dyn std::error::Error + 'static;
+
+fn causes(error: &Cause) -> impl Iterator<Item = &Cause> {
+    std::iter::successors(Some(error), |error| error.source())
+}
+
+fn innermost(error: &Cause) -> String {
+    causes(error).last().unwrap_or(error).to_string()
+}
+
+fn is_refused(error: &Cause) -> bool {
+    let refused = |cause: &io::Error| cause.kind() == io::ErrorKind::ConnectionRefused;
+    causes(error).any(|cause| cause.downcast_ref().is_some_and(refused))
 }
 
 #[cfg(test)]
@@ -211,7 +286,7 @@ mod tests {
     #[tokio::test]
     async fn a_server_that_is_not_there_is_named() {
         // Port 1 is reserved and nothing listens there.
-        let error = Client::builder("127.0.0.1:1").connect().await.unwrap_err();
+        let error = Client::builder("127.0.0.1:1").retry(Retry::never()).connect().await.unwrap_err();
         assert!(error.to_string().starts_with("the server at `127.0.0.1:1` cannot be reached ("), "{error}");
         let client = Client::builder("127.0.0.1:1").retry(Retry::never()).connect_lazy().unwrap();
         let error = client.get_run("teams/a/projects/b/runs/c").await.unwrap_err();

@@ -135,11 +135,12 @@ impl Refusal {
         let details = status.get_error_details();
         let (reason, metadata) =
             details.error_info().map(|info| (info.reason.clone(), info.metadata.clone())).unwrap_or_default();
-        // Only a status that was made on this side has a source; a stream without its trailers was cut on its way.
+        // Only a status that was made on this side has a source. An answer without its trailers, or with half a message, was
+        // cut on its way by something that ended the stream as if it were whole.
+        let cut = |code, text| status.code() == code && status.message().contains(text);
         let transport = status.source().is_some()
-            || (status.code() == Code::Unknown
-                && reason.is_empty()
-                && status.message().contains("grpc-status"));
+            || (reason.is_empty()
+                && (cut(Code::Unknown, "grpc-status") || cut(Code::Internal, "Unexpected EOF decoding")));
         Refusal {
             rpc,
             code: status.code(),
@@ -228,6 +229,17 @@ mod tests {
         ];
         for (code, reason, retry_after, retryable) in table {
             assert_eq!(refused(code, reason, retry_after).is_retryable(), retryable, "{code:?} {reason}");
+        }
+    }
+
+    #[test]
+    fn an_answer_that_was_cut_is_retryable() {
+        let cut = [
+            Status::unknown("missing grpc-status trailer"),
+            Status::internal("Unexpected EOF decoding stream."),
+        ];
+        for status in cut {
+            assert!(Error::from_status("GetRun", &status).is_retryable(), "{status:?}");
         }
     }
 

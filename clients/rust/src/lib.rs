@@ -33,6 +33,7 @@ mod client;
 mod digest;
 mod error;
 mod names;
+mod patience;
 mod progress;
 mod pull;
 mod retry;

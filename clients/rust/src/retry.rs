@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::error::{Error, UPLOAD_SUPERSEDED};
+use crate::patience::Patience;
 
 /// How often an upload goes on after a stream took its file over, when that may be its own stream of before. Two processes that
 /// upload the same file by mistake would otherwise take it from each other for ever.
@@ -13,8 +14,11 @@ const MAX_TAKEOVERS: u32 = 3;
 /// When a call that failed is tried again. Only errors that can go away are: see [`Error::is_retryable`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Retry {
-    /// How long failures may go on before the last one is given to the caller. The clock starts with the first failure and
-    /// again whenever an upload or a download got on. Zero: never try again.
+    /// How long failures may go on before the last one is given to the caller. The clock starts when the first try that failed
+    /// began, and again whenever an upload or a download got on. Zero: never try again.
+    ///
+    /// After a call that spent all of it in vain the next ones may spend a sixteenth, until one comes to an end: a server that
+    /// is away costs a training its budget once, not at every report.
     pub budget: Duration,
     /// The longest first pause; each further one may be twice as long.
     pub first_delay: Duration,
@@ -41,8 +45,17 @@ impl Retry {
         Retry { budget: Duration::ZERO, ..Retry::default() }
     }
 
-    pub(crate) fn start(&self) -> Backoff<'_> {
-        Backoff { retry: self, failures: 0, failing_since: None, broke_off: false, takeovers: 0 }
+    /// The failures of a new call to the server that `patience` tells of.
+    pub(crate) fn start<'a>(&'a self, patience: &'a Patience) -> Backoff<'a> {
+        Backoff {
+            retry: self,
+            patience,
+            budget: patience.budget(self.budget),
+            failures: 0,
+            failing_since: None,
+            broke_off: false,
+            takeovers: 0,
+        }
     }
 
     /// The longest pause after this many failures.
@@ -56,6 +69,8 @@ impl Retry {
 #[derive(Debug)]
 pub(crate) struct Backoff<'a> {
     retry: &'a Retry,
+    patience: &'a Patience,
+    budget: Duration,
     failures: u32,
     failing_since: Option<Instant>,
     /// A call of this operation ended without the server's word; it may live on there for a while.
@@ -66,8 +81,20 @@ pub(crate) struct Backoff<'a> {
 impl Backoff<'_> {
     /// Something worked: the budget is whole again.
     pub(crate) fn progressed(&mut self) {
+        self.budget = self.retry.budget;
         self.failures = 0;
         self.failing_since = None;
+    }
+
+    /// How many tries failed since the last that got on.
+    pub(crate) fn failures(&self) -> u32 {
+        self.failures
+    }
+
+    /// Waits before the next try, or gives the error back when there is to be none. The time of the try that failed counts.
+    pub(crate) async fn pause_since(&mut self, begun: Instant, error: Error) -> Result<(), Error> {
+        self.failing_since.get_or_insert(begun);
+        self.pause(error).await
     }
 
     /// Waits before the next try, or gives the error back when there is to be none.
@@ -86,14 +113,19 @@ impl Backoff<'_> {
     /// spread over what comes after it.
     fn delay(&mut self, error: &Error, now: Instant, fraction: f64) -> Option<Duration> {
         if !self.may_go_on(error) {
+            self.patience.ended();
             return None;
         }
         let failing_since = *self.failing_since.get_or_insert(now);
         self.failures += 1;
         // No later than that: a time that is far off is only compared.
-        let told = error.retry_after().unwrap_or_default().min(self.retry.budget);
+        let told = error.retry_after().unwrap_or_default().min(self.budget);
         let delay = told.saturating_add(self.retry.ceiling(self.failures).max(told).mul_f64(fraction));
-        ((now - failing_since).saturating_add(delay) < self.retry.budget).then_some(delay)
+        let goes_on = (now - failing_since).saturating_add(delay) < self.budget;
+        if !goes_on {
+            self.patience.gave_up();
+        }
+        goes_on.then_some(delay)
     }
 
     fn may_go_on(&mut self, error: &Error) -> bool {
@@ -123,6 +155,7 @@ mod tests {
 
     use super::{Retry, random_fraction};
     use crate::error::Error;
+    use crate::patience::Patience;
 
     fn unavailable() -> Error {
         Error::from_status("GetRun", &Status::unavailable("the server is stopping"))
@@ -138,8 +171,9 @@ mod tests {
 
     #[test]
     fn trying_ends_with_the_budget_and_progress_renews_it() {
-        let retry = Retry { budget: Duration::from_secs(30), ..Retry::default() };
-        let mut backoff = retry.start();
+        let (retry, patience) =
+            (Retry { budget: Duration::from_secs(30), ..Retry::default() }, Patience::default());
+        let mut backoff = retry.start(&patience);
         let mut now = Instant::now();
         let started = now;
         while let Some(delay) = backoff.delay(&unavailable(), now, 1.0) {
@@ -157,9 +191,9 @@ mod tests {
             let status = Status::with_error_details(tonic::Code::ResourceExhausted, "busy", details);
             Error::from_status("WriteFile", &status)
         };
-        let (retry, now) = (Retry::default(), Instant::now());
+        let (retry, patience, now) = (Retry::default(), Patience::default(), Instant::now());
         let delay = |error, failures, fraction| {
-            let mut backoff = retry.start();
+            let mut backoff = retry.start(&patience);
             let _ = (1..failures).map(|_| backoff.delay(&unavailable(), now, 0.0)).count();
             backoff.delay(&error, now, fraction).map(|delay| delay.as_millis())
         };
@@ -174,8 +208,8 @@ mod tests {
         let details = ErrorDetails::with_error_info("UPLOAD_SUPERSEDED", "keepbest", HashMap::new());
         let status = Status::with_error_details(tonic::Code::Aborted, "another stream", details);
         let taken = Error::from_status("WriteFile", &status);
-        let (retry, now) = (Retry::default(), Instant::now());
-        let mut backoff = retry.start();
+        let (retry, patience, now) = (Retry::default(), Patience::default(), Instant::now());
+        let mut backoff = retry.start(&patience);
         assert_eq!(backoff.delay(&taken, now, 0.0), None, "nothing of ours can have taken it");
         assert_eq!(backoff.delay(&unavailable(), now, 0.0), Some(Duration::ZERO));
         for _ in 0..3 {
@@ -187,6 +221,9 @@ mod tests {
 
     #[test]
     fn without_a_budget_there_is_no_second_try() {
-        assert_eq!(Retry::never().start().delay(&unavailable(), Instant::now(), 0.0), None);
+        assert_eq!(
+            Retry::never().start(&Patience::default()).delay(&unavailable(), Instant::now(), 0.0),
+            None
+        );
     }
 }

@@ -44,7 +44,7 @@ async fn receive(
 ) -> Result<()> {
     let client = file.pull.client;
     let mut position = range.start;
-    let mut backoff = client.retry().start();
+    let mut backoff = client.backoff();
     loop {
         let before = position;
         match stream(file, &mut position, range.end, connection, &pieces).await {
@@ -74,13 +74,16 @@ async fn stream(
         offset_bytes: wire(*position),
         length_bytes: wire(end - *position),
     };
-    let mut messages = client.read_file_on(connection, request).await?;
+    let silent = |_| client.silent(client.stall_time());
+    let opened = tokio::time::timeout(client.stall_time(), client.read_file_on(connection, request));
+    let mut messages = opened.await.map_err(silent)??;
     while *position < end {
-        let message = match messages.message().await {
-            Ok(Some(message)) => message,
-            Ok(None) => return Err(broken(file, "ended early")),
-            Err(status) => return Err(client.error("ReadFile", &status)),
-        };
+        let message =
+            match tokio::time::timeout(client.stall_time(), messages.message()).await.map_err(silent)? {
+                Ok(Some(message)) => message,
+                Ok(None) => return Err(broken(file, "ended early")),
+                Err(status) => return Err(client.error("ReadFile", &status)),
+            };
         if message.data.is_empty() {
             continue;
         }

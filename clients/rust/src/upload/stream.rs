@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::StreamExt as _;
 use keepbest_proto::v1;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -15,6 +16,7 @@ use super::local::LocalFile;
 use super::{Destination, wire_bytes};
 use crate::digest::{FileDigest, file_digest};
 use crate::error::{Error, Result};
+use crate::patience::Movement;
 use crate::progress::FileMeter;
 
 /// 64 KiB gives a third of the throughput, 4 MiB is slower again.
@@ -46,7 +48,7 @@ impl FileUpload<'_> {
             size_bytes: wire_bytes(self.file.size_bytes),
             sha256: self.sha256.clone(),
         };
-        let mut backoff = client.retry().start();
+        let mut backoff = client.backoff();
         let mut durable_before = 0;
         loop {
             let prepared = client.prepare_file(request.clone()).await?;
@@ -90,8 +92,13 @@ impl FileUpload<'_> {
             meter: Arc::clone(&self.meter),
         };
         let reader = tokio::task::spawn_blocking(move || reader.read(offset_bytes));
-        let stream = ReceiverStream::new(receiver);
-        let answered = self.destination.client.write_file_on(self.connection, stream).await;
+        let client = self.destination.client;
+        let movement = Arc::new(Movement::begin());
+        let moved = Arc::clone(&movement);
+        let stream = ReceiverStream::new(receiver).inspect(move |_| moved.moved());
+        let answered =
+            movement.answer(client.stall_time(), client.write_file_on(self.connection, stream)).await;
+        let answered = answered.unwrap_or_else(|| Err(client.silent(client.stall_time())));
         let read = tokio::time::timeout(READER_END, reader).await;
         match (answered, read) {
             // The reader's own trouble ended the stream: the server only saw it end.

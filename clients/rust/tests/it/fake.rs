@@ -28,6 +28,8 @@ pub(crate) struct Fake {
     pub(crate) bytes_read: AtomicU64,
     /// Flips a bit of what is read.
     pub(crate) corrupt: AtomicU64,
+    /// So many streams are taken and never answered.
+    pub(crate) hanging_streams: AtomicU64,
 }
 
 fn digest(data: &[u8]) -> Vec<u8> {
@@ -50,6 +52,14 @@ fn file(path: &str, size: usize, data: &[u8], complete: bool) -> v1::File {
 impl Fake {
     pub(crate) fn cut_after(&self, messages: u64) {
         self.messages_per_stream.store(messages, Ordering::SeqCst);
+    }
+
+    /// Waits for ever, if this stream is one that hangs.
+    async fn perhaps_hang(&self) {
+        let one_less = |left: u64| left.checked_sub(1);
+        if self.hanging_streams.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less).is_ok() {
+            std::future::pending::<()>().await;
+        }
     }
 
     fn is_cut(&self, messages: u64) -> bool {
@@ -108,6 +118,7 @@ impl Checkpoints for Shared {
         &self,
         request: Request<Streaming<v1::WriteFileRequest>>,
     ) -> Result<Response<v1::File>, Status> {
+        self.0.perhaps_hang().await;
         let mut stream = request.into_inner();
         let mut path = String::new();
         let mut messages = 0;
@@ -166,6 +177,7 @@ impl Artifacts for Shared {
         &self,
         request: Request<v1::ReadFileRequest>,
     ) -> Result<Response<Self::ReadFileStream>, Status> {
+        self.0.perhaps_hang().await;
         let request = request.into_inner();
         assert_eq!(request.version, VERSION);
         let start = request.offset_bytes as usize;
