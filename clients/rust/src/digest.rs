@@ -97,10 +97,26 @@ pub fn hex(digest: &[u8]) -> String {
 
 /// The SHA-256 of a local file. Blocks.
 pub(crate) fn file_sha256(path: &Path) -> Result<[u8; 32]> {
+    file_digests(path).map(|digests| digests.sha256)
+}
+
+/// Both digests of the same bytes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Digests {
+    /// As [`file_digest`].
+    pub(crate) file: [u8; 32],
+    pub(crate) sha256: [u8; 32],
+}
+
+/// Both digests of a local file, which is read once. Blocks.
+pub(crate) fn file_digests(path: &Path) -> Result<Digests> {
     use sha2::Digest as _;
-    let mut digest = sha2::Sha256::new();
-    read_pieces(path, |piece| digest.update(piece))?;
-    Ok(digest.finalize().into())
+    let (mut file, mut sha256) = (FileDigest::default(), sha2::Sha256::new());
+    read_pieces(path, |piece| {
+        file.update(piece);
+        sha256.update(piece);
+    })?;
+    Ok(Digests { file: file.finish(), sha256: sha256.finalize().into() })
 }
 
 fn read_pieces(path: &Path, mut take: impl FnMut(&[u8])) -> Result<()> {

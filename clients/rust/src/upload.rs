@@ -2,6 +2,7 @@
 
 mod local;
 mod small;
+mod stamp;
 mod stream;
 
 use std::path::Path;
@@ -11,9 +12,10 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use keepbest_proto::v1;
 
 use self::local::LocalFile;
+use self::stamp::Stamp;
 use self::stream::FileUpload;
 use crate::client::Client;
-use crate::digest::file_sha256;
+use crate::digest::file_digests;
 use crate::error::{Error, Result};
 use crate::progress::{Meter, OnProgress};
 
@@ -62,7 +64,7 @@ pub async fn upload(
         return upload_tree(client, checkpoint, attempt, source, options).await;
     }
     let name = source.file_name().and_then(|name| name.to_str()).ok_or_else(|| local::not_unicode(source))?;
-    let file = LocalFile { source: source.to_owned(), target: name.to_owned(), size_bytes: metadata.len() };
+    let file = LocalFile { source: source.to_owned(), target: name.to_owned(), stamp: Stamp::of(&metadata) };
     let destination = Destination { client, checkpoint, attempt, sha256: options.sha256 };
     upload_files(destination, vec![file], &options.on_progress).await
 }
@@ -90,7 +92,8 @@ pub async fn upload_tree(
 /// server may still be writing what had arrived of it: what that takes over is taken back, three times at most.
 ///
 /// # Errors
-/// [`Error::Io`] when the file cannot be read; [`Error::Corrupt`] when it changed on its way; [`Error::Refused`] with
+/// [`Error::Io`] when the file cannot be read; [`Error::Corrupt`] when it was written to or replaced while it was read, so that
+/// nothing of it is acknowledged, or when the server stored other bytes; [`Error::Refused`] with
 /// `UPLOAD_SUPERSEDED`, `STALE_ATTEMPT`, `CHECKPOINT_DELETED`, `FILE_EXISTS`, `STORE_FULL` and the others of `WriteFile`;
 /// any retryable error when the budget of [`Retry`](crate::Retry) is spent without a byte more.
 pub async fn upload_file(
@@ -102,8 +105,9 @@ pub async fn upload_file(
     options: &UploadOptions,
 ) -> Result<v1::File> {
     let metadata = tokio::fs::metadata(source).await.map_err(|error| Error::io("read", source, error))?;
-    let file = LocalFile { source: source.to_owned(), target: target.to_owned(), size_bytes: metadata.len() };
-    let meter = Meter::new(&options.on_progress, 1, file.size_bytes);
+    let file =
+        LocalFile { source: source.to_owned(), target: target.to_owned(), stamp: Stamp::of(&metadata) };
+    let meter = Meter::new(&options.on_progress, 1, file.size_bytes());
     let destination = Destination { client, checkpoint, attempt, sha256: options.sha256 };
     upload_streamed(destination, file, 0, &meter).await
 }
@@ -113,11 +117,11 @@ async fn upload_files(
     files: Vec<LocalFile>,
     on_progress: &OnProgress,
 ) -> Result<Uploaded> {
-    let size_bytes = files.iter().map(|file| file.size_bytes).sum();
+    let size_bytes = files.iter().map(LocalFile::size_bytes).sum();
     let uploaded = Uploaded { file_count: files.len() as u64, size_bytes };
     let meter = Meter::new(on_progress, uploaded.file_count, size_bytes);
     let (small, large): (Vec<_>, Vec<_>) =
-        files.into_iter().partition(|file| file.size_bytes < small::SMALL_FILE_BYTES);
+        files.into_iter().partition(|file| file.size_bytes() < small::SMALL_FILE_BYTES);
     let groups = futures::stream::iter(small::groups(small))
         .map(|group| small::upload(destination, group, Arc::clone(&meter)))
         .buffer_unordered(PARALLEL);
@@ -138,13 +142,19 @@ async fn upload_streamed(
     connection: usize,
     meter: &Arc<Meter>,
 ) -> Result<v1::File> {
-    let sha256 = if destination.sha256 {
+    let blind = file.stamp.blind();
+    if !blind.is_zero() {
+        tokio::time::sleep(blind).await;
+        file.stamp.check_path(&file.source)?;
+    }
+    let declared = if destination.sha256 {
         let source = file.source.clone();
-        tokio::task::spawn_blocking(move || file_sha256(&source)).await.map_err(Error::aborted)??.to_vec()
+        let digests = tokio::task::spawn_blocking(move || file_digests(&source));
+        Some(digests.await.map_err(Error::aborted)??)
     } else {
-        Vec::new()
+        None
     };
-    FileUpload { destination, file, sha256: sha256.into(), connection, meter: meter.file() }.run().await
+    FileUpload { destination, file, declared, connection, meter: meter.file() }.run().await
 }
 
 /// A size or an offset as the wire has it.

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use super::stamp::Stamp;
 use crate::error::{Error, Result};
 
 /// The server takes as many in one checkpoint.
@@ -14,7 +15,14 @@ pub(super) struct LocalFile {
     pub(super) source: PathBuf,
     /// Its path in the checkpoint.
     pub(super) target: String,
-    pub(super) size_bytes: u64,
+    /// As it stood before anything was read of it.
+    pub(super) stamp: Stamp,
+}
+
+impl LocalFile {
+    pub(super) fn size_bytes(&self) -> u64 {
+        self.stamp.size_bytes
+    }
 }
 
 /// All files below `root`, in the order of their paths. Links are refused: whether their targets belong to the model cannot
@@ -33,7 +41,7 @@ pub(super) fn list(root: &Path) -> Result<Vec<LocalFile>> {
             if metadata.is_dir() {
                 folders.push((source, format!("{target}/")));
             } else if metadata.is_file() {
-                files.push(LocalFile { source, target, size_bytes: metadata.len() });
+                files.push(LocalFile { source, target, stamp: Stamp::of(&metadata) });
             } else {
                 return Err(Error::Invalid(format!(
                     "`{}` is neither a file nor a folder, but only those are uploaded: put a copy of what it stands for \
@@ -71,7 +79,7 @@ mod tests {
         fs::write(folder.path().join("variables/deep/a"), "12").unwrap();
         fs::write(folder.path().join("model.pb"), "1").unwrap();
         let files = list(folder.path()).unwrap();
-        let listed: Vec<_> = files.iter().map(|file| (file.target.as_str(), file.size_bytes)).collect();
+        let listed: Vec<_> = files.iter().map(|file| (file.target.as_str(), file.size_bytes())).collect();
         assert_eq!(listed, [("model.pb", 1), ("variables/deep/a", 2)]);
     }
 

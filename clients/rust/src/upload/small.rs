@@ -1,13 +1,14 @@
 //! Small files, many in one call: no stream and no preparation for each.
 
 use std::collections::HashMap;
-use std::fs;
+use std::io::Read as _;
 use std::sync::Arc;
 
 use keepbest_proto::v1;
 
 use super::Destination;
 use super::local::LocalFile;
+use super::stamp::read_whole;
 use crate::digest::FileDigest;
 use crate::error::{Error, Result};
 use crate::progress::Meter;
@@ -27,7 +28,7 @@ pub(super) fn groups(files: Vec<LocalFile>) -> Vec<Vec<LocalFile>> {
     let mut group = Vec::new();
     let mut group_bytes = 0;
     for file in files {
-        let bytes = file.size_bytes + file.target.len() as u64 + FILE_OVERHEAD_BYTES;
+        let bytes = file.size_bytes() + file.target.len() as u64 + FILE_OVERHEAD_BYTES;
         if !group.is_empty() && (group.len() == MAX_GROUP_FILES || group_bytes + bytes > MAX_GROUP_BYTES) {
             groups.push(std::mem::take(&mut group));
             group_bytes = 0;
@@ -83,10 +84,11 @@ pub(super) async fn upload(
 fn read(group: &[LocalFile], sha256: bool) -> Result<Vec<v1::SmallFile>> {
     use sha2::Digest as _;
     let read = |file: &LocalFile| {
-        let data = fs::read(&file.source).map_err(|error| Error::io("read", &file.source, error))?;
-        if data.len() as u64 != file.size_bytes {
-            return Err(Error::Corrupt(format!("`{}` changed while it was read", file.source.display())));
-        }
+        let data = read_whole(&file.source, &file.stamp, |opened| {
+            let mut data = Vec::new();
+            // What grew is as wrong as what shrank, and need not be read to its end.
+            opened.take(SMALL_FILE_BYTES).read_to_end(&mut data).map(|_| data)
+        })?;
         let sha256 = if sha256 { sha2::Sha256::digest(&data).to_vec() } else { Vec::new() };
         Ok(v1::SmallFile { path: file.target.clone(), data: data.into(), sha256: sha256.into() })
     };
@@ -96,9 +98,11 @@ fn read(group: &[LocalFile], sha256: bool) -> Result<Vec<v1::SmallFile>> {
 #[cfg(test)]
 mod tests {
     use super::{LocalFile, groups};
+    use crate::upload::stamp::Stamp;
 
     fn files(count: usize, size_bytes: u64) -> Vec<LocalFile> {
-        vec![LocalFile { source: "a".into(), target: "a".into(), size_bytes }; count]
+        let stamp = Stamp { size_bytes, modified: None, identity: (0, 0) };
+        vec![LocalFile { source: "a".into(), target: "a".into(), stamp }; count]
     }
 
     #[test]

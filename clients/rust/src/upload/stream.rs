@@ -13,8 +13,9 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::local::LocalFile;
+use super::stamp::{Stamp, changed_file};
 use super::{Destination, wire_bytes};
-use crate::digest::{FileDigest, file_digest};
+use crate::digest::{Digests, FileDigest, file_digest};
 use crate::error::{Error, Result};
 use crate::patience::Movement;
 use crate::progress::FileMeter;
@@ -31,8 +32,8 @@ const READER_END: Duration = Duration::from_secs(1);
 pub(super) struct FileUpload<'a> {
     pub(super) destination: Destination<'a>,
     pub(super) file: LocalFile,
-    /// 32 bytes or none.
-    pub(super) sha256: Bytes,
+    /// What the file was when its SHA-256 was made, if one is declared.
+    pub(super) declared: Option<Digests>,
     pub(super) connection: usize,
     pub(super) meter: Arc<FileMeter>,
 }
@@ -45,14 +46,15 @@ impl FileUpload<'_> {
             checkpoint: self.destination.checkpoint.to_owned(),
             attempt: self.destination.attempt,
             path: self.file.target.clone(),
-            size_bytes: wire_bytes(self.file.size_bytes),
-            sha256: self.sha256.clone(),
+            size_bytes: wire_bytes(self.file.size_bytes()),
+            sha256: self.declared.map(|digests| Bytes::copy_from_slice(&digests.sha256)).unwrap_or_default(),
         };
         let mut backoff = client.backoff();
         let mut durable_before = 0;
         loop {
             let prepared = client.prepare_file(request.clone()).await?;
-            let durable_bytes = u64::try_from(prepared.durable_bytes).unwrap_or(0).min(self.file.size_bytes);
+            let durable_bytes =
+                u64::try_from(prepared.durable_bytes).unwrap_or(0).min(self.file.size_bytes());
             if durable_bytes > durable_before {
                 backoff.progressed();
                 durable_before = durable_bytes;
@@ -65,14 +67,22 @@ impl FileUpload<'_> {
             };
             match sent {
                 Ok((file, digest)) => return self.verified(file, &digest),
+                Err(error @ Error::Corrupt(_)) => {
+                    self.forget().await;
+                    return Err(error);
+                }
                 Err(error) => backoff.pause(error).await?,
             }
         }
     }
 
     async fn digest(&self) -> Result<[u8; 32]> {
-        let source = self.file.source.clone();
-        tokio::task::spawn_blocking(move || file_digest(&source)).await.map_err(Error::aborted)?
+        let (source, stamp) = (self.file.source.clone(), self.file.stamp);
+        let digest = move || {
+            let digest = file_digest(&source)?;
+            stamp.check_path(&source).map(|()| digest)
+        };
+        tokio::task::spawn_blocking(digest).await.map_err(Error::aborted)?
     }
 
     /// One stream from an offset to the end; with the digest of the whole local file.
@@ -80,14 +90,8 @@ impl FileUpload<'_> {
         let (messages, receiver) = mpsc::channel(READ_AHEAD);
         let reader = Reader {
             source: self.file.source.clone(),
-            size_bytes: self.file.size_bytes,
-            head: v1::WriteFileRequest {
-                checkpoint: self.destination.checkpoint.to_owned(),
-                attempt: self.destination.attempt,
-                path: self.file.target.clone(),
-                offset_bytes: wire_bytes(offset_bytes),
-                ..Default::default()
-            },
+            stamp: self.file.stamp,
+            head: v1::WriteFileRequest { offset_bytes: wire_bytes(offset_bytes), ..self.head() },
             messages,
             meter: Arc::clone(&self.meter),
         };
@@ -112,9 +116,31 @@ impl FileUpload<'_> {
         }
     }
 
+    /// Makes the server forget what it has of a file that changed: what is uploaded next would go on behind it. When that
+    /// fails, the next upload finds other bytes than its own in the end and says so.
+    async fn forget(&self) {
+        let from_the_start = v1::WriteFileRequest { offset_bytes: 0, ..self.head() };
+        let stream = futures::stream::iter([from_the_start]);
+        let unfinished = self.destination.client.write_file_on(self.connection, stream);
+        let _ = tokio::time::timeout(self.destination.client.stall_time(), unfinished).await;
+    }
+
+    /// The first message of a stream, without an offset and data.
+    fn head(&self) -> v1::WriteFileRequest {
+        v1::WriteFileRequest {
+            checkpoint: self.destination.checkpoint.to_owned(),
+            attempt: self.destination.attempt,
+            path: self.file.target.clone(),
+            ..Default::default()
+        }
+    }
+
     fn verified(&self, file: v1::File, digest: &[u8; 32]) -> Result<v1::File> {
         if file.state() != v1::FileState::Complete {
             return Err(Error::Protocol(format!("file `{}` was sent and is not complete", file.path)));
+        }
+        if self.declared.is_some_and(|declared| declared.file != *digest) {
+            return Err(changed_file(&self.file.source, "was written to"));
         }
         if file.digest[..] != digest[..] {
             return Err(Error::Corrupt(format!(
@@ -124,7 +150,7 @@ impl FileUpload<'_> {
                 self.file.source.display()
             )));
         }
-        self.meter.done(self.file.size_bytes);
+        self.meter.done(self.file.size_bytes());
         Ok(file)
     }
 }
@@ -132,7 +158,8 @@ impl FileUpload<'_> {
 /// Reads the file on a thread that may block.
 struct Reader {
     source: PathBuf,
-    size_bytes: u64,
+    /// What the file must still be at the end.
+    stamp: Stamp,
     /// The first message, without its data.
     head: v1::WriteFileRequest,
     messages: mpsc::Sender<v1::WriteFileRequest>,
@@ -144,6 +171,7 @@ impl Reader {
     /// hashed too: they may have been sent from another file of that name.
     fn read(mut self, offset_bytes: u64) -> Result<Option<[u8; 32]>> {
         let mut file = File::open(&self.source).map_err(|error| Error::io("read", &self.source, error))?;
+        self.stamp.check(&self.source, &file)?;
         let mut digest = FileDigest::default();
         let mut position = 0;
         while position < offset_bytes {
@@ -152,12 +180,13 @@ impl Reader {
             position += data.len() as u64;
         }
         loop {
-            let data = self.read_piece(&mut file, MESSAGE_BYTES.min(self.size_bytes - position))?;
+            let data = self.read_piece(&mut file, MESSAGE_BYTES.min(self.stamp.size_bytes - position))?;
             digest.update(&data);
             position += data.len() as u64;
-            let finish = position == self.size_bytes;
+            let finish = position == self.stamp.size_bytes;
             if finish {
-                self.check_length(&file)?;
+                // Without this message the server takes nothing of it.
+                self.stamp.check(&self.source, &file)?;
             }
             let message = v1::WriteFileRequest {
                 crc32c: Some(crc_fast::crc32_iscsi(&data)),
@@ -180,18 +209,9 @@ impl Reader {
         file.take(piece_bytes)
             .read_to_end(&mut data)
             .map_err(|error| Error::io("read", &self.source, error))?;
-        if data.len() as u64 == piece_bytes { Ok(data) } else { Err(self.changed()) }
-    }
-
-    fn check_length(&self, file: &File) -> Result<()> {
-        let metadata = file.metadata().map_err(|error| Error::io("read", &self.source, error))?;
-        if metadata.len() == self.size_bytes { Ok(()) } else { Err(self.changed()) }
-    }
-
-    fn changed(&self) -> Error {
-        Error::Corrupt(format!(
-            "`{}` changed its size while it was uploaded: upload it when nothing writes it any more",
-            self.source.display()
-        ))
+        if data.len() as u64 == piece_bytes {
+            return Ok(data);
+        }
+        Err(changed_file(&self.source, "has another size now"))
     }
 }

@@ -1,6 +1,6 @@
 //! A server of a few lines that keeps bytes in memory, cuts streams, and does worse.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,12 +22,18 @@ pub(crate) const VERSION: &str = "teams/t/projects/p/artifacts/a/versions/v0";
 pub(crate) struct Fake {
     /// Path to size and bytes.
     pub(crate) files: Mutex<BTreeMap<String, (usize, Vec<u8>)>>,
+    /// How many streams began, and the newest of each file: an older one writes nothing more.
+    streams: Mutex<(u64, BTreeMap<String, u64>)>,
+    /// Files whose upload was finished, by their paths.
+    pub(crate) complete: Mutex<BTreeSet<String>>,
     /// Each stream ends after so many messages.
     pub(crate) messages_per_stream: AtomicU64,
     pub(crate) messages_written: AtomicU64,
     pub(crate) bytes_read: AtomicU64,
     /// Flips a bit of what is read.
     pub(crate) corrupt: AtomicU64,
+    /// Done once, when the first message of an upload has come.
+    pub(crate) meanwhile: Mutex<Option<Box<dyn FnOnce() + Send>>>,
     /// So many streams are taken and never answered.
     pub(crate) hanging_streams: AtomicU64,
 }
@@ -52,6 +58,22 @@ fn file(path: &str, size: usize, data: &[u8], complete: bool) -> v1::File {
 impl Fake {
     pub(crate) fn cut_after(&self, messages: u64) {
         self.messages_per_stream.store(messages, Ordering::SeqCst);
+    }
+
+    /// The number of a stream that begins to write a file.
+    fn begin(&self, path: &str) -> u64 {
+        let (count, newest) = &mut *self.streams.lock().unwrap();
+        *count += 1;
+        newest.insert(path.to_owned(), *count);
+        *count
+    }
+
+    fn is_newest(&self, path: &str, stream: u64) -> bool {
+        self.streams.lock().unwrap().1[path] == stream
+    }
+
+    pub(crate) fn do_meanwhile(&self, what: impl FnOnce() + Send + 'static) {
+        *self.meanwhile.lock().unwrap() = Some(Box::new(what));
     }
 
     /// Waits for ever, if this stream is one that hangs.
@@ -121,20 +143,35 @@ impl Checkpoints for Shared {
         self.0.perhaps_hang().await;
         let mut stream = request.into_inner();
         let mut path = String::new();
-        let mut messages = 0;
+        let (mut messages, mut number) = (0, 0);
         while let Some(message) = stream.next().await {
             let message = message?;
             let mut files = self.0.files.lock().unwrap();
             if !message.path.is_empty() {
                 path = message.path;
-                assert_eq!(message.offset_bytes as usize, files[&path].1.len());
+                number = self.0.begin(&path);
+                let data = &mut files.get_mut(&path).unwrap().1;
+                if message.offset_bytes == 0 {
+                    data.clear();
+                }
+                assert_eq!(message.offset_bytes as usize, data.len());
+            }
+            if !self.0.is_newest(&path, number) {
+                return Err(Status::aborted("another stream writes the file"));
+            }
+            if message.data.is_empty() && !message.finish {
+                continue;
             }
             assert_eq!(message.crc32c, Some(crc_fast::crc32_iscsi(&message.data)));
             let (size, data) = files.get_mut(&path).unwrap();
             data.extend_from_slice(&message.data);
             self.0.messages_written.fetch_add(1, Ordering::SeqCst);
+            if let Some(what) = self.0.meanwhile.lock().unwrap().take() {
+                what();
+            }
             if message.finish {
                 assert_eq!(*size, data.len());
+                self.0.complete.lock().unwrap().insert(path.clone());
                 return Ok(Response::new(file(&path, *size, data, true)));
             }
             messages += 1;

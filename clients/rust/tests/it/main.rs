@@ -4,5 +4,6 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
 
 mod away;
+mod changes;
 mod fake;
 mod transfer;
