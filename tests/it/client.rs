@@ -1,8 +1,22 @@
 //! The Rust client where it takes a real server to see what it does: around restarts, and when calls are repeated.
 
-use keepbest_client::Client;
+use std::fs;
+use std::path::Path;
 
+use keepbest_client::Client;
+use keepbest_client::Error;
+use keepbest_client::Part;
+use keepbest_client::Run;
+use keepbest_client::UploadOptions;
+use keepbest_client::v1;
+
+use crate::support::requests::epoch_end;
+use crate::support::requests::every_epoch;
+use crate::support::requests::noise;
+use crate::support::requests::start_request;
 use crate::support::server::ServerProcess;
+use crate::support::server::TestServer;
+use crate::support::server::start;
 
 #[tokio::test]
 async fn a_client_connects_while_its_server_restarts() {
@@ -20,4 +34,81 @@ async fn a_client_connects_while_its_server_restarts() {
     let client = connecting.await.unwrap().unwrap();
     let error = client.get_run("teams/t/projects/p/runs/r").await.unwrap_err();
     assert!(error.is_not_found(), "{error}");
+}
+
+/// More than a file that goes with others in one call.
+const LARGE_BYTES: usize = 300 << 10;
+
+/// A file on a stream of its own, and one that goes with others in one call.
+fn write_model(folder: &Path, seed: u64) {
+    fs::write(folder.join("large.bin"), noise(seed, LARGE_BYTES)).unwrap();
+    fs::write(folder.join("small.bin"), noise(seed, 100)).unwrap();
+}
+
+async fn run_with_decision(server: &TestServer) -> (Run, v1::Decision) {
+    let client = Client::connect_lazy(server.address()).unwrap();
+    let mut run = Run::start(&client, start_request("r", every_epoch())).await.unwrap();
+    let decision = run.report(vec![epoch_end(0, 0.5)]).await.unwrap().remove(0);
+    (run, decision)
+}
+
+#[tokio::test]
+async fn a_save_may_be_repeated_after_its_commit() {
+    let server = start().await;
+    let (run, decision) = run_with_decision(&server).await;
+    let folder = tempfile::tempdir().unwrap();
+    write_model(folder.path(), 1);
+    let version = run.save(&decision, folder.path()).await.unwrap();
+    assert_eq!(run.save(&decision, folder.path()).await.unwrap(), version);
+    let declared = UploadOptions { sha256: true, ..UploadOptions::default() };
+    let again = run.upload(&decision.checkpoint, folder.path(), &declared).await;
+    assert_eq!(again.unwrap().file_count, 2);
+    let artifact = Client::connect_lazy(server.address()).unwrap();
+    let artifact = artifact.get_artifact(version.name.rsplit_once("/versions/").unwrap().0).await.unwrap();
+    assert_eq!(artifact.version_count, 1);
+}
+
+#[tokio::test]
+async fn a_part_may_be_saved_again_after_its_commit() {
+    let server = start().await;
+    let (run, decision) = run_with_decision(&server).await;
+    let folder = tempfile::tempdir().unwrap();
+    let mut parts = Vec::new();
+    for number in 0..2 {
+        let folder = folder.path().join(format!("rank-{number}"));
+        fs::create_dir(&folder).unwrap();
+        fs::write(folder.join(format!("{number}.bin")), noise(number as u64, LARGE_BYTES)).unwrap();
+        parts.push((folder, Part { number, count: 2 }));
+    }
+    let [(first, zero), (second, one)] = &parts[..] else { panic!("two parts") };
+    let saved =
+        tokio::try_join!(run.save_part(&decision, first, *zero), run.save_part(&decision, second, *one));
+    let (version, _) = saved.unwrap();
+    assert_eq!(run.save_part(&decision, second, *one).await.unwrap(), version);
+}
+
+#[tokio::test]
+async fn what_was_not_committed_is_not_acknowledged_after_the_commit() {
+    let server = start().await;
+    let (run, decision) = run_with_decision(&server).await;
+    let folder = tempfile::tempdir().unwrap();
+    write_model(folder.path(), 1);
+    let version = run.save(&decision, folder.path()).await.unwrap();
+
+    let other = tempfile::tempdir().unwrap();
+    let save = async || run.save(&decision, other.path()).await;
+    for name in ["large.bin", "small.bin"] {
+        write_model(other.path(), 1);
+        let bytes = noise(2, fs::metadata(other.path().join(name)).unwrap().len() as usize);
+        fs::write(other.path().join(name), bytes).unwrap();
+        let error = save().await.unwrap_err();
+        assert!(error.to_string().contains(name), "other bytes: {error}");
+    }
+    write_model(other.path(), 1);
+    fs::write(other.path().join("more.bin"), "more").unwrap();
+    assert!(matches!(save().await.unwrap_err(), Error::Corrupt(_) | Error::Refused(_)), "a further file");
+    fs::remove_file(other.path().join("more.bin")).unwrap();
+    fs::remove_file(other.path().join("small.bin")).unwrap();
+    assert!(matches!(save().await.unwrap_err(), Error::Corrupt(_) | Error::Refused(_)), "a missing file");
+    assert_eq!(run.save(&decision, folder.path()).await.unwrap(), version, "the version stands");
 }

@@ -121,10 +121,11 @@ impl Run {
         Ok(decisions)
     }
 
-    /// Uploads a file or a directory for a decision SAVE and publishes it.
+    /// Uploads a file or a directory for a decision SAVE and publishes it. May be repeated as often as an answer is lost: the
+    /// upload goes on where it was cut, and after the commit the answer is the same version.
     ///
     /// # Errors
-    /// As [`upload`] and [`Run::commit`]. The upload goes on where it was cut when this is called again.
+    /// As [`upload`] and [`Run::commit`].
     pub async fn save(&self, decision: &v1::Decision, source: &Path) -> Result<v1::Version> {
         let uploaded = self.upload(&decision.checkpoint, source, &UploadOptions::default()).await?;
         self.commit(&decision.checkpoint, uploaded.file_count).await
@@ -138,10 +139,12 @@ impl Run {
         upload(&self.client, checkpoint, self.attempt(), source, options).await
     }
 
-    /// Publishes a checkpoint as the next version of its artifact. `file_count`: how many files it must have.
+    /// Publishes a checkpoint as the next version of its artifact. `file_count`: how many files it must have; 0 leaves that
+    /// to the server. Repeated: the same version.
     ///
     /// # Errors
-    /// [`Error::Refused`]: `FILES_INCOMPLETE`, `STALE_ATTEMPT`, `CHECKPOINT_DELETED` and the others of `CommitCheckpoint`.
+    /// [`Error::Refused`]: `FILES_INCOMPLETE`, `STALE_ATTEMPT`, `CHECKPOINT_DELETED` and the others of `CommitCheckpoint`;
+    /// [`Error::Corrupt`] when it was committed before with more or fewer files.
     pub async fn commit(&self, checkpoint: &str, file_count: u64) -> Result<v1::Version> {
         let request = v1::CommitCheckpointRequest {
             checkpoint: checkpoint.to_owned(),
@@ -149,7 +152,15 @@ impl Run {
             file_count: i64::try_from(file_count).unwrap_or(i64::MAX),
             ..Default::default()
         };
-        self.client.commit_checkpoint(request).await
+        let version = self.client.commit_checkpoint(request).await?;
+        if file_count > 0 && u64::try_from(version.file_count) != Ok(file_count) {
+            return Err(Error::Corrupt(format!(
+                "checkpoint `{checkpoint}` was committed with {} files before, not with {file_count}, and never changes: \
+                 other files need another save",
+                version.file_count
+            )));
+        }
+        Ok(version)
     }
 
     /// Uploads the files of one of several processes (ranks) for a decision SAVE, and waits for the version that all of them

@@ -1,5 +1,6 @@
 //! Uploads: a file or a directory to a checkpoint. What was cut goes on where the server's bytes are durable.
 
+mod committed;
 mod local;
 mod small;
 mod stamp;
@@ -11,6 +12,7 @@ use std::sync::Arc;
 use futures::{StreamExt as _, TryStreamExt as _};
 use keepbest_proto::v1;
 
+use self::committed::CHECKPOINT_COMMITTED;
 use self::local::LocalFile;
 use self::stamp::Stamp;
 use self::stream::FileUpload;
@@ -48,7 +50,7 @@ struct Destination<'a> {
 }
 
 /// Uploads a file, under its own name, or a directory, to the checkpoint of a decision SAVE. Calling it again goes on where
-/// it was cut.
+/// it was cut, also after the commit: then nothing is sent, but the files must be those that were committed.
 ///
 /// # Errors
 /// As [`upload_file`] and [`upload_tree`].
@@ -109,7 +111,13 @@ pub async fn upload_file(
         LocalFile { source: source.to_owned(), target: target.to_owned(), stamp: Stamp::of(&metadata) };
     let meter = Meter::new(&options.on_progress, 1, file.size_bytes());
     let destination = Destination { client, checkpoint, attempt, sha256: options.sha256 };
-    upload_streamed(destination, file, 0, &meter).await
+    match upload_streamed(destination, file.clone(), 0, &meter).await {
+        Err(error) if error.reason() == CHECKPOINT_COMMITTED => {
+            let mut files = committed::compare(destination, vec![file]).await?;
+            files.pop().ok_or_else(|| Error::Protocol("a file was compared and is not there".to_owned()))
+        }
+        result => result,
+    }
 }
 
 async fn upload_files(
@@ -120,20 +128,28 @@ async fn upload_files(
     let size_bytes = files.iter().map(LocalFile::size_bytes).sum();
     let uploaded = Uploaded { file_count: files.len() as u64, size_bytes };
     let meter = Meter::new(on_progress, uploaded.file_count, size_bytes);
+    match send_files(destination, files.clone(), &meter).await {
+        Err(error) if error.reason() == CHECKPOINT_COMMITTED => {
+            committed::compare(destination, files).await?;
+        }
+        result => result?,
+    }
+    Ok(uploaded)
+}
+
+async fn send_files(destination: Destination<'_>, files: Vec<LocalFile>, meter: &Arc<Meter>) -> Result<()> {
     let (small, large): (Vec<_>, Vec<_>) =
         files.into_iter().partition(|file| file.size_bytes() < small::SMALL_FILE_BYTES);
     let groups = futures::stream::iter(small::groups(small))
-        .map(|group| small::upload(destination, group, Arc::clone(&meter)))
+        .map(|group| small::upload(destination, group, Arc::clone(meter)))
         .buffer_unordered(PARALLEL);
     groups.try_collect::<()>().await?;
     let streams = futures::stream::iter(large.into_iter().enumerate())
-        .map(|(number, file)| {
-            let meter = Arc::clone(&meter);
-            async move { upload_streamed(destination, file, number, &meter).await.map(drop) }
-        })
+        .map(
+            |(number, file)| async move { upload_streamed(destination, file, number, meter).await.map(drop) },
+        )
         .buffer_unordered(PARALLEL);
-    streams.try_collect::<()>().await?;
-    Ok(uploaded)
+    streams.try_collect::<()>().await
 }
 
 async fn upload_streamed(

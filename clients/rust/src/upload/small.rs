@@ -7,6 +7,7 @@ use std::sync::Arc;
 use keepbest_proto::v1;
 
 use super::Destination;
+use super::committed::other_bytes;
 use super::local::LocalFile;
 use super::stamp::read_whole;
 use crate::digest::FileDigest;
@@ -49,14 +50,15 @@ pub(super) async fn upload(
     meter: Arc<Meter>,
 ) -> Result<()> {
     let sha256 = destination.sha256;
-    let files = tokio::task::spawn_blocking(move || read(&group, sha256)).await.map_err(Error::aborted)??;
+    let read = tokio::task::spawn_blocking(move || read(&group, sha256).map(|files| (group, files)));
+    let (group, files) = read.await.map_err(Error::aborted)??;
     let count = files.len() as u64;
     let bytes = files.iter().map(|file| file.data.len() as u64).sum();
     let mut expected = HashMap::with_capacity(files.len());
-    for file in &files {
+    for (file, local) in files.iter().zip(&group) {
         let mut digest = FileDigest::default();
         digest.update(&file.data);
-        expected.insert(file.path.clone(), digest.finish());
+        expected.insert(&local.target, (digest.finish(), local));
     }
     let request = v1::WriteSmallFilesRequest {
         checkpoint: destination.checkpoint.to_owned(),
@@ -65,10 +67,8 @@ pub(super) async fn upload(
     };
     for file in destination.client.write_small_files(request).await?.files {
         match expected.remove(&file.path) {
-            Some(digest) if digest[..] == file.digest[..] => {}
-            Some(_) => {
-                return Err(Error::Corrupt(format!("file `{}` changed on its way to the server", file.path)));
-            }
+            Some((digest, _)) if digest[..] == file.digest[..] => {}
+            Some((_, local)) => return Err(other_bytes(local)),
             None => {
                 return Err(Error::Protocol(format!("the server wrote `{}`, which was not sent", file.path)));
             }

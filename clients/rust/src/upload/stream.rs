@@ -12,6 +12,7 @@ use keepbest_proto::v1;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
+use super::committed::other_bytes;
 use super::local::LocalFile;
 use super::stamp::{Stamp, changed_file};
 use super::{Destination, wire_bytes};
@@ -60,12 +61,12 @@ impl FileUpload<'_> {
                 durable_before = durable_bytes;
             }
             self.meter.set(durable_bytes);
-            let sent = if prepared.state() == v1::FileState::Complete {
-                self.digest().await.map(|digest| (prepared, digest))
-            } else {
-                self.send(durable_bytes).await
-            };
-            match sent {
+            if prepared.state() == v1::FileState::Complete {
+                // Sent before, or by the stream whose answer was lost.
+                let digest = self.digest().await?;
+                return self.verified(prepared, &digest);
+            }
+            match self.send(durable_bytes).await {
                 Ok((file, digest)) => return self.verified(file, &digest),
                 Err(error @ Error::Corrupt(_)) => {
                     self.forget().await;
@@ -143,12 +144,7 @@ impl FileUpload<'_> {
             return Err(changed_file(&self.file.source, "was written to"));
         }
         if file.digest[..] != digest[..] {
-            return Err(Error::Corrupt(format!(
-                "the bytes stored as `{}` are not those of `{}`: it changed while it was uploaded; abandon the \
-                 checkpoint",
-                file.path,
-                self.file.source.display()
-            )));
+            return Err(other_bytes(&self.file));
         }
         self.meter.done(self.file.size_bytes());
         Ok(file)

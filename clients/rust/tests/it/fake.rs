@@ -133,7 +133,8 @@ impl Checkpoints for Shared {
         let mut files = self.0.files.lock().unwrap();
         let (size, data) =
             files.entry(request.path.clone()).or_insert((request.size_bytes as usize, Vec::new()));
-        Ok(Response::new(file(&request.path, *size, data, false)))
+        let complete = self.0.complete.lock().unwrap().contains(&request.path);
+        Ok(Response::new(file(&request.path, *size, data, complete)))
     }
 
     async fn write_file(

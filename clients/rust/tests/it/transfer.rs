@@ -41,6 +41,22 @@ async fn an_upload_that_goes_on_from_another_files_bytes_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_complete_is_compared_and_not_sent_again() {
+    let (fake, client) = start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let source = folder.path().join("model.bin");
+    fs::write(&source, bytes(2 * MIB)).unwrap();
+    for _ in 0..2 {
+        upload(&client, "c", 1, &source, &UploadOptions::default()).await.unwrap();
+        assert_eq!(fake.messages_written.load(Ordering::SeqCst), 2);
+    }
+    fs::write(&source, vec![1; 2 * MIB]).unwrap();
+    let error = upload(&client, "c", 1, &source, &UploadOptions::default()).await.unwrap_err();
+    assert!(error.to_string().contains("other bytes need another save"), "{error}");
+    assert!(fake.files.lock().unwrap()["model.bin"].1 == bytes(2 * MIB));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_tree_comes_back_as_it_was() {
     let (fake, client) = start().await;
     let source = tempfile::tempdir().unwrap();
