@@ -131,15 +131,17 @@ fn a_directory_is_pushed_and_pulled() {
     desk.write("saved/variables/large.bin", &large);
     desk.write("saved/model.pb", b"graph");
     desk.write("saved/empty", b"");
+    desk.write("saved/x.keepbest-part/y", b"y");
     let printed = desk.ok(&["push", "saved", "vision/mnist/net", "--metric", "f1=0.5", "--mode", "max"]);
-    assert!(printed.starts_with("pushed vision/mnist/net:v0: 3 files, 20.0 MiB"), "{printed}");
+    assert!(printed.starts_with("pushed vision/mnist/net:v0: 4 files, 20.0 MiB"), "{printed}");
 
     desk.ok(&["pull", "vision/mnist/net:latest", "copy"]);
     assert!(desk.read("copy/variables/large.bin") == large);
     assert_eq!(desk.read("copy/model.pb"), b"graph");
     assert_eq!(desk.read("copy/empty"), b"");
+    assert_eq!(desk.read("copy/x.keepbest-part/y"), b"y");
     let again = desk.json(&["pull", "vision/mnist/net:latest", "copy"]);
-    assert_eq!((&again["received_bytes"], &again["skipped_files"]), (&0.into(), &3.into()));
+    assert_eq!((&again["received_bytes"], &again["skipped_files"]), (&0.into(), &4.into()));
 }
 
 #[test]
@@ -152,7 +154,8 @@ fn a_pull_that_was_cut_goes_on_with_what_is_verified() {
     // What a pull leaves that was killed after the first chunk.
     let mut part = vec![0; data.len()];
     part[..chunk].copy_from_slice(&data[..chunk]);
-    desk.write("out/model.bin.keepbest-part", &part);
+    let name = &blake3::hash(b"model.bin").to_hex()[..32];
+    desk.write(&format!("out/.keepbest-pull/{name}.part"), &part);
     let record = format!(
         "keepbest-part 1 {} {}\n0 {}\n1 {}\n2 tor",
         data.len(),
@@ -160,7 +163,7 @@ fn a_pull_that_was_cut_goes_on_with_what_is_verified() {
         blake3::hash(&data[..chunk]).to_hex(),
         blake3::hash(&data[chunk..2 * chunk]).to_hex(),
     );
-    desk.write("out/model.bin.keepbest-part-state", record.as_bytes());
+    desk.write(&format!("out/.keepbest-pull/{name}.record"), record.as_bytes());
 
     let pulled = desk.json(&["pull", "cnn:v0", "out"]);
     assert_eq!(pulled["received_bytes"], data.len() - chunk);

@@ -51,6 +51,8 @@ struct Pull<'a> {
     client: &'a Client,
     version: String,
     directory: PathBuf,
+    /// Where files stand until they are whole.
+    unfinished: PathBuf,
     meter: Arc<Meter>,
     /// One permit for each connection; a range holds one.
     connections: Semaphore,
@@ -70,8 +72,8 @@ struct PulledFile<'a> {
 /// Downloads all files of a version into a directory, which is made if it does not exist. `version` is its name:
 /// `teams/*/projects/*/artifacts/*/versions/{vN or alias}`.
 ///
-/// A file is written to `NAME.keepbest-part` beside its place and gets its name when all its bytes match its digest, and its
-/// SHA-256 if one was declared, and are on the disk. Calling this again goes on with what is verified. A file that is there
+/// A file stands in the folder `.keepbest-pull` and gets its place when all its bytes match its digest, and its SHA-256 if one
+/// was declared, and are on the disk. Calling this again goes on with what is verified. A file that is there
 /// already and equal is left alone; one that differs is replaced; other files in the directory are not touched.
 ///
 /// # Errors
@@ -89,6 +91,7 @@ pub async fn pull(client: &Client, version: &str, directory: &Path, options: &Pu
         client,
         version: version.name.clone(),
         directory: directory.to_owned(),
+        unfinished: path::unfinished(directory, version.files.iter().map(|file| file.path.as_str())),
         meter: Meter::new(&options.on_progress, version.files.len() as u64, total_bytes),
         connections: Semaphore::new(connections),
         next_connection: AtomicUsize::new(0),
@@ -96,11 +99,14 @@ pub async fn pull(client: &Client, version: &str, directory: &Path, options: &Pu
         skipped_files: AtomicU64::new(0),
     };
     // Twice as many files as connections: one syncs to the disk while another is received.
-    futures::stream::iter(version.files.clone().into_iter().zip(paths))
+    let files = futures::stream::iter(version.files.clone().into_iter().zip(paths))
         .map(|(file, path)| pull.file(file, path))
         .buffer_unordered(2 * connections)
-        .try_collect::<()>()
-        .await?;
+        .try_collect::<()>();
+    let pulled = files.await;
+    // It stays when it is not empty: this pull goes on there the next time, or another one is at work.
+    let _ = std::fs::remove_dir(&pull.unfinished);
+    pulled?;
     let received_bytes = pull.received_bytes.load(Ordering::Relaxed);
     let skipped_files = pull.skipped_files.load(Ordering::Relaxed);
     Ok(Pulled { version, received_bytes, skipped_files })
@@ -132,9 +138,11 @@ impl Pull<'_> {
         let digest: [u8; 32] = file.digest[..]
             .try_into()
             .map_err(|_| Error::Protocol(format!("file `{}` has no digest of 32 bytes", file.path)))?;
-        let directory = self.directory.clone();
-        let opened =
-            blocking(move || part::open(path::make_room(&directory, &relative)?, size_bytes, digest)).await?;
+        let (directory, unfinished) = (self.directory.clone(), self.unfinished.clone());
+        let opened = blocking(move || {
+            part::open(path::make_room(&directory, &unfinished, &relative)?, size_bytes, digest)
+        });
+        let opened = opened.await?;
         let meter = self.meter.file();
         match opened {
             Opened::Equal => {

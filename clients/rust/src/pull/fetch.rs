@@ -105,8 +105,8 @@ async fn stream(
 /// Writes pieces from an offset on and records each chunk that is whole.
 fn write(part: &Part, start: u64, mut pieces: mpsc::Receiver<Bytes>) -> Result<()> {
     let path = part.data_path();
-    let failed = |error| Error::io("written", &path, error);
-    let mut file = OpenOptions::new().write(true).open(&path).map_err(failed)?;
+    let failed = |error| Error::io("written", path, error);
+    let mut file = OpenOptions::new().write(true).open(path).map_err(failed)?;
     file.seek(SeekFrom::Start(start)).map_err(failed)?;
     let mut hasher = blake3::Hasher::new();
     let mut position = start;

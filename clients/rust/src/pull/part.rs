@@ -1,4 +1,4 @@
-//! A file while it is downloaded: its bytes in one file, and beside it the record of which chunks are verified.
+//! A file while it is downloaded: its bytes in one file, and in another one the record of which chunks are verified.
 //!
 //! The record is text: a line that says what is downloaded, then a line for each chunk in the order in which they came: its
 //! number and its digest. Recorded chunks are read and hashed again before a download goes on, so that no order of writes
@@ -7,15 +7,18 @@
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-use super::path::{PART_SUFFIX, STATE_SUFFIX, beside};
+use super::path::Place;
 use crate::digest::{CHUNK_BYTES, FileDigest, file_digest, file_sha256, hex};
 use crate::error::{Error, Result};
 
 /// Chunks that are asked for in one call: 64 MiB.
 const RANGE_CHUNKS: usize = 8;
+
+/// How often the folder of unfinished downloads is made again under a record's feet.
+const FOLDER_TRIES: usize = 10;
 
 /// What was found at a file's place.
 #[derive(Debug)]
@@ -28,7 +31,7 @@ pub(super) enum Opened {
 
 #[derive(Debug)]
 pub(super) struct Part {
-    path: PathBuf,
+    place: Place,
     size_bytes: u64,
     digest: [u8; 32],
     record: Mutex<Record>,
@@ -43,44 +46,50 @@ struct Record {
 }
 
 /// Finds out what is there of a file that should have this size and digest.
-pub(super) fn open(path: PathBuf, size_bytes: u64, digest: [u8; 32]) -> Result<Opened> {
-    if is_equal(&path, size_bytes, &digest)? {
+pub(super) fn open(place: Place, size_bytes: u64, digest: [u8; 32]) -> Result<Opened> {
+    if is_equal(&place.target, size_bytes, &digest)? {
         // Of a download that ended between its last two steps.
-        let _ = fs::remove_file(beside(&path, PART_SUFFIX));
-        let _ = fs::remove_file(beside(&path, STATE_SUFFIX));
+        let _ = fs::remove_file(&place.data);
+        let _ = fs::remove_file(&place.record);
         return Ok(Opened::Equal);
     }
-    let state_path = beside(&path, STATE_SUFFIX);
-    let mut options = OpenOptions::new();
-    let mut file = options
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(&state_path)
-        .map_err(|error| Error::io("written", &state_path, error))?;
+    let written = |error| Error::io("written", &place.record, error);
+    let mut file = open_record(&place.record).map_err(written)?;
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
             return Err(Error::Invalid(format!(
                 "`{}` is being written by another pull: wait for it",
-                path.display()
+                place.target.display()
             )));
         }
-        Err(TryLockError::Error(error)) => return Err(Error::io("locked", &state_path, error)),
+        Err(TryLockError::Error(error)) => return Err(Error::io("locked", &place.record, error)),
     }
     let mut text = Vec::new();
-    file.read_to_end(&mut text).map_err(|error| Error::io("read", &state_path, error))?;
+    file.read_to_end(&mut text).map_err(|error| Error::io("read", &place.record, error))?;
     let header = format!("keepbest-part 1 {size_bytes} {}\n", hex(&digest));
     let count =
         usize::try_from(size_bytes.div_ceil(CHUNK_BYTES)).expect("a file of 16 TiB has 2 million chunks");
     let mut chunks = recorded(&String::from_utf8_lossy(&text), &header, count);
-    let part_path = beside(&path, PART_SUFFIX);
-    keep_verified(&part_path, size_bytes, &mut chunks)
-        .map_err(|error| Error::io("written", &part_path, error))?;
-    let part = Part { path, size_bytes, digest, record: Mutex::new(Record { file, chunks }) };
-    part.write_record(&header).map_err(|error| Error::io("written", &state_path, error))?;
+    keep_verified(&place.data, size_bytes, &mut chunks)
+        .map_err(|error| Error::io("written", &place.data, error))?;
+    let part = Part { place, size_bytes, digest, record: Mutex::new(Record { file, chunks }) };
+    part.write_record(&header).map_err(|error| Error::io("written", &part.place.record, error))?;
     Ok(Opened::Part(part))
+}
+
+/// Opens or makes a record. Its folder was there a moment ago, but another pull that ends takes it away when it is empty.
+fn open_record(path: &Path) -> std::io::Result<File> {
+    let open = || OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
+    for _ in 0..FOLDER_TRIES {
+        match open() {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                path.parent().map_or(Ok(()), fs::create_dir_all)?;
+            }
+            opened => return opened,
+        }
+    }
+    open()
 }
 
 fn is_equal(path: &Path, size_bytes: u64, digest: &[u8; 32]) -> Result<bool> {
@@ -125,8 +134,8 @@ fn keep_verified(path: &Path, size_bytes: u64, chunks: &mut [Option<[u8; 32]>]) 
 
 impl Part {
     /// Where the bytes go.
-    pub(super) fn data_path(&self) -> PathBuf {
-        beside(&self.path, PART_SUFFIX)
+    pub(super) fn data_path(&self) -> &Path {
+        &self.place.data
     }
 
     pub(super) fn size_bytes(&self) -> u64 {
@@ -164,45 +173,45 @@ impl Part {
         let index = usize::try_from(number).expect("a number of a chunk of this file");
         record.chunks[index] = Some(digest);
         let line = format!("{number} {}\n", hex(&digest));
-        record.file.write_all(line.as_bytes()).map_err(|error| Error::io("written", &self.path, error))
+        record
+            .file
+            .write_all(line.as_bytes())
+            .map_err(|error| Error::io("written", &self.place.record, error))
     }
 
     /// Verifies the whole file, brings it to the disk and gives it its name.
     pub(super) fn finish(&self, sha256: &[u8]) -> Result<()> {
-        let data_path = self.data_path();
-        if let Err(error) = self.verify(&data_path, sha256) {
+        if let Err(error) = self.verify(sha256) {
             // Going on from bytes that are wrong would end here again.
-            let _ = fs::remove_file(&data_path);
-            let _ = fs::remove_file(beside(&self.path, STATE_SUFFIX));
+            let _ = fs::remove_file(&self.place.data);
+            let _ = fs::remove_file(&self.place.record);
             return Err(error);
         }
-        let written = |error| Error::io("written", &self.path, error);
-        OpenOptions::new().write(true).open(&data_path).and_then(|file| file.sync_all()).map_err(written)?;
-        fs::rename(&data_path, &self.path).map_err(written)?;
-        if let Some(folder) = self.path.parent().filter(|_| cfg!(unix)) {
+        let target = &self.place.target;
+        let written = |error| Error::io("written", target, error);
+        let data = OpenOptions::new().write(true).open(&self.place.data);
+        data.and_then(|file| file.sync_all()).map_err(written)?;
+        fs::rename(&self.place.data, target).map_err(written)?;
+        if let Some(folder) = target.parent().filter(|_| cfg!(unix)) {
             // The name is on the disk too. An empty path is the working directory.
             let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
             File::open(folder).and_then(|folder| folder.sync_all()).map_err(written)?;
         }
-        let _ = fs::remove_file(beside(&self.path, STATE_SUFFIX));
+        let _ = fs::remove_file(&self.place.record);
         Ok(())
     }
 
-    fn verify(&self, data_path: &Path, sha256: &[u8]) -> Result<()> {
+    fn verify(&self, sha256: &[u8]) -> Result<()> {
         let record = self.record.lock().unwrap_or_else(PoisonError::into_inner);
         let chunks: Option<Vec<_>> = record.chunks.iter().map(Option::as_ref).collect();
-        let chunks =
-            chunks.ok_or_else(|| Error::Protocol(format!("`{}` is not whole", self.path.display())))?;
-        let corrupt = |kind: &str| {
-            Error::Corrupt(format!(
-                "the bytes received for `{}` do not match its {kind}",
-                self.path.display()
-            ))
-        };
+        let target = self.place.target.display();
+        let chunks = chunks.ok_or_else(|| Error::Protocol(format!("`{target}` is not whole")))?;
+        let corrupt =
+            |kind: &str| Error::Corrupt(format!("the bytes received for `{target}` do not match its {kind}"));
         if FileDigest::of_chunks(chunks) != self.digest {
             return Err(corrupt("digest"));
         }
-        if !sha256.is_empty() && file_sha256(data_path)?[..] != *sha256 {
+        if !sha256.is_empty() && file_sha256(&self.place.data)?[..] != *sha256 {
             return Err(corrupt("SHA-256"));
         }
         Ok(())

@@ -1,15 +1,26 @@
-//! Paths of a version as paths in a directory: none may lead out of it, by its text or over a link.
+//! Paths of a version as paths in a directory: none may lead out of it, by its text or over a link. And where its files stand
+//! while they are downloaded, which no file of the version can be named.
 
+use std::collections::HashSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::digest::hex;
 use crate::error::{Error, Result};
 
-/// What ends the name of a file while it is downloaded.
-pub(super) const PART_SUFFIX: &str = ".keepbest-part";
-/// What ends the name of the record of its verified chunks.
-pub(super) const STATE_SUFFIX: &str = ".keepbest-part-state";
+/// The folder of unfinished downloads, in the folder that is pulled to, so that a finished file only takes another name there.
+const UNFINISHED: &str = ".keepbest-pull";
+
+/// Where a file of a version stands when it is whole, and until then.
+#[derive(Debug, Clone)]
+pub(super) struct Place {
+    pub(super) target: PathBuf,
+    /// The bytes that came so far.
+    pub(super) data: PathBuf,
+    /// Which of them are verified.
+    pub(super) record: PathBuf,
+}
 
 /// The path, when it stays inside wherever it is joined to.
 pub(super) fn relative(path: &str) -> Result<PathBuf> {
@@ -26,47 +37,57 @@ pub(super) fn relative(path: &str) -> Result<PathBuf> {
         if segment.is_empty() || segment == "." || segment == ".." {
             return Err(refuse("has a path that is absolute or has an empty, `.` or `..` segment"));
         }
-        if segment.ends_with(PART_SUFFIX) || segment.ends_with(STATE_SUFFIX) {
-            return Err(refuse("has a name that is kept for unfinished downloads"));
-        }
     }
     Ok(path.split('/').collect())
 }
 
-/// The path of a file in the directory, after making the folders above it. Nothing on the way may be a link.
-pub(super) fn make_room(directory: &Path, relative: &Path) -> Result<PathBuf> {
-    let path = directory.join(relative);
+/// The folder of unfinished downloads of a version with these files: `.keepbest-pull`, or if a path begins with that name, the
+/// next of `.keepbest-pull-2` and so on with which none does. The same files give the same folder, so a download goes on.
+pub(super) fn unfinished<'a>(directory: &Path, paths: impl Iterator<Item = &'a str>) -> PathBuf {
+    // On some disks `A` and `a` are one name.
+    let taken: HashSet<String> =
+        paths.filter_map(|path| path.split('/').next()).map(str::to_lowercase).collect();
+    let further = (2..).map(|number: u64| format!("{UNFINISHED}-{number}"));
+    let name = std::iter::once(UNFINISHED.to_owned()).chain(further).find(|name| !taken.contains(name));
+    directory.join(name.expect("there are more names than files"))
+}
+
+/// The place of a file, after making the folders above it. Nothing on the way may be a link.
+pub(super) fn make_room(directory: &Path, unfinished: &Path, relative: &Path) -> Result<Place> {
     let mut folder = directory.to_owned();
     for segment in relative.parent().into_iter().flatten() {
         folder.push(segment);
-        match fs::create_dir(&folder) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                return Err(Error::io("made", &folder, error));
-            }
-            _ => {}
-        }
-        let metadata = fs::symlink_metadata(&folder).map_err(|error| Error::io("read", &folder, error))?;
-        if !metadata.is_dir() {
-            return Err(in_the_way(&folder, "a folder"));
-        }
+        make_folder(&folder)?;
     }
-    for name in [path.clone(), beside(&path, PART_SUFFIX), beside(&path, STATE_SUFFIX)] {
-        match fs::symlink_metadata(&name) {
-            Ok(metadata) if !metadata.is_file() => return Err(in_the_way(&name, "a file")),
+    make_folder(unfinished)?;
+    // The path as one name of a fixed length: beside a name of 255 bytes nothing longer fits.
+    let name = hex(&blake3::hash(relative.as_os_str().as_encoded_bytes()).as_bytes()[..16]);
+    let place = Place {
+        target: directory.join(relative),
+        data: unfinished.join(format!("{name}.part")),
+        record: unfinished.join(format!("{name}.record")),
+    };
+    for path in [&place.target, &place.data, &place.record] {
+        match fs::symlink_metadata(path) {
+            Ok(metadata) if !metadata.is_file() => return Err(in_the_way(path, "a file")),
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(Error::io("read", &name, error));
+                return Err(Error::io("read", path, error));
             }
             _ => {}
         }
     }
-    Ok(path)
+    Ok(place)
 }
 
-/// The path with more at the end of its name.
-pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    PathBuf::from(name)
+fn make_folder(folder: &Path) -> Result<()> {
+    match fs::create_dir(folder) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            return Err(Error::io("made", folder, error));
+        }
+        _ => {}
+    }
+    let metadata = fs::symlink_metadata(folder).map_err(|error| Error::io("read", folder, error))?;
+    if metadata.is_dir() { Ok(()) } else { Err(in_the_way(folder, "a folder")) }
 }
 
 fn in_the_way(path: &Path, right: &str) -> Error {
@@ -81,18 +102,26 @@ mod tests {
     use std::fs;
     use std::path::Path;
 
-    use super::{make_room, relative};
+    use super::{make_room, relative, unfinished};
 
     #[test]
     fn a_path_that_could_lead_out_is_refused() {
-        for path in ["model.h5", "a/b/c.bin", "..data/x", "a.b/...", "ü/模型"] {
+        for path in ["model.h5", "a/b/c.bin", "..data/x", "a.b/...", "ü/模型", "x.keepbest-part/y"] {
             assert_eq!(relative(path).unwrap(), Path::new(path));
         }
         let refused =
             ["", "/etc/passwd", "../x", "a/../../x", "a//b", "a/", "./a", "a\\b", "..\\x", "a\0b", "a/.."];
-        for path in refused.into_iter().chain(["x.keepbest-part", "x.keepbest-part-state/y"]) {
+        for path in refused {
             assert!(relative(path).is_err(), "{path}");
         }
+    }
+
+    #[test]
+    fn no_file_of_a_version_stands_where_unfinished_ones_do() {
+        let folder = |paths: &[&str]| unfinished(Path::new("d"), paths.iter().copied());
+        assert_eq!(folder(&["a", "x/.keepbest-pull"]), Path::new("d/.keepbest-pull"));
+        assert_eq!(folder(&[".keepbest-pull/a"]), Path::new("d/.keepbest-pull-2"));
+        assert_eq!(folder(&[".Keepbest-PULL", ".keepbest-pull-2/x/y"]), Path::new("d/.keepbest-pull-3"));
     }
 
     #[cfg(unix)]
@@ -100,15 +129,21 @@ mod tests {
     fn links_in_the_way_are_refused() {
         let folder = tempfile::tempdir().unwrap();
         let outside = tempfile::tempdir().unwrap();
-        std::os::unix::fs::symlink(outside.path(), folder.path().join("link")).unwrap();
-        for name in ["file", "part.keepbest-part"] {
+        let link = |name: &str| {
             std::os::unix::fs::symlink(outside.path().join("x"), folder.path().join(name)).unwrap();
-        }
+        };
+        std::os::unix::fs::symlink(outside.path(), folder.path().join("link")).unwrap();
+        link("file");
+        let room = |path: &str| make_room(folder.path(), &folder.path().join("unfinished"), Path::new(path));
+        let part = room("part").unwrap().data;
+        link(&format!("unfinished/{}", part.file_name().unwrap().to_str().unwrap()));
         for path in ["link/x", "link/deep/x", "file", "part"] {
-            let error = make_room(folder.path(), Path::new(path)).unwrap_err().to_string();
+            let error = room(path).unwrap_err().to_string();
             assert!(error.contains("move it out of the way"), "{error}");
         }
+        let linked = make_room(folder.path(), &folder.path().join("link"), Path::new("new"));
+        assert!(linked.unwrap_err().to_string().contains("move it out of the way"));
         assert!(fs::read_dir(outside.path()).unwrap().next().is_none());
-        assert!(make_room(folder.path(), Path::new("new/deep/x")).is_ok());
+        assert!(room("new/deep/x").is_ok());
     }
 }

@@ -95,6 +95,33 @@ async fn a_pull_goes_on_after_its_process_ended() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn files_are_pulled_whatever_their_names_are() {
+    let (fake, client) = start().await;
+    let longest = "n".repeat(255);
+    let paths = [
+        "x.keepbest-part/y",
+        "x.keepbest-part-state",
+        "z.keepbest-part",
+        "x",
+        ".keepbest-pull/a",
+        ".keepbest-pull-2",
+        &longest,
+    ];
+    for path in paths {
+        fake.files.lock().unwrap().insert(path.into(), (path.len(), path.into()));
+    }
+    let folder = tempfile::tempdir().unwrap();
+    for skipped_files in [0, paths.len() as u64] {
+        let pulled = pull(&client, VERSION, folder.path(), &PullOptions::default()).await.unwrap();
+        assert_eq!(pulled.skipped_files, skipped_files);
+        for path in paths {
+            assert_eq!(fs::read_to_string(folder.path().join(path)).unwrap(), path);
+        }
+    }
+    assert!(!folder.path().join(".keepbest-pull-3").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn wrong_bytes_never_get_the_name() {
     let (fake, client) = start().await;
     fake.files.lock().unwrap().insert("model.bin".into(), (5, b"bytes".to_vec()));

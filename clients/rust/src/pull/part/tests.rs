@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use super::{Opened, Part, open};
+use super::{Opened, Part, Place, open};
 use crate::digest::{CHUNK_BYTES, FileDigest};
 
 const CHUNK: usize = CHUNK_BYTES as usize;
@@ -19,8 +19,16 @@ fn digest(data: &[u8]) -> [u8; 32] {
     digest.finish()
 }
 
+fn place(target: &Path) -> Place {
+    Place {
+        target: target.to_owned(),
+        data: target.with_extension("part"),
+        record: target.with_extension("record"),
+    }
+}
+
 fn part(path: &Path, data: &[u8]) -> Part {
-    match open(path.to_owned(), data.len() as u64, digest(data)).unwrap() {
+    match open(place(path), data.len() as u64, digest(data)).unwrap() {
         Opened::Part(part) => part,
         Opened::Equal => panic!("the file is not there yet"),
     }
@@ -57,7 +65,7 @@ fn a_download_goes_on_with_what_is_verified() {
     second.finish(&[]).unwrap();
     assert!(fs::read(&path).unwrap() == data);
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
-    let again = open(path, data.len() as u64, digest(&data)).unwrap();
+    let again = open(place(&path), data.len() as u64, digest(&data)).unwrap();
     assert!(matches!(again, Opened::Equal));
 }
 
@@ -91,7 +99,7 @@ fn two_pulls_do_not_write_the_same_file() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model");
     let _first = part(&path, b"data");
-    let error = open(path, 4, digest(b"data")).unwrap_err().to_string();
+    let error = open(place(&path), 4, digest(b"data")).unwrap_err().to_string();
     assert!(error.contains("another pull"), "{error}");
 }
 
