@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -32,6 +32,8 @@ pub(crate) struct Fake {
     pub(crate) bytes_read: AtomicU64,
     /// Flips a bit of what is read.
     pub(crate) corrupt: AtomicU64,
+    /// Says another size of the version's first file than its digest was made of.
+    pub(crate) other_list: AtomicBool,
     /// Done once, when the first message of an upload has come.
     pub(crate) meanwhile: Mutex<Option<Box<dyn FnOnce() + Send>>>,
     /// So many streams are taken and never answered.
@@ -90,17 +92,21 @@ impl Fake {
     }
 
     fn version(&self) -> v1::Version {
-        let files: Vec<_> = self
+        let mut files: Vec<_> = self
             .files
             .lock()
             .unwrap()
             .iter()
             .map(|(path, (size, data))| file(path, *size, data, true))
             .collect();
+        let digest = version_digest(&files).to_vec().into();
+        if self.other_list.load(Ordering::SeqCst) {
+            files[0].size_bytes -= 1;
+        }
         v1::Version {
             name: VERSION.to_owned(),
             file_count: files.len() as i64,
-            digest: version_digest(&files).to_vec().into(),
+            digest,
             files,
             ..Default::default()
         }

@@ -133,6 +133,22 @@ async fn wrong_bytes_never_get_the_name() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_list_of_files_that_does_not_match_the_versions_digest_is_not_pulled() {
+    let (fake, client) = start().await;
+    for path in ["a", "b"] {
+        fake.files.lock().unwrap().insert(path.into(), (5, b"bytes".to_vec()));
+    }
+    fake.other_list.store(true, Ordering::SeqCst);
+    let folder = tempfile::tempdir().unwrap();
+    let target = folder.path().join("inner");
+    let error = pull(&client, VERSION, &target, &PullOptions::default()).await.unwrap_err();
+    assert!(matches!(error, Error::Corrupt(_)), "{error}");
+    assert!(!target.exists(), "nothing was written");
+    fake.other_list.store(false, Ordering::SeqCst);
+    pull(&client, VERSION, &target, &PullOptions::default()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_path_that_leads_out_is_not_pulled() {
     let (fake, client) = start().await;
     fake.files.lock().unwrap().insert("../escaped".into(), (5, b"bytes".to_vec()));
