@@ -4,7 +4,7 @@ use keepbest_client::{short_name, v1};
 use serde_json::json;
 
 use super::args;
-use super::context::{Context, page_size};
+use super::context::{Context, pages};
 use super::failure::Failure;
 use super::names;
 use super::output::Column;
@@ -14,23 +14,18 @@ use super::{human, json};
 pub(super) async fn list(context: &mut Context, arguments: args::Decisions) -> Result<(), Failure> {
     let parent = names::run(&arguments.run, &context.project)?;
     let client = context.connect().await?;
-    let mut decisions = Vec::new();
-    let mut page_token = String::new();
-    loop {
+    let decisions = pages(arguments.limit, async |page_size, page_token| {
         let request = v1::ListDecisionsRequest {
             parent: parent.clone(),
-            page_size: page_size(arguments.limit, decisions.len()),
+            page_size,
             page_token,
             epoch: arguments.epoch.map(|epoch| epoch - 1),
             action: wire_action(arguments.action).into(),
         };
         let page = client.list_decisions(request).await?;
-        decisions.extend(page.decisions);
-        page_token = page.next_page_token;
-        if page_token.is_empty() || decisions.len() >= arguments.limit as usize {
-            break;
-        }
-    }
+        Ok((page.decisions, page.next_page_token))
+    })
+    .await?;
     if context.output.is_json() {
         let decisions: Vec<_> = decisions.iter().map(json::decision).collect();
         context.output.document(&json!({ "decisions": decisions }))?;

@@ -4,7 +4,7 @@ use keepbest_client::{ProjectName, short_name, v1};
 use serde_json::json;
 
 use super::args;
-use super::context::{Context, page_size};
+use super::context::{Context, pages};
 use super::failure::Failure;
 use super::output::Column;
 use super::{human, json};
@@ -16,18 +16,12 @@ pub(super) async fn list(context: &mut Context, arguments: args::Runs) -> Result
         None => context.project.name(),
     };
     let client = context.connect().await?;
-    let mut runs = Vec::new();
-    let mut page_token = String::new();
-    loop {
-        let page_size = page_size(arguments.limit, runs.len());
-        let page =
-            client.list_runs(v1::ListRunsRequest { parent: parent.clone(), page_size, page_token }).await?;
-        runs.extend(page.runs);
-        page_token = page.next_page_token;
-        if page_token.is_empty() || runs.len() >= arguments.limit as usize {
-            break;
-        }
-    }
+    let runs = pages(arguments.limit, async |page_size, page_token| {
+        let request = v1::ListRunsRequest { parent: parent.clone(), page_size, page_token };
+        let page = client.list_runs(request).await?;
+        Ok((page.runs, page.next_page_token))
+    })
+    .await?;
     if context.output.is_json() {
         let runs: Vec<_> = runs.iter().map(json::run).collect();
         context.output.document(&json!({ "runs": runs }))?;

@@ -6,7 +6,7 @@ use keepbest_client::{short_name, v1};
 use serde_json::json;
 
 use super::args;
-use super::context::{Context, page_size};
+use super::context::{Context, pages};
 use super::failure::Failure;
 use super::names;
 use super::output::Column;
@@ -20,23 +20,18 @@ pub(super) async fn list(context: &mut Context, arguments: args::Versions) -> Re
     let artifact = names::artifact(&arguments.artifact, &context.project)?;
     let parent = artifact.project.artifact(&artifact.id);
     let client = context.connect().await?;
-    let mut versions = Vec::new();
-    let mut page_token = String::new();
-    loop {
+    let versions = pages(arguments.limit, async |page_size, page_token| {
         let request = v1::ListVersionsRequest {
             parent: parent.clone(),
-            page_size: page_size(arguments.limit, versions.len()),
+            page_size,
             page_token,
             filter: arguments.filter.clone(),
             order_by: arguments.order_by.clone(),
         };
         let page = client.list_versions(request).await?;
-        versions.extend(page.versions);
-        page_token = page.next_page_token;
-        if page_token.is_empty() || versions.len() >= arguments.limit as usize {
-            break;
-        }
-    }
+        Ok((page.versions, page.next_page_token))
+    })
+    .await?;
     if context.output.is_json() {
         let versions: Vec<_> = versions.iter().map(json::version).collect();
         context.output.document(&json!({ "versions": versions }))?;
