@@ -9,26 +9,20 @@ use keepbest_proto::v1::artifacts_client::ArtifactsClient;
 use keepbest_proto::v1::checkpoints_client::CheckpointsClient;
 use keepbest_proto::v1::runs_client::RunsClient;
 
-use crate::client::{Client, MAX_LISTING_BYTES, MAX_MESSAGE_BYTES};
+use crate::client::{Client, MAX_UNPAGED_BYTES};
 use crate::error::Result;
 use crate::patience::Work;
 
 fn runs(channel: Channel) -> RunsClient<Channel> {
     RunsClient::new(channel)
-        .max_decoding_message_size(MAX_MESSAGE_BYTES)
-        .max_encoding_message_size(MAX_MESSAGE_BYTES)
 }
 
 fn checkpoints(channel: Channel) -> CheckpointsClient<Channel> {
     CheckpointsClient::new(channel)
-        .max_decoding_message_size(MAX_LISTING_BYTES)
-        .max_encoding_message_size(MAX_MESSAGE_BYTES)
 }
 
 fn artifacts(channel: Channel) -> ArtifactsClient<Channel> {
     ArtifactsClient::new(channel)
-        .max_decoding_message_size(MAX_LISTING_BYTES)
-        .max_encoding_message_size(MAX_MESSAGE_BYTES)
 }
 
 /// Runs. Errors: [`Error::Refused`](crate::Error::Refused) with the codes of `runs.proto`,
@@ -169,7 +163,9 @@ impl Client {
     /// A checkpoint with its files.
     pub async fn get_checkpoint(&self, name: &str) -> Result<v1::Checkpoint> {
         let request = v1::GetCheckpointRequest { name: name.to_owned() };
-        let call = |channel, request| async move { checkpoints(channel).get_checkpoint(request).await };
+        let call = |channel, request| async move {
+            checkpoints(channel).max_decoding_message_size(MAX_UNPAGED_BYTES).get_checkpoint(request).await
+        };
         self.unary("GetCheckpoint", Work::Rows, request, call).await
     }
 }
@@ -179,14 +175,18 @@ impl Client {
 impl Client {
     /// The best version in a run, an artifact, a project or a team.
     pub async fn get_best_version(&self, request: v1::GetBestVersionRequest) -> Result<v1::Version> {
-        let call = |channel, request| async move { artifacts(channel).get_best_version(request).await };
+        let call = |channel, request| async move {
+            artifacts(channel).max_decoding_message_size(MAX_UNPAGED_BYTES).get_best_version(request).await
+        };
         self.unary("GetBestVersion", Work::Rows, request, call).await
     }
 
     /// A version by its number or alias.
     pub async fn get_version(&self, name: &str, include_files: bool) -> Result<v1::Version> {
         let request = v1::GetVersionRequest { name: name.to_owned(), include_files };
-        let call = |channel, request| async move { artifacts(channel).get_version(request).await };
+        let call = |channel, request| async move {
+            artifacts(channel).max_decoding_message_size(MAX_UNPAGED_BYTES).get_version(request).await
+        };
         self.unary("GetVersion", Work::Rows, request, call).await
     }
 
@@ -199,7 +199,9 @@ impl Client {
     /// An artifact by its name.
     pub async fn get_artifact(&self, name: &str) -> Result<v1::Artifact> {
         let request = v1::GetArtifactRequest { name: name.to_owned() };
-        let call = |channel, request| async move { artifacts(channel).get_artifact(request).await };
+        let call = |channel, request| async move {
+            artifacts(channel).max_decoding_message_size(MAX_UNPAGED_BYTES).get_artifact(request).await
+        };
         self.unary("GetArtifact", Work::Rows, request, call).await
     }
 

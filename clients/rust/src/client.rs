@@ -20,10 +20,9 @@ const MAX_FRAME_BYTES: u32 = 1 << 20;
 const STREAM_WINDOW_BYTES: u32 = 4 << 20;
 /// Four streams at full speed.
 const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
-/// The largest unary answer: a page of 10,000 events with a few metrics each.
-pub(crate) const MAX_MESSAGE_BYTES: usize = 8 << 20;
-/// The largest answer that lists files: 100,000 files with paths of 1 KiB and two digests each.
-pub(crate) const MAX_LISTING_BYTES: usize = 128 << 20;
+/// The largest answer that holds all files of a version or a checkpoint, or all aliases of an artifact: 100,000 files with paths
+/// of 1 KiB and two digests each. Every other answer fits into the 4 MiB that gRPC takes by default.
+pub(crate) const MAX_UNPAGED_BYTES: usize = 128 << 20;
 /// Streams of one connection share one task on each side; more connections use more cores.
 const CONNECTIONS: usize = 4;
 /// The server itself ends work on rows after 20 s and says so: its word comes first.

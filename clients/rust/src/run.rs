@@ -9,8 +9,10 @@ use crate::client::Client;
 use crate::error::{Error, Result};
 use crate::upload::{UploadOptions, Uploaded, upload};
 
-/// The server takes 10,000 events and 4 MiB in one request.
-const MAX_EVENTS: usize = 10_000;
+/// The server takes 10,000 events in one request. Each of them may be answered with a decision, whose texts and names are some
+/// 4 KiB at most, and an answer has at most 4 MiB.
+const MAX_EVENTS: usize = 1_000;
+/// The server takes 4 MiB in one request.
 const MAX_EVENTS_BYTES: usize = 3 << 20;
 
 /// Which of several processes (ranks) that save one checkpoint together.
@@ -102,7 +104,7 @@ impl Run {
         let mut sequence = self.next_sequence;
         let mut next_due = None;
         for batch in batches(events) {
-            let count = i64::try_from(batch.len()).expect("a batch has at most 10,000 events");
+            let count = i64::try_from(batch.len()).expect("a batch has at most 1,000 events");
             let request = v1::ReportEventsRequest {
                 run: self.name.clone(),
                 attempt: self.attempt(),
@@ -273,7 +275,7 @@ mod tests {
     fn events_are_cut_by_count_and_by_bytes() {
         let counts = |events| batches(events).iter().map(Vec::len).collect::<Vec<_>>();
         assert_eq!(counts(Vec::new()), [0_usize; 0]);
-        assert_eq!(counts(vec![event(1); 10_001]), [10_000, 1]);
+        assert_eq!(counts(vec![event(1); 2_001]), [1_000, 1_000, 1]);
         assert_eq!(counts(vec![event(2 << 20); 3]), [1, 1, 1]);
         assert_eq!(counts(vec![event(1 << 20); 4]), [2, 2]);
     }
