@@ -245,7 +245,7 @@ fn batches(events: Vec<v1::Event>) -> Vec<Vec<v1::Event>> {
     let mut batches = Vec::new();
     let mut batch = Vec::new();
     let mut batch_bytes = 0;
-    for event in events {
+    for event in events.into_iter().map(with_signs) {
         // A tag and a length of up to five bytes stand before each event.
         let event_bytes = event.encoded_len() + 6;
         if !batch.is_empty() && (batch.len() == MAX_EVENTS || batch_bytes + event_bytes > MAX_EVENTS_BYTES) {
@@ -261,9 +261,24 @@ fn batches(events: Vec<v1::Event>) -> Vec<Vec<v1::Event>> {
     batches
 }
 
+/// Moves metrics of -0.0 to where the sign is kept: a map's entry whose value equals 0 is sent without it.
+fn with_signs(mut event: v1::Event) -> v1::Event {
+    let lost = |value: &f64| *value == 0.0 && value.is_sign_negative();
+    let names: Vec<_> =
+        event.metrics.iter().filter(|(_, value)| lost(value)).map(|(name, _)| name.clone()).collect();
+    for name in names {
+        if let Some(value) = event.metrics.remove(&name) {
+            let kind = Some(v1::metric_value::Kind::Number(value));
+            event.typed_metrics.insert(name, v1::MetricValue { kind });
+        }
+    }
+    event
+}
+
 #[cfg(test)]
 mod tests {
     use keepbest_proto::v1;
+    use prost::Message as _;
 
     use super::batches;
 
@@ -278,5 +293,18 @@ mod tests {
         assert_eq!(counts(vec![event(1); 2_001]), [1_000, 1_000, 1]);
         assert_eq!(counts(vec![event(2 << 20); 3]), [1, 1, 1]);
         assert_eq!(counts(vec![event(1 << 20); 4]), [2, 2]);
+    }
+
+    #[test]
+    fn the_sign_of_a_zero_is_sent() {
+        let metrics = [("a".to_owned(), -0.0), ("b".to_owned(), 0.0), ("c".to_owned(), 1.0)];
+        let event = v1::Event { metrics: metrics.into(), ..Default::default() };
+        let sent = batches(vec![event]).remove(0).remove(0);
+        let received = v1::Event::decode(&*sent.encode_to_vec()).unwrap();
+        assert_eq!(received.metrics.into_iter().collect::<Vec<_>>(), [("b".into(), 0.0), ("c".into(), 1.0)]);
+        let Some(v1::metric_value::Kind::Number(value)) = received.typed_metrics["a"].kind else {
+            panic!("a number")
+        };
+        assert!(value.is_sign_negative());
     }
 }
