@@ -19,7 +19,6 @@ mod serve;
 mod show;
 mod versions;
 
-use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::Parser as _;
@@ -30,7 +29,10 @@ use self::failure::Failure;
 
 /// Runs the command that the process was started with.
 pub fn run() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return output::wrong_arguments(&error),
+    };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return report(&Failure::failed(format!("no threads can be started: {error}"))),
@@ -65,11 +67,10 @@ async fn execute(arguments: Arguments) -> Result<(), Failure> {
     }
 }
 
-/// Says on stderr what went wrong. A reader that has read enough (`| head`) is no failure.
+/// Says what went wrong. A reader that has read enough (`| head`) is no failure.
 fn report(failure: &Failure) -> ExitCode {
     if !failure.is_closed_output() {
-        // Nothing is left to do when stderr is closed too.
-        let _ = writeln!(std::io::stderr(), "error: {failure}");
+        output::failure(&failure.to_string());
     }
     failure.exit_code()
 }

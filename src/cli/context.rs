@@ -28,7 +28,7 @@ impl Context {
         Ok(Context {
             project: ProjectName::parse(&global.project)?,
             server: global.server,
-            output: Output::stdout(global.json),
+            output: Output::new(global.json),
             now_us: Clock::System.now_us(),
         })
     }

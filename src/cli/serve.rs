@@ -1,6 +1,6 @@
 //! `keepbest serve` and `keepbest check-config`: the settings and the server.
 
-use std::io::{self, Write as _};
+use std::io;
 use std::net::SocketAddr;
 
 use serde_json::{Map, Value, json};
@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use super::args;
 use super::context::Context;
 use super::failure::Failure;
-use super::output::Column;
+use super::output::{Column, Output};
 #[cfg(debug_assertions)]
 use crate::config;
 use crate::config::{Config, Flags, LogFormat};
@@ -86,14 +86,13 @@ fn load_with(arguments: &args::Settings, listen: Option<String>, migrate: bool) 
 
 /// The first line is for programs, too: with port 0 it is the only place that tells the port.
 fn announce(address: SocketAddr, database: &str, objects: &str, json: bool) -> io::Result<()> {
-    let mut out = io::stdout().lock();
+    let mut output = Output::new(json);
     if json {
-        let line = json!({ "address": address.to_string(), "database": database, "objects": objects });
-        writeln!(out, "{line}")?;
-    } else {
-        writeln!(out, "keepbest listens on {address}")?;
-        writeln!(out, "database: {database}; objects: {objects}")?;
-        writeln!(out, "next: `keepbest push FILE NAME --server http://{address}`, or `keepbest --help`")?;
+        return output.document_line(
+            &json!({ "address": address.to_string(), "database": database, "objects": objects }),
+        );
     }
-    out.flush()
+    output.line(&format!("keepbest listens on {address}"))?;
+    output.line(&format!("database: {database}; objects: {objects}"))?;
+    output.line(&format!("next: `keepbest push FILE NAME --server http://{address}`, or `keepbest --help`"))
 }
