@@ -45,8 +45,13 @@ pub(super) fn optional_from_one(number: Option<i64>) -> String {
 
 /// A metric with six significant digits; what is shorter is whole.
 pub(super) fn metric(value: f64) -> String {
-    if value == 0.0 || !value.is_finite() {
-        return value.to_string();
+    if !value.is_finite() || value == 0.0 {
+        // A zero with a sign has a digit behind its point, or the sign would look like a dash.
+        return if value == 0.0 && value.is_sign_negative() {
+            format!("{value:?}")
+        } else {
+            value.to_string()
+        };
     }
     let magnitude = value.abs().log10().floor();
     if !(-5.0..15.0).contains(&magnitude) {
@@ -134,6 +139,7 @@ mod tests {
     fn metrics_have_six_digits() {
         let table = [
             (0.0, "0"),
+            (-0.0, "-0.0"),
             (0.1 + 0.2, "0.3"),
             (0.213_456_789, "0.213457"),
             (-12.5, "-12.5"),

@@ -165,13 +165,16 @@ mod tests {
             name: "teams/a/projects/b/artifacts/c/versions/v1".into(),
             epoch: 6,
             digest: vec![171; 2].into(),
-            metrics: [("loss".to_owned(), f64::NAN), ("val_loss".to_owned(), 0.25)].into(),
+            metrics: [("a", -0.0), ("loss", f64::NAN), ("val_loss", 0.25)]
+                .map(|(name, value)| (name.to_owned(), value))
+                .into(),
             reason: v1::Reason::EveryEpoch.into(),
             create_time: Some(Timestamp { seconds: 86_400, nanos: 5_000 }),
             ..Default::default()
         });
         assert_eq!(value["epoch"], 6);
         assert_eq!(value["digest"], "abab");
+        assert_eq!(value["metrics"]["a"].to_string(), "-0.0");
         assert_eq!(value["metrics"]["loss"], "NaN");
         assert_eq!(value["metrics"]["val_loss"], 0.25);
         assert_eq!(value["reason"], "every_epoch");
