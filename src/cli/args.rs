@@ -126,7 +126,8 @@ pub(super) struct Show {
 
 /// Find the best version in a team, a project, an artifact or a run
 ///
-/// The best value wins; of equal values the one that was committed first. NaN and infinities are never best.
+/// The best value wins; of equal values the one that was committed first. An infinity is a number like others, as in Keras;
+/// NaN is never best.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
