@@ -34,19 +34,25 @@ Examples:
   keepbest best                                     the best version in default/default
   keepbest pull cnn:best                            download it, verified
 
-Names:
-  TEAM/PROJECT/RUN, TEAM/PROJECT/ARTIFACT and TEAM/PROJECT/ARTIFACT:ALIAS; the alias may be a version as v3.
-  Without TEAM/PROJECT/ they are looked up in --project. Full names (teams/TEAM/projects/...) work too.
+Words:
+  run        one training job; it may be restarted as often as it takes
+  artifact   a series of saved models under one name; each of them is a version: v0, v1, ...
+  alias      a name of a version that can move to another one; the server keeps `latest` and `best`, others are yours
 
-Epochs and batches are counted from 1, as Keras prints them. With --json, in --filter and in the aliases epoch_N
-they are counted from 0, as trainers report them.
+Names:
+  TEAM/PROJECT/RUN, TEAM/PROJECT/ARTIFACT, and TEAM/PROJECT/ARTIFACT:ALIAS for a version, by an alias or by its number
+  as v3. Without TEAM/PROJECT/ a name is looked up in --project. Full names (teams/TEAM/projects/...) work too.
+
+Epochs and batches are counted from 1, as Keras prints them; but from 0, as trainers report them, with --json, in
+--filter and in the aliases epoch_N.
 
 Exit codes: 0 done, 1 failed, 2 wrong arguments, 3 not found.";
 
-const FILTER: &str = "Comparisons joined by AND, over number, epoch and batch (both from 0), step, size_bytes, create_time, \
-                      run and metrics.NAME";
+const FILTER: &str = "Only versions for which this is true: comparisons joined by AND, of number, epoch, batch (both from 0), \
+                      step, size_bytes, create_time, run and metrics.NAME";
 
-const ORDER: &str = "number, create_time, epoch, size_bytes or metrics.NAME, then optionally asc or desc [default: number desc]";
+const ORDER: &str = "List in this order: by number, create_time, epoch, size_bytes or metrics.NAME, then asc or desc \
+                     [default: number desc]";
 
 /// Where the options of all commands stand in the help.
 const GLOBAL: &str = "Options of all commands";
@@ -73,7 +79,7 @@ pub(super) struct Global {
         value_name = "TEAM/PROJECT"
     )]
     pub(super) project: String,
-    /// Print one JSON document; epochs and batches are counted from 0, sizes are bytes, times RFC 3339
+    /// Print JSON: one document, with epochs and batches from 0, sizes in bytes and times as RFC 3339
     #[arg(long, global = true, help_heading = GLOBAL)]
     pub(super) json: bool,
 }
@@ -101,18 +107,18 @@ pub(super) enum Command {
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  keepbest runs vision/mnist --limit 10")]
 pub(super) struct Runs {
-    /// Project; `TEAM/-` for all of a team [default: --project]
+    /// Project; `TEAM/-` for all projects of a team [default: --project]
     #[arg(value_name = "TEAM/PROJECT")]
     pub(super) parent: Option<String>,
-    /// How many at most
+    /// List at most this many
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
     pub(super) limit: u32,
 }
 
 /// Show a run, an artifact, or a version with its files
 ///
-/// Of a run and an artifact with the same name the artifact is shown; the full name teams/TEAM/projects/PROJECT/runs/RUN
-/// shows the run.
+/// If a run and an artifact have the same name, the artifact is shown; the run's full name,
+/// teams/TEAM/projects/PROJECT/runs/RUN, shows the run.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -120,14 +126,14 @@ Examples:
   keepbest show vision/mnist/cnn           an artifact with its aliases
   keepbest show vision/mnist/cnn:best      a version with its files")]
 pub(super) struct Show {
-    /// TEAM/PROJECT/RUN, TEAM/PROJECT/ARTIFACT or TEAM/PROJECT/ARTIFACT:ALIAS
+    /// TEAM/PROJECT/RUN, TEAM/PROJECT/ARTIFACT or TEAM/PROJECT/ARTIFACT:ALIAS; without TEAM/PROJECT/ in --project
     pub(super) name: String,
 }
 
 /// Find the best version in a team, a project, an artifact or a run
 ///
-/// The best value wins; of equal values the one that was committed first. An infinity is a number like others, as in Keras;
-/// NaN is never best.
+/// The best value wins, and among equal values the version that was saved first. Infinities are compared like other numbers, as
+/// in Keras; NaN is never best.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -138,13 +144,13 @@ pub(super) struct Best {
     /// Where to look [default: --project]
     #[arg(value_name = "TEAM[/PROJECT[/ARTIFACT]]", conflicts_with = "run")]
     pub(super) parent: Option<String>,
-    /// Look in one run
+    /// Look only among the versions of this run
     #[arg(long, value_name = "TEAM/PROJECT/RUN")]
     pub(super) run: Option<String>,
-    /// Metric to compare [default: the monitor that all artifacts there share]
+    /// Metric to compare [default: the one that the artifacts there watch, if it is the same for all]
     #[arg(long)]
     pub(super) metric: Option<String>,
-    /// Which values are better; required with a metric that is not the monitor
+    /// Which values are better; needed with a metric that the artifacts do not watch
     #[arg(long)]
     pub(super) mode: Option<Mode>,
 }
@@ -164,15 +170,15 @@ pub(super) struct Versions {
     pub(super) filter: String,
     #[arg(long, help = ORDER, default_value = "", hide_default_value = true, value_name = "FIELD [asc|desc]")]
     pub(super) order_by: String,
-    /// How many at most
+    /// List at most this many
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
     pub(super) limit: u32,
 }
 
-/// Download a version, in parallel and verified
+/// Download a version and verify every byte of it
 ///
-/// Each file gets its name when all its bytes match their digest. Started again after an interruption it goes on with what
-/// is verified. Files that are there already and equal are left alone; those that differ are replaced.
+/// A file appears only when all its bytes match their digest. Started again after an interruption, the download goes on where it
+/// was. Files that are there already are left alone if they are equal and replaced if they differ; other files stay.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -182,14 +188,14 @@ pub(super) struct Pull {
     /// Version by its alias or number; without TEAM/PROJECT/ it is in --project
     #[arg(value_name = "TEAM/PROJECT/ARTIFACT:ALIAS")]
     pub(super) version: String,
-    /// Folder to write to [default: ARTIFACT-vN here]
+    /// Folder to write to [default: ARTIFACT-vN in the current one]
     #[arg(value_name = "DIR")]
     pub(super) directory: Option<PathBuf>,
 }
 
 /// Store a file or a directory as the next version of an artifact
 ///
-/// It is kept whatever its metrics are; `best` moves when they are better. An artifact that does not exist is made.
+/// It is stored whatever its metrics are, and becomes `best` if they are better. The artifact is created if it does not exist.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -201,13 +207,13 @@ pub(super) struct Push {
     /// Artifact; without TEAM/PROJECT/ it is in --project
     #[arg(value_name = "TEAM/PROJECT/ARTIFACT")]
     pub(super) artifact: String,
-    /// A metric of this model; may be repeated
+    /// A metric of this model; give the option once for each
     #[arg(long = "metric", value_name = "NAME=VALUE", value_parser = parse_metric)]
     pub(super) metrics: Vec<(String, f64)>,
-    /// Metric that `best` follows, when the artifact is new [default: the first metric]
+    /// Metric that decides which version is `best`, if the artifact is new [default: the first --metric]
     #[arg(long)]
     pub(super) monitor: Option<String>,
-    /// Which values of it are better, when the artifact is new [default: found out from its name]
+    /// Which of its values are better, if the artifact is new [default: judged by its name]
     #[arg(long)]
     pub(super) mode: Option<Mode>,
     /// Epoch of this model, counted from 1
@@ -215,7 +221,7 @@ pub(super) struct Push {
     pub(super) epoch: i64,
 }
 
-/// Why was my model (not) saved? List the decisions of a run, oldest first
+/// List why each model of a run was saved or not, oldest first
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -232,12 +238,12 @@ pub(super) struct Decisions {
     /// Only this action
     #[arg(long)]
     pub(super) action: Option<Action>,
-    /// How many at most
+    /// List at most this many
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
     pub(super) limit: u32,
 }
 
-/// Make, move or remove an alias of an artifact
+/// Create, move or remove an alias of an artifact
 #[derive(Debug, Args)]
 pub(super) struct Alias {
     #[command(subcommand)]
@@ -250,7 +256,7 @@ pub(super) enum AliasAction {
     Rm(AliasRm),
 }
 
-/// Make an alias or move it
+/// Create an alias, or move it to another version
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -261,36 +267,36 @@ pub(super) struct AliasSet {
     /// Artifact; without TEAM/PROJECT/ it is in --project
     #[arg(value_name = "TEAM/PROJECT/ARTIFACT")]
     pub(super) artifact: String,
-    /// Not `latest`, `best`, `epoch_*` or `vN`: those belong to the server
+    /// Alias; `latest`, `best`, `epoch_*` and `vN` belong to the server
     pub(super) alias: String,
-    /// vN or another alias
+    /// Version that it shall point at, as vN or by another alias
     pub(super) version: String,
-    /// Only if the alias points at this version now; `none`: only if there is no such alias
+    /// Change nothing unless the alias points at this version now; `none`: unless there is no such alias
     #[arg(long, value_name = "vN|none")]
     pub(super) expect: Option<String>,
 }
 
-/// Remove an alias; its version stays
+/// Remove an alias; the version that it points at stays
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  keepbest alias rm vision/mnist/cnn production")]
 pub(super) struct AliasRm {
     /// Artifact; without TEAM/PROJECT/ it is in --project
     #[arg(value_name = "TEAM/PROJECT/ARTIFACT")]
     pub(super) artifact: String,
-    /// Its name
+    /// Alias to remove
     pub(super) alias: String,
 }
 
 /// Delete a version
 ///
-/// Its number is never used again; `latest` and `best` move to what is right then.
+/// Its number is never used again. `latest` and `best` move to the versions that are the latest and the best without it.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  keepbest rm vision/mnist/cnn:v3")]
 pub(super) struct Rm {
     /// Version by its number; without TEAM/PROJECT/ it is in --project
     #[arg(value_name = "TEAM/PROJECT/ARTIFACT:vN")]
     pub(super) version: String,
-    /// Delete it although aliases of yours point at it; they go with it
+    /// Delete it even if aliases of yours point at it; they are removed too
     #[arg(long)]
     pub(super) force: bool,
 }

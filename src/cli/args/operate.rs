@@ -1,4 +1,4 @@
-//! The arguments of those commands that open the database and the object store themselves: for who runs the service.
+//! The arguments of the commands that open the database and the object store themselves, for whoever runs the service.
 
 use std::path::PathBuf;
 
@@ -6,8 +6,8 @@ use clap::Args;
 
 /// Start the server
 ///
-/// It prints where it listens on stdout and logs to stderr. SIGINT and SIGTERM stop it: calls that run may end, for at most
-/// `limits.drain_seconds`.
+/// It prints its address on stdout and logs to stderr. SIGINT or SIGTERM stops it; calls in progress then have
+/// `limits.drain_seconds` to finish.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -15,21 +15,22 @@ Examples:
   keepbest serve --data /var/lib/keepbest --listen 127.0.0.1:0
   keepbest serve --config FILE
 
-Every setting of the file can also be given in the environment: KEEPBEST_LISTEN, KEEPBEST_LOG_FORMAT, ...")]
+Every setting of the file can also be given in the environment: KEEPBEST_LISTEN, KEEPBEST_LOG_FORMAT, ... \
+`keepbest check-config` lists them all.")]
 pub(in crate::cli) struct Serve {
     #[command(flatten)]
     pub(in crate::cli) settings: Settings,
-    /// Where to listen; port 0 lets the system choose
+    /// Address to listen at; port 0 lets the system choose one [default: 127.0.0.1:7400]
     #[arg(long, value_name = "HOST:PORT")]
     pub(in crate::cli) listen: Option<String>,
-    /// Bring the schema of a Postgres database up to date first; SQLite always is
+    /// Bring the schema of a Postgres database up to date first; that of SQLite is brought up to date anyway
     #[arg(long)]
     pub(in crate::cli) migrate: bool,
 }
 
-/// Check the settings and print what they come to, without starting anything
+/// Check the settings and print them, without starting anything
 ///
-/// The settings are the defaults, then the file, then the environment, then flags; the last one wins.
+/// A flag overrides the environment, the environment overrides the file, and the file overrides the defaults.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  keepbest check-config --config FILE")]
 pub(in crate::cli) struct CheckConfig {
@@ -39,8 +40,8 @@ pub(in crate::cli) struct CheckConfig {
 
 /// Bring the schema of the database up to date
 ///
-/// Once, before the servers of a new version start; those of the version before go on meanwhile. SQLite needs it only if
-/// you want it done before the server starts. Run it as often as you like: what was applied stays.
+/// Run it once before the servers of a new version start; those of the version before may go on meanwhile. A server on SQLite
+/// does it by itself when it starts. Running it again does no harm.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -54,22 +55,24 @@ pub(in crate::cli) struct Migrate {
 // No doc comment: it would stand in the help of the commands that take these.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Settings {
-    /// TOML file with settings
+    /// TOML file with the settings
     #[arg(long, env = "KEEPBEST_CONFIG", value_name = "FILE")]
     pub(in crate::cli) config: Option<PathBuf>,
-    /// Folder that holds the database and the chunks
+    /// Folder of the SQLite database and of what is stored, where no others are set [default: ./keepbest-data]
     #[arg(long, value_name = "DIR")]
     pub(in crate::cli) data: Option<PathBuf>,
 }
 
-/// Free the bytes of what was deleted or given up
+/// Free the space of deleted versions and of saves that were given up
 ///
-/// Works on the data folder itself, with or without a server beside it, which does the same every few minutes.
+/// A server does this by itself every few minutes. This command opens the database and the store itself, whether a server runs or
+/// not.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Gc {
     #[command(flatten)]
     pub(in crate::cli) settings: Settings,
-    /// Do not wait for the graces of `collector` in the settings; downloads of deleted versions may break
+    /// Free everything now, without the waiting times of `collector` in the settings; a download of a deleted version that is
+    /// still going on may break
     #[arg(long)]
     pub(in crate::cli) now: bool,
 }

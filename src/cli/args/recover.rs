@@ -1,27 +1,27 @@
-//! The arguments of the commands that tell and mend damage: `check` and `rebuild`.
+//! The arguments of the commands for a bad day: `check` finds damage, `rebuild` makes a lost database anew.
 
 use clap::Args;
 
 use super::Settings;
 use crate::maintenance::{ReadData, Subset};
 
-/// Check that all that is visible is whole
+/// Check that every version is complete and undamaged
 ///
-/// Compares the rows, the manifests and the sizes of all objects, with or without a server beside it. Prints each problem with
-/// the version and file that it is in; exits with 1 if there is one.
+/// Compares the database with the manifests and the sizes of all objects in the store, whether a server runs or not. Prints each
+/// problem with the version and the file it is in, and exits with 1 if there is any.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   keepbest check
   keepbest check --read-data
-  keepbest check --read-data-subset 1/7     today; 2/7 tomorrow: after seven days all was read")]
+  keepbest check --read-data-subset 1/7     today, 2/7 tomorrow: in seven days everything is read")]
 pub(in crate::cli) struct Check {
     #[command(flatten)]
     pub(in crate::cli) settings: Settings,
-    /// Read all bytes and compare their digests, too: each chunk once, however many versions share it
+    /// Read all stored bytes too and compare them with their digests; what versions share is read once
     #[arg(long, conflicts_with = "read_data_subset")]
     read_data: bool,
-    /// Read part N of T of all chunks: a chunk is always in the same part, and the T parts are everything
+    /// Read only part N of T: what is stored is always divided in the same way, so the T parts together are everything
     #[arg(long, value_name = "N/T")]
     read_data_subset: Option<Subset>,
 }
@@ -37,11 +37,12 @@ impl Check {
     }
 }
 
-/// Make a lost database anew from the object store
+/// Rebuild a lost database from the object store
 ///
-/// Reads the manifest that each version left there and writes an empty database: versions with their numbers, aliases, metrics
-/// and files, and the runs that they are of. What users named, events and decisions are not in the store. Stop all servers
-/// first. Nothing in the store is changed. Prints what could not be brought back; exits with 1 if there is something.
+/// Each version left a manifest in the store. From these an empty database gets the versions back, with their numbers, metrics,
+/// files and the server's own aliases, and the runs that they are of. Your own aliases, events and decisions are not in the store
+/// and do not come back. Stop all servers first. Nothing in the store is changed. Prints what could not be brought back, and exits
+/// with 1 if there is any.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
