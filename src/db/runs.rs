@@ -30,7 +30,7 @@ const SELECT_RUN: &str = "SELECT r.uid, r.team, r.project, r.id, r.artifact_uid,
     r.finish_time_us FROM runs r JOIN artifacts a ON a.uid = r.artifact_uid";
 
 pub(super) fn stored_id(text: &str) -> Result<Id, Error> {
-    Id::parse("stored", text).map_err(|refusal| Error::unreadable("id", refusal))
+    Id::stored(text).map_err(|refusal| Error::unreadable("id", refusal))
 }
 
 pub(super) fn project_of(row: &Row, team: usize) -> Result<ProjectName, Error> {

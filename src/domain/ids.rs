@@ -10,7 +10,10 @@ use crate::domain::refusal::Refusal;
 /// Longest id: four of them and their words fit into one kilobyte, and each fits into a file name.
 pub const MAX_ID_BYTES: usize = 128;
 
-/// An id of a team, project, run, artifact, writer: `[A-Za-z0-9._-]{1,128}`, not `.` or `..`.
+/// Stands for all projects in the name of a list's parent, so nothing else may bear it.
+const ALL: &str = "-";
+
+/// An id of a team, project, run, artifact, writer: `[A-Za-z0-9._-]{1,128}`, not `.`, `..` or `-`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Id(String);
@@ -19,7 +22,7 @@ impl TryFrom<String> for Id {
     type Error = Refusal;
 
     fn try_from(text: String) -> Result<Id, Refusal> {
-        Id::parse("stored", &text)
+        Id::stored(&text)
     }
 }
 
@@ -32,18 +35,22 @@ impl From<Id> for String {
 impl Id {
     /// Parses an id; `what` names the thing in the error.
     pub fn parse(what: &str, text: &str) -> Result<Id, Refusal> {
-        let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
-        let valid = (1..=MAX_ID_BYTES).contains(&text.len()) && text.bytes().all(allowed);
-        if valid && text != "." && text != ".." {
+        if is_well_formed(text) && text != ALL {
             return Ok(Id(text.to_owned()));
         }
         Err(Refusal::invalid(
             "BAD_NAME",
             format!(
-                "{what} id `{}` is not valid: 1 to {MAX_ID_BYTES} of the characters A-Z a-z 0-9 . _ - are, except `.` and `..`",
+                "{what} id `{}` is not valid: 1 to {MAX_ID_BYTES} of the characters A-Z a-z 0-9 . _ - are, except `.`, `..` \
+                 and `-`",
                 shown(text)
             ),
         ))
+    }
+
+    /// Reads an id that was stored. `-` is let through: an earlier version gave it out, and what it named must stay readable.
+    pub fn stored(text: &str) -> Result<Id, Refusal> {
+        if text == ALL { Ok(Id(text.to_owned())) } else { Id::parse("stored", text) }
     }
 
     /// The id as text.
@@ -56,6 +63,12 @@ impl fmt::Display for Id {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
+}
+
+fn is_well_formed(text: &str) -> bool {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
+    let length = (1..=MAX_ID_BYTES).contains(&text.len());
+    length && text.bytes().all(allowed) && text != "." && text != ".."
 }
 
 /// User text in a message: escaped, and cut so that a message stays a sentence.
@@ -222,7 +235,7 @@ impl ListParent {
     pub fn parse(name: &str) -> Result<Self, Refusal> {
         let form = "teams/{team}/projects/{project, or - for all}";
         let [team, project] = segments(name, ["teams", "projects"], form)?;
-        let project = if project == "-" { None } else { Some(Id::parse("project", project)?) };
+        let project = if project == ALL { None } else { Some(Id::parse("project", project)?) };
         Ok(ListParent { team: Id::parse("team", team)?, project })
     }
 }
@@ -298,10 +311,21 @@ mod tests {
     #[test]
     fn anything_but_the_allowed_characters_is_refused() {
         let long = "x".repeat(MAX_ID_BYTES + 1);
-        for id in ["", ".", "..", "a b", "a/b", "ü", "a\0", "%2e", long.as_str()] {
+        for id in ["", ".", "..", "-", "a b", "a/b", "ü", "a\0", "%2e", long.as_str()] {
             let error = Id::parse("run", id).unwrap_err();
             assert_eq!(error.reason, "BAD_NAME", "{id:?}");
         }
+    }
+
+    #[test]
+    fn what_bears_the_name_of_all_is_still_read() {
+        assert_eq!(Id::stored("-").unwrap().as_str(), "-");
+        assert_eq!(serde_json::from_str::<Id>("\"-\"").unwrap().as_str(), "-");
+        for id in ["", ".", "a/b"] {
+            assert!(Id::stored(id).is_err(), "{id}");
+        }
+        assert_eq!(ListParent::parse("teams/a/projects/-").unwrap().project, None);
+        assert!(ListParent::parse("teams/-/projects/-").is_err());
     }
 
     #[test]
