@@ -43,26 +43,43 @@ fn pieces(
     messages: Streaming<v1::WriteFileRequest>,
 ) -> impl Stream<Item = Result<Piece, Error>> + Send {
     futures::stream::unfold((Some(first), messages), |(first, mut messages)| async move {
-        let piece = match first {
-            Some(first) => Ok(piece_of(first)),
+        let message = match first {
+            Some(first) => Ok(first),
             None => match messages.message().await {
-                Ok(Some(message)) => check_later(message),
+                Ok(Some(message)) => check_later(&message).map(|()| message),
                 Ok(None) => return None,
                 Err(status) => Err(broken(&status)),
             },
+        };
+        let piece = match message {
+            Ok(last) if last.finish => check_end(&mut messages).await.map(|()| piece_of(last)),
+            message => message.map(piece_of),
         };
         Some((piece, (None, messages)))
     })
 }
 
-/// Later messages must not name another file: one stream writes one.
-fn check_later(message: v1::WriteFileRequest) -> Result<Piece, Error> {
-    if message.checkpoint.is_empty() && message.path.is_empty() && message.offset_bytes == 0 {
-        return Ok(piece_of(message));
+/// One stream writes one file: what says which, and where it begins, must not come again and be ignored.
+fn check_later(message: &v1::WriteFileRequest) -> Result<(), Error> {
+    let v1::WriteFileRequest { checkpoint, attempt, path, offset_bytes, data: _, crc32c: _, finish: _ } =
+        message;
+    if checkpoint.is_empty() && *attempt == 0 && path.is_empty() && *offset_bytes == 0 {
+        return Ok(());
     }
-    let text =
-        "checkpoint, path and offset_bytes stand in the first message of a stream only: open another stream";
+    let text = "checkpoint, attempt, path and offset_bytes stand in the first message of a stream only: open another stream";
     Err(Refusal::invalid("BAD_MESSAGE", text).into())
+}
+
+/// Nothing may come after `finish`: it would not be stored, and the answer would say that it was.
+async fn check_end(messages: &mut Streaming<v1::WriteFileRequest>) -> Result<(), Error> {
+    match messages.message().await {
+        Ok(None) => Ok(()),
+        Ok(Some(_)) => {
+            let text = "a message came after the one with `finish`: that one is the last of its stream";
+            Err(Refusal::invalid("BAD_MESSAGE", text).into())
+        }
+        Err(status) => Err(broken(&status)),
+    }
 }
 
 fn broken(status: &Status) -> Error {

@@ -6,6 +6,7 @@ use tonic::Code;
 use tonic::Response;
 
 use crate::support::refusals::Witness;
+use crate::support::refusals::refusal;
 use crate::support::requests::Trainer;
 use crate::support::requests::best_only;
 use crate::support::requests::detail;
@@ -193,13 +194,30 @@ async fn a_stream_names_its_file_once_and_begins_where_it_may() {
         }
     }
     type Change = fn(&mut v1::WriteFileRequest);
-    let again: [Change; 3] =
-        [|it| it.path = "b".to_owned(), |it| it.checkpoint = "c".to_owned(), |it| it.offset_bytes = 3];
+    let again: [Change; 4] = [
+        |it| it.path = "b".to_owned(),
+        |it| it.checkpoint = "c".to_owned(),
+        |it| it.offset_bytes = 3,
+        |it| it.attempt = 1,
+    ];
     for change in again {
         let mut messages = trainer.messages(&checkpoint, MODEL, &data[..2 << 20], 0);
         change(&mut messages[1]);
         let answer = checkpoints.write_file(futures::stream::iter(messages)).await;
         witness.refused("a second name", answer, Code::InvalidArgument, "BAD_MESSAGE").await;
+    }
+    // What comes after `finish` would not be stored.
+    for late in [
+        v1::WriteFileRequest { data: Bytes::from_static(b"more"), ..Default::default() },
+        v1::WriteFileRequest::default(),
+    ] {
+        let path = format!("late-{}", late.data.len());
+        prepare(&trainer, &checkpoint, &path, 3).await.unwrap();
+        let mut messages = trainer.messages(&checkpoint, &path, b"abc", 0);
+        messages.push(late);
+        let answer = checkpoints.write_file(futures::stream::iter(messages)).await;
+        refusal("after `finish`", answer, Code::InvalidArgument, "BAD_MESSAGE");
+        assert_eq!(prepare(&trainer, &checkpoint, &path, 3).await.unwrap().state(), v1::FileState::Open);
     }
     let upload = OpenUpload::begin(trainer.channel.clone(), &trainer, &checkpoint, MODEL, 0).await;
     upload.send(&data[..CHUNK]).await;
