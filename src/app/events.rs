@@ -33,7 +33,7 @@ pub struct NewEvents {
     pub writer: Option<Id>,
     /// Sequence of the first event.
     pub first_sequence: i64,
-    /// The events; a wall time of 0 means now.
+    /// The events; without a wall time: now.
     pub events: Vec<Event>,
 }
 

@@ -89,7 +89,7 @@ struct PackedEvent {
     epoch: i64,
     batch: Option<i64>,
     step: Option<i64>,
-    wall_time_us: i64,
+    wall_time_us: Option<i64>,
     numbers: Vec<(u32, f64)>,
     others: Vec<(u32, MetricValue)>,
 }
@@ -116,7 +116,7 @@ pub(super) fn pack(events: &[Event], now_us: i64) -> Result<Vec<u8>, Error> {
             epoch: event.epoch,
             batch: event.batch,
             step: event.step,
-            wall_time_us: if event.wall_time_us == 0 { now_us } else { event.wall_time_us },
+            wall_time_us: event.wall_time_us.or(Some(now_us)),
             numbers,
             others,
         });

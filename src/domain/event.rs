@@ -41,9 +41,9 @@ pub struct Event {
     /// Optimizer steps since the start of the run, if the trainer counts them.
     #[serde(default)]
     pub step: Option<i64>,
-    /// The trainer's clock: microseconds since 1970, 0 if it did not say.
+    /// The trainer's clock: microseconds since 1970, if it said.
     #[serde(default)]
-    pub wall_time_us: i64,
+    pub wall_time_us: Option<i64>,
     /// What was measured.
     #[serde(default)]
     pub metrics: Metrics,
@@ -114,7 +114,7 @@ impl Event {
         check_counter("epoch", Some(self.epoch))?;
         check_counter("batch", self.batch)?;
         check_counter("step", self.step)?;
-        check_counter("wall_time_us", Some(self.wall_time_us))?;
+        check_counter("wall_time_us", self.wall_time_us)?;
         if self.metrics.len() > METRICS_MAX {
             return Err(EventError::TooManyMetrics(self.metrics.len()));
         }
@@ -203,7 +203,7 @@ mod tests {
             epoch: 0,
             batch: Some(0),
             step: None,
-            wall_time_us: 0,
+            wall_time_us: None,
             metrics: Metrics::from([("loss".to_owned(), MetricValue::Number(f64::NAN))]),
         }
     }
@@ -226,7 +226,7 @@ mod tests {
             (Event { epoch: -1, ..event() }, "epoch", "`epoch` is -1: must be"),
             (Event { epoch: i64::MAX, ..event() }, "epoch", "`epoch` is 9223372036854775807"),
             (Event { step: Some(-3), ..event() }, "step", "`step` is -3"),
-            (Event { wall_time_us: -3, ..event() }, "wall_time_us", "`wall_time_us` is -3"),
+            (Event { wall_time_us: Some(-3), ..event() }, "wall_time_us", "`wall_time_us` is -3"),
             (Event { metrics: many, ..event() }, "metrics", "`metrics` has 1001 entries"),
             (
                 Event { metrics: metric("a\nb".to_owned(), MetricValue::Missing), ..event() },

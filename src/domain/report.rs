@@ -20,7 +20,7 @@ pub struct Report {
     pub writer: String,
     /// Sequence of the first event of the range.
     pub first_sequence: i64,
-    /// The events of the whole call as they were sent; a wall time of 0 is none.
+    /// The events of the whole call as they were sent, some without a wall time.
     pub call: Arc<[Event]>,
     /// Which of them this is about.
     pub range: Range<usize>,
@@ -77,7 +77,7 @@ impl Report {
 fn is_same(stored: &Event, sent: &Event) -> bool {
     let place = |it: &Event| (it.kind, it.epoch, it.batch, it.step);
     place(stored) == place(sent)
-        && (sent.wall_time_us == 0 || sent.wall_time_us == stored.wall_time_us)
+        && (sent.wall_time_us.is_none() || sent.wall_time_us == stored.wall_time_us)
         && stored.metrics.len() == sent.metrics.len()
         && stored.metrics.iter().zip(&sent.metrics).all(|(a, b)| a.0 == b.0 && is_same_value(a.1, b.1))
 }
@@ -102,7 +102,7 @@ mod tests {
             epoch: 3,
             batch: None,
             step: None,
-            wall_time_us: 0,
+            wall_time_us: None,
             metrics: Metrics::from([("val_loss".to_owned(), MetricValue::Number(value))]),
         }
     }
@@ -136,14 +136,14 @@ mod tests {
     #[test]
     fn another_event_under_a_used_sequence_is_refused() {
         for value in [0.5, f64::NAN, -0.0, f64::INFINITY] {
-            let stored = Event { wall_time_us: 7, ..event(value) };
+            let stored = Event { wall_time_us: Some(7), ..event(value) };
             assert_eq!(
                 report(4, vec![event(value)]).check_same(0, &stored),
                 Ok(()),
                 "the time was filled in"
             );
         }
-        let timed = |wall_time_us| Event { wall_time_us, ..event(0.5) };
+        let timed = |time| Event { wall_time_us: Some(time), ..event(0.5) };
         let changed = [
             event(0.4),
             Event { epoch: 4, ..event(0.5) },

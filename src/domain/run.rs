@@ -215,7 +215,7 @@ mod tests {
             epoch,
             batch: None,
             step: None,
-            wall_time_us: 0,
+            wall_time_us: None,
             metrics: Metrics::from([("val_loss".to_owned(), MetricValue::Number(0.5))]),
         };
         epochs.map(event).collect()

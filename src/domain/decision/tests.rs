@@ -28,7 +28,7 @@ fn epoch_end(epoch: i64, val_loss: MetricValue) -> Event {
         epoch,
         batch: None,
         step: None,
-        wall_time_us: 0,
+        wall_time_us: None,
         metrics: Metrics::from([("val_loss".to_owned(), val_loss)]),
     }
 }

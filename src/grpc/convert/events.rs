@@ -39,7 +39,7 @@ pub(crate) fn event_of(index: usize, wire: v1::Event) -> Result<Event, Refusal> 
         metrics.insert(name, value);
     }
     let wall_time_us =
-        wire.wall_time.as_ref().map_or(Ok(0), timestamp_of).map_err(|refusal| refuse(refusal.message))?;
+        wire.wall_time.as_ref().map(timestamp_of).transpose().map_err(|refusal| refuse(refusal.message))?;
     Ok(Event { kind, epoch: wire.epoch, batch: wire.batch, step: wire.step, wall_time_us, metrics })
 }
 
@@ -55,7 +55,7 @@ pub(crate) fn event_to(event: Event, only: &[String]) -> v1::Event {
         epoch: event.epoch,
         batch: event.batch,
         step: event.step,
-        wall_time: Some(timestamp_to(event.wall_time_us)),
+        wall_time: event.wall_time_us.map(timestamp_to),
         ..v1::Event::default()
     };
     for (name, value) in event.metrics {
@@ -63,6 +63,8 @@ pub(crate) fn event_to(event: Event, only: &[String]) -> v1::Event {
             continue;
         }
         let kind = match value {
+            // An entry of a map whose value equals the default is sent without it, and -0.0 equals 0.0.
+            MetricValue::Number(it) if it == 0.0 && it.is_sign_negative() => Kind::Number(it),
             MetricValue::Number(it) => {
                 wire.metrics.insert(name, it);
                 continue;

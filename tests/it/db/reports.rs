@@ -165,7 +165,7 @@ async fn every_kind_of_value_is_read_back_as_it_was_sent(database: TestDatabase)
     let mut trainer = test.start("first", best_only()).await;
     let numbers = [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, -0.0, 5e-324, 0.1 + 0.2, f64::MAX];
     let mut event = val_loss((1 << 53) - 1, f64::NEG_INFINITY);
-    (event.batch, event.step, event.wall_time_us) = (Some(0), Some(1 << 53), 1);
+    (event.batch, event.step, event.wall_time_us) = (Some(0), Some(1 << 53), Some(1));
     for (n, number) in numbers.into_iter().enumerate() {
         event.metrics.insert(format!("number {n}"), MetricValue::Number(number));
     }

@@ -197,7 +197,7 @@ pub(crate) fn epoch_end(epoch: i64, metrics: &[(&str, f64)]) -> Event {
         epoch,
         batch: None,
         step: None,
-        wall_time_us: 0,
+        wall_time_us: None,
         metrics: metrics.iter().map(|(name, it)| ((*name).to_owned(), MetricValue::Number(*it))).collect(),
     }
 }

@@ -194,7 +194,7 @@ fn steps(events: &Value, outcomes: &Value) -> Vec<Step> {
                 epoch,
                 batch: event["batch"].as_i64(),
                 step: None,
-                wall_time_us: 0,
+                wall_time_us: None,
                 metrics: metrics(&event["logs"]),
             },
             save_raises: exception(&event["save_raises"]),
