@@ -30,6 +30,7 @@ pub async fn collect_every(app: App, interval: Duration, stop: CancellationToken
                 removed_chunks = report.removed_chunks,
                 removed_objects = report.removed_objects,
                 freed_bytes = report.freed_bytes,
+                left = report.left,
                 "Collected what nobody needs"
             ),
             Err(error) => tracing::warn!(error = %causes(&error), "Left the collection for the next turn"),

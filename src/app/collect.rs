@@ -1,8 +1,13 @@
 //! The collector: what may go, then the bytes, then their rows. Safe to run anywhere at once.
+//!
+//! What stands in the way of one thing alone, a row that cannot be read or an object that cannot be deleted, keeps none of the
+//! others: it is logged, counted and tried again by the next pass. Only a database or a store that is away ends a pass.
 
 use crate::app::App;
 use crate::app::Error;
+use crate::app::causes;
 use crate::db::Graces;
+use crate::db::Step;
 use crate::store::manifest_key;
 
 /// What one pass of the collector did.
@@ -20,6 +25,19 @@ pub struct GcReport {
     pub removed_objects: u64,
     /// Bytes of the chunks that were removed.
     pub freed_bytes: u64,
+    /// Checkpoints, chunks and manifests that could not be dealt with: the log says which and why, and the next pass tries again.
+    pub left: u64,
+}
+
+impl GcReport {
+    /// Counts and logs what a step had to leave, and answers how much it did.
+    fn take(&mut self, step: Step) -> u64 {
+        for left in &step.named {
+            tracing::warn!(error = %causes(&left.error), "Left {} for the next turn of the collector", left.what);
+        }
+        self.left += step.left;
+        step.done
+    }
 }
 
 impl App {
@@ -35,33 +53,63 @@ impl App {
 
     async fn collect_with(&self, graces: Graces) -> Result<GcReport, Error> {
         let now_us = self.clock.now_us();
-        let mut report = GcReport {
-            expired_checkpoints: self.db.expire_checkpoints(now_us).await?,
-            removed_checkpoints: self.db.purge_checkpoints(now_us, graces, manifest_key).await?,
-            ..GcReport::default()
-        };
-        let manifests = self.write_due_manifests().await;
-        (report.removed_chunks, report.freed_bytes) = self.db.drop_unused_chunks(now_us, graces).await?;
+        let mut report = GcReport::default();
+        report.expired_checkpoints = report.take(self.db.expire_checkpoints(now_us).await?);
+        report.removed_checkpoints =
+            report.take(self.db.purge_checkpoints(now_us, graces, manifest_key).await?);
+        // A store that takes nothing must not keep what it could give back.
+        let manifests = self.write_due_manifests(&mut report).await;
+        let chunks = self.db.drop_unused_chunks(now_us, graces).await?;
+        report.freed_bytes = chunks.freed_bytes;
+        report.removed_chunks = report.take(chunks);
+        let objects = self.delete_doomed(now_us, &mut report).await;
+        manifests.and(objects).map(|()| report)
+    }
+
+    /// Deletes the objects that are due, then those that an earlier pass had claimed.
+    async fn delete_doomed(&self, now_us: i64, report: &mut GcReport) -> Result<(), Error> {
+        let (mut failed, mut claims, mut stuck) = (None, true, 0);
         loop {
-            let keys = self.db.claim_doomed(now_us).await?;
-            if keys.is_empty() {
-                // One that cannot be written must not keep the bytes of others.
-                report.written_manifests = manifests?;
-                return Ok(report);
-            }
-            let (mut gone, mut failed) = (Vec::with_capacity(keys.len()), None);
-            for key in keys {
-                match self.store.delete(&key).await {
-                    Ok(()) => gone.push(key),
-                    Err(error) => failed = failed.or(Some(error)),
+            let keys = match claims {
+                true => self.db.claim_doomed(now_us).await?,
+                false => self.db.claimed(stuck).await?,
+            };
+            match keys.len() as u64 {
+                0 if claims => claims = false,
+                0 => return failed.map_or(Ok(()), Err),
+                found => {
+                    let (gone, error) = self.delete_objects(keys, report).await?;
+                    failed = failed.or(error);
+                    if gone == 0 && self.store.probe().await.is_err() {
+                        // It is not these objects that are stuck: the store is away.
+                        return failed.map_or(Ok(()), Err);
+                    }
+                    if !claims {
+                        stuck += found - gone;
+                    }
                 }
             }
-            // One object that cannot be deleted must not keep the others: it is claimed again in the next pass.
-            report.removed_objects += gone.len() as u64;
-            self.db.forget_doomed(gone).await?;
-            if let Some(error) = failed {
-                return Err(error.into());
+        }
+    }
+
+    /// Answers how many of the objects are gone now, and why the first of the others is not.
+    async fn delete_objects(
+        &self,
+        keys: Vec<String>,
+        report: &mut GcReport,
+    ) -> Result<(u64, Option<Error>), Error> {
+        let (mut gone, mut failed) = (Vec::with_capacity(keys.len()), None);
+        for key in keys {
+            match self.store.delete(&key).await {
+                Ok(()) => gone.push(key),
+                Err(error) => failed = failed.or(Some(error.into())),
             }
         }
+        let count = gone.len() as u64;
+        report.removed_objects += count;
+        if count > 0 {
+            self.db.forget_doomed(gone).await?;
+        }
+        Ok((count, failed))
     }
 }

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use crate::app::App;
 use crate::app::Error;
 use crate::app::causes;
+use crate::app::collect::GcReport;
 use crate::db::Db;
 use crate::domain::manifest::Manifest;
 use crate::domain::manifest::ManifestError;
@@ -73,22 +74,26 @@ impl App {
         }
     }
 
-    /// Writes what is due and answers how much it was. One that fails does not keep the others.
-    pub(super) async fn write_due_manifests(&self) -> Result<u64, Error> {
+    /// Writes what is due. One that fails does not keep the others; a store that takes none is told at the end.
+    pub(super) async fn write_due_manifests(&self, report: &mut GcReport) -> Result<(), Error> {
         let until_us = self.clock.now_us().saturating_sub(UNDER_WAY_US);
-        let (mut written, mut failed, mut after) = (0, None, String::new());
+        let (mut failed, mut after) = (None, String::new());
         loop {
             let due = self.db.due_manifests(until_us, &after).await?;
             let Some(last) = due.last() else { break };
             after.clone_from(last);
             for uid in due {
                 match self.write_manifest(&uid).await {
-                    Ok(()) => written += 1,
+                    Ok(()) => report.written_manifests += 1,
+                    Err(error @ (Error::Internal(_) | Error::DataLoss(_))) => {
+                        report.left += 1;
+                        tracing::warn!(error = %causes(&error), "Left the manifest of checkpoint `{uid}` for the next turn of the collector");
+                    }
                     Err(error) => failed = failed.or(Some(error)),
                 }
             }
         }
-        failed.map_or(Ok(written), Err)
+        failed.map_or(Ok(()), Err)
     }
 
     async fn put_manifest(&self, head: &ManifestHead) -> Result<bool, Error> {

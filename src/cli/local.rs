@@ -27,6 +27,7 @@ pub(super) async fn collect(context: &mut Context, arguments: args::Gc) -> Resul
         ("removed chunks", report.removed_chunks.to_string()),
         ("removed objects", report.removed_objects.to_string()),
         ("freed", human::size(i64::try_from(report.freed_bytes).unwrap_or(i64::MAX))),
+        ("left for the next pass", report.left.to_string()),
     ])?;
     Ok(())
 }

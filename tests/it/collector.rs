@@ -33,6 +33,7 @@ use crate::support::faults::FaultyStore;
 use crate::support::faults::Gate;
 
 mod aside;
+mod left;
 mod processes;
 mod races;
 mod simulation;
