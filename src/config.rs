@@ -39,6 +39,9 @@ pub struct Config {
     pub database_url: Option<DatabaseUrl>,
     /// Where the chunks are kept. `None`: the folder `objects` in `data_dir`.
     pub store_url: Option<StoreUrl>,
+    /// What the object store must show before an object counts as stored. Size: a store that says that it has stored
+    /// something and has nothing, or a part, is found before a commit is answered, for one small call an object.
+    pub confirm_writes: ConfirmWrites,
     /// How the object store is reached and by whose rights.
     pub store: StoreOptions,
     pub database: Database,
@@ -64,6 +67,17 @@ pub struct Log {
     /// Directives of `tracing`, for example `info,keepbest=debug`; `telemetry` parses them. `info`: one line for each event
     /// that matters in production.
     pub filter: String,
+}
+
+/// What is asked of the object store after each write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ConfirmWrites {
+    /// Its answer is believed.
+    Nothing,
+    /// How large the object is.
+    Size,
+    /// All its bytes.
+    Bytes,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -132,6 +146,7 @@ impl Default for Config {
             allow_remote: false,
             database_url: None,
             store_url: None,
+            confirm_writes: ConfirmWrites::Size,
             store: StoreOptions::default(),
             database: Database { connections: 24, migrate: false },
             log: Log { format: LogFormat::Text, filter: "info".to_owned() },

@@ -18,9 +18,11 @@ use crate::app::Limits;
 use crate::app::keys;
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::config::ConfirmWrites;
 use crate::db::Db;
 use crate::db::Graces;
 use crate::db::Postgres;
+use crate::store::Confirm;
 use crate::store::Store;
 
 pub use crate::app::causes;
@@ -109,15 +111,22 @@ async fn open_db(config: &Config, schema: Schema) -> anyhow::Result<Db> {
 
 /// Opens the object store without asking anything of it.
 pub fn open_store(config: &Config) -> anyhow::Result<Store> {
+    let confirm = match config.confirm_writes {
+        ConfirmWrites::Nothing => Confirm::Nothing,
+        ConfirmWrites::Size => Confirm::Size,
+        ConfirmWrites::Bytes => Confirm::Bytes,
+    };
     let Some(url) = &config.store_url else {
         let objects = config.data_dir.join(OBJECTS);
         fs::create_dir_all(&objects).with_context(|| format!("make the folder `{}`", objects.display()))?;
-        return Store::open_folder(&objects)
-            .with_context(|| format!("open the folder `{}`", objects.display()));
+        let store = Store::open_folder(&objects);
+        let store = store.with_context(|| format!("open the folder `{}`", objects.display()))?;
+        return Ok(store.confirming(confirm));
     };
     let named: Vec<_> = config.store.file().collect();
     let found: Vec<_> = config.store.environment().collect();
-    Store::open(url.as_str(), &named, &found).with_context(|| format!("open the object store `{url}`"))
+    let store = Store::open(url.as_str(), &named, &found);
+    Ok(store.with_context(|| format!("open the object store `{url}`"))?.confirming(confirm))
 }
 
 /// What `check-config` can tell of the database and the object store without a connection: whether they could be asked.

@@ -12,6 +12,7 @@ use crate::app::App;
 use crate::app::Error;
 use crate::app::causes;
 use crate::app::collect::GcReport;
+use crate::app::micros;
 use crate::db::Db;
 use crate::domain::manifest::Manifest;
 use crate::domain::manifest::ManifestError;
@@ -22,7 +23,7 @@ use crate::store::deleted_manifest_key;
 use crate::store::manifest_key;
 
 /// What is younger is left to the call that committed or deleted it, which writes the manifest itself.
-const UNDER_WAY_US: i64 = 60 * 1_000_000;
+const UNDER_WAY: Duration = Duration::from_secs(60);
 /// How long a deletion waits for the store.
 const DELETION_PATIENCE: Duration = Duration::from_secs(5);
 /// About what a file of one chunk takes in a manifest.
@@ -76,7 +77,7 @@ impl App {
 
     /// Writes what is due. One that fails does not keep the others; a store that takes none is told at the end.
     pub(super) async fn write_due_manifests(&self, report: &mut GcReport) -> Result<(), Error> {
-        let until_us = self.clock.now_us().saturating_sub(UNDER_WAY_US);
+        let until_us = self.clock.now_us().saturating_sub(micros(UNDER_WAY));
         let (mut failed, mut after) = (None, String::new());
         loop {
             let due = self.db.due_manifests(until_us, &after).await?;
@@ -128,7 +129,7 @@ impl App {
     /// Answers whether nothing is left of processes that died while they wrote the same.
     async fn put_manifest_bytes(&self, key: &str, pieces: Vec<Vec<u8>>) -> Result<bool, Error> {
         self.store.put(key, pieces.into_iter().map(Bytes::from).collect()).await?;
-        Ok(self.store.sweep(key, self.clock.now_us().saturating_sub(UNDER_WAY_US)).await?)
+        Ok(self.store.sweep(key, UNDER_WAY).await?)
     }
 
     /// The manifest under a key, or why it cannot be believed. Read once more before it counts as damaged, as a chunk is.

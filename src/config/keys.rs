@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
-use super::{Config, ConfigError, DatabaseUrl, LogFormat, StoreUrl};
+use super::{Config, ConfigError, ConfirmWrites, DatabaseUrl, LogFormat, StoreUrl};
 
 /// Every key, as it stands in errors: a dot separates section and key.
 pub const KEYS: &[&str] = &[
@@ -14,6 +14,7 @@ pub const KEYS: &[&str] = &[
     "allow_remote",
     "database_url",
     "store_url",
+    "confirm_writes",
     "database.connections",
     "database.migrate",
     "log.format",
@@ -39,6 +40,10 @@ const YEAR_SECONDS: u64 = 366 * 86_400;
 const LEAST_UPLOAD_BUFFERS_BYTES: u64 = 24 << 20;
 /// The same for a download.
 const LEAST_DOWNLOAD_BUFFERS_BYTES: u64 = 24 << 20;
+
+/// The words of `confirm_writes`.
+const CONFIRM_WRITES: [(&str, ConfirmWrites); 3] =
+    [("nothing", ConfirmWrites::Nothing), ("size", ConfirmWrites::Size), ("bytes", ConfirmWrites::Bytes)];
 
 /// Whether the file may have a section of this name.
 pub(super) fn is_section(name: &str) -> bool {
@@ -90,6 +95,7 @@ impl Config {
             "allow_remote" => self.allow_remote = setting.flag()?,
             "database_url" => self.database_url = Some(setting.database_url()?),
             "store_url" => self.store_url = Some(setting.store_url()?),
+            "confirm_writes" => self.confirm_writes = setting.confirm_writes()?,
             "database.connections" => self.database.connections = setting.small(2..=1_000)?,
             "database.migrate" => self.database.migrate = setting.flag()?,
             "log.format" => self.log.format = setting.log_format()?,
@@ -146,6 +152,10 @@ impl Config {
             "allow_remote" => Some(SettingValue::Flag(self.allow_remote)),
             "database_url" => self.database_url.as_ref().and_then(|url| text(url.to_string())),
             "store_url" => self.store_url.as_ref().and_then(|url| text(url.to_string())),
+            "confirm_writes" => {
+                let word = CONFIRM_WRITES.iter().find(|(_, value)| *value == self.confirm_writes);
+                word.and_then(|(word, _)| text((*word).to_owned()))
+            }
             "database.connections" => number(self.database.connections.into()),
             "database.migrate" => Some(SettingValue::Flag(self.database.migrate)),
             "log.format" => text(if self.log.format == LogFormat::Text { "text" } else { "json" }.to_owned()),
@@ -264,6 +274,13 @@ impl Setting<'_> {
         let right =
             "`file:PATH`, `s3://BUCKET/PREFIX`, `gs://BUCKET/PREFIX`, `az://CONTAINER/PREFIX` or `memory:`";
         StoreUrl::parse(self.text(right)?).map_err(|found| self.refuse_found(found, right))
+    }
+
+    fn confirm_writes(&self) -> Result<ConfirmWrites, ConfigError> {
+        let right = "`nothing`, `size` or `bytes`";
+        let found = self.text(right)?;
+        let known = CONFIRM_WRITES.iter().find(|(word, _)| *word == found);
+        known.map(|(_, value)| *value).ok_or_else(|| self.refuse(right))
     }
 
     fn log_format(&self) -> Result<LogFormat, ConfigError> {

@@ -85,7 +85,7 @@ fn an_unknown_key_is_refused_with_the_known_ones() {
     assert_eq!(
         from_file("datadir = 'x'").unwrap_err(),
         "key `datadir` in `keepbest.toml` is unknown; the keys there are `data_dir`, `listen`, `allow_remote`, \
-         `database_url`, `store_url`, [database], [log], [limits], [collector], [store]"
+         `database_url`, `store_url`, `confirm_writes`, [database], [log], [limits], [collector], [store]"
     );
     assert!(from_file("[logs]\nformat = 'text'").unwrap_err().starts_with("key `logs` in"));
 }
@@ -111,9 +111,15 @@ fn a_value_out_of_range_is_refused_with_the_range() {
 
 #[test]
 fn a_value_of_the_wrong_kind_is_refused() {
-    for text in
-        ["listen = 7400", "listen = '7400'", "allow_remote = 'yes'", "log = 'text'", "[log]\nformat = 'xml'"]
-    {
+    for text in [
+        "confirm_writes = true",
+        "confirm_writes = 'all'",
+        "listen = 7400",
+        "listen = '7400'",
+        "allow_remote = 'yes'",
+        "log = 'text'",
+        "[log]\nformat = 'xml'",
+    ] {
         assert!(from_file(text).is_err(), "{text}");
     }
 }

@@ -12,8 +12,8 @@ use serde::Serialize;
 
 use crate::store::Error;
 use crate::store::Store;
+use crate::store::ask::ask;
 use crate::store::named;
-use crate::store::within_limit;
 
 /// Where the mark stands, below the store's prefix.
 pub const MARK: &str = "keepbest-store.json";
@@ -31,8 +31,8 @@ pub fn mark_text(store_id: &str) -> String {
 impl Store {
     /// The id in the store's mark, if there is one.
     pub async fn read_mark(&self) -> Result<Option<String>, Error> {
-        let found = async { self.objects.get(&MARK.into()).await?.bytes().await };
-        let text = match within_limit(found).await {
+        let (objects, path) = (&self.objects, &MARK.into());
+        let text = match ask(move || async move { objects.get(path).await?.bytes().await }).await {
             Ok(text) => text,
             Err(object_store::Error::NotFound { .. }) => return Ok(None),
             Err(error) => return Err(named(error, MARK)),

@@ -1,36 +1,34 @@
 //! Bytes in an object store. The only room that names `object_store`; keys are made here and never used again.
 
+mod ask;
 mod mark;
 mod place;
 mod probe;
+mod put;
 
-use std::future::Future;
 use std::io;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use std::time::SystemTime;
 
 use bytes::Bytes;
 use futures::TryStreamExt;
 use object_store::ObjectStore;
 use object_store::ObjectStoreExt;
-use object_store::PutPayload;
 use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
 use tokio_util::sync::CancellationToken;
 
 use crate::domain::time::date_of;
+use crate::store::ask::ask;
 
+pub use ask::CALL_LIMIT;
 pub use mark::MARK;
 pub use mark::mark_text;
 pub use place::OpenError;
 pub use probe::ProbeError;
-
-/// The longest that one call waits for the store, with the retries of its client: 8 MiB at 140 KB/s. A caller that waits holds
-/// buffers, so it is told to come back; whatever the call still does, its key is never used again.
-pub const CALL_LIMIT: Duration = Duration::from_secs(60);
+pub use put::Confirm;
 
 /// Why bytes were not stored or read.
 #[derive(Debug, thiserror::Error)]
@@ -72,33 +70,6 @@ fn is_full(error: &object_store::Error) -> bool {
     false
 }
 
-/// Whether the disk failed in a put, most often its sync (EIO).
-fn is_disk_error(error: &object_store::Error) -> bool {
-    const EIO: i32 = 5;
-    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    while let Some(it) = cause {
-        if it.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error) == Some(EIO) {
-            return true;
-        }
-        cause = it.source();
-    }
-    false
-}
-
-/// What the store answers within the limit.
-async fn within_limit<T>(
-    call: impl Future<Output = object_store::Result<T>>,
-) -> Result<T, object_store::Error> {
-    match tokio::time::timeout(CALL_LIMIT, call).await {
-        Ok(answer) => answer,
-        Err(_) => {
-            let why = format!("the store did not answer within {} s", CALL_LIMIT.as_secs());
-            let source = Box::new(io::Error::new(io::ErrorKind::TimedOut, why));
-            Err(object_store::Error::Generic { store: "slow", source })
-        }
-    }
-}
-
 /// The error with our key: the store's own text may tell where it keeps things.
 fn named(error: object_store::Error, key: &str) -> Error {
     match Error::from(error) {
@@ -116,6 +87,7 @@ pub struct Store {
     is_volatile: bool,
     /// What its mark must say, once that is known.
     store_id: Option<Arc<str>>,
+    confirm: Confirm,
     unsynced: CancellationToken,
 }
 
@@ -143,8 +115,14 @@ impl Store {
             folder: None,
             is_volatile: false,
             store_id: None,
+            confirm: Confirm::Size,
             unsynced: CancellationToken::new(),
         }
+    }
+
+    /// From now on so much is asked before an object counts as stored.
+    pub fn confirming(self, confirm: Confirm) -> Store {
+        Store { confirm, ..self }
     }
 
     /// Returns when a sync has failed. From then on nothing is stored any more.
@@ -152,34 +130,10 @@ impl Store {
         self.unsynced.cancelled().await;
     }
 
-    /// Stores an object; durable when it returns. Its key is new or its bytes say the same, so repeating it is harmless.
-    pub async fn put(&self, key: &str, pieces: Vec<Bytes>) -> Result<(), Error> {
-        let payload: PutPayload = pieces.into_iter().collect();
-        let put = within_limit(async {
-            self.check_folder().await?;
-            self.objects.put(&key.into(), payload).await
-        });
-        let put = put.await;
-        // A failed sync is not repeated, by us or by the caller: the next one may succeed and have lost what this one had.
-        if put.as_ref().is_err_and(is_disk_error) {
-            self.unsynced.cancel();
-        }
-        match put {
-            Ok(_) if self.unsynced.is_cancelled() => {
-                let source = "a sync of the folder failed".into();
-                Err(Error::Unavailable(object_store::Error::Generic { store: "folder", source }))
-            }
-            Ok(_) => Ok(()),
-            // The bucket or the folder is not there: nothing was stored, and nothing is lost.
-            Err(error @ object_store::Error::NotFound { .. }) => Err(Error::Unavailable(error)),
-            Err(error) => Err(error.into()),
-        }
-    }
-
     /// All bytes of an object.
     pub async fn get(&self, key: &str) -> Result<Bytes, Error> {
-        let found = async { self.objects.get(&key.into()).await?.bytes().await };
-        match within_limit(found).await {
+        let (objects, path) = (&self.objects, &key.into());
+        match ask(move || async move { objects.get(path).await?.bytes().await }).await {
             Ok(found) => Ok(found),
             Err(error) => Err(self.missing(error, key).await),
         }
@@ -187,8 +141,8 @@ impl Store {
 
     /// The size of an object.
     pub async fn size_bytes(&self, key: &str) -> Result<u64, Error> {
-        let found = within_limit(async { self.objects.head(&key.into()).await }).await;
-        match found {
+        let (objects, path) = (&self.objects, &key.into());
+        match ask(move || async move { objects.head(path).await }).await {
             Ok(found) => Ok(found.size),
             Err(error) => Err(self.missing(error, key).await),
         }
@@ -204,8 +158,8 @@ impl Store {
 
     /// The folders in a folder, in their order.
     pub async fn folders(&self, folder: &str) -> Result<Vec<String>, Error> {
-        let listed = async { self.objects.list_with_delimiter(Some(&folder.into())).await };
-        let listed = within_limit(listed).await?;
+        let (objects, path) = (&self.objects, &folder.into());
+        let listed = ask(move || async move { objects.list_with_delimiter(Some(path)).await }).await?;
         let mut folders: Vec<String> = listed.common_prefixes.iter().map(ToString::to_string).collect();
         folders.sort_unstable();
         Ok(folders)
@@ -222,23 +176,28 @@ impl Store {
     /// Removes an object; one that is gone already is fine.
     pub async fn delete(&self, key: &str) -> Result<(), Error> {
         self.delete_leftover(key, 1).await?;
-        match within_limit(async { self.objects.delete(&key.into()).await }).await {
+        let (objects, path) = (&self.objects, &key.into());
+        match ask(move || async move { objects.delete(path).await }).await {
             Ok(()) => Ok(()),
             Err(object_store::Error::NotFound { .. }) => self.check_mark().await,
             Err(error) => Err(error.into()),
         }
     }
 
-    /// Removes what processes left of an object, before this time, that died while they wrote it. Answers whether nothing is
-    /// left now: what is younger may be of a process that still writes.
-    pub async fn sweep(&self, key: &str, until_us: i64) -> Result<bool, Error> {
+    /// Removes what processes left of an object that died while they wrote it, so long before it was written last. Answers
+    /// whether nothing is left now: what is younger may be of a process that still writes. Both times are of the clock that the
+    /// files have, whichever machine's that is.
+    pub async fn sweep(&self, key: &str, age: Duration) -> Result<bool, Error> {
         let Some(folder) = &self.folder else { return Ok(true) };
+        let modified = async |name: String| tokio::fs::metadata(folder.join(name)).await?.modified();
+        let written = modified(key.to_owned()).await;
         let mut is_clean = true;
         for number in 1..=LEFTOVERS {
-            let left = tokio::fs::metadata(folder.join(leftover(key, number))).await;
-            let Ok(modified) = left.and_then(|it| it.modified()) else { continue };
-            let age = modified.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-            if i64::try_from(age.as_micros()).is_ok_and(|time_us| time_us <= until_us) {
+            let Ok(left) = modified(leftover(key, number)).await else { continue };
+            let is_old = written
+                .as_ref()
+                .is_ok_and(|written| written.duration_since(left).is_ok_and(|older_by| older_by >= age));
+            if is_old {
                 self.delete_leftover(key, number).await?;
             } else {
                 is_clean = false;
@@ -318,19 +277,27 @@ mod tests {
 
     #[tokio::test]
     async fn what_dead_writers_left_is_swept_and_what_living_ones_write_is_not() {
+        const MINUTE: Duration = Duration::from_secs(60);
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open_folder(folder.path()).unwrap();
         store.put("manifests/a.json", vec![]).await.unwrap();
-        for name in ["a.json#1", "a.json#3", "b.json#1"] {
-            std::fs::write(folder.path().join("manifests").join(name), "left").unwrap();
+        let manifests = folder.path().join("manifests");
+        let written = std::fs::metadata(manifests.join("a.json")).unwrap().modified().unwrap();
+        for (name, older_by) in [("a.json#1", MINUTE), ("a.json#3", MINUTE / 2), ("b.json#1", MINUTE)] {
+            let left = std::fs::File::create(manifests.join(name)).unwrap();
+            left.set_modified(written - older_by).unwrap();
         }
-        assert!(!store.sweep("manifests/a.json", 0).await.unwrap(), "they may still write");
-        assert!(store.sweep("manifests/a.json", i64::MAX).await.unwrap());
-        assert!(store.sweep("manifests/a.json", 0).await.unwrap());
-        let mut left: Vec<_> = std::fs::read_dir(folder.path().join("manifests")).unwrap().collect();
-        left.sort_by_key(|it| it.as_ref().unwrap().file_name());
-        let names: Vec<_> = left.iter().map(|it| it.as_ref().unwrap().file_name()).collect();
-        assert_eq!(names, ["a.json", "b.json#1"]);
+        let names = || {
+            let left = std::fs::read_dir(&manifests).unwrap().map(|it| it.unwrap().file_name());
+            let mut names: Vec<_> = left.collect();
+            names.sort();
+            names
+        };
+        assert!(!store.sweep("manifests/a.json", MINUTE).await.unwrap(), "the third may still be written");
+        assert_eq!(names(), ["a.json", "a.json#3", "b.json#1"]);
+        assert!(store.sweep("manifests/a.json", MINUTE / 2).await.unwrap());
+        assert!(!store.sweep("manifests/b.json", MINUTE).await.unwrap(), "nobody says when it was written");
+        assert_eq!(names(), ["a.json", "b.json#1"]);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The object store fails, lies or is slow: what is visible stays whole, and a retry succeeds.
 
 mod away;
+mod confirms;
 mod disk_full;
 mod load;
 mod mark;
