@@ -7,6 +7,7 @@ use futures::StreamExt;
 
 use crate::app::App;
 use crate::app::Error;
+use crate::app::causes;
 use crate::db;
 use crate::db::FileStep;
 use crate::db::PlacedChunk;
@@ -85,6 +86,15 @@ impl App {
         }
         failpoint!("chunk.stored");
         Ok(stored)
+    }
+
+    /// Bytes under this key are wrong or missing: the next upload of the same bytes shall put them there again, and heal all
+    /// that have the chunk.
+    pub(super) async fn suspect(&self, team: &str, digest: Digest, object_key: &str) {
+        // A chunk without a row is stored anew anyhow. What cannot be marked now is found again by the next read.
+        if let Err(error) = self.db.suspect_chunk(team, digest, object_key.to_owned()).await {
+            tracing::warn!(error = %causes(&error), "Could not mark object `{object_key}` as damaged");
+        }
     }
 
     /// Writes the rows of an upload whose pieces' bytes are durable. `steps` makes them of where the pieces are; when somebody

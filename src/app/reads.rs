@@ -211,7 +211,11 @@ impl Reader {
     async fn read(self: Arc<Self>, chunk: FileChunk, from: i64, until: i64) -> Result<ReadPiece, Error> {
         let data = match self.app.read_chunk(&chunk.object_key, chunk.size_bytes, chunk.digest).await {
             Ok(data) => data,
-            Err(Error::DataLoss(why)) => return Err(self.lost(chunk.offset_bytes, why).await),
+            Err(Error::DataLoss(why)) => {
+                let team = self.version.artifact.project.team.as_str();
+                self.app.suspect(team, chunk.digest, &chunk.object_key).await;
+                return Err(self.lost(chunk.offset_bytes, why).await);
+            }
             Err(error) => return Err(error),
         };
         let skip = usize::try_from((from - chunk.offset_bytes).max(0)).unwrap_or(usize::MAX).min(data.len());

@@ -96,7 +96,8 @@ impl App {
         }
     }
 
-    /// Names every version and file that has the chunk; none has one that was deleted and collected meanwhile.
+    /// Names every version and file that has the chunk, and marks it for the next upload of its bytes; none has one that was
+    /// deleted and collected meanwhile.
     async fn report_damage(
         &self,
         team: &str,
@@ -106,6 +107,9 @@ impl App {
         damaged: &mut HashSet<(String, Digest)>,
     ) -> Result<(), Error> {
         if damaged.insert((team.to_owned(), digest)) {
+            if let Some(key) = self.db.chunk_key(team, digest).await? {
+                self.suspect(team, digest, &key).await;
+            }
             let places = self.db.chunk_places(team, digest).await?;
             report.problems.extend(places.into_iter().map(|place| format!("{place}: {why}")));
         }
