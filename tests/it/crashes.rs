@@ -39,8 +39,8 @@ use crate::support::soak::rounds;
 use kills::kill_often;
 use ledger::Counts;
 use ledger::Ledger;
+use trainer::LedgerTrainer;
 use trainer::Stage;
-use trainer::Trainer;
 
 /// How often servers are killed.
 const KILLS: usize = 150;
@@ -99,7 +99,7 @@ impl Training {
         let (mut stages, mut trainers) = (Vec::new(), JoinSet::new());
         for (name, strategy) in strategies() {
             let client = patient_at(address.to_owned());
-            let trainer = Trainer::start(client, name, strategy, Random::new(random.next())).await;
+            let trainer = LedgerTrainer::start(client, name, strategy, Random::new(random.next())).await;
             stages.push(trainer.stage());
             trainers.spawn(trainer.train(Arc::clone(&over)));
         }
@@ -301,7 +301,7 @@ fn one_and_wait<T: Send + 'static>(message: T) -> impl futures::Stream<Item = T>
 /// Saves small checkpoints without a pause until the server says no more.
 async fn save_until_it_fails(client: Client, name: String, saved: &AtomicUsize) -> Ledger {
     let run = Run::start(&client, start_request(&name, every_epoch())).await.unwrap();
-    let mut trainer = Trainer::over(run, Random::new(7));
+    let mut trainer = LedgerTrainer::over(run, Random::new(7));
     while trainer.small_save().await.is_ok() {
         saved.fetch_add(1, Ordering::Relaxed);
     }

@@ -20,9 +20,9 @@ use tonic_types::StatusExt;
 
 use super::ledger::Counts;
 use super::patient;
+use super::trainer::LedgerTrainer;
 use super::trainer::STAGES;
 use super::trainer::Stage;
-use super::trainer::Trainer;
 use crate::support::cluster::Cluster;
 use crate::support::health::until_ready;
 use crate::support::random::Random;
@@ -107,7 +107,7 @@ async fn a_database_that_dies_costs_trainers_a_wait_and_nothing_else() {
         let client = patient(&replicas.servers[number % 2]);
         let strategy = if number < 2 { every_epoch() } else { best_only() };
         let dice = Random::new(random.next());
-        let trainer = Trainer::start(client, &format!("trainer-{number}"), strategy, dice).await;
+        let trainer = LedgerTrainer::start(client, &format!("trainer-{number}"), strategy, dice).await;
         stages.push(trainer.stage());
         training.spawn(trainer.train(Arc::clone(&over)));
     }

@@ -39,7 +39,7 @@ const RESTART_EVERY: usize = 8;
 /// Of the base model, the same in all checkpoints: more than a chunk.
 const BACKBONE_BYTES: usize = (8 << 20) + 12_345;
 
-/// What the trainer is doing, for those who choose when to kill.
+/// What a trainer is doing now; the killers choose their moment by it.
 #[derive(Debug, Default)]
 pub(super) struct Stage(AtomicUsize);
 
@@ -53,7 +53,7 @@ impl Stage {
     }
 }
 
-pub(super) struct Trainer {
+pub(super) struct LedgerTrainer {
     client: Option<(Client, v1::StartRunRequest)>,
     run: Run,
     random: Random,
@@ -62,15 +62,20 @@ pub(super) struct Trainer {
     ledger: Ledger,
 }
 
-impl Trainer {
-    pub(super) async fn start(client: Client, name: &str, strategy: v1::Strategy, random: Random) -> Trainer {
+impl LedgerTrainer {
+    pub(super) async fn start(
+        client: Client,
+        name: &str,
+        strategy: v1::Strategy,
+        random: Random,
+    ) -> LedgerTrainer {
         let request = start_request(name, strategy);
         let run = Run::start(&client, request.clone()).await.unwrap();
-        Trainer { client: Some((client, request)), ..Trainer::over(run, random) }
+        LedgerTrainer { client: Some((client, request)), ..LedgerTrainer::over(run, random) }
     }
 
     /// Over a run that was started, and never is again.
-    pub(super) fn over(run: Run, random: Random) -> Trainer {
+    pub(super) fn over(run: Run, random: Random) -> LedgerTrainer {
         let started = run.started().run.as_ref().unwrap();
         let ledger = Ledger {
             run: run.name().to_owned(),
@@ -78,7 +83,7 @@ impl Trainer {
             strategy: started.strategy.clone().unwrap(),
             ..Ledger::default()
         };
-        Trainer {
+        LedgerTrainer {
             client: None,
             run,
             random,
