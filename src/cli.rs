@@ -1,6 +1,6 @@
 //! The command line: reads arguments, calls the server through the client, prints for people or as JSON.
 //!
-//! Nothing is decided here. Each command is a function of its own arguments and a `Context`.
+//! It decides nothing itself. Each command is a function of its arguments and a `Context`.
 
 mod alias;
 mod args;
@@ -27,7 +27,7 @@ use self::args::{Arguments, Command};
 use self::context::Context;
 use self::failure::Failure;
 
-/// Runs the command that the process was started with.
+/// Runs the command that the arguments of this process name, and returns the exit code.
 pub fn run() -> ExitCode {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
@@ -67,7 +67,7 @@ async fn execute(arguments: Arguments) -> Result<(), Failure> {
     }
 }
 
-/// Says what went wrong. A reader that has read enough (`| head`) is no failure.
+/// Prints what went wrong. It is no failure if the reader of the output has read enough (`| head`).
 fn report(failure: &Failure) -> ExitCode {
     if !failure.is_closed_output() {
         output::failure(&failure.to_string());

@@ -8,7 +8,7 @@ use super::context::Context;
 use super::failure::Failure;
 use super::{human, json, names};
 
-/// Makes an alias or moves it.
+/// `alias set`: creates an alias, or moves it.
 pub(super) async fn set(context: &mut Context, arguments: args::AliasSet) -> Result<(), Failure> {
     let artifact = names::artifact(&arguments.artifact, &context.project)?;
     let request = v1::SetAliasRequest {
@@ -27,7 +27,7 @@ pub(super) async fn set(context: &mut Context, arguments: args::AliasSet) -> Res
     Ok(())
 }
 
-/// Removes an alias.
+/// `alias rm`: removes an alias.
 pub(super) async fn remove(context: &mut Context, arguments: args::AliasRm) -> Result<(), Failure> {
     let artifact = names::artifact(&arguments.artifact, &context.project)?;
     let name = artifact.project.artifact(&artifact.id);
@@ -41,7 +41,7 @@ pub(super) async fn remove(context: &mut Context, arguments: args::AliasRm) -> R
     Ok(())
 }
 
-/// Deletes a version.
+/// `rm`: deletes a version, by its number only.
 pub(super) async fn remove_version(context: &mut Context, arguments: args::Rm) -> Result<(), Failure> {
     let version = names::version(&arguments.version, &context.project)?;
     let number = version.version.strip_prefix('v').and_then(|number| number.parse::<u64>().ok());

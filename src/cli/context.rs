@@ -9,9 +9,9 @@ use super::failure::Failure;
 use super::output::Output;
 use crate::clock::Clock;
 
-/// How long a command goes on when its server breaks off or does not answer: a restart takes that long.
+/// How long a command keeps trying if its server breaks off or does not answer. A restart of the server takes less.
 const RETRY_BUDGET: Duration = Duration::from_secs(30);
-/// The largest page the server gives.
+/// The most items that the server puts into one page.
 const MAX_PAGE: u32 = 1_000;
 
 #[derive(Debug)]
@@ -19,7 +19,7 @@ pub(super) struct Context {
     server: String,
     pub(super) project: ProjectName,
     pub(super) output: Output,
-    /// Microseconds since 1970 when the command began; ages are told from it.
+    /// When the command began, in microseconds since 1970. Ages are relative to it.
     pub(super) now_us: i64,
 }
 
@@ -33,15 +33,14 @@ impl Context {
         })
     }
 
-    /// A client that is connected. Where nothing listens, who typed the command is told at once; what else is wrong with a
-    /// connection may pass.
+    /// Connects to the server. If nothing listens at the address, the user is told at once; any other failure is retried.
     pub(super) async fn connect(&self) -> Result<Client, Failure> {
         let retry = Retry { budget: RETRY_BUDGET, ..Retry::default() };
         Ok(Client::builder(&self.server).retry(retry).fail_when_refused(true).connect().await?)
     }
 }
 
-/// The first `limit` items of a list. `page` asks for a page, by its size and token, and answers its items and the next token.
+/// The first `limit` items of a list. `page` asks for a page of a size with a token, and returns its items and the next token.
 pub(super) async fn pages<T>(
     limit: u32,
     mut page: impl AsyncFnMut(i32, String) -> Result<(Vec<T>, String), Error>,

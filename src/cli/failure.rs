@@ -1,4 +1,4 @@
-//! How a command fails: one sentence, and the exit code that a script can tell it by.
+//! Why a command failed: a sentence for people, and an exit code for scripts.
 
 use std::fmt;
 use std::io;
@@ -21,7 +21,7 @@ enum Kind {
     Failed,
     Usage,
     NotFound,
-    /// Whoever reads the output wants no more of it.
+    /// The reader of the output has closed it, as `head` does.
     ClosedOutput,
 }
 
@@ -30,7 +30,7 @@ impl Failure {
         Failure { kind: Kind::Failed, text: text.into() }
     }
 
-    /// The arguments were wrong.
+    /// A failure because of wrong arguments or settings.
     pub(super) fn usage(text: impl Into<String>) -> Failure {
         Failure { kind: Kind::Usage, text: text.into() }
     }
@@ -39,7 +39,7 @@ impl Failure {
         Failure { kind: Kind::NotFound, text: text.into() }
     }
 
-    /// The same failure with what to do about it.
+    /// Adds to the text what the user can do about it.
     pub(super) fn with_hint(mut self, hint: &str) -> Failure {
         self.text.push_str(hint);
         self

@@ -1,9 +1,9 @@
-//! Values as people read them: sizes, ages, epochs from 1, numbers.
+//! Formats values for people: sizes with units, ages, epochs counted from 1, short numbers.
 
 use keepbest_client::v1;
 use keepbest_client::well_known::Timestamp;
 
-/// A size with three digits and its unit.
+/// A size with three digits and a unit, as `1.25 MiB`.
 pub(super) fn size(bytes: i64) -> String {
     const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
     if bytes < 1024 {
@@ -11,7 +11,7 @@ pub(super) fn size(bytes: i64) -> String {
     }
     let mut value = bytes as f64 / 1024.0;
     let mut unit = 0;
-    // 999.5 KiB would print as 1000.
+    // 999.5 would be printed as 1000, with four digits.
     while value >= 999.5 && unit + 1 < UNITS.len() {
         value /= 1024.0;
         unit += 1;
@@ -20,7 +20,7 @@ pub(super) fn size(bytes: i64) -> String {
     format!("{value:.digits$} {}", UNITS[unit])
 }
 
-/// How long ago something was.
+/// How long ago something happened, as `10 min ago`; empty if it has not.
 pub(super) fn age(time: Option<&Timestamp>, now_us: i64) -> String {
     let Some(time) = time else { return String::new() };
     let seconds = (now_us - micros(time)) / 1_000_000;
@@ -38,15 +38,15 @@ pub(super) fn from_one(number: i64) -> String {
     number.saturating_add(1).to_string()
 }
 
-/// The same of one that may be missing.
+/// As [`from_one`]; empty if there is none.
 pub(super) fn optional_from_one(number: Option<i64>) -> String {
     number.map(from_one).unwrap_or_default()
 }
 
-/// A metric with six significant digits; what is shorter is whole.
+/// A metric with at most six significant digits.
 pub(super) fn metric(value: f64) -> String {
     if !value.is_finite() || value == 0.0 {
-        // A zero with a sign has a digit behind its point, or the sign would look like a dash.
+        // `-0` would be read as a dash and a zero.
         return if value == 0.0 && value.is_sign_negative() {
             format!("{value:?}")
         } else {
@@ -59,22 +59,22 @@ pub(super) fn metric(value: f64) -> String {
         let (mantissa, exponent) = text.split_once('e').unwrap_or((&text, "0"));
         return format!("{}e{exponent}", trim_zeros(mantissa));
     }
-    // The magnitude is from -5 to 14 here.
+    // Here the magnitude is between -5 and 14.
     let decimals = (5.0 - magnitude).clamp(0.0, 10.0) as usize;
     trim_zeros(&format!("{value:.decimals$}")).to_owned()
 }
 
-/// A metric that may be missing.
+/// As [`metric`]; empty if there is none.
 pub(super) fn optional_metric(value: Option<f64>) -> String {
     value.map(metric).unwrap_or_default()
 }
 
-/// A count with its noun.
+/// A count with a noun in the singular or the plural, as `1 file`.
 pub(super) fn count(number: i64, noun: &str) -> String {
     if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
 }
 
-/// `min` or `max`; nothing when it was not resolved.
+/// `min` or `max`; empty if the server has not resolved it.
 pub(super) fn mode(mode: v1::Mode) -> &'static str {
     match mode {
         v1::Mode::Unspecified => "",
@@ -83,7 +83,7 @@ pub(super) fn mode(mode: v1::Mode) -> &'static str {
     }
 }
 
-/// A monitor with its direction.
+/// A monitor with its direction, as `val_loss (min)`.
 pub(super) fn monitor(monitor: &str, direction: v1::Mode) -> String {
     match mode(direction) {
         "" => monitor.to_owned(),

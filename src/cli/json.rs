@@ -120,7 +120,7 @@ fn metrics(metrics: &BTreeMap<String, f64>) -> Value {
     metrics.iter().map(|(name, value)| (name.clone(), number(*value))).collect::<Map<_, _>>().into()
 }
 
-/// JSON has no NaN and no infinities: they are strings, as in the JSON of protobuf.
+/// JSON has no NaN and no infinities. They become strings, as in the JSON form of protobuf.
 fn number(value: f64) -> Value {
     match value {
         value if value.is_nan() => "NaN".into(),

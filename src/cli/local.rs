@@ -1,4 +1,4 @@
-//! `keepbest gc`, `check` and `rebuild`: work on the data folder itself, without a server.
+//! `keepbest gc`, `check` and `rebuild`: they open the database and the object store themselves and need no server.
 
 use serde_json::to_value;
 
@@ -9,10 +9,10 @@ use super::{human, serve};
 use crate::maintenance;
 use crate::telemetry;
 
-/// Warnings and errors only: the report says the rest.
+/// Only warnings and errors are logged; the command's report says the rest.
 const LOG_FILTER: &str = "warn";
 
-/// Frees what was deleted or given up.
+/// `gc`: does what the server's collector does, once.
 pub(super) async fn collect(context: &mut Context, arguments: args::Gc) -> Result<(), Failure> {
     let config = serve::load(&arguments.settings)?;
     log()?;
@@ -32,7 +32,7 @@ pub(super) async fn collect(context: &mut Context, arguments: args::Gc) -> Resul
     Ok(())
 }
 
-/// Checks that all that is visible is whole.
+/// `check`: prints each problem, and fails if there is any.
 pub(super) async fn check(context: &mut Context, arguments: args::Check) -> Result<(), Failure> {
     let config = serve::load(&arguments.settings)?;
     log()?;
@@ -62,7 +62,7 @@ pub(super) async fn check(context: &mut Context, arguments: args::Check) -> Resu
     }
 }
 
-/// Makes a lost database anew.
+/// `rebuild`: prints what could not be brought back, and fails if there is any.
 pub(super) async fn rebuild(context: &mut Context, arguments: args::Rebuild) -> Result<(), Failure> {
     let config = serve::load(&arguments.settings)?;
     log()?;

@@ -1,30 +1,30 @@
-//! Names as people type them: `TEAM/PROJECT/ID`, `ID` in the default project, or the full name of the wire.
+//! Reads names as people type them: `TEAM/PROJECT/ID`, `ID` in the default project, or the full resource name.
 
 use keepbest_client::{Error, ProjectName, Target, parse_target, short_name};
 
 use super::failure::Failure;
 
-/// What a name may stand for.
+/// What a name stands for, as far as its form tells; the strings are resource names.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Named {
     Run(String),
     Version(String),
     Artifact(String),
-    /// An artifact or a run, by the names they would have.
+    /// `TEAM/PROJECT/ID` can be either. These are the names that they would have.
     ArtifactOrRun {
         artifact: String,
         run: String,
     },
 }
 
-/// A thing in a project.
+/// A run or an artifact: its project, and its id there.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct InProject {
     pub(super) project: ProjectName,
     pub(super) id: String,
 }
 
-/// Reads a name of any kind.
+/// Reads a name of a run, an artifact or a version.
 pub(super) fn any(text: &str, default: &ProjectName) -> Result<Named, Failure> {
     if text.contains("/runs/") {
         let InProject { project, id } = of_kind(text, default, "RUN")?;
@@ -40,17 +40,17 @@ pub(super) fn any(text: &str, default: &ProjectName) -> Result<Named, Failure> {
     Ok(Named::ArtifactOrRun { artifact: project.artifact(&id), run: project.run(&id) })
 }
 
-/// Reads `TEAM/PROJECT/RUN`, as its wire name.
+/// Reads `TEAM/PROJECT/RUN`, and returns the resource name.
 pub(super) fn run(text: &str, default: &ProjectName) -> Result<String, Failure> {
     of_kind(text, default, "RUN").map(|InProject { project, id }| project.run(&id))
 }
 
-/// Reads `TEAM/PROJECT/ARTIFACT`.
+/// Reads `TEAM/PROJECT/ARTIFACT`; refuses the name of a version.
 pub(super) fn artifact(text: &str, default: &ProjectName) -> Result<InProject, Failure> {
     of_kind(text, default, "ARTIFACT")
 }
 
-/// Reads `TEAM/PROJECT/ARTIFACT:ALIAS`.
+/// Reads `TEAM/PROJECT/ARTIFACT:ALIAS`, or with `vN` for the alias.
 pub(super) fn version(text: &str, default: &ProjectName) -> Result<Target, Failure> {
     let short = short_name(text);
     if !short.contains(':') {
@@ -62,11 +62,11 @@ pub(super) fn version(text: &str, default: &ProjectName) -> Result<Target, Failu
     Ok(parse_target(&full)?)
 }
 
-/// The wire name of `TEAM`, `TEAM/PROJECT` or `TEAM/PROJECT/ARTIFACT`.
+/// The resource name of `TEAM`, `TEAM/PROJECT` or `TEAM/PROJECT/ARTIFACT`.
 pub(super) fn parent(text: &str) -> Result<String, Failure> {
     let short = short_name(text);
     match short.matches('/').count() {
-        // Reads the team as the team of a project, for its checks.
+        // As the team of some project, so that it is checked like one.
         0 => Ok(format!("teams/{}", ProjectName::parse(&format!("{short}/-"))?.team)),
         1 => Ok(ProjectName::parse(&short)?.name()),
         2 => {
@@ -86,7 +86,7 @@ fn of_kind(text: &str, default: &ProjectName, kind: &str) -> Result<InProject, F
         )));
     }
     let full = if short.contains('/') { short } else { format!("{default}/{short}") };
-    // An artifact and a run are read alike; the alias only completes the form.
+    // Runs have names of the same form as artifacts. The alias is only there to complete it.
     match parse_target(&format!("{full}:latest")) {
         Ok(target) => Ok(InProject { project: target.project, id: target.artifact }),
         Err(Error::Invalid(text)) if text.contains("is no name") => Err(Failure::usage(text)),

@@ -22,7 +22,7 @@ pub(super) struct Output {
 #[derive(Debug, Clone)]
 pub(super) enum Column {
     Text(String),
-    /// Aligned to the right.
+    /// Aligned to the right, so that digits stand below each other.
     Number(String),
 }
 
@@ -47,7 +47,7 @@ impl Output {
         self.write(&json_escaped(&value.to_string()))
     }
 
-    /// A line for people.
+    /// One line for people; a line break in it is escaped.
     pub(super) fn line(&mut self, line: &str) -> io::Result<()> {
         self.write(&escaped(line))
     }

@@ -11,11 +11,11 @@ use super::context::Context;
 use super::failure::Failure;
 use super::{human, json, names};
 
-/// Downloads all files of a version.
+/// Downloads all files of a version, into a folder named after it unless another one is given.
 pub(super) async fn pull(context: &mut Context, arguments: args::Pull) -> Result<(), Failure> {
     let target = names::version(&arguments.version, &context.project)?;
     let client = context.connect().await?;
-    // An alias may move while the files come: its number does not.
+    // An alias could move while the files are downloaded. A number stays.
     let version = client.get_version(&target.name(), false).await?;
     let directory = arguments
         .directory
@@ -47,7 +47,7 @@ pub(super) async fn pull(context: &mut Context, arguments: args::Pull) -> Result
     Ok(())
 }
 
-/// A bar on stderr, where a person sees it; nothing elsewhere.
+/// A progress bar on stderr, if that is a terminal. It prints numbers only.
 pub(super) fn bar(context: &Context) -> ProgressBar {
     if context.output.is_json() {
         return ProgressBar::hidden();
@@ -57,7 +57,7 @@ pub(super) fn bar(context: &Context) -> ProgressBar {
     ProgressBar::new(0).with_style(style)
 }
 
-/// Moves the bar.
+/// Moves the bar as bytes are transferred.
 pub(super) fn on_progress(bar: &ProgressBar) -> OnProgress {
     let bar = bar.clone();
     OnProgress::new(move |progress: Progress| {

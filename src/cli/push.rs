@@ -1,4 +1,4 @@
-//! `keepbest push`: store a file or a directory as a version, with a run of its own that reports one epoch.
+//! `keepbest push`: stores a file or a directory as a version, through a run of its own that reports one epoch.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use super::failure::Failure;
 use super::names::{self, InProject};
 use super::{human, json, pull, show};
 
-/// Stores a file or a directory.
+/// Starts the run, saves, and finishes the run.
 pub(super) async fn push(context: &mut Context, arguments: args::Push) -> Result<(), Failure> {
     let artifact = names::artifact(&arguments.artifact, &context.project)?;
     let filepath = template(&arguments.path)?;
@@ -30,7 +30,7 @@ pub(super) async fn push(context: &mut Context, arguments: args::Push) -> Result
     let version = match saved {
         Ok(version) => version,
         Err(failure) => {
-            // The failure is what counts, not whether the run could be ended.
+            // What the user must hear is why the push failed, not whether its run could be ended.
             let _ = run.finish(v1::RunState::Failed).await;
             return Err(failure);
         }
@@ -52,19 +52,20 @@ pub(super) async fn push(context: &mut Context, arguments: args::Push) -> Result
     Ok(())
 }
 
-/// The file's name as a template that renders to itself.
+/// The file's name, escaped so that as a template it gives the name itself.
 fn template(path: &Path) -> Result<String, Failure> {
     let absolute = path
         .canonicalize()
         .map_err(|error| Failure::usage(format!("`{}` cannot be read: {error}", path.display())))?;
-    // `.` and `..` have no name of their own; a link keeps the one it was given by.
+    // `.` and `..` have no name, but what they stand for has. A link goes by its own name.
     let name = path.file_name().or(absolute.file_name()).and_then(|name| name.to_str());
     let name =
         name.ok_or_else(|| Failure::usage(format!("`{}` has no name that is Unicode", path.display())))?;
     Ok(name.replace('{', "{{").replace('}', "}}"))
 }
 
-/// Saves whatever comes. The monitor is the artifact's, so that `best` goes on; of a new one, what the arguments say.
+/// A strategy that saves in any case. It watches the monitor that the artifact has, so that `best` keeps its meaning; the
+/// monitor of a new artifact comes from the arguments.
 async fn strategy(
     client: &Client,
     artifact: &InProject,
@@ -116,7 +117,7 @@ async fn save(
     let uploaded = match run.upload(&decision.checkpoint, &arguments.path, options).await {
         Ok(uploaded) => uploaded,
         Err(error) => {
-            // Its bytes are freed now, not when it expires.
+            // So its bytes are freed now, and not only when the checkpoint expires.
             let _ = run.abandon(&decision.checkpoint).await;
             return Err(error.into());
         }

@@ -9,7 +9,7 @@ use super::failure::Failure;
 use super::output::Column;
 use super::{human, json};
 
-/// Lists runs, newest first.
+/// Lists runs, newest first, as a table or as JSON.
 pub(super) async fn list(context: &mut Context, arguments: args::Runs) -> Result<(), Failure> {
     let parent = match &arguments.parent {
         Some(text) => ProjectName::parse(&short_name(text))?.name(),
@@ -57,14 +57,14 @@ fn row(run: &v1::Run, now_us: i64) -> Vec<String> {
     ]
 }
 
-/// The monitor of a run with its direction.
+/// The monitor of a run with its direction, as `val_loss (min)`.
 pub(super) fn monitor(run: &v1::Run) -> String {
     let monitor = run.strategy.as_ref().map_or("", |strategy| strategy.monitor.as_str());
-    // The contract's default.
+    // The contract's default for an empty monitor.
     human::monitor(if monitor.is_empty() { "val_loss" } else { monitor }, run.direction())
 }
 
-/// The value to beat.
+/// The value that the next one must beat; none if there is none yet.
 pub(super) fn best(run: &v1::Run) -> Option<f64> {
     run.monitor_state.as_ref().and_then(|state| state.best)
 }

@@ -1,4 +1,4 @@
-//! `keepbest serve` and `keepbest check-config`: the settings and the server.
+//! `keepbest serve`, `check-config` and `migrate`: load the settings, and start the server or look at what they name.
 
 use std::io;
 use std::net::SocketAddr;
@@ -19,7 +19,7 @@ use crate::maintenance::causes;
 use crate::server;
 use crate::telemetry;
 
-/// Serves until a signal comes.
+/// `serve`: runs the server until a signal stops it.
 pub(super) async fn serve(context: &mut Context, arguments: args::Serve) -> Result<(), Failure> {
     let config = load_with(&arguments.settings, arguments.listen, arguments.migrate)?;
     let format = match config.log.format {
@@ -32,9 +32,9 @@ pub(super) async fn serve(context: &mut Context, arguments: args::Serve) -> Resu
     let (database, objects) = (config.database(), config.objects());
     let json = context.output.is_json();
     server::serve(config, move |address| {
-        // Whoever started the server may have closed its output: it serves all the same.
+        // If whoever started the server has closed its output, it serves all the same.
         let _ = announce(address, &database, &objects, json);
-        // From here on it takes calls: no step happens before the address is told.
+        // Only now, so that no failpoint is hit before the address is printed.
         #[cfg(debug_assertions)]
         failpoint::arm(script);
     })
@@ -42,7 +42,7 @@ pub(super) async fn serve(context: &mut Context, arguments: args::Serve) -> Resu
     Ok(())
 }
 
-/// Prints what the settings come to.
+/// `check-config`: checks the settings and prints those in force, without opening anything.
 pub(super) fn check_config(context: &mut Context, arguments: &args::CheckConfig) -> Result<(), Failure> {
     let config = load(&arguments.settings)?;
     maintenance::check_places(&config).map_err(|error| Failure::usage(causes(error.as_ref())))?;
@@ -61,7 +61,7 @@ pub(super) fn check_config(context: &mut Context, arguments: &args::CheckConfig)
     Ok(())
 }
 
-/// Brings the schema of the database up to date.
+/// `migrate`: brings the schema of the database up to date and prints its version.
 pub(super) async fn migrate(context: &mut Context, arguments: args::Migrate) -> Result<(), Failure> {
     let config = load(&arguments.settings)?;
     let version = maintenance::migrate(&config).await?;
@@ -74,7 +74,7 @@ pub(super) async fn migrate(context: &mut Context, arguments: args::Migrate) -> 
     Ok(())
 }
 
-/// The settings for a command that opens the database and the object store themselves.
+/// Loads the settings, for a command that opens the database and the object store itself.
 pub(super) fn load(arguments: &args::Settings) -> Result<Config, Failure> {
     load_with(arguments, None, false)
 }
@@ -84,7 +84,7 @@ fn load_with(arguments: &args::Settings, listen: Option<String>, migrate: bool) 
     Ok(Config::load(&flags)?)
 }
 
-/// The first line is for programs, too: with port 0 it is the only place that tells the port.
+/// Prints the address. Programs read the first line too: with port 0 nothing else tells the port.
 fn announce(address: SocketAddr, database: &str, objects: &str, json: bool) -> io::Result<()> {
     let mut output = Output::new(json);
     if json {

@@ -1,4 +1,4 @@
-//! `keepbest show` and `keepbest best`: one run, artifact or version with all that is known of it.
+//! `keepbest show` and `keepbest best`: print everything about one run, artifact or version.
 
 use keepbest_client::{Client, Error, hex, short_name, v1};
 
@@ -9,7 +9,7 @@ use super::names::{self, Named};
 use super::output::Column;
 use super::{human, json, runs};
 
-/// Shows what a name stands for.
+/// `show`: finds what the name stands for and prints it.
 pub(super) async fn show(context: &mut Context, arguments: args::Show) -> Result<(), Failure> {
     let named = names::any(&arguments.name, &context.project)?;
     let client = context.connect().await?;
@@ -25,7 +25,7 @@ pub(super) async fn show(context: &mut Context, arguments: args::Show) -> Result
     }
 }
 
-/// Shows the best version of a team, a project, an artifact or a run.
+/// `best`: finds the best version in a team, a project, an artifact or a run and prints it.
 pub(super) async fn best(context: &mut Context, arguments: args::Best) -> Result<(), Failure> {
     let parent = match (&arguments.parent, &arguments.run) {
         (Some(parent), _) => names::parent(parent)?,
@@ -42,7 +42,7 @@ pub(super) async fn best(context: &mut Context, arguments: args::Best) -> Result
     show_version(context, &version)
 }
 
-/// A mode as the wire has it; none: the server finds out.
+/// The mode for a request. Without one the server decides by the monitor.
 pub(super) fn wire_mode(mode: Option<args::Mode>) -> v1::Mode {
     match mode {
         None => v1::Mode::Unspecified,

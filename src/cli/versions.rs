@@ -1,4 +1,4 @@
-//! `keepbest versions`: the versions of an artifact.
+//! `keepbest versions`: lists the versions of an artifact with their metrics.
 
 use std::collections::BTreeSet;
 
@@ -12,10 +12,10 @@ use super::names;
 use super::output::Column;
 use super::{human, json};
 
-/// More columns of metrics do not fit beside the rest; `--json` has all.
+/// More columns of metrics would not fit beside the others. `--json` prints all metrics.
 const MAX_METRICS: usize = 4;
 
-/// Lists versions as the filter and the order say.
+/// Lists the versions that match the filter, in the order that was asked for.
 pub(super) async fn list(context: &mut Context, arguments: args::Versions) -> Result<(), Failure> {
     let artifact = names::artifact(&arguments.artifact, &context.project)?;
     let parent = artifact.project.artifact(&artifact.id);
@@ -52,7 +52,7 @@ pub(super) async fn list(context: &mut Context, arguments: args::Versions) -> Re
     print(context, &versions, &metrics_to_show(&versions, &monitor))
 }
 
-/// The monitor first, then the others by their names.
+/// The names of the metrics that get a column: the monitor first, then others by name.
 fn metrics_to_show(versions: &[v1::Version], monitor: &str) -> Vec<String> {
     let mut names: BTreeSet<&str> =
         versions.iter().flat_map(|version| version.metrics.keys()).map(String::as_str).collect();

@@ -50,7 +50,7 @@ impl Desk {
         done.stdout
     }
 
-    /// The same with `--json`.
+    /// Runs a command with `--json` that must succeed, and parses what it printed.
     fn json(&self, arguments: &[&str]) -> Value {
         let mut all = arguments.to_vec();
         all.push("--json");

@@ -1,5 +1,5 @@
-//! One method for each RPC: the request's message in, the answer's message out. What they mean is told in the `.proto`
-//! files. Unary calls are tried again as the client's [`Retry`](crate::Retry) says; streams are not.
+//! One method for each RPC: it takes the request message and returns the response message. The `.proto` files say what they
+//! mean. Unary calls are retried as the client's [`Retry`](crate::Retry) says; streams are not.
 
 use tonic::Streaming;
 use tonic::transport::Channel;
@@ -28,8 +28,8 @@ fn artifacts(channel: Channel) -> ArtifactsClient<Channel> {
 /// Runs. Errors: [`Error::Refused`](crate::Error::Refused) with the codes of `runs.proto`,
 /// [`Error::Unreachable`](crate::Error::Unreachable) when no answer comes.
 impl Client {
-    /// Creates or resumes a run and begins an attempt. An empty `request_id` is filled, so that the call, tried again, begins
-    /// one attempt only.
+    /// Creates or resumes a run and begins an attempt. An empty `request_id` is filled in, so that a retry of the call does
+    /// not begin a second attempt.
     pub async fn start_run(&self, mut request: v1::StartRunRequest) -> Result<v1::StartRunResponse> {
         if request.request_id.is_empty() {
             request.request_id = uuid::Uuid::new_v4().to_string();
@@ -46,7 +46,7 @@ impl Client {
         self.unary("ReportEvents", Work::Rows, request, call).await
     }
 
-    /// The same messages on one stream: one answer to each request, in order. Not tried again.
+    /// Reports events on one stream: one response for each request, in order. Not retried.
     pub async fn stream_events(
         &self,
         requests: impl futures::Stream<Item = v1::ReportEventsRequest> + Send + 'static,
@@ -57,7 +57,7 @@ impl Client {
         }
     }
 
-    /// Ends a run.
+    /// Ends a run as finished or failed. Repeating it does no harm.
     pub async fn finish_run(&self, request: v1::FinishRunRequest) -> Result<v1::Run> {
         self.unary("FinishRun", Work::Rows, request, |channel, request| async move {
             runs(channel).finish_run(request).await
@@ -65,7 +65,7 @@ impl Client {
         .await
     }
 
-    /// A run by its name.
+    /// A run, by its resource name.
     pub async fn get_run(&self, name: &str) -> Result<v1::Run> {
         let request = v1::GetRunRequest { name: name.to_owned() };
         self.unary("GetRun", Work::Rows, request, |channel, request| async move {
@@ -82,7 +82,7 @@ impl Client {
         .await
     }
 
-    /// A page of a run's events, oldest first.
+    /// A page of the events of a run, oldest first.
     pub async fn list_events(&self, request: v1::ListEventsRequest) -> Result<v1::ListEventsResponse> {
         self.unary("ListEvents", Work::Rows, request, |channel, request| async move {
             runs(channel).list_events(request).await
@@ -90,7 +90,7 @@ impl Client {
         .await
     }
 
-    /// A page of a run's decisions, oldest first.
+    /// A page of the decisions of a run, oldest first.
     pub async fn list_decisions(
         &self,
         request: v1::ListDecisionsRequest,
@@ -99,7 +99,7 @@ impl Client {
         self.unary("ListDecisions", Work::Rows, request, call).await
     }
 
-    /// The decision about a moment that another process reports; waits up to 25 s for it within one call.
+    /// The decision on an event that another process reports. One call waits for at most 25 s.
     pub async fn await_decision(
         &self,
         request: v1::AwaitDecisionRequest,
@@ -112,13 +112,13 @@ impl Client {
 /// Checkpoints. Errors: [`Error::Refused`](crate::Error::Refused) with the codes of `checkpoints.proto`,
 /// [`Error::Unreachable`](crate::Error::Unreachable) when no answer comes.
 impl Client {
-    /// Declares a file, or finds it again, and says how many of its bytes are durable.
+    /// Declares a file, or finds it if it was declared before, and says how many of its bytes are durable.
     pub async fn prepare_file(&self, request: v1::PrepareFileRequest) -> Result<v1::File> {
         let call = |channel, request| async move { checkpoints(channel).prepare_file(request).await };
         self.unary("PrepareFile", Work::Rows, request, call).await
     }
 
-    /// Writes a prepared file. Not tried again: [`upload_file`](crate::upload_file) does so from where the bytes are durable.
+    /// Writes a prepared file. Not retried; [`upload_file`](crate::upload_file) does that, from where the bytes are durable.
     pub async fn write_file(
         &self,
         requests: impl futures::Stream<Item = v1::WriteFileRequest> + Send + 'static,
@@ -126,7 +126,7 @@ impl Client {
         self.write_file_on(0, requests).await
     }
 
-    /// The same on a connection of the caller's choice.
+    /// As [`Client::write_file`], on a connection that the caller chooses.
     pub(crate) async fn write_file_on(
         &self,
         connection: usize,
@@ -138,7 +138,7 @@ impl Client {
         }
     }
 
-    /// Writes many small files whole.
+    /// Writes many small files in one call.
     pub async fn write_small_files(
         &self,
         request: v1::WriteSmallFilesRequest,
@@ -147,20 +147,20 @@ impl Client {
         self.unary("WriteSmallFiles", Work::Objects, request, call).await
     }
 
-    /// Publishes a checkpoint as a version.
+    /// Publishes a checkpoint as a version. Repeating it returns the same version.
     pub async fn commit_checkpoint(&self, request: v1::CommitCheckpointRequest) -> Result<v1::Version> {
         let work = if request.part_count > 0 { Work::WaitForParts } else { Work::Objects };
         let call = |channel, request| async move { checkpoints(channel).commit_checkpoint(request).await };
         self.unary("CommitCheckpoint", work, request, call).await
     }
 
-    /// Gives a save up.
+    /// Gives up a save, so that the earlier best stands.
     pub async fn abandon_checkpoint(&self, request: v1::AbandonCheckpointRequest) -> Result<v1::Checkpoint> {
         let call = |channel, request| async move { checkpoints(channel).abandon_checkpoint(request).await };
         self.unary("AbandonCheckpoint", Work::Rows, request, call).await
     }
 
-    /// A checkpoint with its files.
+    /// A checkpoint in any state, with its files.
     pub async fn get_checkpoint(&self, name: &str) -> Result<v1::Checkpoint> {
         let request = v1::GetCheckpointRequest { name: name.to_owned() };
         let call = |channel, request| async move {
@@ -181,7 +181,7 @@ impl Client {
         self.unary("GetBestVersion", Work::Rows, request, call).await
     }
 
-    /// A version by its number or alias.
+    /// A version, by the resource name with its number or an alias.
     pub async fn get_version(&self, name: &str, include_files: bool) -> Result<v1::Version> {
         let request = v1::GetVersionRequest { name: name.to_owned(), include_files };
         let call = |channel, request| async move {
@@ -190,13 +190,13 @@ impl Client {
         self.unary("GetVersion", Work::Rows, request, call).await
     }
 
-    /// A page of an artifact's versions.
+    /// A page of the versions of an artifact that match a filter.
     pub async fn list_versions(&self, request: v1::ListVersionsRequest) -> Result<v1::ListVersionsResponse> {
         let call = |channel, request| async move { artifacts(channel).list_versions(request).await };
         self.unary("ListVersions", Work::Rows, request, call).await
     }
 
-    /// An artifact by its name.
+    /// An artifact with its aliases, by its resource name.
     pub async fn get_artifact(&self, name: &str) -> Result<v1::Artifact> {
         let request = v1::GetArtifactRequest { name: name.to_owned() };
         let call = |channel, request| async move {
@@ -205,7 +205,7 @@ impl Client {
         self.unary("GetArtifact", Work::Rows, request, call).await
     }
 
-    /// A page of artifacts.
+    /// A page of the artifacts of a project or a team.
     pub async fn list_artifacts(
         &self,
         request: v1::ListArtifactsRequest,
@@ -214,12 +214,12 @@ impl Client {
         self.unary("ListArtifacts", Work::Rows, request, call).await
     }
 
-    /// The bytes of a file or a range of it. Not tried again: [`pull`](crate::pull()) does so from where it was cut.
+    /// The bytes of a file or of a range of it. Not retried; [`pull`](crate::pull()) does that, from where the stream broke.
     pub async fn read_file(&self, request: v1::ReadFileRequest) -> Result<Streaming<v1::ReadFileResponse>> {
         self.read_file_on(0, request).await
     }
 
-    /// The same on a connection of the caller's choice.
+    /// As [`Client::read_file`], on a connection that the caller chooses.
     pub(crate) async fn read_file_on(
         &self,
         connection: usize,
@@ -231,20 +231,20 @@ impl Client {
         }
     }
 
-    /// Makes an alias or moves it. With `expected_version`, and tried again after a lost answer, it may say `ALIAS_MOVED` of
-    /// its own move.
+    /// Creates an alias or moves it. With `expected_version`, a retry after a lost answer may be refused with `ALIAS_MOVED`
+    /// because the first try moved the alias.
     pub async fn set_alias(&self, request: v1::SetAliasRequest) -> Result<v1::Version> {
         let call = |channel, request| async move { artifacts(channel).set_alias(request).await };
         self.unary("SetAlias", Work::Rows, request, call).await
     }
 
-    /// Removes an alias.
+    /// Removes an alias. One that is gone already is no error.
     pub async fn delete_alias(&self, request: v1::DeleteAliasRequest) -> Result<v1::DeleteAliasResponse> {
         let call = |channel, request| async move { artifacts(channel).delete_alias(request).await };
         self.unary("DeleteAlias", Work::Rows, request, call).await
     }
 
-    /// Deletes a version.
+    /// Deletes a version. Its number is never used again.
     pub async fn delete_version(
         &self,
         request: v1::DeleteVersionRequest,

@@ -1,4 +1,4 @@
-//! The connections to one server, and how a call on them is made and tried again.
+//! The connections to one server, and how a call is made on them and retried.
 
 use std::future::Future;
 use std::io;
@@ -16,21 +16,21 @@ use crate::retry::{Backoff, Retry};
 
 /// Frames of 16 KiB, the default of HTTP/2, halve the throughput at twice the CPU.
 const MAX_FRAME_BYTES: u32 = 1 << 20;
-/// A stream may be this far ahead of its reader; 64 KiB would wait for the reader after each frame.
+/// How far a sender may be ahead of the reader of a stream. With 64 KiB it would wait for the reader after each frame.
 const STREAM_WINDOW_BYTES: u32 = 4 << 20;
-/// Four streams at full speed.
+/// Enough for four streams at full speed.
 const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 /// The largest answer that holds all files of a version or a checkpoint, or all aliases of an artifact: 100,000 files with paths
 /// of 1 KiB and two digests each. Every other answer fits into the 4 MiB that gRPC takes by default.
 pub(crate) const MAX_UNPAGED_BYTES: usize = 128 << 20;
 /// Streams of one connection share one task on each side; more connections use more cores.
 const CONNECTIONS: usize = 4;
-/// The server itself ends work on rows after 20 s and says so: its word comes first.
+/// The server gives up work on rows after 20 s and says so; this client waits for that answer.
 const CALL_TIMEOUT: Duration = Duration::from_secs(25);
-/// How much later than this client the server gives a call up: who waits no more has said so before.
+/// How much later than this client the server may give up a call. By then this client has cancelled it.
 const SERVER_TIMEOUT_MORE: Duration = Duration::from_secs(1);
-/// A peer that died without a word, or hangs as a whole, is noticed after both of these, not after the kernel's hours. A server
-/// that is paused for less than the second goes on where it was.
+/// A ping goes out after the first of these, and a peer that does not answer it within the second is given up: one that died or
+/// hangs is noticed in 20 s, not in the hours that the kernel takes. A shorter pause of the server breaks nothing.
 const KEEPALIVE: Duration = Duration::from_secs(10);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -53,8 +53,8 @@ pub struct Builder {
 }
 
 impl Client {
-    /// A client with the usual settings; it connects with the first call. `address` is `http://HOST:PORT` or `HOST:PORT`.
-    /// Must be called inside a tokio runtime.
+    /// A client with the default settings, which connects when the first call is made. `address` is `http://HOST:PORT` or
+    /// `HOST:PORT`. Must be called inside a tokio runtime.
     ///
     /// # Errors
     /// [`Error::Invalid`] when the address is malformed.
@@ -62,7 +62,7 @@ impl Client {
         Client::builder(address).connect_lazy()
     }
 
-    /// Settings to change before connecting.
+    /// The default settings, to be changed before connecting.
     pub fn builder(address: impl Into<String>) -> Builder {
         Builder {
             address: address.into(),
@@ -78,22 +78,22 @@ impl Client {
         &self.settings.address
     }
 
-    /// How calls are tried again.
+    /// How failed calls are retried.
     pub fn retry(&self) -> &Retry {
         &self.settings.retry
     }
 
-    /// A connection; equal numbers get the same one.
+    /// One of the connections; the same number always gives the same one.
     pub(crate) fn channel(&self, number: usize) -> Channel {
         self.channels[number % self.channels.len()].clone()
     }
 
-    /// The failures of a new call.
+    /// Counts the failures of a new call.
     pub(crate) fn backoff(&self) -> Backoff<'_> {
         self.settings.retry.start(&self.patience)
     }
 
-    /// Makes a unary call, and again as [`Retry`] says.
+    /// Makes a unary call and retries it as [`Retry`] says.
     pub(crate) async fn unary<Q, A, F>(
         &self,
         rpc: &'static str,
@@ -130,18 +130,18 @@ impl Client {
         }
     }
 
-    /// How long a stream may stand still: as long as the server may take to store what it has of it.
+    /// How long a stream may stand still: as long as the server may take to store what it has received.
     pub(crate) fn stall_time(&self) -> Duration {
         Work::Objects.time(self.settings.call_timeout)
     }
 
-    /// The error of a server that said nothing for so long.
+    /// The error about a server that has not answered for `time`.
     pub(crate) fn silent(&self, time: Duration) -> Error {
         let problem = format!("no answer came within {:.1} s", time.as_secs_f64());
         Error::Unreachable { address: self.settings.address.clone(), problem }
     }
 
-    /// An answer as an error: what the transport made says where it tried.
+    /// Makes an error of a status. One that the transport made names the server's address.
     pub(crate) fn error(&self, rpc: &'static str, status: &Status) -> Error {
         match Error::from_status(rpc, status) {
             Error::Refused(refusal) if refusal.transport => {
@@ -153,39 +153,39 @@ impl Client {
 }
 
 impl Builder {
-    /// How calls are tried again.
+    /// How failed calls are retried.
     #[must_use]
     pub fn retry(mut self, retry: Retry) -> Builder {
         self.retry = retry;
         self
     }
 
-    /// How long one try of a call may take that reads or writes rows of the server's database; 25 s unless set. Calls that
-    /// write to its object store may take four times as long, and those that wait for other processes 25 s longer. After a
-    /// try without any answer the next ones get less, an eighth at first. Uploads and downloads may take as long as they take,
-    /// but a stream on which nothing moves for four times this time is broken off and begun again.
+    /// How long one try of an ordinary call may take; 25 s unless set. A call that makes the server write to its object store
+    /// may take four times as long, and one that waits for other processes 25 s longer. After a try without any answer the
+    /// next ones get less, at first an eighth. Uploads and downloads may take any time, but a stream on which nothing moves for
+    /// four times this long is broken off and begun again.
     #[must_use]
     pub fn call_timeout(mut self, timeout: Duration) -> Builder {
         self.call_timeout = timeout;
         self
     }
 
-    /// How long connecting may take; five seconds unless set.
+    /// How long one try to connect may take; five seconds unless set.
     #[must_use]
     pub fn connect_timeout(mut self, timeout: Duration) -> Builder {
         self.connect_timeout = timeout;
         self
     }
 
-    /// Whether [`Builder::connect`] gives up at once where nothing listens, as a person at a terminal would have it; no unless
-    /// set, for a server that restarts refuses connections too.
+    /// Whether [`Builder::connect`] fails at once if nothing listens at the address, as a person at a terminal would want. Off
+    /// unless set, because a server that restarts refuses connections too for a moment.
     #[must_use]
     pub fn fail_when_refused(mut self, fail: bool) -> Builder {
         self.fail_when_refused = fail;
         self
     }
 
-    /// A client that connects with the first call. Must be called inside a tokio runtime.
+    /// A client that connects when the first call is made. Must be called inside a tokio runtime.
     ///
     /// # Errors
     /// [`Error::Invalid`] when the address is malformed.
@@ -195,8 +195,8 @@ impl Builder {
         Ok(Client { channels, settings: Arc::new(self), patience: Arc::default() })
     }
 
-    /// A client that is connected, so that a server which is not there is found before the first call. Connecting is tried
-    /// again as [`Retry`] says, like a call.
+    /// A client that is connected, so that a missing server is noticed before the first call. A connection that fails is
+    /// retried as [`Retry`] says, like a call.
     ///
     /// # Errors
     /// [`Error::Invalid`] when the address is malformed, [`Error::Unreachable`] when nothing answers there.

@@ -1,4 +1,4 @@
-//! Digests as the server makes them: BLAKE3 of each chunk, and of the chunks' digests.
+//! Digests as the server computes them: BLAKE3 of each chunk, and BLAKE3 over the digests of a file's chunks.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -9,13 +9,13 @@ use keepbest_proto::v1;
 
 use crate::error::{Error, Result};
 
-/// Bytes of a chunk, except the last of a file: 8 MiB.
+/// The size of every chunk of a file but the last: 8 MiB.
 pub const CHUNK_BYTES: u64 = 8 << 20;
 
-/// How much is read at once.
+/// How much of a local file is read at a time.
 const READ_BYTES: usize = 1 << 20;
 
-/// The digest of a file, fed in pieces from its start: BLAKE3 over the BLAKE3 digests of its chunks.
+/// Computes the digest of a file, BLAKE3 over the BLAKE3 digests of its chunks, from pieces of any size in order.
 #[derive(Debug, Clone, Default)]
 pub struct FileDigest {
     chunk: blake3::Hasher,
@@ -24,7 +24,7 @@ pub struct FileDigest {
 }
 
 impl FileDigest {
-    /// Takes the next bytes.
+    /// Adds the next bytes of the file.
     pub fn update(&mut self, mut data: &[u8]) {
         while !data.is_empty() {
             let room = usize::try_from(CHUNK_BYTES - self.chunk_bytes).expect("a chunk fits into memory");
@@ -38,7 +38,7 @@ impl FileDigest {
         }
     }
 
-    /// The digest of all that was taken.
+    /// The digest of all bytes that were added.
     pub fn finish(mut self) -> [u8; 32] {
         if self.chunk_bytes > 0 {
             self.end_chunk();
@@ -46,7 +46,7 @@ impl FileDigest {
         *self.file.finalize().as_bytes()
     }
 
-    /// The digest of a file whose chunks' digests are known, in their order.
+    /// The digest of a file, from the digests of its chunks in order.
     pub fn of_chunks<'a>(digests: impl IntoIterator<Item = &'a [u8; 32]>) -> [u8; 32] {
         let mut file = blake3::Hasher::new();
         for digest in digests {
@@ -62,7 +62,7 @@ impl FileDigest {
     }
 }
 
-/// The digest of a local file. Blocks: it reads the whole file.
+/// The digest of a local file. Blocks while it reads the whole file.
 ///
 /// # Errors
 /// [`Error::Io`] when it cannot be read.
@@ -72,8 +72,8 @@ pub fn file_digest(path: &Path) -> Result<[u8; 32]> {
     Ok(digest.finish())
 }
 
-/// The digest of a version from its files: BLAKE3 over length and text of each path, size and digest of each file, numbers
-/// as 64 bits little-endian, in the order of the paths.
+/// The digest of a version, from its files in any order: BLAKE3 over the length and the bytes of each path, the size and the
+/// digest of each file, sorted by path; numbers are 64 bits, little-endian.
 pub fn version_digest(files: &[v1::File]) -> [u8; 32] {
     let mut sorted: Vec<_> = files.iter().collect();
     sorted.sort_by(|left, right| left.path.cmp(&right.path));
@@ -95,20 +95,20 @@ pub fn hex(digest: &[u8]) -> String {
     })
 }
 
-/// The SHA-256 of a local file. Blocks.
+/// The SHA-256 of a local file. Blocks while it reads the whole file.
 pub(crate) fn file_sha256(path: &Path) -> Result<[u8; 32]> {
     file_digests(path).map(|digests| digests.sha256)
 }
 
-/// Both digests of the same bytes.
+/// Two digests of the same bytes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Digests {
-    /// As [`file_digest`].
+    /// As [`file_digest`] computes it.
     pub(crate) file: [u8; 32],
     pub(crate) sha256: [u8; 32],
 }
 
-/// Both digests of a local file, which is read once. Blocks.
+/// Both digests of a local file in one pass. Blocks while it reads the whole file.
 pub(crate) fn file_digests(path: &Path) -> Result<Digests> {
     use sha2::Digest as _;
     let (mut file, mut sha256) = (FileDigest::default(), sha2::Sha256::new());

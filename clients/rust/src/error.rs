@@ -16,64 +16,61 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// What the caller gave is wrong; nothing was sent. The text says what would be right.
+    /// An argument is wrong; nothing was sent. The text says what would be right.
     #[error("{0}")]
     Invalid(String),
     /// The server answered with an error. [`Refusal::reason`] says which.
     #[error("{0}")]
     Refused(Box<Refusal>),
-    /// No answer came: nothing listens there, or the connection broke and stayed broken over all retries.
+    /// No answer came: nothing listens at the address, the connection broke, or the server hangs; and all retries ended so.
     #[error("the server at `{address}` cannot be reached ({problem})")]
     Unreachable {
-        /// The address as it was given.
+        /// As it was given to [`Client::builder`](crate::Client::builder).
         address: String,
-        /// What the transport says.
+        /// The innermost cause, as `connection refused`.
         problem: String,
     },
     /// A local file or folder could not be read or written.
     #[error("`{}` cannot be {step}", path.display())]
     Io {
-        /// What was tried, as `read`, `written` or `renamed`.
+        /// What could not be done with it, as a participle: `read`, `written`, `made`, `locked`.
         step: &'static str,
-        /// The file or folder.
         path: PathBuf,
-        /// What the system says.
         #[source]
         source: io::Error,
     },
-    /// Bytes do not match their digest. What was written of them is removed.
+    /// Bytes do not match their digest, or a file changed while it was uploaded. Nothing of it is acknowledged or left behind.
     #[error("{0}")]
     Corrupt(String),
-    /// The server's answer breaks the contract: the client is older than the server, or the server has a fault.
+    /// The server's answer breaks the contract: the client is too old for the server, or the server has a bug.
     #[error("{0}")]
     Protocol(String),
 }
 
-/// An error the server answered with.
+/// An error that the server answered with.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{message}")]
 pub struct Refusal {
-    /// The RPC, as `CommitCheckpoint`.
+    /// The name of the RPC, as `CommitCheckpoint`.
     pub rpc: &'static str,
-    /// The gRPC code.
     pub code: Code,
     /// `ErrorInfo.reason`, as `STALE_ATTEMPT`; empty when the answer carries none.
     pub reason: String,
-    /// A sentence for people.
+    /// A sentence for people: what was wrong, and what would be right.
     pub message: String,
     /// `ErrorInfo.metadata`, as `next_sequence`.
     pub metadata: HashMap<String, String>,
-    /// `RetryInfo.retry_delay`: when trying again makes sense.
+    /// `RetryInfo.retry_delay`: how long to wait before a retry makes sense.
     pub retry_after: Option<Duration>,
-    /// Whether the transport made this error, not the server.
+    /// Whether this side made the error because the connection failed, rather than the server.
     pub transport: bool,
 }
 
-/// Another stream took over the file that a call was writing.
+/// The reason of a stream whose file another stream has taken over.
 pub(crate) const UPLOAD_SUPERSEDED: &str = "UPLOAD_SUPERSEDED";
 
-/// What takes over from the caller's work and must not be fought by trying again; and waits for other processes, which go on
-/// at once and without a budget, in [`Run`](crate::Run).
+/// Reasons that are not retried although their code is ABORTED. In the first two cases somebody else has changed the same thing
+/// and must not be overruled by a retry; the last two ask to go on waiting, which [`Run`](crate::Run) does without a budget.
 const FINAL_REASONS: [&str; 4] = [UPLOAD_SUPERSEDED, "ALIAS_MOVED", "PARTS_MISSING", "EVENT_MISSING"];
 
 impl Error {
@@ -85,7 +82,7 @@ impl Error {
         Error::Io { step, path: path.to_owned(), source }
     }
 
-    /// A blocking task that did not end: it panicked, or the runtime is stopping.
+    /// The error about a blocking task that did not run to its end: it panicked, or the runtime is stopping.
     pub(crate) fn aborted(problem: impl std::fmt::Display) -> Error {
         Error::Protocol(format!("a task of the client ended early: {problem}"))
     }
@@ -98,7 +95,7 @@ impl Error {
         }
     }
 
-    /// The gRPC code of the server's answer.
+    /// The gRPC code of the server's answer; `Unavailable` if none came, and none for an error of this side.
     pub fn code(&self) -> Option<Code> {
         match self {
             Error::Refused(refusal) => Some(refusal.code),
@@ -107,12 +104,12 @@ impl Error {
         }
     }
 
-    /// Whether the thing that was asked for does not exist.
+    /// Whether the server says that what was asked for does not exist.
     pub fn is_not_found(&self) -> bool {
         self.code() == Some(Code::NotFound)
     }
 
-    /// Whether the same call may work later, as it is.
+    /// Whether the same call may succeed later, without any change.
     pub fn is_retryable(&self) -> bool {
         match self {
             Error::Refused(refusal) => refusal.is_retryable(),
@@ -121,7 +118,7 @@ impl Error {
         }
     }
 
-    /// The pause that the server asked for.
+    /// How long the server asks to wait before a retry.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Error::Refused(refusal) => refusal.retry_after,
@@ -135,8 +132,8 @@ impl Refusal {
         let details = status.get_error_details();
         let (reason, metadata) =
             details.error_info().map(|info| (info.reason.clone(), info.metadata.clone())).unwrap_or_default();
-        // Only a status that was made on this side has a source. An answer without its trailers, or with half a message, was
-        // cut on its way by something that ended the stream as if it were whole.
+        // Only a status that was made on this side has a source. An answer without trailers, or with half a message, was cut on
+        // its way by a proxy that ended the stream as if it were complete.
         let cut = |code, text| status.code() == code && status.message().contains(text);
         let transport = status.source().is_some()
             || (reason.is_empty()
@@ -157,7 +154,7 @@ impl Refusal {
             Code::Unavailable | Code::DeadlineExceeded => true,
             Code::Aborted => !FINAL_REASONS.contains(&self.reason.as_str()),
             Code::ResourceExhausted => self.retry_after.is_some() || self.transport,
-            // A call that is given up here is dropped and gets no answer: a proxy cancelled it, or its time was over.
+            // Whoever cancels a call on this side drops it and sees no answer. So a proxy cancelled this one, or its time was up.
             Code::Cancelled => true,
             Code::Unknown | Code::Internal => self.transport,
             _ => false,
@@ -172,7 +169,7 @@ fn message(rpc: &'static str, status: &Status) -> String {
     }
 }
 
-/// The innermost cause: the outer ones only say "transport error".
+/// The innermost cause. The outer ones only say "transport error".
 fn transport_problem(status: &Status) -> String {
     let mut problem = status.message().to_owned();
     let mut cause = status.source();

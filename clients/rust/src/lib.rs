@@ -1,4 +1,4 @@
-//! Client of the Keepbest checkpoint service: typed calls, retries, uploads that resume, downloads that are verified.
+//! Client of the Keepbest checkpoint service: typed calls, retries, resumable uploads, verified downloads.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), keepbest_client::Error> {
@@ -26,7 +26,7 @@
 //! # }
 //! ```
 //!
-//! The contract itself is told in the `.proto` files; their types are here as [`v1`].
+//! The contract itself stands in the `.proto` files; their types are here as [`v1`].
 
 mod calls;
 mod client;
@@ -42,7 +42,7 @@ mod upload;
 
 pub use keepbest_proto::v1;
 
-/// The types of `google.protobuf` that messages hold.
+/// The types of `google.protobuf` that occur in messages.
 pub mod well_known {
     pub use prost_types::value::Kind;
     pub use prost_types::{Duration, ListValue, Struct, Timestamp, Value};
@@ -64,7 +64,7 @@ mod tests {
 
     use crate::{Client, PullOptions, Run, UploadOptions, pull, upload, v1};
 
-    /// Never runs: it compiles, so calls can be spawned.
+    /// Never called. That it compiles shows that the futures can be spawned.
     #[expect(dead_code, reason = "compiling it is the test")]
     fn futures_can_be_spawned(client: &'static Client, run: &'static mut Run, path: &'static Path) {
         fn spawnable(_: impl Future<Output = impl Send> + Send + 'static) {}

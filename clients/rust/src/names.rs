@@ -1,4 +1,4 @@
-//! Names: the paths of the wire, and the short forms that people type.
+//! Resource names, as requests and answers hold them, and the short forms of them that people type.
 
 use std::fmt;
 
@@ -16,7 +16,7 @@ pub struct ProjectName {
 pub struct Target {
     pub project: ProjectName,
     pub artifact: String,
-    /// `v3`, or an alias as `best`.
+    /// A number as `v3`, or an alias as `best`.
     pub version: String,
 }
 
@@ -24,7 +24,7 @@ impl ProjectName {
     /// Reads `TEAM/PROJECT`.
     ///
     /// # Errors
-    /// [`Error::Invalid`] when it is of another form.
+    /// [`Error::Invalid`] if the text has another form.
     pub fn parse(text: &str) -> Result<ProjectName> {
         match segments(text, "TEAM/PROJECT")?.as_slice() {
             [team, project] => Ok(ProjectName { team: (*team).to_owned(), project: (*project).to_owned() }),
@@ -75,7 +75,7 @@ impl fmt::Display for Target {
 /// Reads `TEAM/PROJECT/ARTIFACT:ALIAS`; the alias may be a version as `v3`.
 ///
 /// # Errors
-/// [`Error::Invalid`] when it is of another form, or a part is not `[A-Za-z0-9._-]{1,128}`.
+/// [`Error::Invalid`] if the text has another form, or one of its parts is no name.
 pub fn parse_target(text: &str) -> Result<Target> {
     const FORM: &str = "TEAM/PROJECT/ARTIFACT:ALIAS";
     let (path, version) = text.split_once(':').ok_or_else(|| other_form(text, FORM))?;
@@ -90,8 +90,8 @@ pub fn parse_target(text: &str) -> Result<Target> {
     }
 }
 
-/// The short form of a name of the wire: `teams/a/projects/b/artifacts/c/versions/v3` is `a/b/c:v3`, and a run is `a/b/r`.
-/// What is no such name stays as it is.
+/// The short form of a resource name: `a/b/c:v3` for `teams/a/projects/b/artifacts/c/versions/v3`, and `a/b/r` for a run. Any
+/// other text is returned as it is.
 pub fn short_name(name: &str) -> String {
     match name.split('/').collect::<Vec<_>>().as_slice() {
         ["teams", team] => (*team).to_owned(),

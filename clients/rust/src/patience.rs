@@ -1,5 +1,5 @@
-//! How long one try of a call may take, and what a client remembers of a server that does not answer. When a failed call is
-//! tried again is told in `retry`.
+//! How long one try of a call may take, and what a client remembers about a server that does not answer. When a failed call is
+//! retried is decided in `retry`.
 
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -8,23 +8,25 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// The server answers `AwaitDecision` and the commit of a part after this at the latest, whether or not what they wait for came.
+/// After this time at the latest the server answers `AwaitDecision` and the commit of a part, even if what they wait for has not
+/// happened.
 const SERVER_WAIT: Duration = Duration::from_secs(25);
-/// A call that writes objects may take so many times as long as one that touches rows alone: the server gives the object store
-/// a minute.
+/// How many times longer a call may take that writes objects than one that only touches rows: the server waits up to a minute for
+/// its object store.
 const OBJECTS_FACTOR: u32 = 4;
-/// After a try without any answer the next one has an eighth of the time, the one after it a quarter, and so on: a server that
-/// hangs costs moments, and one that is only slow still gets its whole time at the fourth try.
+/// After a try without any answer, the next one has an eighth of the time (three halvings), the one after that a quarter, and so
+/// on. A server that hangs then costs little, and one that is only slow still gets the whole time with the fourth try.
 const SHORTENED: u32 = 3;
-/// After a budget that was spent in vain the next ones are a sixteenth, until a call comes to an end.
+/// After a call has spent its whole budget in vain, the budget of the next ones is divided by this, until one of them ends with an
+/// answer.
 const VAIN_FACTOR: u32 = 16;
 
-/// What a call does at the server, as far as its time goes.
+/// What a call makes the server do, which decides how long it may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Work {
     /// Reads or writes rows of the database.
     Rows,
-    /// Writes objects too.
+    /// Also writes to the object store.
     Objects,
     /// Waits until another process has reported.
     WaitForReport,
@@ -33,7 +35,7 @@ pub(crate) enum Work {
 }
 
 impl Work {
-    /// How long a try may take, if one on rows alone may take `rows`.
+    /// How long a try may take, given how long one may take that only touches rows.
     pub(crate) fn time(self, rows: Duration) -> Duration {
         match self {
             Work::Rows => rows,
@@ -44,14 +46,14 @@ impl Work {
     }
 }
 
-/// What all calls of a client know together about its server.
+/// What all calls of a client, and of its clones, know about the server.
 #[derive(Debug, Default)]
 pub(crate) struct Patience {
-    /// The last try that ended was long and brought no answer.
+    /// The last try waited for long and got no answer.
     hangs: AtomicBool,
-    /// The last call that ended had spent its whole budget.
+    /// The last call spent its whole budget.
     in_vain: AtomicBool,
-    /// Which connection calls use: after a silent one the next, for it may lead to another server.
+    /// The connection that calls use. After a silent try it is the next one, which may lead to another replica.
     connection: AtomicUsize,
 }
 
@@ -71,12 +73,12 @@ impl Patience {
         if self.in_vain.load(Ordering::Relaxed) { budget / VAIN_FACTOR } else { budget }
     }
 
-    /// The server said something, if only that it cannot work now.
+    /// The server has answered, if only to say that it cannot work now.
     pub(crate) fn answered(&self) {
         self.hangs.store(false, Ordering::Relaxed);
     }
 
-    /// A try ended without an answer. One that broke off soon is no hang: servers that restart do so.
+    /// A try has ended without an answer. If it broke off soon, the server does not hang; it may be restarting.
     pub(crate) fn silent(&self, took: Duration, rows: Duration) {
         if took >= rows / (1 << SHORTENED) {
             self.hangs.store(true, Ordering::Relaxed);
@@ -84,12 +86,12 @@ impl Patience {
         }
     }
 
-    /// A call came to its end: what it asked for was done, or refused for good.
+    /// A call has ended with an answer: it succeeded, or was refused for good.
     pub(crate) fn ended(&self) {
         self.in_vain.store(false, Ordering::Relaxed);
     }
 
-    /// A call spent its whole budget.
+    /// A call has spent its whole budget.
     pub(crate) fn gave_up(&self) {
         self.in_vain.store(true, Ordering::Relaxed);
     }
@@ -108,7 +110,7 @@ impl Movement {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
 
-    /// What the stream is answered; none when it has not moved for `longest` and is not answered either.
+    /// Waits for the answer to the stream; none if the stream has not moved for `longest` and there is still no answer.
     pub(crate) async fn answer<T>(&self, longest: Duration, answer: impl Future<Output = T>) -> Option<T> {
         let mut answer = std::pin::pin!(answer);
         loop {

@@ -1,9 +1,9 @@
-//! How far an upload or a download is.
+//! How far an upload or a download has come, counted over all its files.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// How far it is. Bytes that need not be moved (resumed, or there already) count as done.
+/// How far a transfer has come. Bytes that need not be transferred, because they are there already, count as done.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Progress {
     pub files_done: u64,
@@ -17,7 +17,7 @@ pub struct Progress {
 pub struct OnProgress(Option<Arc<dyn Fn(Progress) + Send + Sync>>);
 
 impl OnProgress {
-    /// Calls `callback`. The default calls nothing.
+    /// Calls `callback` with each progress. The default calls nothing.
     pub fn new(callback: impl Fn(Progress) + Send + Sync + 'static) -> OnProgress {
         OnProgress(Some(Arc::new(callback)))
     }
@@ -29,14 +29,14 @@ impl fmt::Debug for OnProgress {
     }
 }
 
-/// The progress of a whole transfer, which its files share.
+/// Adds up the progress of all files of a transfer.
 #[derive(Debug)]
 pub(crate) struct Meter {
     callback: OnProgress,
     progress: Mutex<Progress>,
 }
 
-/// The progress of one file.
+/// Counts the bytes of one file towards its transfer.
 #[derive(Debug)]
 pub(crate) struct FileMeter {
     meter: Arc<Meter>,
@@ -49,7 +49,7 @@ impl Meter {
         Arc::new(Meter { callback: callback.clone(), progress: Mutex::new(progress) })
     }
 
-    /// Counts whole files.
+    /// Counts files that are done, with all their bytes.
     pub(crate) fn files_done(&self, count: u64, bytes: u64) {
         self.change(|progress| {
             progress.files_done += count;
@@ -73,7 +73,7 @@ impl Meter {
 }
 
 impl FileMeter {
-    /// Sets how many bytes of the file are done; less than before when a broken upload goes on.
+    /// Sets how many bytes of the file are done: fewer than before if an upload broke and goes on further back.
     pub(crate) fn set(&self, bytes: u64) {
         let mut counted = self.counted_bytes.lock().unwrap_or_else(PoisonError::into_inner);
         let before = std::mem::replace(&mut *counted, bytes);
@@ -82,13 +82,13 @@ impl FileMeter {
             .change(|progress| progress.bytes_done = (progress.bytes_done + bytes).saturating_sub(before));
     }
 
-    /// Counts further bytes.
+    /// Counts bytes that follow those counted before.
     pub(crate) fn add(&self, bytes: u64) {
         *self.counted_bytes.lock().unwrap_or_else(PoisonError::into_inner) += bytes;
         self.meter.change(|progress| progress.bytes_done += bytes);
     }
 
-    /// The file is whole.
+    /// Counts the file as done, whatever was counted of it before.
     pub(crate) fn done(&self, size_bytes: u64) {
         self.set(size_bytes);
         self.meter.files_done(1, 0);

@@ -1,4 +1,4 @@
-//! Downloads: all files of a version, in parallel, each verified before it gets its name. What was cut goes on.
+//! Downloads all files of a version in parallel. A file appears at its place when it is verified; a broken download goes on.
 
 mod fetch;
 mod part;
@@ -19,12 +19,12 @@ use crate::digest::version_digest;
 use crate::error::{Error, Result};
 use crate::progress::{FileMeter, Meter, OnProgress};
 
-/// How a download is done.
+/// Options of a download.
 #[derive(Debug, Clone)]
 pub struct PullOptions {
-    /// How many connections are used, 1 to 4; 4 unless set. One is enough for less than a GB.
+    /// How many connections to use, from 1 to 4; 4 unless set. For less than a GB one is enough.
     pub connections: usize,
-    /// Told how far it is.
+    /// Called as bytes arrive.
     pub on_progress: OnProgress,
 }
 
@@ -34,18 +34,18 @@ impl Default for PullOptions {
     }
 }
 
-/// What was downloaded.
+/// The outcome of a download.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Pulled {
-    /// The version, with its files. Its digest was verified.
+    /// The version with its files, whose list was compared with the version's digest.
     pub version: v1::Version,
-    /// Bytes that came over the network this time.
+    /// Bytes that were received this time.
     pub received_bytes: u64,
-    /// Files that were there already, equal to the byte.
+    /// How many files were there already with the same bytes.
     pub skipped_files: u64,
 }
 
-/// What all files of one download share.
+/// One download, which all its files share.
 #[derive(Debug)]
 struct Pull<'a> {
     client: &'a Client,
@@ -54,7 +54,7 @@ struct Pull<'a> {
     /// Where files stand until they are whole.
     unfinished: PathBuf,
     meter: Arc<Meter>,
-    /// One permit for each connection; a range holds one.
+    /// One permit for each connection. Each range that is being received holds one.
     connections: Semaphore,
     next_connection: AtomicUsize,
     received_bytes: AtomicU64,
@@ -72,8 +72,8 @@ struct PulledFile<'a> {
 /// Downloads all files of a version into a directory, which is made if it does not exist. `version` is its name:
 /// `teams/*/projects/*/artifacts/*/versions/{vN or alias}`.
 ///
-/// A file stands in the folder `.keepbest-pull` and gets its place when all its bytes match its digest, and its SHA-256 if one
-/// was declared, and are on the disk. Calling this again goes on with what is verified. A file that is there
+/// A file stands in the folder `.keepbest-pull` until all its bytes are on the disk and match its digest, and its SHA-256 if one
+/// was declared; then it moves to its place. Calling this again goes on with what is verified. A file that is there
 /// already and equal is left alone; one that differs is replaced; other files in the directory are not touched.
 ///
 /// # Errors
@@ -98,13 +98,13 @@ pub async fn pull(client: &Client, version: &str, directory: &Path, options: &Pu
         received_bytes: AtomicU64::new(0),
         skipped_files: AtomicU64::new(0),
     };
-    // Twice as many files as connections: one syncs to the disk while another is received.
+    // Twice as many files as connections, so that one can be synced to the disk while another one is received.
     let files = futures::stream::iter(version.files.clone().into_iter().zip(paths))
         .map(|(file, path)| pull.file(file, path))
         .buffer_unordered(2 * connections)
         .try_collect::<()>();
     let pulled = files.await;
-    // It stays when it is not empty: this pull goes on there the next time, or another one is at work.
+    // It is kept if it is not empty: the next call goes on from there, or another pull is using it.
     let _ = std::fs::remove_dir(&pull.unfinished);
     pulled?;
     let received_bytes = pull.received_bytes.load(Ordering::Relaxed);
@@ -112,7 +112,7 @@ pub async fn pull(client: &Client, version: &str, directory: &Path, options: &Pu
     Ok(Pulled { version, received_bytes, skipped_files })
 }
 
-/// The files' paths in the directory, when the list of files is what the version's digest says.
+/// The paths of the files in the directory, after comparing the list of files with the version's digest.
 fn checked_paths(version: &v1::Version) -> Result<Vec<PathBuf>> {
     if version_digest(&version.files)[..] != version.digest[..] {
         return Err(Error::Corrupt(format!(
@@ -164,7 +164,7 @@ impl Pull<'_> {
 }
 
 impl PulledFile<'_> {
-    /// Receives what the part file lacks, range by range.
+    /// Receives the ranges that are missing, several at a time.
     async fn receive(&self, part: &Arc<Part>) -> Result<()> {
         futures::stream::iter(part.missing_ranges())
             .map(|range| async move {

@@ -1,4 +1,4 @@
-//! Trying again: exponential backoff with full jitter, inside a budget of time.
+//! Retries: exponential backoff with full jitter, within a budget of time.
 
 use std::time::Duration;
 
@@ -7,29 +7,29 @@ use tokio::time::Instant;
 use crate::error::{Error, UPLOAD_SUPERSEDED};
 use crate::patience::Patience;
 
-/// How often an upload goes on after a stream took its file over, when that may be its own stream of before. Two processes that
-/// upload the same file by mistake would otherwise take it from each other for ever.
+/// How often an upload takes its file back after another stream took it over, if that may have been a broken stream of its own.
+/// Without a limit, two processes that upload the same file by mistake would take it from each other for ever.
 const MAX_TAKEOVERS: u32 = 3;
 
-/// When a call that failed is tried again. Only errors that can go away are: see [`Error::is_retryable`].
+/// When a failed call is retried. Only errors that can go away by themselves are: see [`Error::is_retryable`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Retry {
-    /// How long failures may go on before the last one is given to the caller. The clock starts when the first try that failed
-    /// began, and again whenever an upload or a download got on. Zero: never try again.
+    /// How long a call may go on failing before its last error is returned. The clock starts with the first try that fails, and
+    /// starts again whenever an upload or a download makes progress. Zero: no retries.
     ///
-    /// After a call that spent all of it in vain the next ones may spend a sixteenth, until one comes to an end: a server that
-    /// is away costs a training its budget once, not at every report.
+    /// After a call has spent all of it in vain, the next ones may spend a sixteenth, until one of them is answered. So a server
+    /// that is away costs a training its budget once, not at every report.
     pub budget: Duration,
-    /// The longest first pause; each further one may be twice as long.
+    /// The longest pause after the first failure. After each further one it may be twice as long.
     pub first_delay: Duration,
-    /// The longest pause of all. Where the server said when to come back (`RetryInfo`), that comes first: the pause is what
-    /// it said, and up to as much again, or up to the pause that would be due without its word if that is longer.
+    /// The longest pause. If the server says how long to wait (`RetryInfo`), the pause is at least that, plus a random time of
+    /// up to as long again, or of up to the pause that would be due otherwise if that is longer.
     pub max_delay: Duration,
 }
 
 impl Default for Retry {
-    /// Two minutes, beginning with up to 100 ms and ending with up to 10 s: longer than a restart of the server or a
-    /// failover of its database.
+    /// Two minutes, with pauses from at most 100 ms to at most 10 s: longer than a restart of the server or a failover of its
+    /// database takes.
     fn default() -> Self {
         Retry {
             budget: Duration::from_secs(120),
@@ -40,12 +40,12 @@ impl Default for Retry {
 }
 
 impl Retry {
-    /// No second try.
+    /// No retries: each call is tried once.
     pub fn never() -> Retry {
         Retry { budget: Duration::ZERO, ..Retry::default() }
     }
 
-    /// The failures of a new call to the server that `patience` tells of.
+    /// Counts the failures of a new call to the server that `patience` is about.
     pub(crate) fn start<'a>(&'a self, patience: &'a Patience) -> Backoff<'a> {
         Backoff {
             retry: self,
@@ -58,14 +58,14 @@ impl Retry {
         }
     }
 
-    /// The longest pause after this many failures.
+    /// The longest pause after so many failures.
     fn ceiling(&self, failures: u32) -> Duration {
         let factor = 1_u32.checked_shl(failures.saturating_sub(1)).unwrap_or(u32::MAX);
         self.first_delay.saturating_mul(factor).min(self.max_delay)
     }
 }
 
-/// The failures of one call so far.
+/// Counts the failures of one call, and of an upload or a download as a whole.
 #[derive(Debug)]
 pub(crate) struct Backoff<'a> {
     retry: &'a Retry,
@@ -73,31 +73,31 @@ pub(crate) struct Backoff<'a> {
     budget: Duration,
     failures: u32,
     failing_since: Option<Instant>,
-    /// A call of this operation ended without the server's word; it may live on there for a while.
+    /// A stream broke off without an answer. The server may go on with it for a while.
     broke_off: bool,
     takeovers: u32,
 }
 
 impl Backoff<'_> {
-    /// Something worked: the budget is whole again.
+    /// Progress was made: the whole budget is available again.
     pub(crate) fn progressed(&mut self) {
         self.budget = self.retry.budget;
         self.failures = 0;
         self.failing_since = None;
     }
 
-    /// How many tries failed since the last that got on.
+    /// How many tries have failed since the last progress.
     pub(crate) fn failures(&self) -> u32 {
         self.failures
     }
 
-    /// Waits before the next try, or gives the error back when there is to be none. The time of the try that failed counts.
+    /// As [`Backoff::pause`], but the time that the failed try itself took counts against the budget.
     pub(crate) async fn pause_since(&mut self, begun: Instant, error: Error) -> Result<(), Error> {
         self.failing_since.get_or_insert(begun);
         self.pause(error).await
     }
 
-    /// Waits before the next try, or gives the error back when there is to be none.
+    /// Waits before the next try; returns the error if there is to be none.
     pub(crate) async fn pause(&mut self, error: Error) -> Result<(), Error> {
         match self.delay(&error, Instant::now(), random_fraction()) {
             Some(delay) => {
@@ -108,9 +108,9 @@ impl Backoff<'_> {
         }
     }
 
-    /// The pause after a failure, when trying again is allowed. Full jitter: many trainers that lost the same server come
-    /// back spread over the whole pause. All of them may also have been told the same pause, which none may cut short: they
-    /// spread over what comes after it.
+    /// The pause after a failure, if a retry is allowed. Full jitter: trainers that lost the same server come back at times that
+    /// are spread over the whole pause. If the server told all of them to wait equally long, they are spread over the time
+    /// after that.
     fn delay(&mut self, error: &Error, now: Instant, fraction: f64) -> Option<Duration> {
         if !self.may_go_on(error) {
             self.patience.ended();
@@ -118,7 +118,7 @@ impl Backoff<'_> {
         }
         let failing_since = *self.failing_since.get_or_insert(now);
         self.failures += 1;
-        // No later than that: a time that is far off is only compared.
+        // Whatever exceeds the budget ends the call. Capped, it cannot overflow.
         let told = error.retry_after().unwrap_or_default().min(self.budget);
         let delay = told.saturating_add(self.retry.ceiling(self.failures).max(told).mul_f64(fraction));
         let goes_on = (now - failing_since).saturating_add(delay) < self.budget;
@@ -138,7 +138,7 @@ impl Backoff<'_> {
     }
 }
 
-/// From 0 to 1, of the system's randomness.
+/// A number from 0 to 1, from the system's source of randomness.
 fn random_fraction() -> f64 {
     let (high, _) = uuid::Uuid::new_v4().as_u64_pair();
     f64::from(u32::try_from(high >> 32).expect("32 bits are left")) / f64::from(u32::MAX)

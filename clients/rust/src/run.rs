@@ -1,4 +1,4 @@
-//! A run in hand: its name, its attempt and the sequence of its next event.
+//! A run as its trainer uses it: report events, save what the decisions ask for, finish.
 
 use std::path::Path;
 
@@ -9,22 +9,22 @@ use crate::client::Client;
 use crate::error::{Error, Result};
 use crate::upload::{UploadOptions, Uploaded, upload};
 
-/// The server takes 10,000 events in one request. Each of them may be answered with a decision, whose texts and names are some
-/// 4 KiB at most, and an answer has at most 4 MiB.
+/// The server takes 10,000 events in one request. But each of them may be answered with a decision, which can have some 4 KiB of
+/// texts and names, and an answer has at most 4 MiB.
 const MAX_EVENTS: usize = 1_000;
-/// The server takes 4 MiB in one request.
+/// The server takes requests of 4 MiB.
 const MAX_EVENTS_BYTES: usize = 3 << 20;
 
-/// Which of several processes (ranks) that save one checkpoint together.
+/// One of several processes (ranks) that save a checkpoint together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Part {
-    /// From 0.
+    /// The rank, counted from 0.
     pub number: i32,
-    /// How many there are, the same for all.
+    /// How many processes there are; all of them must name the same count.
     pub count: i32,
 }
 
-/// One attempt of a run, for one writer.
+/// One attempt of a run, in the hands of its trainer.
 ///
 /// ```text
 /// start -> (report -> save for each decision SAVE)* -> finish
@@ -60,41 +60,41 @@ impl Run {
         })
     }
 
-    /// The run's name: `teams/*/projects/*/runs/*`.
+    /// The resource name, `teams/*/projects/*/runs/*`.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The number of this attempt; it fences all older ones.
+    /// The number of this attempt. From its start on, older attempts can change nothing any more.
     pub fn attempt(&self) -> i64 {
         self.started.attempt
     }
 
-    /// The whole answer to the start: the resolved direction, warnings, whether the run existed.
+    /// The server's answer to the start: the direction it resolved, warnings, whether the run existed, and more.
     pub fn started(&self) -> &v1::StartRunResponse {
         &self.started
     }
 
-    /// The newest version of the run when this attempt began, to go on from.
+    /// The newest version that the run had when this attempt began, to resume training from.
     pub fn resume_from(&self) -> Option<&v1::Version> {
         self.started.resume_from.as_ref()
     }
 
-    /// The sequence of the next event.
+    /// The sequence number that the next event will have.
     pub fn next_sequence(&self) -> i64 {
         self.next_sequence
     }
 
-    /// When the next decision can come: until then reports need not be waited for.
+    /// When the next decision can come. Until then there is no need to wait for the answers to reports.
     pub fn next_due(&self) -> Option<&v1::NextDue> {
         self.next_due.as_ref()
     }
 
-    /// Reports events in their order and returns the decisions on those at which a save was due. Large batches go in several
+    /// Reports events, in order, and returns the decisions on those at which a save was due. Many events are sent in several
     /// requests.
     ///
-    /// After an error the same events may be reported again: what was stored is not stored twice, and its decisions are read
-    /// back.
+    /// After an error the same events may be reported again: those that were stored are not stored twice, and their decisions are
+    /// returned again.
     ///
     /// # Errors
     /// [`Error::Refused`]: `STALE_ATTEMPT` when a newer attempt took over, `BAD_EVENT`, `RUN_FINISHED` and the others of
@@ -117,14 +117,14 @@ impl Run {
             sequence += count;
             next_due = response.next_due;
         }
-        // Only now: after an error the caller reports all of them again, from the same sequence.
+        // Only now, because after an error the caller reports all events again, from the same sequence number on.
         self.next_sequence = sequence;
         self.next_due = next_due.or(self.next_due.take());
         Ok(decisions)
     }
 
-    /// Uploads a file or a directory for a decision SAVE and publishes it. May be repeated as often as an answer is lost: the
-    /// upload goes on where it was cut, and after the commit the answer is the same version.
+    /// Uploads a file or a directory for a decision SAVE and publishes it. It may be called again whenever it fails: the upload
+    /// goes on where it broke off, and after the commit the same version is returned.
     ///
     /// # Errors
     /// As [`upload`] and [`Run::commit`].
@@ -141,12 +141,12 @@ impl Run {
         upload(&self.client, checkpoint, self.attempt(), source, options).await
     }
 
-    /// Publishes a checkpoint as the next version of its artifact. `file_count`: how many files it must have; 0 leaves that
-    /// to the server. Repeated: the same version.
+    /// Publishes a checkpoint as the next version of its artifact; called again, it returns the same version. `file_count` is the
+    /// number of files that the checkpoint must have; 0 is not checked.
     ///
     /// # Errors
     /// [`Error::Refused`]: `FILES_INCOMPLETE`, `STALE_ATTEMPT`, `CHECKPOINT_DELETED` and the others of `CommitCheckpoint`;
-    /// [`Error::Corrupt`] when it was committed before with more or fewer files.
+    /// [`Error::Corrupt`] if it was committed before with another number of files.
     pub async fn commit(&self, checkpoint: &str, file_count: u64) -> Result<v1::Version> {
         let request = v1::CommitCheckpointRequest {
             checkpoint: checkpoint.to_owned(),
@@ -165,22 +165,23 @@ impl Run {
         Ok(version)
     }
 
-    /// Uploads the files of one of several processes (ranks) for a decision SAVE, and waits for the version that all of them
-    /// make. Each names the same count, and paths that no other one uses.
+    /// Uploads the files of one of several processes (ranks) for a decision SAVE, and waits for the version that they make
+    /// together. The paths of their files must differ.
     ///
     /// # Errors
-    /// As [`upload`] and [`Run::commit_part`]. A part that will not come is given up with [`Run::abandon`], which ends the
-    /// others' waits.
+    /// As [`upload`] and [`Run::commit_part`]. A process that cannot save its part calls [`Run::abandon`], so that the others do
+    /// not wait for it.
     pub async fn save_part(&self, decision: &v1::Decision, source: &Path, part: Part) -> Result<v1::Version> {
         let uploaded = self.upload(&decision.checkpoint, source, &UploadOptions::default()).await?;
         self.commit_part(&decision.checkpoint, uploaded.file_count, part).await
     }
 
-    /// Completes a part of a checkpoint, of `file_count` files, and waits until all parts are in or the server gives them up.
+    /// Says that a part of a checkpoint is complete, with `file_count` files, and waits until all parts are or the server gives
+    /// them up.
     ///
     /// # Errors
-    /// [`Error::Refused`]: `PARTS_EXPIRED` names the parts that never came, `STALE_ATTEMPT`, `CHECKPOINT_DELETED` when another
-    /// part gave up, `PARTS_MISMATCH` and the others of `CommitCheckpoint`.
+    /// [`Error::Refused`]: `PARTS_EXPIRED` names the parts that did not come in time, `STALE_ATTEMPT`, `CHECKPOINT_DELETED` if
+    /// another process gave up, `PARTS_MISMATCH` and the others of `CommitCheckpoint`.
     pub async fn commit_part(&self, checkpoint: &str, file_count: u64, part: Part) -> Result<v1::Version> {
         let request = v1::CommitCheckpointRequest {
             checkpoint: checkpoint.to_owned(),
@@ -198,8 +199,8 @@ impl Run {
         }
     }
 
-    /// The decision about the end of an epoch, or of a batch, that the leading process of this attempt reports: waits until it
-    /// has, as long as the attempt and the run go on. None: no save was due there.
+    /// The decision on the end of an epoch, or of a batch, that the leading process of this attempt reports. Waits until it has
+    /// reported it, for as long as the attempt and the run go on. None: no save was due.
     ///
     /// # Errors
     /// [`Error::Refused`]: `STALE_ATTEMPT`, `RUN_FINISHED`.
@@ -219,7 +220,7 @@ impl Run {
         }
     }
 
-    /// Gives a save up, so that the earlier best stands and the next good value can win.
+    /// Gives up a save, so that the earlier best stands and the next good value can win.
     ///
     /// # Errors
     /// [`Error::Refused`]: `CHECKPOINT_COMMITTED`, `STALE_ATTEMPT`.
@@ -229,7 +230,7 @@ impl Run {
         self.client.abandon_checkpoint(request).await
     }
 
-    /// Ends the run as finished or failed. Repeating it is harmless.
+    /// Ends the run as finished or failed. Repeating it does no harm.
     ///
     /// # Errors
     /// [`Error::Refused`]: `STALE_ATTEMPT`.
@@ -240,13 +241,13 @@ impl Run {
     }
 }
 
-/// Cuts events into requests that the server takes.
+/// Divides events into requests of a size that the server takes.
 fn batches(events: Vec<v1::Event>) -> Vec<Vec<v1::Event>> {
     let mut batches = Vec::new();
     let mut batch = Vec::new();
     let mut batch_bytes = 0;
     for event in events.into_iter().map(with_signs) {
-        // A tag and a length of up to five bytes stand before each event.
+        // In the request, each event has a tag and a length of up to five bytes in front.
         let event_bytes = event.encoded_len() + 6;
         if !batch.is_empty() && (batch.len() == MAX_EVENTS || batch_bytes + event_bytes > MAX_EVENTS_BYTES) {
             batches.push(std::mem::take(&mut batch));
@@ -261,7 +262,8 @@ fn batches(events: Vec<v1::Event>) -> Vec<Vec<v1::Event>> {
     batches
 }
 
-/// Moves metrics of -0.0 to where the sign is kept: a map's entry whose value equals 0 is sent without it.
+/// Moves metrics that are -0.0 to the typed ones. An entry of a map is encoded without its value if that equals 0, which -0.0
+/// does, so that its sign would be lost.
 fn with_signs(mut event: v1::Event) -> v1::Event {
     let lost = |value: &f64| *value == 0.0 && value.is_sign_negative();
     let names: Vec<_> =

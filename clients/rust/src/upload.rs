@@ -1,4 +1,4 @@
-//! Uploads: a file or a directory to a checkpoint. What was cut goes on where the server's bytes are durable.
+//! Uploads a file or a directory to a checkpoint. An upload that broke off goes on behind the bytes that are durable.
 
 mod committed;
 mod local;
@@ -21,26 +21,26 @@ use crate::digest::file_digests;
 use crate::error::{Error, Result};
 use crate::progress::{Meter, OnProgress};
 
-/// How many files or groups of small files are on their way at once: one for each connection.
+/// How many files, or groups of small files, are uploaded at once: one on each connection.
 const PARALLEL: usize = 4;
 
-/// How an upload is done.
+/// Options of an upload.
 #[derive(Debug, Clone, Default)]
 pub struct UploadOptions {
-    /// Declare the SHA-256 of each file, so that it is shown and checked later. Each file is read once more for it.
+    /// Declare the SHA-256 of each file to the server, which keeps and shows it. Large files are read once more for that.
     pub sha256: bool,
-    /// Told how far it is.
+    /// Called as bytes are sent.
     pub on_progress: OnProgress,
 }
 
-/// What was uploaded.
+/// The outcome of an upload: the files that the checkpoint has now from this source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Uploaded {
     pub file_count: u64,
     pub size_bytes: u64,
 }
 
-/// Where the files go.
+/// The checkpoint that files are uploaded to, and how.
 #[derive(Debug, Clone, Copy)]
 struct Destination<'a> {
     client: &'a Client,
@@ -49,8 +49,8 @@ struct Destination<'a> {
     sha256: bool,
 }
 
-/// Uploads a file, under its own name, or a directory, to the checkpoint of a decision SAVE. Calling it again goes on where
-/// it was cut, also after the commit: then nothing is sent, but the files must be those that were committed.
+/// Uploads a file, under its own name, or a directory to the checkpoint of a decision SAVE. Called again, it goes on where it
+/// broke off. After the commit nothing is sent any more, but the files must be the same as those that were committed.
 ///
 /// # Errors
 /// As [`upload_file`] and [`upload_tree`].
@@ -71,10 +71,10 @@ pub async fn upload(
     upload_files(destination, vec![file], &options.on_progress).await
 }
 
-/// Uploads all files below a directory; each keeps its path below it. Symbolic links are refused.
+/// Uploads all files below a directory under their paths relative to it. Symbolic links are refused.
 ///
 /// # Errors
-/// [`Error::Invalid`] when there is no file, more than 100,000, or something that is neither file nor folder;
+/// [`Error::Invalid`] if there is no file, if there are more than 100,000, or if something is neither a file nor a folder;
 /// otherwise as [`upload_file`].
 pub async fn upload_tree(
     client: &Client,
@@ -89,15 +89,15 @@ pub async fn upload_tree(
     upload_files(destination, files, &options.on_progress).await
 }
 
-/// Uploads one file as `target`, a relative path in the checkpoint, in messages of 1 MiB. What is durable already is not
-/// sent again, but read: at the end the server's digest must be that of the local file. After a stream that broke off the
-/// server may still be writing what had arrived of it: what that takes over is taken back, three times at most.
+/// Uploads one file as `target`, a relative path in the checkpoint, in messages of 1 MiB. Bytes that are durable already are not
+/// sent again, but they are read, because in the end the server's digest must be that of the local file. After a stream broke
+/// off, the server may go on writing what had arrived of it and so take the file over; this takes it back, at most three times.
 ///
 /// # Errors
-/// [`Error::Io`] when the file cannot be read; [`Error::Corrupt`] when it was written to or replaced while it was read, so that
-/// nothing of it is acknowledged, or when the server stored other bytes; [`Error::Refused`] with
-/// `UPLOAD_SUPERSEDED`, `STALE_ATTEMPT`, `CHECKPOINT_DELETED`, `FILE_EXISTS`, `STORE_FULL` and the others of `WriteFile`;
-/// any retryable error when the budget of [`Retry`](crate::Retry) is spent without a byte more.
+/// [`Error::Io`] if the file cannot be read; [`Error::Corrupt`] if it was written to or replaced while it was uploaded, or if the
+/// server has other bytes of it from before; [`Error::Refused`] with `UPLOAD_SUPERSEDED`, `STALE_ATTEMPT`, `CHECKPOINT_DELETED`,
+/// `FILE_EXISTS`, `STORE_FULL` and the others of `WriteFile`; any retryable error if the budget of [`Retry`](crate::Retry) is
+/// spent without progress.
 pub async fn upload_file(
     client: &Client,
     checkpoint: &str,
@@ -173,7 +173,7 @@ async fn upload_streamed(
     FileUpload { destination, file, declared, connection, meter: meter.file() }.run().await
 }
 
-/// A size or an offset as the wire has it.
+/// A size or an offset in the type that messages have for it.
 fn wire_bytes(bytes: u64) -> i64 {
     i64::try_from(bytes).unwrap_or(i64::MAX)
 }

@@ -27,7 +27,7 @@ pub(in crate::cli) struct Check {
 }
 
 impl Check {
-    /// Which bytes to read.
+    /// Which stored bytes the check reads, as the two options say.
     pub(in crate::cli) fn read(&self) -> ReadData {
         match self.read_data_subset {
             Some(subset) => ReadData::Subset(subset),

@@ -1,4 +1,4 @@
-//! One range of a file: received on one connection, hashed and written on a thread of its own.
+//! Receives one range of a file on one connection, while a thread of its own hashes and writes what arrives.
 
 use std::fs::OpenOptions;
 use std::io::{Seek as _, SeekFrom, Write as _};
@@ -15,10 +15,10 @@ use super::{PulledFile, blocking};
 use crate::digest::CHUNK_BYTES;
 use crate::error::{Error, Result};
 
-/// Messages of 1 MiB received ahead of the disk.
+/// How many messages of 1 MiB may wait for the disk.
 const WRITE_BEHIND: usize = 4;
 
-/// Fetches a range that begins where a chunk does.
+/// Fetches a range that starts at a chunk's start.
 pub(super) async fn fetch(
     file: &PulledFile<'_>,
     part: &Arc<Part>,
@@ -29,13 +29,13 @@ pub(super) async fn fetch(
     let writer_part = Arc::clone(part);
     let start = range.start;
     let writing = blocking(move || write(&writer_part, start, receiver));
-    // The writer ends when the receiver has dropped its end, and the other way round.
+    // Each of them ends soon after the other one, because then its end of the channel is closed.
     let (received, written) = tokio::join!(receive(file, range, connection, pieces), writing);
     written?;
     received
 }
 
-/// Receives the range, over as many streams as it takes.
+/// Receives the range, on as many streams as it takes.
 async fn receive(
     file: &PulledFile<'_>,
     range: Range<u64>,
@@ -59,7 +59,7 @@ async fn receive(
     }
 }
 
-/// One stream from the position to the end; the position moves with what came.
+/// Receives one stream from `position` to `end`, and moves `position` with what arrives.
 async fn stream(
     file: &PulledFile<'_>,
     position: &mut u64,
@@ -92,7 +92,7 @@ async fn stream(
             return Err(broken(file, "brought bytes that were not asked for"));
         }
         if pieces.send(message.data).await.is_err() {
-            // The writer has the error.
+            // The writer has failed and returns the error.
             return Ok(());
         }
         *position += bytes;
@@ -102,7 +102,7 @@ async fn stream(
     Ok(())
 }
 
-/// Writes pieces from an offset on and records each chunk that is whole.
+/// Writes pieces one after the other from `start` on, and records each chunk that is complete.
 fn write(part: &Part, start: u64, mut pieces: mpsc::Receiver<Bytes>) -> Result<()> {
     let path = part.data_path();
     let failed = |error| Error::io("written", path, error);

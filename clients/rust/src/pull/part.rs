@@ -1,8 +1,8 @@
-//! A file while it is downloaded: its bytes in one file, and in another one the record of which chunks are verified.
+//! A file while it is downloaded: one local file holds its bytes, another one records which chunks are verified.
 //!
-//! The record is text: a line that says what is downloaded, then a line for each chunk in the order in which they came: its
-//! number and its digest. Recorded chunks are read and hashed again before a download goes on, so that no order of writes
-//! to the disk matters, and a torn line only costs its chunk.
+//! The record is text: one line says what is downloaded, then each chunk has a line with its number and its digest, in the order
+//! of arrival. Before a download goes on, the recorded chunks are read and hashed again. So it does not matter in which order the
+//! two files reached the disk, and a torn line costs one chunk.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
@@ -14,18 +14,18 @@ use super::path::Place;
 use crate::digest::{CHUNK_BYTES, FileDigest, file_digest, file_sha256, hex};
 use crate::error::{Error, Result};
 
-/// Chunks that are asked for in one call: 64 MiB.
+/// How many chunks one call asks for: 64 MiB.
 const RANGE_CHUNKS: usize = 8;
 
-/// How often the folder of unfinished downloads is made again under a record's feet.
+/// How often the folder of unfinished downloads is made again because another pull removed it before a record was made in it.
 const FOLDER_TRIES: usize = 10;
 
-/// What was found at a file's place.
+/// What was found where a file should be.
 #[derive(Debug)]
 pub(super) enum Opened {
-    /// The file, whole.
+    /// The file, with the right bytes.
     Equal,
-    /// Nothing, another file, or a part.
+    /// Nothing, other bytes, or a part of the file.
     Part(Part),
 }
 
@@ -39,16 +39,16 @@ pub(super) struct Part {
 
 #[derive(Debug)]
 struct Record {
-    /// Locked while this process writes the part.
+    /// Locked as long as this process writes the file.
     file: File,
-    /// The digests of the verified chunks.
+    /// By number, the digests of the verified chunks.
     chunks: Vec<Option<[u8; 32]>>,
 }
 
-/// Finds out what is there of a file that should have this size and digest.
+/// Finds out what is there already of a file with this size and digest.
 pub(super) fn open(place: Place, size_bytes: u64, digest: [u8; 32]) -> Result<Opened> {
     if is_equal(&place.target, size_bytes, &digest)? {
-        // Of a download that ended between its last two steps.
+        // What a download left that was stopped between its last two steps.
         let _ = fs::remove_file(&place.data);
         let _ = fs::remove_file(&place.record);
         return Ok(Opened::Equal);
@@ -78,7 +78,7 @@ pub(super) fn open(place: Place, size_bytes: u64, digest: [u8; 32]) -> Result<Op
     Ok(Opened::Part(part))
 }
 
-/// Opens or makes a record. Its folder was there a moment ago, but another pull that ends takes it away when it is empty.
+/// Opens or makes a record. Its folder was there a moment ago, but another pull that ends removes it if it is empty.
 fn open_record(path: &Path) -> std::io::Result<File> {
     let open = || OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
     for _ in 0..FOLDER_TRIES {
@@ -101,7 +101,7 @@ fn is_equal(path: &Path, size_bytes: u64, digest: &[u8; 32]) -> Result<bool> {
     }
 }
 
-/// The chunks that a record names, if it is of the same file.
+/// The chunks that a record names; none if the record is about other bytes.
 fn recorded(text: &str, header: &str, count: usize) -> Vec<Option<[u8; 32]>> {
     let mut chunks = vec![None; count];
     let Some(lines) = text.strip_prefix(header) else { return chunks };
@@ -116,7 +116,7 @@ fn recorded(text: &str, header: &str, count: usize) -> Vec<Option<[u8; 32]>> {
     chunks
 }
 
-/// Opens or makes the part file and forgets the chunks whose bytes are not in it.
+/// Opens or makes the file of the bytes, and forgets recorded chunks whose bytes are not in it.
 fn keep_verified(path: &Path, size_bytes: u64, chunks: &mut [Option<[u8; 32]>]) -> std::io::Result<()> {
     let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
     file.set_len(size_bytes)?;
@@ -133,7 +133,7 @@ fn keep_verified(path: &Path, size_bytes: u64, chunks: &mut [Option<[u8; 32]>]) 
 }
 
 impl Part {
-    /// Where the bytes go.
+    /// The file that the bytes are written to.
     pub(super) fn data_path(&self) -> &Path {
         &self.place.data
     }
@@ -142,14 +142,14 @@ impl Part {
         self.size_bytes
     }
 
-    /// How many bytes are there already.
+    /// How many bytes of the file are verified.
     pub(super) fn verified_bytes(&self) -> u64 {
         let record = self.record.lock().unwrap_or_else(PoisonError::into_inner);
         let verified = record.chunks.iter().enumerate().filter(|(_, chunk)| chunk.is_some());
         verified.map(|(number, _)| CHUNK_BYTES.min(self.size_bytes - number as u64 * CHUNK_BYTES)).sum()
     }
 
-    /// The ranges of bytes that are not there, each at most 64 MiB.
+    /// The ranges of bytes that are missing, each of at most 64 MiB.
     pub(super) fn missing_ranges(&self) -> Vec<Range<u64>> {
         let record = self.record.lock().unwrap_or_else(PoisonError::into_inner);
         let mut ranges = Vec::new();
@@ -167,7 +167,7 @@ impl Part {
         ranges
     }
 
-    /// Records a chunk whose bytes were written.
+    /// Records a chunk after its bytes were written.
     pub(super) fn chunk_written(&self, number: u64, digest: [u8; 32]) -> Result<()> {
         let mut record = self.record.lock().unwrap_or_else(PoisonError::into_inner);
         let index = usize::try_from(number).expect("a number of a chunk of this file");
@@ -179,10 +179,10 @@ impl Part {
             .map_err(|error| Error::io("written", &self.place.record, error))
     }
 
-    /// Verifies the whole file, brings it to the disk and gives it its name.
+    /// Verifies the whole file, syncs it to the disk and moves it to its place.
     pub(super) fn finish(&self, sha256: &[u8]) -> Result<()> {
         if let Err(error) = self.verify(sha256) {
-            // Going on from bytes that are wrong would end here again.
+            // The next download must not go on with bytes that are wrong.
             let _ = fs::remove_file(&self.place.data);
             let _ = fs::remove_file(&self.place.record);
             return Err(error);
@@ -193,7 +193,7 @@ impl Part {
         data.and_then(|file| file.sync_all()).map_err(written)?;
         fs::rename(&self.place.data, target).map_err(written)?;
         if let Some(folder) = target.parent().filter(|_| cfg!(unix)) {
-            // The name is on the disk too. An empty path is the working directory.
+            // The new name must be on the disk too. An empty path stands for the working directory.
             let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
             File::open(folder).and_then(|folder| folder.sync_all()).map_err(written)?;
         }
@@ -217,7 +217,7 @@ impl Part {
         Ok(())
     }
 
-    /// Writes the record anew: without torn lines and chunks that turned out wrong.
+    /// Writes the record anew, without torn lines and without chunks that turned out to be wrong.
     fn write_record(&self, header: &str) -> std::io::Result<()> {
         let mut record = self.record.lock().unwrap_or_else(PoisonError::into_inner);
         let mut text = header.to_owned();

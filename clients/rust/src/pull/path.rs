@@ -1,5 +1,5 @@
-//! Paths of a version as paths in a directory: none may lead out of it, by its text or over a link. And where its files stand
-//! while they are downloaded, which no file of the version can be named.
+//! Where the files of a version go in a local directory. No path may lead out of it, neither by its text nor through a link; and
+//! unfinished files stand at names that no file of the version has.
 
 use std::collections::HashSet;
 use std::fs;
@@ -9,27 +9,27 @@ use std::path::{Path, PathBuf};
 use crate::digest::hex;
 use crate::error::{Error, Result};
 
-/// The folder of unfinished downloads, in the folder that is pulled to, so that a finished file only takes another name there.
+/// The folder of unfinished files. It is inside the directory that is pulled to, so that a finished file only needs to be renamed.
 const UNFINISHED: &str = ".keepbest-pull";
 
-/// Where a file of a version stands when it is whole, and until then.
+/// The local files that belong to one file of a version.
 #[derive(Debug, Clone)]
 pub(super) struct Place {
     pub(super) target: PathBuf,
-    /// The bytes that came so far.
+    /// The bytes that have arrived so far, until the file is complete.
     pub(super) data: PathBuf,
-    /// Which of them are verified.
+    /// Which of those bytes are verified.
     pub(super) record: PathBuf,
 }
 
-/// The path, when it stays inside wherever it is joined to.
+/// Turns a path of a version into a local one, which stays inside any directory that it is joined to.
 pub(super) fn relative(path: &str) -> Result<PathBuf> {
     let refuse =
         |problem: &str| Error::Invalid(format!("file `{}` {problem}: it is not pulled", path.escape_debug()));
     if path.contains(['\\', '\0']) {
         return Err(refuse("has a backslash or a zero in its path"));
     }
-    // `C:x` is a path of its own on Windows.
+    // On Windows `C:x` leads to another drive.
     if cfg!(windows) && path.contains(':') {
         return Err(refuse("has a colon in its path"));
     }
@@ -41,10 +41,10 @@ pub(super) fn relative(path: &str) -> Result<PathBuf> {
     Ok(path.split('/').collect())
 }
 
-/// The folder of unfinished downloads of a version with these files: `.keepbest-pull`, or if a path begins with that name, the
-/// next of `.keepbest-pull-2` and so on with which none does. The same files give the same folder, so a download goes on.
+/// The folder for the unfinished files of a version with these paths: `.keepbest-pull`, or the first of `.keepbest-pull-2` and so
+/// on that is not the first name of any path. The same paths give the same folder, so that a download can go on.
 pub(super) fn unfinished<'a>(directory: &Path, paths: impl Iterator<Item = &'a str>) -> PathBuf {
-    // On some disks `A` and `a` are one name.
+    // On some file systems `A` and `a` are the same name.
     let taken: HashSet<String> =
         paths.filter_map(|path| path.split('/').next()).map(str::to_lowercase).collect();
     let further = (2..).map(|number: u64| format!("{UNFINISHED}-{number}"));
@@ -52,7 +52,7 @@ pub(super) fn unfinished<'a>(directory: &Path, paths: impl Iterator<Item = &'a s
     directory.join(name.expect("there are more names than files"))
 }
 
-/// The place of a file, after making the folders above it. Nothing on the way may be a link.
+/// Makes the folders for a file and returns its place. Refuses links on the way to it.
 pub(super) fn make_room(directory: &Path, unfinished: &Path, relative: &Path) -> Result<Place> {
     let mut folder = directory.to_owned();
     for segment in relative.parent().into_iter().flatten() {
@@ -60,7 +60,7 @@ pub(super) fn make_room(directory: &Path, unfinished: &Path, relative: &Path) ->
         make_folder(&folder)?;
     }
     make_folder(unfinished)?;
-    // The path as one name of a fixed length: beside a name of 255 bytes nothing longer fits.
+    // Short whatever the path is: a name of 255 bytes, which is the most, could not be made longer.
     let name = hex(&blake3::hash(relative.as_os_str().as_encoded_bytes()).as_bytes()[..16]);
     let place = Place {
         target: directory.join(relative),

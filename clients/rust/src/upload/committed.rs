@@ -1,5 +1,5 @@
-//! Uploads to a checkpoint that is committed, as of a save that is repeated because the commit's answer was lost: nothing is
-//! sent, but the files must be those that were committed.
+//! Uploads to a checkpoint that is committed already, as when a save is repeated because the answer to the commit was lost.
+//! Nothing is sent, but the files must be the same as those that were committed.
 
 use std::collections::HashMap;
 
@@ -10,10 +10,10 @@ use super::local::LocalFile;
 use crate::digest::file_digest;
 use crate::error::{Error, Result};
 
-/// A server that does not compare the files of a committed checkpoint itself refuses them all with this.
+/// The reason with which a server refuses every file of a committed checkpoint, if it does not compare them itself.
 pub(super) const CHECKPOINT_COMMITTED: &str = "CHECKPOINT_COMMITTED";
 
-/// Compares local files with those of the committed checkpoint, which may have further ones: those of other parts.
+/// Compares local files with those of the committed checkpoint. That one may have more files: those of other parts.
 pub(super) async fn compare(destination: Destination<'_>, files: Vec<LocalFile>) -> Result<Vec<v1::File>> {
     let checkpoint = destination.client.get_checkpoint(destination.checkpoint).await?;
     let compared = tokio::task::spawn_blocking(move || {
@@ -42,7 +42,7 @@ fn is_same(local: &LocalFile, committed: &v1::File) -> Result<bool> {
     local.stamp.check_path(&local.source).map(|()| same)
 }
 
-/// The error about a file that the server has whole already, and otherwise.
+/// The error about a file that the server has already, with other bytes.
 pub(super) fn other_bytes(local: &LocalFile) -> Error {
     Error::Corrupt(format!(
         "`{}` is not what was uploaded as `{}` before, which never changes: other bytes need another save",

@@ -1,4 +1,4 @@
-//! The files below a directory, as they will stand in the checkpoint.
+//! Lists the files below a directory, with the paths that they will have in the checkpoint.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,16 +6,16 @@ use std::path::{Path, PathBuf};
 use super::stamp::Stamp;
 use crate::error::{Error, Result};
 
-/// The server takes as many in one checkpoint.
+/// The most files that the server takes in one checkpoint.
 const MAX_FILES: usize = 100_000;
 
-/// A file to upload.
+/// A local file that is to be uploaded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct LocalFile {
     pub(super) source: PathBuf,
     /// Its path in the checkpoint.
     pub(super) target: String,
-    /// As it stood before anything was read of it.
+    /// Taken before anything was read of the file.
     pub(super) stamp: Stamp,
 }
 
@@ -25,8 +25,8 @@ impl LocalFile {
     }
 }
 
-/// All files below `root`, in the order of their paths. Links are refused: whether their targets belong to the model cannot
-/// be known, and following them may never end.
+/// All files below `root`, sorted by path. Links are refused: there is no telling whether what they lead to belongs to the model,
+/// and they can lead in a circle.
 pub(super) fn list(root: &Path) -> Result<Vec<LocalFile>> {
     let mut files = Vec::new();
     let mut folders = vec![(root.to_owned(), String::new())];

@@ -1,4 +1,4 @@
-//! Small files, many in one call: no stream and no preparation for each.
+//! Small files: many of them go in one call, without a stream and a `PrepareFile` for each.
 
 use std::collections::HashMap;
 use std::io::Read as _;
@@ -14,16 +14,16 @@ use crate::digest::FileDigest;
 use crate::error::{Error, Result};
 use crate::progress::Meter;
 
-/// Smaller files than this go in groups; larger ones fill messages of their own.
+/// Files that are smaller than this go in groups; others have a stream of their own.
 pub(super) const SMALL_FILE_BYTES: u64 = 256 << 10;
-/// The server takes as many in one call.
+/// The most files that the server takes in one call.
 const MAX_GROUP_FILES: usize = 1_000;
-/// The server takes 4 MiB in one message; the rest is room for paths and tags.
+/// The server takes messages of 4 MiB. What this leaves is room for tags and for paths of unusual length.
 const MAX_GROUP_BYTES: u64 = 3 << 20;
-/// Tags, lengths and the SHA-256 beside a file's path and bytes.
+/// What a file adds to a message beside its path and bytes: tags, lengths and the SHA-256.
 const FILE_OVERHEAD_BYTES: u64 = 64;
 
-/// Cuts small files into groups that fit one call each.
+/// Divides small files into groups, each of which fits into one call.
 pub(super) fn groups(files: Vec<LocalFile>) -> Vec<Vec<LocalFile>> {
     let mut groups = Vec::new();
     let mut group = Vec::new();
@@ -43,7 +43,7 @@ pub(super) fn groups(files: Vec<LocalFile>) -> Vec<Vec<LocalFile>> {
     groups
 }
 
-/// Uploads a group and compares the digests.
+/// Uploads a group, and compares the digests of what was sent with those that the server answers.
 pub(super) async fn upload(
     destination: Destination<'_>,
     group: Vec<LocalFile>,
@@ -86,7 +86,7 @@ fn read(group: &[LocalFile], sha256: bool) -> Result<Vec<v1::SmallFile>> {
     let read = |file: &LocalFile| {
         let data = read_whole(&file.source, &file.stamp, |opened| {
             let mut data = Vec::new();
-            // What grew is as wrong as what shrank, and need not be read to its end.
+            // If it has grown, it need not be read to its end to be refused.
             opened.take(SMALL_FILE_BYTES).read_to_end(&mut data).map(|_| data)
         })?;
         let sha256 = if sha256 { sha2::Sha256::digest(&data).to_vec() } else { Vec::new() };

@@ -1,7 +1,7 @@
-//! Whether a file stayed as it was while it was read: which file it is, how long, and when it was written last.
+//! Finds out whether a file has changed while it was read, by its identity, its size and the time of its last change.
 //!
-//! A file system notes that time in ticks, so a second write within one tick leaves no trace. A file that was written a moment
-//! ago is therefore not trusted by its stamp alone: a large one is left alone until the tick is over, a small one is read twice.
+//! File systems record that time in ticks, so a second write within the same tick leaves no trace. For a file that was written only
+//! a moment ago the time is therefore not enough: before a large one is read, the tick is waited for; a small one is read twice.
 
 use std::fs::{self, File, Metadata};
 use std::path::Path;
@@ -9,18 +9,18 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::error::{Error, Result};
 
-/// Ticks of the usual file systems are those of the kernel, 10 ms at most; this is two of them.
+/// The usual file systems have the kernel's ticks, of at most 10 ms. This is two of them.
 const TICK: Duration = Duration::from_millis(20);
-/// Some note whole seconds, or every second one.
+/// Some file systems record whole seconds, or even only every second one.
 const LONG_TICK: Duration = Duration::from_secs(2);
 
-/// What changes when a file is written to or replaced.
+/// What is different after a file was written to or replaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Stamp {
     pub(super) size_bytes: u64,
-    /// None where the system does not tell.
+    /// When it was changed last; none if the system does not say.
     pub(super) modified: Option<SystemTime>,
-    /// Device and inode; always the same where there are none.
+    /// Device and inode; zeros on systems without them.
     pub(super) identity: (u64, u64),
 }
 
@@ -29,7 +29,7 @@ impl Stamp {
         Stamp { size_bytes: metadata.len(), modified: metadata.modified().ok(), identity: identity(metadata) }
     }
 
-    /// How long from now on a write could leave this stamp as it is.
+    /// For how long from now a write could leave this stamp unchanged.
     #[expect(clippy::disallowed_methods, reason = "how old a file is says the clock that file systems use")]
     pub(super) fn blind(&self) -> Duration {
         self.blind_for(SystemTime::now())
@@ -39,18 +39,18 @@ impl Stamp {
         let Some(modified) = self.modified else { return Duration::ZERO };
         let whole_seconds = modified.duration_since(UNIX_EPOCH).is_ok_and(|since| since.subsec_nanos() == 0);
         let tick = if whole_seconds { LONG_TICK } else { TICK };
-        // Written in the future: the clock is another machine's, and one tick is as good as none.
+        // A change in the future was recorded by another machine's clock. Then one tick is the best guess.
         tick.saturating_sub(now.duration_since(modified).unwrap_or_default())
     }
 
-    /// Fails when `file`, opened from `path`, or what stands at `path` now is not as it was.
+    /// Fails if `file`, which was opened at `path`, or what is at `path` now differs from this stamp.
     pub(super) fn check(&self, path: &Path, file: &File) -> Result<()> {
         let read = |error| Error::io("read", path, error);
         self.check_one(path, &file.metadata().map_err(read)?)?;
         self.check_path(path)
     }
 
-    /// Fails when what stands at `path` now is not as it was.
+    /// Fails if what is at `path` now differs from this stamp.
     pub(super) fn check_path(&self, path: &Path) -> Result<()> {
         self.check_one(path, &fs::metadata(path).map_err(|error| Error::io("read", path, error))?)
     }
@@ -70,7 +70,7 @@ impl Stamp {
     }
 }
 
-/// A small file whole, as it stood at one moment. `read` reads it from its start.
+/// Reads a small file, with `read`, and makes sure that all bytes are of the same moment.
 pub(super) fn read_whole(
     path: &Path,
     stamp: &Stamp,
@@ -94,7 +94,7 @@ pub(super) fn read_whole(
     }
 }
 
-/// The error about a file that did not stay as it was.
+/// The error about a file that changed while it was uploaded.
 pub(super) fn changed_file(path: &Path, changed: &str) -> Error {
     Error::Corrupt(format!(
         "`{}` {changed}, while it was uploaded: what was sent may be of two states, so it is not taken; upload it when \

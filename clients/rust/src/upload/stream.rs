@@ -1,4 +1,4 @@
-//! One file on one stream: read and hashed on a thread of its own, sent in messages of 1 MiB, resumed where it was cut.
+//! Uploads one file on a stream of 1 MiB messages, which a thread of its own reads and hashes; a broken stream is resumed.
 
 use std::fs::File;
 use std::io::Read as _;
@@ -21,26 +21,26 @@ use crate::error::{Error, Result};
 use crate::patience::Movement;
 use crate::progress::FileMeter;
 
-/// 64 KiB gives a third of the throughput, 4 MiB is slower again.
+/// With 64 KiB the throughput is a third; 4 MiB is slower again.
 const MESSAGE_BYTES: u64 = 1 << 20;
-/// Messages read ahead of the network.
+/// How many messages are read ahead of the network.
 const READ_AHEAD: usize = 4;
-/// How long a reader may take to notice that its stream has ended.
+/// How long the reader may take to notice that its stream has ended.
 const READER_END: Duration = Duration::from_secs(1);
 
-/// A file on its way.
+/// The upload of one file.
 #[derive(Debug)]
 pub(super) struct FileUpload<'a> {
     pub(super) destination: Destination<'a>,
     pub(super) file: LocalFile,
-    /// What the file was when its SHA-256 was made, if one is declared.
+    /// The digests of the file when its SHA-256 was computed; none if none is declared.
     pub(super) declared: Option<Digests>,
     pub(super) connection: usize,
     pub(super) meter: Arc<FileMeter>,
 }
 
 impl FileUpload<'_> {
-    /// Uploads the file, over as many streams as it takes.
+    /// Uploads the file, on as many streams as it takes.
     pub(super) async fn run(self) -> Result<v1::File> {
         let client = self.destination.client;
         let request = v1::PrepareFileRequest {
@@ -62,7 +62,7 @@ impl FileUpload<'_> {
             }
             self.meter.set(durable_bytes);
             if prepared.state() == v1::FileState::Complete {
-                // Sent before, or by the stream whose answer was lost.
+                // By an earlier call, or by a stream whose answer was lost.
                 let digest = self.digest().await?;
                 return self.verified(prepared, &digest);
             }
@@ -86,7 +86,7 @@ impl FileUpload<'_> {
         tokio::task::spawn_blocking(digest).await.map_err(Error::aborted)?
     }
 
-    /// One stream from an offset to the end; with the digest of the whole local file.
+    /// Sends one stream from an offset to the end. Returns the server's answer and the digest of the whole local file.
     async fn send(&self, offset_bytes: u64) -> Result<(v1::File, [u8; 32])> {
         let (messages, receiver) = mpsc::channel(READ_AHEAD);
         let reader = Reader {
@@ -106,7 +106,7 @@ impl FileUpload<'_> {
         let answered = answered.unwrap_or_else(|| Err(client.silent(client.stall_time())));
         let read = tokio::time::timeout(READER_END, reader).await;
         match (answered, read) {
-            // The reader's own trouble ended the stream: the server only saw it end.
+            // If the reader failed, that ended the stream, and the server's error is only a consequence.
             (_, Ok(Ok(Err(error)))) => Err(error),
             (Err(error), _) => Err(error),
             (Ok(file), Ok(Ok(Ok(Some(digest))))) => Ok((file, digest)),
@@ -117,8 +117,8 @@ impl FileUpload<'_> {
         }
     }
 
-    /// Makes the server forget what it has of a file that changed: what is uploaded next would go on behind it. When that
-    /// fails, the next upload finds other bytes than its own in the end and says so.
+    /// Makes the server forget what it has of a file that changed, so that the next upload does not go on behind those bytes. If
+    /// this fails, the next upload will find at its end that the server has other bytes, and say so.
     async fn forget(&self) {
         let from_the_start = v1::WriteFileRequest { offset_bytes: 0, ..self.head() };
         let stream = futures::stream::iter([from_the_start]);
@@ -126,7 +126,7 @@ impl FileUpload<'_> {
         let _ = tokio::time::timeout(self.destination.client.stall_time(), unfinished).await;
     }
 
-    /// The first message of a stream, without an offset and data.
+    /// What the first message of a stream says, but for the offset and the data.
     fn head(&self) -> v1::WriteFileRequest {
         v1::WriteFileRequest {
             checkpoint: self.destination.checkpoint.to_owned(),
@@ -151,20 +151,20 @@ impl FileUpload<'_> {
     }
 }
 
-/// Reads the file on a thread that may block.
+/// Reads the file, on a thread that may block.
 struct Reader {
     source: PathBuf,
-    /// What the file must still be at the end.
+    /// What the file must still be like when all of it was read.
     stamp: Stamp,
-    /// The first message, without its data.
+    /// The first message, still without data.
     head: v1::WriteFileRequest,
     messages: mpsc::Sender<v1::WriteFileRequest>,
     meter: Arc<FileMeter>,
 }
 
 impl Reader {
-    /// The digest of the whole file, or `None` when the stream was ended by the other side. Bytes before the offset are
-    /// hashed too: they may have been sent from another file of that name.
+    /// Sends the file from the offset on and returns the digest of all of it; none if the server has ended the stream. The bytes
+    /// before the offset are hashed too, because the server may have them from another state of the file.
     fn read(mut self, offset_bytes: u64) -> Result<Option<[u8; 32]>> {
         let mut file = File::open(&self.source).map_err(|error| Error::io("read", &self.source, error))?;
         self.stamp.check(&self.source, &file)?;
@@ -181,7 +181,7 @@ impl Reader {
             position += data.len() as u64;
             let finish = position == self.stamp.size_bytes;
             if finish {
-                // Without this message the server takes nothing of it.
+                // Without this last message the server does not complete the file.
                 self.stamp.check(&self.source, &file)?;
             }
             let message = v1::WriteFileRequest {
