@@ -3,6 +3,7 @@
 mod away;
 mod confirms;
 mod disk_full;
+mod heals;
 mod load;
 mod mark;
 mod order;

@@ -26,7 +26,7 @@ async fn a_save_of_damaged_bytes_is_whole_and_heals_the_older_versions(database:
     let chunks = folder.path().join("chunks");
     let object = chunks.join(&files_below(&chunks)[0]);
     let mut epoch = 0;
-    for damage in [Damage::Flip(3), Damage::Lose, Damage::Cut(2)] {
+    for damage in [Damage::Flip(3), Damage::Missing, Damage::Short(2)] {
         for finder in ["a reader", "the check"] {
             let right = fs::read(&object).unwrap();
             match damage.to(&right) {
