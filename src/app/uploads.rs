@@ -1,6 +1,9 @@
 //! Files in: declare, stream into chunks, store each once, finish. Memory is bounded by the buffers taken first.
 
 mod cutter;
+mod declared;
+mod pace;
+mod repeat;
 
 use std::collections::HashMap;
 use std::collections::HashSet;
@@ -17,7 +20,10 @@ use crate::app::chunks::placed;
 use crate::app::chunks::step_of;
 use crate::app::micros;
 use crate::app::uploads::cutter::Cutter;
-pub(crate) use crate::app::uploads::cutter::idle_timeout;
+use crate::app::uploads::declared::Declared;
+use crate::app::uploads::declared::check_small;
+use crate::app::uploads::declared::read_back_bytes;
+pub(crate) use crate::app::uploads::pace::idle_timeout;
 use crate::db::ExpireTimes;
 use crate::db::FileStep;
 use crate::db::Stored;
@@ -152,14 +158,16 @@ impl App {
         let file = self.write_one(&upload, begin).await?;
         failpoint!("upload.committed");
         if file.digest.is_some() {
-            // An answer that was lost: the file is complete, whatever is sent again.
-            return Ok(file);
+            return self.repeat_file(file, offset_bytes, pieces).await;
         }
         let missing = u64::try_from(file.size_bytes.saturating_sub(offset_bytes)).unwrap_or(0);
-        let permit = Arc::new(self.upload_buffers.take(missing.min(STREAM_BYTES)).await?);
+        let buffers = missing.min(STREAM_BYTES).max(read_back_bytes(&file));
+        let permit = Arc::new(self.upload_buffers.take(buffers).await?);
+        let declared = Declared::begin(self, &file).await;
         let mut cutter = Cutter {
             app: self,
             upload: &upload,
+            declared: self.or_anew(&upload, &file, declared).await?,
             permit,
             next_offset: offset_bytes,
             file: &file,
@@ -172,6 +180,20 @@ impl App {
         settled?;
         failpoint!("finish.committed");
         Ok(finished)
+    }
+
+    /// What the check of a file's bytes says. If that is no, none of them count any more.
+    async fn or_anew<T>(
+        &self,
+        upload: &Upload,
+        file: &StoredFile,
+        checked: Result<T, Error>,
+    ) -> Result<T, Error> {
+        if let Err(Error::Refused(_)) = &checked {
+            let discard = FileStep { path: file.path.clone(), discard: true, ..FileStep::default() };
+            self.write_one(upload, discard).await?;
+        }
+        checked
     }
 
     /// Writes small files whole: declares, stores and finishes all of them.
@@ -210,12 +232,28 @@ impl App {
         Ok(written)
     }
 
+    /// The files with the SHA-256 that was declared of each, in this call or before, once they have it.
+    async fn with_declared(
+        &self,
+        upload: &Upload,
+        mut files: Vec<(NewFile, SmallFile)>,
+    ) -> Result<Vec<(NewFile, SmallFile)>, Error> {
+        let paths: Vec<&str> = files.iter().map(|(new, _)| new.path.as_str()).collect();
+        let before = self.db.declared_sha256(&upload.checkpoint, &paths).await?;
+        for (new, _) in &mut files {
+            new.sha256 = new.sha256.or_else(|| before.get(&new.path).copied());
+        }
+        check_small(&files).await?;
+        Ok(files)
+    }
+
     /// Some of a call's small files, in one transaction once their bytes are durable.
     async fn write_slice(
         &self,
         upload: &Upload,
         files: Vec<(NewFile, SmallFile)>,
     ) -> Result<Vec<StoredFile>, Error> {
+        let files = self.with_declared(upload, files).await?;
         let (new, pieces): (Vec<NewFile>, Vec<Cut>) = files
             .into_iter()
             .map(|(new, file)| {

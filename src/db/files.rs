@@ -14,6 +14,7 @@ use crate::domain::digest::CHUNK_BYTES;
 use crate::domain::digest::Digest;
 use crate::domain::file::Places;
 use crate::domain::file::StoredFile;
+use crate::domain::ids::CheckpointName;
 use crate::domain::ids::shown;
 use crate::domain::refusal::Refusal;
 
@@ -134,6 +135,19 @@ impl Db {
     /// All files of a checkpoint in the order of their paths.
     pub async fn files(&self, checkpoint_uid: &str) -> Result<Vec<StoredFile>, Error> {
         sorted(&self.rows(FILES_OF_CHECKPOINT, args![checkpoint_uid]).await?)
+    }
+
+    /// The SHA-256 that was declared of files of a checkpoint, by path.
+    pub async fn declared_sha256(
+        &self,
+        checkpoint: &CheckpointName,
+        paths: &[&str],
+    ) -> Result<HashMap<String, Digest>, Error> {
+        let sql = "WITH {v: checkpoint_uid text, path text} SELECT f.path, f.sha256 FROM v CROSS JOIN files f \
+            WHERE f.checkpoint_uid = v.checkpoint_uid AND f.path = v.path AND f.sha256 IS NOT NULL";
+        let uid = checkpoint.checkpoint.as_str();
+        let rows = self.rows_of(sql, paths.iter().map(|path| args![uid, *path]).collect()).await?;
+        rows.iter().map(|row| Ok((row.text(0)?, digest_of(&row.bytes(1)?)?))).collect()
     }
 
     /// Fills in how much is durable of the files that are open.

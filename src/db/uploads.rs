@@ -29,6 +29,7 @@ use crate::domain::file::Places;
 use crate::domain::file::StoredFile;
 use crate::domain::file::check_room;
 use crate::domain::file::durable_bytes;
+use crate::domain::file::lost_race;
 use crate::domain::file::superseded;
 use crate::domain::ids::CheckpointName;
 use crate::domain::ids::shown;
@@ -61,6 +62,8 @@ pub struct FileStep {
     pub declare: Option<NewFile>,
     /// Makes the stream its writer from this byte on; what stands behind is written again.
     pub take_over: Option<i64>,
+    /// Takes back what the stream has written of it: none of its bytes count any more.
+    pub discard: bool,
     /// Chunks whose bytes are durable.
     pub chunks: Vec<PlacedChunk>,
     /// Completes it.
@@ -169,6 +172,10 @@ impl Book {
             let mut file = match (self.files.get(name, &step.path), &step.declare) {
                 (Some(file), Some(new)) => {
                     file.stored.check_declared(name, new)?;
+                    if step.finish && new.sha256.is_none() && file.stored.sha256.is_some() {
+                        // Declared since the call looked: it has to look at the bytes again.
+                        return Err(lost_race());
+                    }
                     file.clone()
                 }
                 (Some(file), None) => file.clone(),
@@ -236,7 +243,11 @@ impl FileState {
         step: &FileStep,
         chunks: &mut super::chunks::Changes,
     ) -> Result<(), Refusal> {
-        let Some(offset_bytes) = step.take_over.filter(|_| !self.is_complete()) else { return Ok(()) };
+        if step.discard && (self.is_complete() || self.token != write.token) {
+            return Err(superseded());
+        }
+        let from = if step.discard { Some(0) } else { step.take_over };
+        let Some(offset_bytes) = from.filter(|_| !self.is_complete()) else { return Ok(()) };
         let places = self.places.get_or_insert_default();
         self.stored.check_offset(offset_bytes, places)?;
         // Also what a cut left behind a gap.
@@ -294,7 +305,7 @@ impl Files {
         let mut open = Vec::new();
         for write in set {
             for step in &write.files {
-                let knows = step.declare.is_some() || step.take_over.is_some() || step.finish;
+                let knows = step.declare.is_some() || step.take_over.is_some() || step.discard || step.finish;
                 let file = files.get(&write.checkpoint, &step.path);
                 open.extend(file.filter(|it| knows && !it.is_complete()).map(|it| it.stored.uid.clone()));
             }

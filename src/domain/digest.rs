@@ -93,6 +93,22 @@ impl VersionDigest {
     }
 }
 
+/// A running BLAKE3 of a chunk whose bytes are not kept.
+#[derive(Clone, Debug, Default)]
+pub struct ChunkDigest(blake3::Hasher);
+
+impl ChunkDigest {
+    /// Takes the next bytes.
+    pub fn update(&mut self, data: &[u8]) {
+        self.0.update(data);
+    }
+
+    /// The digest of all bytes taken.
+    pub fn finish(self) -> Digest {
+        Digest(*self.0.finalize().as_bytes())
+    }
+}
+
 /// A running SHA-256 of a whole file, for clients that declared one.
 #[derive(Clone, Debug, Default)]
 pub struct Sha256(sha2::Sha256);

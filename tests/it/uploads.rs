@@ -3,9 +3,11 @@
 mod commits;
 mod cuts;
 mod deaths;
+mod declared;
 mod limits;
 mod parts;
 mod reads;
+mod repeats;
 mod serving;
 mod small;
 mod takeovers;

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::Stream;
-use futures::StreamExt;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -21,6 +20,8 @@ use crate::app::chunks::step_of;
 use crate::app::uploads::CHUNKS_IN_FLIGHT;
 use crate::app::uploads::Piece;
 use crate::app::uploads::Upload;
+use crate::app::uploads::declared::Declared;
+use crate::app::uploads::pace::Pace;
 use crate::db::Stored;
 use crate::domain::digest::CHUNK_BYTES;
 use crate::domain::digest::Digest;
@@ -28,13 +29,11 @@ use crate::domain::file::StoredFile;
 use crate::domain::ids::shown;
 use crate::domain::refusal::Refusal;
 
-/// An upload that sends less than this in the idle time is slow on purpose or broken.
-const IDLE_BYTES: usize = 64 << 10;
-
 /// Cuts a stream into chunks and stores a few of them at once.
 pub(super) struct Cutter<'a> {
     pub(super) app: &'a App,
     pub(super) upload: &'a Upload,
+    pub(super) declared: Declared,
     pub(super) permit: Arc<OwnedSemaphorePermit>,
     pub(super) file: &'a StoredFile,
     /// Where the chunk that fills stands in the file.
@@ -51,26 +50,16 @@ impl Cutter<'_> {
         idle: Duration,
     ) -> Result<StoredFile, Error> {
         let mut pieces = std::pin::pin!(pieces);
-        let (mut deadline, mut since) = (Instant::now() + idle, 0);
-        loop {
-            let piece = match tokio::time::timeout_at(deadline, pieces.next()).await {
-                Ok(Some(piece)) => piece?,
-                Ok(None) => return Err(self.finish_missing().into()),
-                Err(_) => return Err(idle_timeout(idle).into()),
-            };
-            since += piece.data.len();
-            if since >= IDLE_BYTES {
-                (deadline, since) = (Instant::now() + idle, 0);
-            }
-            let finish = piece.finish;
-            let begun = Instant::now();
+        let mut pace = Pace::new(idle);
+        while let Some(piece) = pace.next(&mut pieces).await? {
+            let (finish, begun) = (piece.finish, Instant::now());
             self.take(piece).await?;
-            // While the store is slow, it is not the sender who is idle.
-            deadline += begun.elapsed();
+            pace.worked_since(begun);
             if finish {
                 return self.finish().await;
             }
         }
+        Err(finish_missing(self.file, self.received()).into())
     }
 
     fn received(&self) -> i64 {
@@ -82,7 +71,7 @@ impl Cutter<'_> {
         let mut data = piece.data;
         let after = self.received().saturating_add(i64::try_from(data.len()).unwrap_or(i64::MAX));
         if after > self.file.size_bytes {
-            return Err(self.size_mismatch(after, "at least ").into());
+            return Err(size_mismatch(self.file, after, "at least ").into());
         }
         while !data.is_empty() {
             if self.filling.is_empty() {
@@ -101,9 +90,10 @@ impl Cutter<'_> {
     /// What is left is put beside the chunks that are under way, and pinned with the completion of the file, behind them.
     async fn finish(&mut self) -> Result<StoredFile, Error> {
         if self.received() != self.file.size_bytes {
-            return Err(self.size_mismatch(self.received(), "").into());
+            return Err(size_mismatch(self.file, self.received(), "").into());
         }
         let (data, offset_bytes) = self.filled();
+        self.declared.take(&data).await?;
         let (app, upload, path) = (self.app.clone(), self.upload.clone(), self.file.path.clone());
         let permit = Arc::clone(&self.permit);
         let (settled, behind) = oneshot::channel::<()>();
@@ -122,7 +112,13 @@ impl Cutter<'_> {
             drop(permit);
             written.into_iter().next().ok_or_else(|| Error::Internal("a write answered no file".into()))
         });
-        let before = self.settle_all().await;
+        let before = match self.settle_all().await {
+            Ok(()) => {
+                let checked = self.declared.check(&self.file.path).await;
+                self.app.or_anew(self.upload, self.file, checked).await
+            }
+            failed => failed,
+        };
         if before.is_ok() {
             settled.send(()).ok();
         } else {
@@ -149,6 +145,7 @@ impl Cutter<'_> {
             self.settle_oldest().await?;
         }
         let (data, offset_bytes) = self.filled();
+        self.declared.take(&data).await?;
         let (app, upload, path) = (self.app.clone(), self.upload.clone(), self.file.path.clone());
         let permit = Arc::clone(&self.permit);
         self.in_flight.push_back(tokio::spawn(async move {
@@ -180,28 +177,29 @@ impl Cutter<'_> {
         }
         result
     }
-
-    fn finish_missing(&self) -> Refusal {
-        let message = format!(
-            "the stream of file `{}` ended after {} of {} bytes without `finish`: what is durable stays, go on from there",
-            shown(&self.file.path),
-            self.received(),
-            self.file.size_bytes
-        );
-        Refusal::invalid("FINISH_MISSING", message)
-    }
-
-    fn size_mismatch(&self, received: i64, at_least: &str) -> Refusal {
-        let message = format!(
-            "file `{}` has {at_least}{received} bytes, but {} were declared: a file that changed needs a new save",
-            shown(&self.file.path),
-            self.file.size_bytes
-        );
-        Refusal::invalid("SIZE_MISMATCH", message)
-    }
 }
 
-fn check_crc(piece: &Piece) -> Result<(), Refusal> {
+/// The refusal of a stream that ended without `finish`.
+pub(super) fn finish_missing(file: &StoredFile, received: i64) -> Refusal {
+    let message = format!(
+        "the stream of file `{}` ended after {received} of {} bytes without `finish`: what is durable stays, go on from there",
+        shown(&file.path),
+        file.size_bytes
+    );
+    Refusal::invalid("FINISH_MISSING", message)
+}
+
+/// The refusal of other bytes than were declared: so many, or at least so many.
+pub(super) fn size_mismatch(file: &StoredFile, received: i64, at_least: &str) -> Refusal {
+    let message = format!(
+        "file `{}` has {at_least}{received} bytes, but {} were declared: a file that changed needs a new save",
+        shown(&file.path),
+        file.size_bytes
+    );
+    Refusal::invalid("SIZE_MISMATCH", message)
+}
+
+pub(super) fn check_crc(piece: &Piece) -> Result<(), Refusal> {
     let Some(declared) = piece.crc32c else { return Ok(()) };
     let actual = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, &piece.data);
     if actual == u64::from(declared) {
@@ -211,13 +209,4 @@ fn check_crc(piece: &Piece) -> Result<(), Refusal> {
         "crc32c of a message is {actual:08x}, but {declared:08x} was declared: its bytes changed on the way, send it again"
     );
     Err(Refusal::invalid("CHECKSUM_MISMATCH", message))
-}
-
-/// The refusal of a stream that was idle too long.
-pub(crate) fn idle_timeout(idle: Duration) -> Refusal {
-    let message = format!(
-        "the upload sent less than 64 KiB in {} s: what is durable stays, ask PrepareFile where to go on",
-        idle.as_secs()
-    );
-    Refusal::deadline("IDLE_TIMEOUT", message)
 }

@@ -91,9 +91,9 @@ async fn a_finished_file_whose_answer_was_lost_is_answered_again() {
     let stored = server.checkpoints().get_checkpoint(name).await.unwrap().into_inner().files;
     let witness = Witness::of(&server).await;
     assert_eq!(prepare(&trainer, &checkpoint, MODEL, 7).await.unwrap(), stored[0]);
-    // Whatever is sent again: a complete file stays as it is.
-    for data in [&b"weights"[..], b"we", b""] {
-        let messages = trainer.messages(&checkpoint, MODEL, data, 0);
+    // What is sent again must be the same (`uploads::repeats`): from the beginning, or nothing behind the end.
+    for offset in [0, 7] {
+        let messages = trainer.messages(&checkpoint, MODEL, b"weights", offset);
         let file = server.checkpoints().write_file(futures::stream::iter(messages)).await.unwrap();
         assert_eq!(file.get_ref(), &stored[0]);
     }

@@ -71,7 +71,8 @@ class CheckpointsServicer(object):
     """Missing associated documentation comment in .proto file."""
 
     def PrepareFile(self, request, context):
-        """Declares a file of the checkpoint, or finds it again, and says how much of it is durable.
+        """Declares a file of the checkpoint, or finds it again, and says how much of it is durable. The same file again after the
+        commit is COMPLETE; WriteSmallFiles answers so too.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -79,14 +80,17 @@ class CheckpointsServicer(object):
 
     def WriteFile(self, request_iterator, context):
         """Writes a prepared file from an offset. The last message says `finish`; a stream that ends without it leaves the file
-        OPEN with what is durable.
+        OPEN with what is durable. Where a SHA-256 was declared, the file is COMPLETE only if it has that one; if not, nothing of it
+        counts any more and the next stream begins at 0. A stream that goes on in the middle of such a file waits until what is
+        durable was read back. For a file that is COMPLETE, what comes is compared with it and must be the same.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def WriteSmallFiles(self, request, context):
-        """Writes many small files whole, in one call: no PrepareFile, no stream. All or none is answered, each is idempotent.
+        """Writes many small files whole, in one call: no PrepareFile, no stream. All or none is answered, each is idempotent: one that
+        is COMPLETE must come with the same bytes.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -27,7 +27,7 @@ from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from keepbest._proto.keepbest.v1 import resources_pb2 as keepbest_dot_v1_dot_resources__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16keepbest/v1/runs.proto\x12\x0bkeepbest.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1bkeepbest/v1/resources.proto\"\x8e\x03\n\x0fStartRunRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12\'\n\x08strategy\x18\x03 \x01(\x0b\x32\x15.keepbest.v1.Strategy\x12M\n\x11metric_directions\x18\x04 \x03(\x0b\x32\x32.keepbest.v1.StartRunRequest.MetricDirectionsEntry\x12\x13\n\x0b\x61rtifact_id\x18\x05 \x01(\t\x12\x15\n\rartifact_type\x18\x06 \x01(\t\x12\x12\n\nrequest_id\x18\x07 \x01(\t\x12#\n\x06resume\x18\x08 \x01(\x0e\x32\x13.keepbest.v1.Resume\x12\'\n\x06\x63onfig\x18\t \x01(\x0b\x32\x17.google.protobuf.Struct\x1aU\n\x15MetricDirectionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12+\n\x05value\x18\x02 \x01(\x0e\x32\x1c.keepbest.v1.MetricDirection:\x02\x38\x01\"\xcf\x01\n\x10StartRunResponse\x12\x1d\n\x03run\x18\x01 \x01(\x0b\x32\x10.keepbest.v1.Run\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x03\x12\x15\n\rnext_sequence\x18\x03 \x01(\x03\x12)\n\x0bresume_from\x18\x04 \x01(\x0b\x32\x14.keepbest.v1.Version\x12\x0f\n\x07resumed\x18\x05 \x01(\x08\x12&\n\x08next_due\x18\x06 \x01(\x0b\x32\x14.keepbest.v1.NextDue\x12\x10\n\x08warnings\x18\x07 \x03(\t\"\x7f\n\x13ReportEventsRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x03\x12\x0e\n\x06writer\x18\x03 \x01(\t\x12\x16\n\x0e\x66irst_sequence\x18\x04 \x01(\x03\x12\"\n\x06\x65vents\x18\x05 \x03(\x0b\x32\x12.keepbest.v1.Event\"\x98\x01\n\x14ReportEventsResponse\x12(\n\tdecisions\x18\x01 \x03(\x0b\x32\x15.keepbest.v1.Decision\x12\x15\n\rnext_sequence\x18\x02 \x01(\x03\x12&\n\x08next_due\x18\x03 \x01(\x0b\x32\x14.keepbest.v1.NextDue\x12\x17\n\x0f\x64uplicate_count\x18\x04 \x01(\x03\"W\n\x10\x46inishRunRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x03\x12$\n\x05state\x18\x03 \x01(\x0e\x32\x15.keepbest.v1.RunState\"\x1d\n\rGetRunRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"H\n\x0fListRunsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"K\n\x10ListRunsResponse\x12\x1e\n\x04runs\x18\x01 \x03(\x0b\x32\x10.keepbest.v1.Run\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"[\n\x11ListEventsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x0f\n\x07metrics\x18\x04 \x03(\t\"Y\n\x12ListEventsResponse\x12*\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1a.keepbest.v1.RecordedEvent\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x90\x01\n\x14ListDecisionsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x12\n\x05\x65poch\x18\x04 \x01(\x03H\x00\x88\x01\x01\x12#\n\x06\x61\x63tion\x18\x05 \x01(\x0e\x32\x13.keepbest.v1.ActionB\x08\n\x06_epoch\"Z\n\x15ListDecisionsResponse\x12(\n\tdecisions\x18\x01 \x03(\x0b\x32\x15.keepbest.v1.Decision\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x8a\x01\n\x14\x41waitDecisionRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x03\x12\r\n\x05\x65poch\x18\x03 \x01(\x03\x12\x12\n\x05\x62\x61tch\x18\x04 \x01(\x03H\x00\x88\x01\x01\x12\'\n\x04wait\x18\x05 \x01(\x0b\x32\x19.google.protobuf.DurationB\x08\n\x06_batch\"@\n\x15\x41waitDecisionResponse\x12\'\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0b\x32\x15.keepbest.v1.Decision*U\n\x06Resume\x12\x16\n\x12RESUME_UNSPECIFIED\x10\x00\x12\x10\n\x0cRESUME_ALLOW\x10\x01\x12\x10\n\x0cRESUME_NEVER\x10\x02\x12\x0f\n\x0bRESUME_MUST\x10\x03\x32\xbb\x05\n\x04Runs\x12G\n\x08StartRun\x12\x1c.keepbest.v1.StartRunRequest\x1a\x1d.keepbest.v1.StartRunResponse\x12S\n\x0cReportEvents\x12 .keepbest.v1.ReportEventsRequest\x1a!.keepbest.v1.ReportEventsResponse\x12W\n\x0cStreamEvents\x12 .keepbest.v1.ReportEventsRequest\x1a!.keepbest.v1.ReportEventsResponse(\x01\x30\x01\x12<\n\tFinishRun\x12\x1d.keepbest.v1.FinishRunRequest\x1a\x10.keepbest.v1.Run\x12\x36\n\x06GetRun\x12\x1a.keepbest.v1.GetRunRequest\x1a\x10.keepbest.v1.Run\x12G\n\x08ListRuns\x12\x1c.keepbest.v1.ListRunsRequest\x1a\x1d.keepbest.v1.ListRunsResponse\x12M\n\nListEvents\x12\x1e.keepbest.v1.ListEventsRequest\x1a\x1f.keepbest.v1.ListEventsResponse\x12V\n\rListDecisions\x12!.keepbest.v1.ListDecisionsRequest\x1a\".keepbest.v1.ListDecisionsResponse\x12V\n\rAwaitDecision\x12!.keepbest.v1.AwaitDecisionRequest\x1a\".keepbest.v1.AwaitDecisionResponseB]\n\x0f\x64\x65v.keepbest.v1P\x01Z:github.com/keepbest/keepbest/gen/go/keepbest/v1;keepbestv1\xaa\x02\x0bKeepbest.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16keepbest/v1/runs.proto\x12\x0bkeepbest.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1bkeepbest/v1/resources.proto\"\x9e\x03\n\x0fStartRunRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12\'\n\x08strategy\x18\x03 \x01(\x0b\x32\x15.keepbest.v1.Strategy\x12M\n\x11metric_directions\x18\x04 \x03(\x0b\x32\x32.keepbest.v1.StartRunRequest.MetricDirectionsEntry\x12\x13\n\x0b\x61rtifact_id\x18\x05 \x01(\t\x12\x15\n\rartifact_type\x18\x06 \x01(\t\x12\x12\n\nrequest_id\x18\x07 \x01(\t\x12#\n\x06resume\x18\x08 \x01(\x0e\x32\x13.keepbest.v1.Resume\x12\'\n\x06\x63onfig\x18\t \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x0e\n\x06writer\x18\n \x01(\t\x1aU\n\x15MetricDirectionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12+\n\x05value\x18\x02 \x01(\x0e\x32\x1c.keepbest.v1.MetricDirection:\x02\x38\x01\"\xcf\x01\n\x10StartRunResponse\x12\x1d\n\x03run\x18\x01 \x01(\x0b\x32\x10.keepbest.v1.Run\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x03\x12\x15\n\rnext_sequence\x18\x03 \x01(\x03\x12)\n\x0bresume_from\x18\x04 \x01(\x0b\x32\x14.keepbest.v1.Version\x12\x0f\n\x07resumed\x18\x05 \x01(\x08\x12&\n\x08next_due\x18\x06 \x01(\x0b\x32\x14.keepbest.v1.NextDue\x12\x10\n\x08warnings\x18\x07 \x03(\t\"\x7f\n\x13ReportEventsRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x03\x12\x0e\n\x06writer\x18\x03 \x01(\t\x12\x16\n\x0e\x66irst_sequence\x18\x04 \x01(\x03\x12\"\n\x06\x65vents\x18\x05 \x03(\x0b\x32\x12.keepbest.v1.Event\"\x98\x01\n\x14ReportEventsResponse\x12(\n\tdecisions\x18\x01 \x03(\x0b\x32\x15.keepbest.v1.Decision\x12\x15\n\rnext_sequence\x18\x02 \x01(\x03\x12&\n\x08next_due\x18\x03 \x01(\x0b\x32\x14.keepbest.v1.NextDue\x12\x17\n\x0f\x64uplicate_count\x18\x04 \x01(\x03\"W\n\x10\x46inishRunRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x03\x12$\n\x05state\x18\x03 \x01(\x0e\x32\x15.keepbest.v1.RunState\"\x1d\n\rGetRunRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"H\n\x0fListRunsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"K\n\x10ListRunsResponse\x12\x1e\n\x04runs\x18\x01 \x03(\x0b\x32\x10.keepbest.v1.Run\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"[\n\x11ListEventsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x0f\n\x07metrics\x18\x04 \x03(\t\"Y\n\x12ListEventsResponse\x12*\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1a.keepbest.v1.RecordedEvent\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x90\x01\n\x14ListDecisionsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x12\n\x05\x65poch\x18\x04 \x01(\x03H\x00\x88\x01\x01\x12#\n\x06\x61\x63tion\x18\x05 \x01(\x0e\x32\x13.keepbest.v1.ActionB\x08\n\x06_epoch\"Z\n\x15ListDecisionsResponse\x12(\n\tdecisions\x18\x01 \x03(\x0b\x32\x15.keepbest.v1.Decision\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x8a\x01\n\x14\x41waitDecisionRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x03\x12\r\n\x05\x65poch\x18\x03 \x01(\x03\x12\x12\n\x05\x62\x61tch\x18\x04 \x01(\x03H\x00\x88\x01\x01\x12\'\n\x04wait\x18\x05 \x01(\x0b\x32\x19.google.protobuf.DurationB\x08\n\x06_batch\"@\n\x15\x41waitDecisionResponse\x12\'\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0b\x32\x15.keepbest.v1.Decision*U\n\x06Resume\x12\x16\n\x12RESUME_UNSPECIFIED\x10\x00\x12\x10\n\x0cRESUME_ALLOW\x10\x01\x12\x10\n\x0cRESUME_NEVER\x10\x02\x12\x0f\n\x0bRESUME_MUST\x10\x03\x32\xbb\x05\n\x04Runs\x12G\n\x08StartRun\x12\x1c.keepbest.v1.StartRunRequest\x1a\x1d.keepbest.v1.StartRunResponse\x12S\n\x0cReportEvents\x12 .keepbest.v1.ReportEventsRequest\x1a!.keepbest.v1.ReportEventsResponse\x12W\n\x0cStreamEvents\x12 .keepbest.v1.ReportEventsRequest\x1a!.keepbest.v1.ReportEventsResponse(\x01\x30\x01\x12<\n\tFinishRun\x12\x1d.keepbest.v1.FinishRunRequest\x1a\x10.keepbest.v1.Run\x12\x36\n\x06GetRun\x12\x1a.keepbest.v1.GetRunRequest\x1a\x10.keepbest.v1.Run\x12G\n\x08ListRuns\x12\x1c.keepbest.v1.ListRunsRequest\x1a\x1d.keepbest.v1.ListRunsResponse\x12M\n\nListEvents\x12\x1e.keepbest.v1.ListEventsRequest\x1a\x1f.keepbest.v1.ListEventsResponse\x12V\n\rListDecisions\x12!.keepbest.v1.ListDecisionsRequest\x1a\".keepbest.v1.ListDecisionsResponse\x12V\n\rAwaitDecision\x12!.keepbest.v1.AwaitDecisionRequest\x1a\".keepbest.v1.AwaitDecisionResponseB]\n\x0f\x64\x65v.keepbest.v1P\x01Z:github.com/keepbest/keepbest/gen/go/keepbest/v1;keepbestv1\xaa\x02\x0bKeepbest.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,38 +37,38 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._serialized_options = b'\n\017dev.keepbest.v1P\001Z:github.com/keepbest/keepbest/gen/go/keepbest/v1;keepbestv1\252\002\013Keepbest.V1'
   _globals['_STARTRUNREQUEST_METRICDIRECTIONSENTRY']._loaded_options = None
   _globals['_STARTRUNREQUEST_METRICDIRECTIONSENTRY']._serialized_options = b'8\001'
-  _globals['_RESUME']._serialized_start=1926
-  _globals['_RESUME']._serialized_end=2011
+  _globals['_RESUME']._serialized_start=1942
+  _globals['_RESUME']._serialized_end=2027
   _globals['_STARTRUNREQUEST']._serialized_start=131
-  _globals['_STARTRUNREQUEST']._serialized_end=529
-  _globals['_STARTRUNREQUEST_METRICDIRECTIONSENTRY']._serialized_start=444
-  _globals['_STARTRUNREQUEST_METRICDIRECTIONSENTRY']._serialized_end=529
-  _globals['_STARTRUNRESPONSE']._serialized_start=532
-  _globals['_STARTRUNRESPONSE']._serialized_end=739
-  _globals['_REPORTEVENTSREQUEST']._serialized_start=741
-  _globals['_REPORTEVENTSREQUEST']._serialized_end=868
-  _globals['_REPORTEVENTSRESPONSE']._serialized_start=871
-  _globals['_REPORTEVENTSRESPONSE']._serialized_end=1023
-  _globals['_FINISHRUNREQUEST']._serialized_start=1025
-  _globals['_FINISHRUNREQUEST']._serialized_end=1112
-  _globals['_GETRUNREQUEST']._serialized_start=1114
-  _globals['_GETRUNREQUEST']._serialized_end=1143
-  _globals['_LISTRUNSREQUEST']._serialized_start=1145
-  _globals['_LISTRUNSREQUEST']._serialized_end=1217
-  _globals['_LISTRUNSRESPONSE']._serialized_start=1219
-  _globals['_LISTRUNSRESPONSE']._serialized_end=1294
-  _globals['_LISTEVENTSREQUEST']._serialized_start=1296
-  _globals['_LISTEVENTSREQUEST']._serialized_end=1387
-  _globals['_LISTEVENTSRESPONSE']._serialized_start=1389
-  _globals['_LISTEVENTSRESPONSE']._serialized_end=1478
-  _globals['_LISTDECISIONSREQUEST']._serialized_start=1481
-  _globals['_LISTDECISIONSREQUEST']._serialized_end=1625
-  _globals['_LISTDECISIONSRESPONSE']._serialized_start=1627
-  _globals['_LISTDECISIONSRESPONSE']._serialized_end=1717
-  _globals['_AWAITDECISIONREQUEST']._serialized_start=1720
-  _globals['_AWAITDECISIONREQUEST']._serialized_end=1858
-  _globals['_AWAITDECISIONRESPONSE']._serialized_start=1860
-  _globals['_AWAITDECISIONRESPONSE']._serialized_end=1924
-  _globals['_RUNS']._serialized_start=2014
-  _globals['_RUNS']._serialized_end=2713
+  _globals['_STARTRUNREQUEST']._serialized_end=545
+  _globals['_STARTRUNREQUEST_METRICDIRECTIONSENTRY']._serialized_start=460
+  _globals['_STARTRUNREQUEST_METRICDIRECTIONSENTRY']._serialized_end=545
+  _globals['_STARTRUNRESPONSE']._serialized_start=548
+  _globals['_STARTRUNRESPONSE']._serialized_end=755
+  _globals['_REPORTEVENTSREQUEST']._serialized_start=757
+  _globals['_REPORTEVENTSREQUEST']._serialized_end=884
+  _globals['_REPORTEVENTSRESPONSE']._serialized_start=887
+  _globals['_REPORTEVENTSRESPONSE']._serialized_end=1039
+  _globals['_FINISHRUNREQUEST']._serialized_start=1041
+  _globals['_FINISHRUNREQUEST']._serialized_end=1128
+  _globals['_GETRUNREQUEST']._serialized_start=1130
+  _globals['_GETRUNREQUEST']._serialized_end=1159
+  _globals['_LISTRUNSREQUEST']._serialized_start=1161
+  _globals['_LISTRUNSREQUEST']._serialized_end=1233
+  _globals['_LISTRUNSRESPONSE']._serialized_start=1235
+  _globals['_LISTRUNSRESPONSE']._serialized_end=1310
+  _globals['_LISTEVENTSREQUEST']._serialized_start=1312
+  _globals['_LISTEVENTSREQUEST']._serialized_end=1403
+  _globals['_LISTEVENTSRESPONSE']._serialized_start=1405
+  _globals['_LISTEVENTSRESPONSE']._serialized_end=1494
+  _globals['_LISTDECISIONSREQUEST']._serialized_start=1497
+  _globals['_LISTDECISIONSREQUEST']._serialized_end=1641
+  _globals['_LISTDECISIONSRESPONSE']._serialized_start=1643
+  _globals['_LISTDECISIONSRESPONSE']._serialized_end=1733
+  _globals['_AWAITDECISIONREQUEST']._serialized_start=1736
+  _globals['_AWAITDECISIONREQUEST']._serialized_end=1874
+  _globals['_AWAITDECISIONRESPONSE']._serialized_start=1876
+  _globals['_AWAITDECISIONRESPONSE']._serialized_end=1940
+  _globals['_RUNS']._serialized_start=2030
+  _globals['_RUNS']._serialized_end=2729
 # @@protoc_insertion_point(module_scope)

@@ -21,7 +21,7 @@ RESUME_NEVER: Resume
 RESUME_MUST: Resume
 
 class StartRunRequest(_message.Message):
-    __slots__ = ("parent", "run_id", "strategy", "metric_directions", "artifact_id", "artifact_type", "request_id", "resume", "config")
+    __slots__ = ("parent", "run_id", "strategy", "metric_directions", "artifact_id", "artifact_type", "request_id", "resume", "config", "writer")
     class MetricDirectionsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -38,6 +38,7 @@ class StartRunRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     RESUME_FIELD_NUMBER: _ClassVar[int]
     CONFIG_FIELD_NUMBER: _ClassVar[int]
+    WRITER_FIELD_NUMBER: _ClassVar[int]
     parent: str
     run_id: str
     strategy: _resources_pb2.Strategy
@@ -47,7 +48,8 @@ class StartRunRequest(_message.Message):
     request_id: str
     resume: Resume
     config: _struct_pb2.Struct
-    def __init__(self, parent: _Optional[str] = ..., run_id: _Optional[str] = ..., strategy: _Optional[_Union[_resources_pb2.Strategy, _Mapping]] = ..., metric_directions: _Optional[_Mapping[str, _resources_pb2.MetricDirection]] = ..., artifact_id: _Optional[str] = ..., artifact_type: _Optional[str] = ..., request_id: _Optional[str] = ..., resume: _Optional[_Union[Resume, str]] = ..., config: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ...) -> None: ...
+    writer: str
+    def __init__(self, parent: _Optional[str] = ..., run_id: _Optional[str] = ..., strategy: _Optional[_Union[_resources_pb2.Strategy, _Mapping]] = ..., metric_directions: _Optional[_Mapping[str, _resources_pb2.MetricDirection]] = ..., artifact_id: _Optional[str] = ..., artifact_type: _Optional[str] = ..., request_id: _Optional[str] = ..., resume: _Optional[_Union[Resume, str]] = ..., config: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., writer: _Optional[str] = ...) -> None: ...
 
 class StartRunResponse(_message.Message):
     __slots__ = ("run", "attempt", "next_sequence", "resume_from", "resumed", "next_due", "warnings")

@@ -94,7 +94,8 @@ class RunsServicer(object):
 
     def ReportEvents(self, request, context):
         """Takes events in order and answers each save attempt. Idempotent per (run, writer, sequence): what was stored before is
-        not stored again and its decisions are read back.
+        not stored again and its decisions are read back; another event under a sequence that is used is refused
+        (SEQUENCE_CONFLICT), whatever it is.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
