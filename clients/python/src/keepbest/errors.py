@@ -144,6 +144,9 @@ class FileChanged(KeepbestError):
     """A local file changed during its upload, so what was sent may be a mix of two states; or between two uploads."""
 
 
+# The path holds other bytes than came now, or these are not the ones that were declared.
+_OTHER_BYTES = frozenset({"FILE_EXISTS", "DIGEST_MISMATCH"})
+
 _BY_CODE: dict[grpc.StatusCode, type[KeepbestError]] = {
     grpc.StatusCode.INVALID_ARGUMENT: InvalidArgument,
     grpc.StatusCode.NOT_FOUND: NotFound,
@@ -168,6 +171,8 @@ def from_rpc_error(error: grpc.RpcError) -> KeepbestError:
     kind = _BY_CODE.get(code, KeepbestError)
     if reason == "STALE_ATTEMPT":
         kind = StaleAttempt
+    elif reason in _OTHER_BYTES:
+        kind = FileChanged
     elif reason in _OTHER_EVENTS:
         kind = SequenceConflict
         text = f"{text}: {_OTHER_EVENTS[reason]}"
