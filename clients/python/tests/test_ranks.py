@@ -165,7 +165,7 @@ def test_each_rank_can_repeat_its_save(client, project, tmp_path):
     assert len(names) == 1
     assert {save(0), save(1), save(0)} == names
     (tmp_path / "shard-1").write_bytes(b"other")
-    with pytest.raises(keepbest.FileChanged, match="other bytes"):
+    with pytest.raises(keepbest.FileChanged, match="a file that changed needs a new save"):
         save(1)
 
 
