@@ -13,6 +13,7 @@ use crate::db::connection::args;
 use crate::db::from_json;
 use crate::db::job::Outcome;
 use crate::db::job::Turn;
+use crate::db::job::Unfit;
 use crate::db::job::Write;
 use crate::db::job::lane;
 use crate::db::runs::save_progress;
@@ -86,10 +87,7 @@ impl Write for Commit {
             let Some((checkpoint, _)) =
                 taken.get(&commit.name).filter(|_| runs.contains_key(&commit.name.run))
             else {
-                return Err(match is_lone {
-                    true => Outcome::Refused(Refusal::not_found("checkpoint", &commit.name).into()),
-                    false => Outcome::Later,
-                });
+                return Err(Unfit::not_found(is_lone, "checkpoint", &commit.name));
             };
             commit.check(checkpoint, &runs[&commit.name.run])
         };
@@ -108,8 +106,8 @@ impl Write for Commit {
                     outcomes.push(Outcome::Done(Committed::Version(uid)));
                     continue;
                 }
-                Err(outcome) => {
-                    outcomes.push(outcome);
+                Err(unfit) => {
+                    outcomes.push(unfit.into());
                     continue;
                 }
             };
@@ -140,19 +138,16 @@ impl Write for Commit {
 
 impl Commit {
     /// What is to be published; none: it was before.
-    fn check(&self, checkpoint: &Checkpoint, run: &Run) -> Result<Option<Contents>, Outcome<Committed>> {
+    fn check(&self, checkpoint: &Checkpoint, run: &Run) -> Result<Option<Contents>, Unfit> {
         let name = &self.name;
-        let checked = || {
-            checkpoint.check_part_count(name, None)?;
-            if checkpoint.state == CheckpointState::Committed {
-                checkpoint.check_repeated(name, self.file_count, self.metadata.as_deref())?;
-                return Ok(None);
-            }
-            checkpoint.check_newest(name, self.attempt, run.attempt)?;
-            checkpoint.check_pending(name)?;
-            self.contents.clone().map(Some)
-        };
-        checked().map_err(|refusal: Refusal| Outcome::Refused(refusal.into()))
+        checkpoint.check_part_count(name, None)?;
+        if checkpoint.state == CheckpointState::Committed {
+            checkpoint.check_repeated(name, self.file_count, self.metadata.as_deref())?;
+            return Ok(None);
+        }
+        checkpoint.check_newest(name, self.attempt, run.attempt)?;
+        checkpoint.check_pending(name)?;
+        Ok(self.contents.clone().map(Some)?)
     }
 }
 

@@ -22,6 +22,7 @@ use tokio::time::Instant;
 use crate::db::Error;
 use crate::db::connection::Connection;
 use crate::db::tx::Tx;
+use crate::domain::refusal::Refusal;
 
 /// What became of one write of a set.
 #[derive(Debug)]
@@ -39,6 +40,37 @@ impl<T, E: Into<Error>> From<Result<T, E>> for Outcome<T> {
         match result {
             Ok(answer) => Outcome::Done(answer),
             Err(error) => Outcome::Refused(error.into()),
+        }
+    }
+}
+
+/// Why a write of a set is not carried out now.
+#[derive(Debug)]
+pub(super) enum Unfit {
+    /// A rule says no, or its rows cannot be read.
+    Refused(Error),
+    /// It is carried out alone.
+    Later,
+}
+
+impl Unfit {
+    /// Of a write whose row was not found: in a set another process may have it.
+    pub(super) fn not_found(is_lone: bool, what: &str, name: &dyn std::fmt::Display) -> Unfit {
+        if is_lone { Unfit::Refused(Refusal::not_found(what, name).into()) } else { Unfit::Later }
+    }
+}
+
+impl<E: Into<Error>> From<E> for Unfit {
+    fn from(error: E) -> Unfit {
+        Unfit::Refused(error.into())
+    }
+}
+
+impl<T> From<Unfit> for Outcome<T> {
+    fn from(unfit: Unfit) -> Outcome<T> {
+        match unfit {
+            Unfit::Refused(error) => Outcome::Refused(error),
+            Unfit::Later => Outcome::Later,
         }
     }
 }
@@ -174,7 +206,7 @@ impl<W: Write> Job for Pending<W> {
     fn take(&mut self) -> bool {
         // Nobody was promised anything, and the caller may have repeated the call: begun now, it would come after its own
         // repeat, and a stream that is gone would take its file from the one that goes on.
-        if self.caller.is_closed() || !(self.has_begun || !self.is_taken.swap(true, Ordering::AcqRel)) {
+        if self.caller.is_closed() || (!self.has_begun && self.is_taken.swap(true, Ordering::AcqRel)) {
             return false;
         }
         self.has_begun = true;

@@ -16,6 +16,7 @@ use crate::db::connection::args;
 use crate::db::files::files_of;
 use crate::db::job::Outcome;
 use crate::db::job::Turn;
+use crate::db::job::Unfit;
 use crate::db::job::Write;
 use crate::db::runs::take_runs;
 use crate::db::tx::Tx;
@@ -199,10 +200,7 @@ impl Book {
         let place = self.calls;
         self.calls += 1;
         let (Some((checkpoint, _)), Some(run)) = (taken, self.runs.get(&part.name.run)) else {
-            return match self.is_lone {
-                true => Outcome::Refused(Refusal::not_found("checkpoint", &part.name).into()),
-                false => Outcome::Later,
-            };
+            return Unfit::not_found(self.is_lone, "checkpoint", &part.name).into();
         };
         // An earlier call of the set may have been the first part.
         let part_count = self.declared.get(&checkpoint.uid).map(|it| it.0).or(checkpoint.part_count);

@@ -18,6 +18,7 @@ use crate::db::events::pack;
 use crate::db::events::unpack;
 use crate::db::job::Outcome;
 use crate::db::job::Turn;
+use crate::db::job::Unfit;
 use crate::db::job::Write;
 use crate::db::new_uid;
 use crate::db::runs::save_progress;
@@ -26,7 +27,6 @@ use crate::db::tx::Tx;
 use crate::domain::event::Event;
 use crate::domain::event::EventKind;
 use crate::domain::ids::RunName;
-use crate::domain::refusal::Refusal;
 use crate::domain::report::Report;
 use crate::domain::run::Judged;
 use crate::domain::run::Run;
@@ -90,7 +90,7 @@ impl Write for Report {
                 Ok(standing) => {
                     book.take(report, &standing, &stored, before.unwrap_or_default(), &mut written)
                 }
-                Err(outcome) => outcome,
+                Err(unfit) => unfit.into(),
             });
         }
         written.write(tx, &book).await?;
@@ -124,19 +124,14 @@ impl Standing {
 }
 
 impl Book {
-    fn standing(&self, report: &Report) -> Result<Standing, Outcome<Reported>> {
+    fn standing(&self, report: &Report) -> Result<Standing, Unfit> {
         let Some(run) = self.runs.get(&report.run) else {
-            // Of a set, rows that another process has are left out.
-            return Err(match self.is_lone {
-                true => Outcome::Refused(Refusal::not_found("run", &report.run).into()),
-                false => Outcome::Later,
-            });
+            return Err(Unfit::not_found(self.is_lone, "run", &report.run));
         };
-        let refused = |refusal: Refusal| Outcome::Refused(refusal.into());
-        run.check_attempt(report.attempt).map_err(refused)?;
+        run.check_attempt(report.attempt)?;
         let writer = (run.uid.clone(), report.writer.clone());
         let next = self.next.get(&writer).copied().unwrap_or(0);
-        let repeated = report.repeated(next).map_err(refused)?;
+        let repeated = report.repeated(next)?;
         Ok(Standing { writer, first: report.first_sequence, repeated })
     }
 

@@ -20,6 +20,7 @@ use crate::db::files::places_of;
 use crate::db::files::update_files;
 use crate::db::job::Outcome;
 use crate::db::job::Turn;
+use crate::db::job::Unfit;
 use crate::db::job::Write;
 use crate::db::new_uid;
 use crate::db::tx::Tx;
@@ -94,7 +95,7 @@ impl Write for WriteFiles {
         for write in set {
             outcomes.push(match book.standing(write) {
                 Ok(()) => book.write(write).into(),
-                Err(outcome) => outcome,
+                Err(unfit) => unfit.into(),
             });
         }
         reach(tx, set, book).await?;
@@ -135,21 +136,16 @@ struct Book {
 }
 
 impl Book {
-    fn standing(&self, write: &WriteFiles) -> Result<(), Outcome<Vec<StoredFile>>> {
+    fn standing(&self, write: &WriteFiles) -> Result<(), Unfit> {
         let name = &write.checkpoint;
         let Some((checkpoint, newest)) = self.taken.get(name) else {
-            // Of a set, rows that another process has are left out.
-            return Err(match self.is_lone {
-                true => Outcome::Refused(Refusal::not_found("checkpoint", name).into()),
-                false => Outcome::Later,
-            });
+            return Err(Unfit::not_found(self.is_lone, "checkpoint", name));
         };
         if self.repeats(write) {
             return Ok(());
         }
-        let allowed = checkpoint.check_newest(name, write.attempt, newest);
-        let allowed = allowed.and_then(|()| checkpoint.check_pending(name));
-        allowed.map_err(|refusal| Outcome::Refused(refusal.into()))
+        checkpoint.check_newest(name, write.attempt, newest)?;
+        Ok(checkpoint.check_pending(name)?)
     }
 
     /// Whether the call only asks again for files of a checkpoint that is committed.

@@ -6,7 +6,7 @@ use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-use std::time::SystemTime;
+use std::time::UNIX_EPOCH;
 
 use keepbest::app::App;
 use keepbest::app::Limits;
@@ -91,7 +91,7 @@ fn age_unfinished(config: &Config) {
         return;
     }
     let folder = config.data_dir.join("objects");
-    let past = SystemTime::now() - Duration::from_micros(LATER_US.unsigned_abs());
+    let past = UNIX_EPOCH + Duration::from_micros((Clock::System.now_us() - LATER_US).unsigned_abs());
     for name in files_below(&folder).iter().filter(|name| name.contains('#')) {
         File::options().write(true).open(folder.join(name)).unwrap().set_modified(past).unwrap();
     }
