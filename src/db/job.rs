@@ -104,6 +104,9 @@ pub(super) struct Turn {
 }
 
 impl Turn {
+    /// The caller that is the service itself.
+    pub(super) const OWN: u64 = 0;
+
     /// Of a call about `who`, for example a run, whose row it locks.
     pub(super) fn of(who: &impl Hash, rows: usize) -> Turn {
         let caller = lane(who);
@@ -112,7 +115,7 @@ impl Turn {
 
     /// Of the service's own work, which locks nothing that others wait for.
     pub(super) fn own(rows: usize) -> Turn {
-        Turn { caller: 0, lanes: [None, None], rows }
+        Turn { caller: Turn::OWN, lanes: [None, None], rows }
     }
 }
 

@@ -91,7 +91,10 @@ impl Queue {
         let turn = job.turn();
         let is_full = waiting.short.count + waiting.long.count >= MOST;
         let ring = waiting.ring(turn);
-        if is_full || ring.jobs.get(&turn.caller).is_some_and(|jobs| jobs.len() >= MOST_OF_A_CALLER) {
+        // The service's own writes are parts of calls that were let in.
+        let is_crowd = turn.caller != Turn::OWN
+            && ring.jobs.get(&turn.caller).is_some_and(|jobs| jobs.len() >= MOST_OF_A_CALLER);
+        if is_full || is_crowd {
             let message = "too many writes wait for the database: come back in a moment";
             return Err(Refusal::exhausted("OVERLOADED", message).retry_after(RETRY).into());
         }

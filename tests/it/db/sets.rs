@@ -51,6 +51,7 @@ async fn many_items_of_one_call_take_the_statements_of_one(database: TestDatabas
     let (sixty, answer) = counted(&test.app.clone(), trainer.report(many)).await;
     let decisions = answer.unwrap().decisions;
     assert_eq!((sixty, decisions.len()), (one, 60));
+    println!("a report with one save or with sixty: {one} statements");
 
     let checkpoint = |n: usize| trainer.checkpoint(decisions[n].checkpoint_uid.as_ref().unwrap());
     let write = |n, count| test.app.write_small_files(checkpoint(n), 1, files(count));
@@ -62,6 +63,7 @@ async fn many_items_of_one_call_take_the_statements_of_one(database: TestDatabas
     let (thousand, written) = counted(&test.app, write(2, 1_000)).await;
     assert_eq!(written.unwrap().len(), 1_000);
     assert!(thousand <= 16 * (one + 3), "1,000 files take {thousand} statements");
+    println!("small files, one: {one} statements, 64: {sixty_four}, 1,000: {thousand}");
 
     let (few, _) = counted(&test.app, test.app.commit(checkpoint(0), 1, None, None)).await;
     let metrics = (0..999).map(|n| (format!("metric-{n}"), MetricValue::Number(f64::from(n))));
@@ -72,6 +74,7 @@ async fn many_items_of_one_call_take_the_statements_of_one(database: TestDatabas
     trainer.write(&wide, &[("model", b"bytes")]).await.unwrap();
     let (thousand, version) = counted(&test.app, test.app.commit(wide, 1, None, None)).await;
     assert_eq!((thousand, version.unwrap().metrics.len()), (few, 1_000), "a commit with 1,000 metrics");
+    println!("a commit with one metric or with 1,000, and its manifest: {few} statements");
 }
 
 async fn a_call_of_ten_thousand_saves_is_carried_out_in_slices(database: TestDatabase) {
@@ -88,6 +91,7 @@ async fn a_call_of_ten_thousand_saves_is_carried_out_in_slices(database: TestDat
     assert_eq!(decisions.len(), 10_000);
     assert!(decisions.iter().zip(0..).all(|(decision, epoch)| decision.epoch == epoch));
     assert!(statements < 800, "10,000 saves take {statements} statements");
+    println!("a report with 10,000 saves: {statements} statements");
     let repeated = trainer.app.report_events(keepbest::app::events::NewEvents {
         first_sequence: 0,
         ..trainer.events(many[..100].to_vec())
@@ -120,6 +124,7 @@ async fn calls_that_wait_together_take_the_statements_of_a_few(database: TestDat
     let decided: usize = join_all(calls).await.into_iter().map(|it| it.unwrap()).sum();
     assert_eq!(decided, 256);
     let together = test.app.statements() - before;
+    println!("256 reports that waited together: {together} statements, alone: {alone} each");
     assert!(
         together <= (BEGUN_BEFORE + 4) * alone,
         "256 reports that waited together took {together} statements, one takes {alone}"
