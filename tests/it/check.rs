@@ -6,7 +6,6 @@ use bytes::Bytes;
 use keepbest::app::check::ReadData;
 use keepbest::app::uploads::SmallFile;
 use keepbest::domain::digest::CHUNK_BYTES;
-use keepbest::domain::digest::Digest;
 use keepbest::domain::digest::Sha256;
 use object_store::ObjectStoreExt;
 
@@ -127,13 +126,16 @@ async fn a_file_that_declared_its_sha256_is_read_whole_and_equal_ones_once(datab
         let size = i64::try_from(large.len()).unwrap();
         test.app.prepare_file(target.clone(), size, Some(sha256)).await.unwrap();
         trainer.stream(&checkpoint, "large", &large).await.unwrap();
-        // The tail of the large file as a file that declared another SHA-256, or none.
+        // The tail of the large file as a file of its own.
         let tail = Bytes::copy_from_slice(&large[CHUNK_BYTES as usize..]);
-        let declared = (epoch == 2).then_some(Digest([1; 32]));
-        let small = SmallFile { path: "tail".to_owned(), data: tail, sha256: declared };
+        let small = SmallFile { path: "tail".to_owned(), data: tail, sha256: None };
         test.app.write_small_files(checkpoint.clone(), 1, vec![small]).await.unwrap();
         trainer.commit(&checkpoint).await.unwrap();
     }
+    // As a version of before wrote it, which kept what was declared and did not look.
+    let declare = "UPDATE files SET sha256 = digest WHERE path = 'tail' AND checkpoint_uid = \
+        (SELECT uid FROM checkpoints WHERE version = 2)";
+    assert_eq!(test.database.execute(declare).await, 1);
     let report = test.app.check(true).await.unwrap();
     assert_eq!(
         report.problems,

@@ -60,9 +60,12 @@ async fn a_save_may_be_repeated_after_its_commit() {
     write_model(folder.path(), 1);
     let version = run.save(&decision, folder.path()).await.unwrap();
     assert_eq!(run.save(&decision, folder.path()).await.unwrap(), version);
-    let declared = UploadOptions { sha256: true, ..UploadOptions::default() };
-    let again = run.upload(&decision.checkpoint, folder.path(), &declared).await;
+    let again = run.upload(&decision.checkpoint, folder.path(), &UploadOptions::default()).await;
     assert_eq!(again.unwrap().file_count, 2);
+    // What was not declared before the commit cannot be kept any more.
+    let declared = UploadOptions { sha256: true, ..UploadOptions::default() };
+    let refused = run.upload(&decision.checkpoint, folder.path(), &declared).await.unwrap_err();
+    assert_eq!(refused.reason(), "FILE_EXISTS");
     let artifact = Client::connect_lazy(server.address()).unwrap();
     let artifact = artifact.get_artifact(version.name.rsplit_once("/versions/").unwrap().0).await.unwrap();
     assert_eq!(artifact.version_count, 1);
