@@ -138,8 +138,7 @@ impl App {
         }
         let new = NewFile { path: target.path, size_bytes, sha256 };
         let upload = Upload::begin(target.checkpoint, target.attempt);
-        let step = FileStep { path: new.path.clone(), declare: Some(new), ..FileStep::default() };
-        let file = self.write_one(&upload, step).await?;
+        let file = self.write_one(&upload, declaration(&new)).await?;
         failpoint!("prepare.committed");
         Ok(file)
     }
@@ -222,13 +221,28 @@ impl App {
         let bytes = files.iter().fold(0, |sum, file| sum + file.data.len() as u64);
         let _permit = self.upload_buffers.take(bytes).await?;
         let upload = Upload::begin(checkpoint, attempt);
-        let mut written = Vec::with_capacity(files.len());
-        let mut files = new.into_iter().zip(files).peekable();
+        let declared: Vec<FileStep> = new.iter().map(declaration).collect();
+        let written = self.write_slices(&upload, new.into_iter().zip(files)).await;
+        if let Err(Error::Unavailable { .. } | Error::Full { .. } | Error::Busy(_)) = &written {
+            // A commit that names no number of files must not publish the checkpoint without them. Should this fail too, the
+            // database is away, and so is the commit.
+            drop(self.db.write_files(self.writes(&upload, declared)).await);
+        }
+        let written = written?;
+        failpoint!("finish.committed");
+        Ok(written)
+    }
+
+    async fn write_slices(
+        &self,
+        upload: &Upload,
+        files: impl Iterator<Item = (NewFile, SmallFile)>,
+    ) -> Result<Vec<StoredFile>, Error> {
+        let (mut files, mut written) = (files.peekable(), Vec::new());
         while files.peek().is_some() {
             let slice: Vec<_> = files.by_ref().take(SLICE_FILES).collect();
-            written.extend(self.write_slice(&upload, slice).await?);
+            written.extend(self.write_slice(upload, slice).await?);
         }
-        failpoint!("finish.committed");
         Ok(written)
     }
 
@@ -275,4 +289,9 @@ impl App {
         };
         self.write_pieces(upload.team(), &pieces, stored, steps).await
     }
+}
+
+/// The step that only declares a file.
+fn declaration(new: &NewFile) -> FileStep {
+    FileStep { path: new.path.clone(), declare: Some(new.clone()), ..FileStep::default() }
 }

@@ -130,12 +130,12 @@ async fn a_file_that_declared_its_sha256_is_read_whole_and_equal_ones_once(datab
         let tail = Bytes::copy_from_slice(&large[CHUNK_BYTES as usize..]);
         let small = SmallFile { path: "tail".to_owned(), data: tail, sha256: None };
         test.app.write_small_files(checkpoint.clone(), 1, vec![small]).await.unwrap();
+        // As a version of before wrote it, which kept what was declared and did not look.
+        let declare = "UPDATE files SET sha256 = digest WHERE path = 'tail' AND checkpoint_uid IN \
+            (SELECT uid FROM checkpoints WHERE state = 'PENDING' AND epoch = 2)";
+        assert_eq!(test.database.execute(declare).await, u64::from(epoch == 2));
         trainer.commit(&checkpoint).await.unwrap();
     }
-    // As a version of before wrote it, which kept what was declared and did not look.
-    let declare = "UPDATE files SET sha256 = digest WHERE path = 'tail' AND checkpoint_uid = \
-        (SELECT uid FROM checkpoints WHERE version = 2)";
-    assert_eq!(test.database.execute(declare).await, 1);
     let report = test.app.check(true).await.unwrap();
     assert_eq!(
         report.problems,
