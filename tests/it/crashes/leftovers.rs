@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -35,7 +36,10 @@ const VERSIONS: &str = "SELECT uid || ' ' || state || ' ' || CAST(commit_time_us
 /// How many objects no row names once all graces are over. Panics if one is missing.
 pub(crate) async fn leaked(config: &Config) -> usize {
     let before = objects(config).len();
-    age_unfinished(config);
+    // An object of a service is there whole or not at all.
+    if config.store_url.is_none() {
+        age_unfinished(&config.data_dir.join("objects"));
+    }
     let report = collect_later(config).await;
     assert_eq!(texts(config, "SELECT object_key FROM doomed_objects").await, [""; 0], "no intent is left");
     let mut named: BTreeSet<String> =
@@ -85,14 +89,9 @@ async fn collect_later(config: &Config) -> String {
 
 /// What processes left that died while they wrote an object: as old as the collector's clock is ahead, since its age is told by
 /// the file system's.
-fn age_unfinished(config: &Config) {
-    if config.store_url.is_some() {
-        // An object of a service is there whole or not at all.
-        return;
-    }
-    let folder = config.data_dir.join("objects");
+pub(crate) fn age_unfinished(folder: &Path) {
     let past = UNIX_EPOCH + Duration::from_micros((Clock::System.now_us() - LATER_US).unsigned_abs());
-    for name in files_below(&folder).iter().filter(|name| name.contains('#')) {
+    for name in files_below(folder).iter().filter(|name| name.contains('#')) {
         File::options().write(true).open(folder.join(name)).unwrap().set_modified(past).unwrap();
     }
 }

@@ -22,6 +22,7 @@ use keepbest_proto::v1::artifacts_client::ArtifactsClient;
 use keepbest_proto::v1::runs_client::RunsClient;
 
 use super::trainer::Trainer;
+use crate::crashes::leftovers::age_unfinished;
 use crate::support::databases::TestDatabase;
 use crate::support::disk::files_below;
 use crate::support::requests::epoch_end;
@@ -158,6 +159,7 @@ pub(super) async fn nothing_is_left(database: &TestDatabase, objects: &Path) -> 
     let before = repeated(|| app.check(true)).await;
     assert_eq!(before.problems, Vec::<String>::new());
     let stood = files_below(objects).len();
+    age_unfinished(objects);
     let collected = repeated(|| app.collect()).await;
     let after = repeated(|| app.check(true)).await;
     assert_eq!(
