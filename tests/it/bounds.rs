@@ -1,5 +1,7 @@
 //! What must not grow, stall or go astray: answers, saves in flight, readers, silent connections, pages.
 
+mod memory;
+
 use std::time::Duration;
 
 use keepbest_proto::v1;

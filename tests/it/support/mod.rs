@@ -27,3 +27,4 @@ pub(crate) mod soak;
 pub(crate) mod strace;
 pub(crate) mod traces;
 pub(crate) mod transfers;
+pub(crate) mod wire;

@@ -1,0 +1,50 @@
+//! What a server process keeps in memory for peers that announce much and send little.
+
+use keepbest_proto::v1;
+
+use crate::support::requests::PROJECT;
+use crate::support::server::ServerProcess;
+use crate::support::wire::Call;
+use crate::support::wire::Wire;
+use crate::support::wire::announced;
+
+/// The largest message.
+const MOST: usize = 4 << 20;
+/// Calls at once on one connection.
+const STREAMS: usize = 64;
+/// What a server may take above what it has when it is idle, in MiB.
+const ABOVE_IDLE: u64 = 64;
+
+/// Returns when everything was done that was sent before: an answer on another connection, a few times.
+async fn settled(server: &ServerProcess, wires: &mut [Wire]) {
+    for wire in wires {
+        wire.settle().await;
+    }
+    let mut runs = v1::runs_client::RunsClient::connect(server.address()).await.unwrap();
+    for _ in 0..10 {
+        let list = v1::ListRunsRequest { parent: PROJECT.to_owned(), ..Default::default() };
+        runs.list_runs(list).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn messages_that_are_announced_cost_what_was_sent_of_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = ServerProcess::start(folder.path());
+    settled(&server, &mut []).await;
+    let idle = server.memory_mib();
+    let (mut wires, mut calls) = (Vec::new(), Vec::<Call>::new());
+    for _ in 0..32 {
+        let mut wire = Wire::connect(&server.address(), 1 << 16).await;
+        for _ in 0..STREAMS {
+            let mut call = wire.open("/keepbest.v1.Runs/ReportEvents").await;
+            call.request.send_data(announced(MOST, &[0; 26]), false).unwrap();
+            calls.push(call);
+        }
+        wires.push(wire);
+    }
+    settled(&server, &mut wires).await;
+    let now = server.memory_mib();
+    println!("{idle} MiB idle, {now} MiB with {} messages announced", calls.len());
+    assert!(now <= idle + ABOVE_IDLE, "{idle} MiB idle, {now} MiB now");
+}

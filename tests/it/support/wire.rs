@@ -1,0 +1,63 @@
+//! HTTP/2 by hand: peers that announce and do not send, or ask and do not take.
+
+use bytes::BufMut;
+use bytes::Bytes;
+use bytes::BytesMut;
+use h2::PingPong;
+use h2::SendStream;
+use h2::client::Builder;
+use h2::client::ResponseFuture;
+use h2::client::SendRequest;
+use http::Request;
+use tokio::net::TcpStream;
+
+/// A connection to a server.
+pub(crate) struct Wire {
+    requests: SendRequest<Bytes>,
+    pings: PingPong,
+}
+
+/// A call whose request may go on.
+pub(crate) struct Call {
+    pub(crate) request: SendStream<Bytes>,
+    _response: ResponseFuture,
+}
+
+impl Wire {
+    /// Connects with so many bytes of window for each answer. The window of the whole connection is never in the way.
+    pub(crate) async fn connect(address: &str, window: u32) -> Wire {
+        let stream = TcpStream::connect(address.trim_start_matches("http://")).await.unwrap();
+        let mut builder = Builder::new();
+        builder.initial_window_size(window).initial_connection_window_size(1 << 30);
+        let (requests, mut connection) = builder.handshake(stream).await.unwrap();
+        let pings = connection.ping_pong().unwrap();
+        tokio::spawn(connection);
+        Wire { requests, pings }
+    }
+
+    /// Opens a call of a method and leaves its request open.
+    pub(crate) async fn open(&mut self, path: &str) -> Call {
+        let request = Request::post(format!("http://keepbest{path}"))
+            .header("content-type", "application/grpc")
+            .header("te", "trailers")
+            .body(())
+            .unwrap();
+        self.requests = self.requests.clone().ready().await.unwrap();
+        let (_response, request) = self.requests.send_request(request, false).unwrap();
+        Call { request, _response }
+    }
+
+    /// Returns when the server has read what was sent before.
+    pub(crate) async fn settle(&mut self) {
+        self.pings.ping(h2::Ping::opaque()).await.unwrap();
+    }
+}
+
+/// The beginning of a message of that length.
+pub(crate) fn announced(length: usize, begin: &[u8]) -> Bytes {
+    let mut bytes = BytesMut::new();
+    bytes.put_u8(0);
+    bytes.put_u32(u32::try_from(length).unwrap());
+    bytes.put_slice(begin);
+    bytes.freeze()
+}
