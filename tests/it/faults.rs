@@ -10,7 +10,10 @@ mod order;
 mod rot;
 mod syncs;
 
+use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -25,11 +28,13 @@ use crate::support::apps::TestApp;
 use crate::support::apps::Trainer;
 use crate::support::apps::best_only;
 use crate::support::apps::every_epoch;
+use crate::support::apps::limits;
 use crate::support::apps::pieces;
 use crate::support::apps::reason;
 use crate::support::databases;
 use crate::support::faults::Damage;
 use crate::support::faults::FaultyStore;
+use crate::support::faults::Gate;
 use crate::support::faults::GetFault;
 use crate::support::faults::PutFault;
 use crate::support::requests::noise;
@@ -153,12 +158,40 @@ async fn a_chunk_without_its_row_is_a_loss_and_not_a_shorter_file() {
     assert_eq!(found.len(), 2, "the size and the digest of the file: {found:?}");
 }
 
-/// Gives others a turn before each message, as a network does.
-fn arriving(pieces: Vec<Piece>) -> impl futures::Stream<Item = Result<Piece, Error>> + Send {
-    futures::stream::iter(pieces).then(|piece| async {
-        tokio::task::yield_now().await;
-        Ok(piece)
+/// Gives others a turn before each message, as a network does, and counts them.
+fn arriving(
+    pieces: Vec<Piece>,
+    taken: &Arc<AtomicUsize>,
+) -> impl futures::Stream<Item = Result<Piece, Error>> + Send + use<> {
+    let taken = Arc::clone(taken);
+    futures::stream::iter(pieces).then(move |piece| {
+        taken.fetch_add(1, Ordering::Relaxed);
+        async {
+            tokio::task::yield_now().await;
+            Ok(piece)
+        }
     })
+}
+
+/// Turns the clock, once `call` has come so far that all it waits for is the time. A clock that stood still before would run
+/// ahead whenever the database is asked, which answers from a thread of its own, to the end of that wait.
+async fn turn_once<T>(
+    call: Pin<&mut impl Future<Output = T>>,
+    so_far: impl AsyncFn() -> bool,
+    time: Duration,
+) {
+    tokio::select! {
+        biased;
+        _ = call => panic!("it ended before its time"),
+        () = async {
+            while !so_far().await {
+                tokio::task::yield_now().await;
+            }
+        } => {}
+    }
+    tokio::time::pause();
+    tokio::time::advance(time).await;
+    tokio::time::resume();
 }
 
 #[tokio::test]
@@ -169,11 +202,19 @@ async fn a_slow_store_is_not_the_trainers_fault() {
     let checkpoint = trainer.saved(0, 0.5).await;
     let target = trainer.target(&checkpoint, "model");
     test.app.prepare_file(target.clone(), i64::try_from(model.len()).unwrap(), None).await.unwrap();
-    // Each put takes a multiple of the time in which a trainer must send something.
-    objects.plan(|plan| plan.put_takes = Duration::from_secs(40));
-    tokio::time::pause();
-    test.app.write_file(target, 0, arriving(pieces(&model))).await.unwrap();
-    tokio::time::resume();
+    let gate = Arc::new(Gate::default());
+    objects.plan(|plan| (plan.puts, plan.gate) = (0, Some(Arc::clone(&gate))));
+    let taken = Arc::default();
+    let mut call = std::pin::pin!(test.app.write_file(target, 0, arriving(pieces(&model), &taken)));
+    // Two chunks are put while a third one fills; what is behind it is not asked for. Each put takes longer than a trainer may
+    // be silent.
+    for waits in [(2, 24), (4, 40), (5, 41)] {
+        let so_far = async || (objects.plan(|plan| plan.puts), taken.load(Ordering::Relaxed)) == waits;
+        turn_once(call.as_mut(), so_far, limits().upload_idle * 4 / 3).await;
+        gate.open.notify_waiters();
+    }
+    call.await.unwrap();
+    objects.plan(|plan| plan.gate = None);
     trainer.commit(&checkpoint).await.unwrap();
     assert!(trainer.read("best", "model").await.0 == model);
 }
@@ -188,10 +229,11 @@ async fn a_silent_trainer_is_told_to_come_back_and_what_it_sent_stays() {
     test.app.prepare_file(target.clone(), i64::try_from(model.len()).unwrap(), None).await.unwrap();
     let mut sent = pieces(&model);
     sent.truncate(8);
-    tokio::time::pause();
-    let silent = arriving(sent).chain(futures::stream::pending());
-    assert_eq!(reason(test.app.write_file(target.clone(), 0, silent).await), "IDLE_TIMEOUT");
-    tokio::time::resume();
+    let silent = arriving(sent, &Arc::default()).chain(futures::stream::pending());
+    let mut call = std::pin::pin!(test.app.write_file(target.clone(), 0, silent));
+    let is_durable = async || test.database.texts(PINNED).await.len() == 1;
+    turn_once(call.as_mut(), is_durable, limits().upload_idle).await;
+    assert_eq!(reason(call.await), "IDLE_TIMEOUT");
     let file = test.app.prepare_file(target, i64::try_from(model.len()).unwrap(), None).await.unwrap();
     assert_eq!(file.durable_bytes, i64::try_from(CHUNK).unwrap());
     trainer.stream(&checkpoint, "model", &model).await.unwrap();

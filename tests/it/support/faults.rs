@@ -167,7 +167,7 @@ impl ObjectStore for FaultyStore {
             let fault = fault.or_else(|| plan.chance.as_mut()?.get());
             (get, fault, plan.gate.clone())
         });
-        if let Some(gate) = gate.filter(|_| !is_manifest(location)) {
+        if let Some(gate) = gate.filter(|_| !is_manifest(location) && !options.head) {
             gate.pass().await;
         }
         let damage = match fault {

@@ -1,7 +1,6 @@
 //! Uploads piece by piece, and what is stored afterwards: what no client does and every test asks.
 
 use std::fs;
-use std::path::Path;
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -9,6 +8,8 @@ use keepbest::config::StoreOptions;
 use keepbest_proto::v1;
 use keepbest_proto::v1::checkpoints_client::CheckpointsClient;
 use object_store::ObjectStore;
+use object_store::ObjectStoreExt;
+use object_store::path::Path;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::ReceiverStream;
@@ -202,18 +203,49 @@ pub(crate) fn objects(server: &TestServer) -> Vec<(String, u64)> {
 
 /// The objects below an address.
 pub(crate) fn listed(url: &str, options: &StoreOptions) -> Vec<(String, u64)> {
-    let options = options.environment().chain([("allow_http", "true")]);
-    let (db, prefix) = object_store::parse_url_opts(&url.parse().unwrap(), options).unwrap();
-    let list = async move {
-        let listed = db.list(Some(&prefix)).map(|it| it.unwrap());
+    in_store(url, options, async |store, prefix| {
+        let listed = store.list(Some(&prefix)).map(|it| it.unwrap());
         listed.map(|it| (it.location.to_string(), it.size)).collect().await
-    };
-    // A runtime of its own, since the caller may be a task.
-    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    std::thread::spawn(move || runtime().block_on(list)).join().unwrap()
+    })
 }
 
-fn walk(folder: &Path, found: &mut Vec<(String, u64)>) {
+/// The bytes of an object that `objects` tells of.
+pub(crate) fn object(server: &TestServer, path: &str) -> Vec<u8> {
+    let Some(url) = &server.config().store_url else { return fs::read(path).unwrap() };
+    let path = Path::from(path);
+    in_store(url.as_str(), &server.config().store, async move |store, _| {
+        store.get(&path).await.unwrap().bytes().await.unwrap().to_vec()
+    })
+}
+
+/// Replaces an object behind the server's back; by nothing: removes it.
+pub(crate) fn damage(server: &TestServer, path: &str, bytes: Option<Vec<u8>>) {
+    match (&server.config().store_url, bytes) {
+        (None, Some(bytes)) => fs::write(path, bytes).unwrap(),
+        (None, None) => fs::remove_file(path).unwrap(),
+        (Some(url), bytes) => {
+            let path = Path::from(path);
+            in_store(url.as_str(), &server.config().store, async move |store, _| match bytes {
+                Some(bytes) => store.put(&path, bytes.into()).await.map(drop).unwrap(),
+                None => store.delete(&path).await.unwrap(),
+            });
+        }
+    }
+}
+
+/// Calls a store on a runtime of its own, since the caller may be a task.
+fn in_store<T: Send + 'static, F: Future<Output = T>>(
+    url: &str,
+    options: &StoreOptions,
+    work: impl FnOnce(Box<dyn ObjectStore>, Path) -> F + Send + 'static,
+) -> T {
+    let options = options.environment().chain([("allow_http", "true")]);
+    let (store, prefix) = object_store::parse_url_opts(&url.parse().unwrap(), options).unwrap();
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    std::thread::spawn(move || runtime().block_on(work(store, prefix))).join().unwrap()
+}
+
+fn walk(folder: &std::path::Path, found: &mut Vec<(String, u64)>) {
     // Made with the first object.
     for entry in fs::read_dir(folder).into_iter().flatten() {
         let path = entry.unwrap().path();

@@ -17,6 +17,7 @@ use crate::support::server;
 use crate::support::server::TestServer;
 use crate::support::transfers::CHUNK;
 use crate::support::transfers::OpenUpload;
+use crate::support::transfers::damage;
 use crate::support::transfers::objects;
 use crate::support::transfers::until_durable;
 use crate::support::transfers::versions;
@@ -163,7 +164,7 @@ async fn what_was_durable_and_is_damaged_is_written_again() {
     declare(&trainer, &checkpoint, MODEL, &data).await.unwrap();
     cut(&trainer, &checkpoint, &data[..CHUNK + 1], SIZE, CHUNK).await;
     let [(object, _)] = &objects(&server)[..] else { panic!("one chunk is stored") };
-    std::fs::write(object, b"damaged").unwrap();
+    damage(&server, object, Some(b"damaged".to_vec()));
     let answer = write(&trainer, &checkpoint, MODEL, &data, CHUNK).await;
     refusal("a damaged object", answer, Code::Aborted, "UPLOAD_BROKEN");
     assert_eq!(prepared(&trainer, &checkpoint, &data).await, 0);

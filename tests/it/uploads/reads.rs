@@ -1,7 +1,5 @@
 //! Reads: ranges across chunks, and bytes that were damaged on the disk never leave.
 
-use std::fs;
-
 use keepbest_proto::v1;
 use tonic::Code;
 use tonic::Status;
@@ -14,6 +12,8 @@ use crate::support::requests::reason;
 use crate::support::server;
 use crate::support::server::TestServer;
 use crate::support::transfers::CHUNK;
+use crate::support::transfers::damage;
+use crate::support::transfers::object;
 use crate::support::transfers::objects;
 
 const MODEL: &str = "model.keras";
@@ -95,10 +95,10 @@ async fn a_damaged_chunk_is_data_loss_and_none_of_it_leaves() {
     let version = trainer.save(0, 0.5, &data).await.name;
     let second = objects(&server)
         .into_iter()
-        .find(|(path, _)| fs::read(path).unwrap() == data[CHUNK..2 * CHUNK])
+        .find(|(path, _)| object(&server, path) == data[CHUNK..2 * CHUNK])
         .map(|(path, _)| path)
         .unwrap();
-    let whole = fs::read(&second).unwrap();
+    let whole = object(&server, &second);
     let mut flipped = whole.clone();
     flipped[CHUNK - 1] ^= 0x10;
     let damages: [(&str, Option<Vec<u8>>); 4] = [
@@ -107,11 +107,8 @@ async fn a_damaged_chunk_is_data_loss_and_none_of_it_leaves() {
         ("a long object", Some([whole.clone(), vec![0]].concat())),
         ("no object", None),
     ];
-    for (what, damage) in damages {
-        match damage {
-            Some(bytes) => fs::write(&second, bytes).unwrap(),
-            None => fs::remove_file(&second).unwrap(),
-        }
+    for (what, bytes) in damages {
+        damage(&server, &second, bytes);
         let (bytes, end) = range(&server, &version, 0, 0).await;
         let status = refusal(what, end, Code::DataLoss, "DATA_LOSS");
         assert!(status.message().contains(MODEL), "{what}: {}", status.message());
@@ -123,6 +120,6 @@ async fn a_damaged_chunk_is_data_loss_and_none_of_it_leaves() {
         end.unwrap();
         assert!(bytes == data[2 * CHUNK..], "{what}");
     }
-    fs::write(&second, whole).unwrap();
+    damage(&server, &second, Some(whole));
     assert!(range(&server, &version, 0, 0).await.0 == data);
 }

@@ -104,7 +104,7 @@ pub(crate) struct Plan {
     pub(crate) chance: Option<Chance>,
     /// How long each put takes.
     pub(crate) put_takes: Duration,
-    /// Where each put and each get of a chunk waits.
+    /// Where each put and each get of a chunk waits, unless it asks for the size alone.
     pub(crate) gate: Option<Arc<Gate>>,
 }
 
