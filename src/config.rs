@@ -103,6 +103,9 @@ pub struct Limits {
     /// How long an upload stream may send nothing, or a reader take nothing. 60 s: longer than any pause of a living trainer's disk or network, short
     /// enough that dead peers do not hold buffers.
     pub upload_idle_seconds: u64,
+    /// How long a request may take to arrive whole, and a message of a stream from its first byte to its last. 60 s: the
+    /// largest message at 70 KB/s.
+    pub request_seconds: u64,
     /// How long a stop waits for calls to end. 10 s: uploads go on at another time from where they were, and supervisors
     /// kill after 30 s.
     pub drain_seconds: u64,
@@ -156,6 +159,7 @@ impl Default for Config {
                 upload_buffers_bytes: 256 << 20,
                 download_buffers_bytes: 192 << 20,
                 upload_idle_seconds: 60,
+                request_seconds: 60,
                 drain_seconds: 10,
             },
             collector: Collector {

@@ -12,10 +12,13 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::SignalKind;
 use tokio::signal::unix::signal;
 use tokio_util::sync::CancellationToken;
+use tonic::transport::Server;
 
 use crate::background;
 use crate::config::Config;
+use crate::config::Limits;
 use crate::grpc;
+use crate::layers::RequestsLayer;
 use crate::layers::TraceLayer;
 use crate::maintenance;
 use crate::server::connections::connections;
@@ -78,15 +81,10 @@ pub async fn serve_until(
         told.cancelled().await;
         waits.stop();
     });
-    let serving = tonic::transport::Server::builder()
+    let whole = Duration::from_secs(config.limits.request_seconds);
+    let serving = transport(&config.limits)
         .layer(TraceLayer)
-        .max_frame_size(FRAME_BYTES)
-        .initial_stream_window_size(STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .max_concurrent_streams(config.limits.max_streams_per_connection)
-        .http2_max_header_list_size(HEADER_BYTES)
-        .http2_keepalive_interval(Some(KEEPALIVE))
-        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .layer(RequestsLayer { whole })
         .add_routes(routes)
         .serve_with_incoming_shutdown(connections(listener, config.limits.max_connections), {
             let stop = stop.clone();
@@ -114,6 +112,17 @@ pub async fn serve_until(
     drop(lock);
     tracing::info!("Stopped");
     served
+}
+
+fn transport(limits: &Limits) -> Server {
+    Server::builder()
+        .max_frame_size(FRAME_BYTES)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_concurrent_streams(limits.max_streams_per_connection)
+        .http2_max_header_list_size(HEADER_BYTES)
+        .http2_keepalive_interval(Some(KEEPALIVE))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
 }
 
 /// A graceful stop never ends while a stream is open: after the drain limit what is left is dropped. Writes under way

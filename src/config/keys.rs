@@ -24,6 +24,7 @@ pub const KEYS: &[&str] = &[
     "limits.upload_buffers_bytes",
     "limits.download_buffers_bytes",
     "limits.upload_idle_seconds",
+    "limits.request_seconds",
     "limits.drain_seconds",
     "collector.interval_seconds",
     "collector.pending_expiry_seconds",
@@ -111,6 +112,7 @@ impl Config {
                 limits.download_buffers_bytes = setting.number(LEAST_DOWNLOAD_BUFFERS_BYTES..=1 << 40)?;
             }
             "limits.upload_idle_seconds" => limits.upload_idle_seconds = setting.number(1..=3_600)?,
+            "limits.request_seconds" => limits.request_seconds = setting.number(1..=3_600)?,
             "limits.drain_seconds" => limits.drain_seconds = setting.number(0..=3_600)?,
             "collector.interval_seconds" => collector.interval_seconds = setting.number(1..=86_400)?,
             "collector.pending_expiry_seconds" => {
@@ -165,6 +167,7 @@ impl Config {
             "limits.upload_buffers_bytes" => number(limits.upload_buffers_bytes),
             "limits.download_buffers_bytes" => number(limits.download_buffers_bytes),
             "limits.upload_idle_seconds" => number(limits.upload_idle_seconds),
+            "limits.request_seconds" => number(limits.request_seconds),
             "limits.drain_seconds" => number(limits.drain_seconds),
             "collector.interval_seconds" => number(collector.interval_seconds),
             "collector.pending_expiry_seconds" => number(collector.pending_expiry_seconds),

@@ -21,11 +21,25 @@ pub use health::Health;
 pub use health::LIVENESS;
 pub(crate) use status::internal;
 pub(crate) use status::of_transport;
+pub(crate) use status::refused_body;
 
 /// Largest message in or out: 1 MiB of data is best, 3 MiB of small files are taken, and names need room.
 pub const MAX_MESSAGE_BYTES: usize = 4 << 20;
 /// Largest answer: a version with 100,000 files of the longest paths.
 const MAX_ANSWER_BYTES: usize = 128 << 20;
+
+/// The methods whose requests are streams; of every other one the request is one message.
+const STREAMS: [&str; 4] = [
+    "/keepbest.v1.Runs/StreamEvents",
+    "/keepbest.v1.Checkpoints/WriteFile",
+    "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+    "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+];
+
+/// Whether the requests of a method are a stream.
+pub(crate) fn streams_requests(path: &str) -> bool {
+    STREAMS.contains(&path)
+}
 
 /// A service of this API; cheap to clone.
 #[derive(Clone, Debug)]
@@ -71,4 +85,25 @@ pub async fn routes(app: App) -> Result<(Routes, Health), tonic_reflection::serv
 /// Puts the name of the thing into the request's log line.
 fn record(name: &str) {
     tracing::Span::current().record("resource", tracing::field::display(crate::domain::ids::shown(name)));
+}
+
+#[cfg(test)]
+mod tests {
+    use prost::Message as _;
+    use prost_types::FileDescriptorSet;
+
+    use super::*;
+
+    #[test]
+    fn the_methods_whose_requests_are_streams_are_those_of_the_contract() {
+        let set = FileDescriptorSet::decode(FILE_DESCRIPTOR_SET).unwrap();
+        for file in &set.file {
+            for service in &file.service {
+                for method in &service.method {
+                    let path = format!("/{}.{}/{}", file.package(), service.name(), method.name());
+                    assert_eq!(streams_requests(&path), method.client_streaming(), "{path}");
+                }
+            }
+        }
+    }
 }

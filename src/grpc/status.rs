@@ -1,5 +1,7 @@
 //! `app::Error` to `tonic::Status`: the only map. Internal causes are logged here and hidden from the caller.
 
+use std::error::Error as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tonic::Code;
@@ -84,9 +86,13 @@ pub(crate) fn status(error: Error) -> Status {
 
 /// What tonic says of bytes that are no request, in our words: a message over the limit is a limit, not `OUT_OF_RANGE`, and
 /// one that cannot be read is the caller's fault, not INTERNAL. Not of our own errors, which have details, nor of a
-/// connection that broke, which has a source.
+/// connection that broke, which has a source. A layer that refused the body said why.
 pub(crate) fn unreadable(status: &Status) -> Option<Refusal> {
-    if !status.details().is_empty() || std::error::Error::source(status).is_some() {
+    let mut causes = std::iter::successors(status.source(), |it| (*it).source());
+    if let Some(refusal) = causes.find_map(|it| it.downcast_ref::<Refusal>()) {
+        return Some(refusal.clone());
+    }
+    if !status.details().is_empty() || status.source().is_some() {
         return None;
     }
     match status.code() {
@@ -99,6 +105,13 @@ pub(crate) fn unreadable(status: &Status) -> Option<Refusal> {
 /// The same as a status.
 pub(crate) fn of_transport(status: &Status) -> Option<Status> {
     unreadable(status).as_ref().map(refused)
+}
+
+/// The status of a body that is refused while it arrives: it says its refusal to a method that reads a stream, too.
+pub(crate) fn refused_body(refusal: Refusal) -> Status {
+    let mut status = refused(&refusal);
+    status.set_source(Arc::new(refusal));
+    status
 }
 
 /// A fixed text and an id that finds the cause in the log.

@@ -1,5 +1,8 @@
-//! What every request passes before its service: one log line, and errors that mean what they say.
+//! What every request passes before its service: one log line, errors that mean what they say, and bounds on bodies.
 
+mod framing;
+mod requests;
 mod trace;
 
+pub use requests::RequestsLayer;
 pub use trace::TraceLayer;

@@ -1,5 +1,6 @@
 //! What must not grow, stall or go astray: answers, saves in flight, readers, silent connections, pages.
 
+mod bodies;
 mod memory;
 
 use std::time::Duration;

@@ -14,7 +14,7 @@ const ROOMS: [(&str, &[&str]); 15] = [
     ("store", &["domain"]),
     ("app", &["domain", "clock", "failpoint", "db", "store"]),
     ("grpc", &["domain", "app"]),
-    ("layers", &["grpc"]),
+    ("layers", &["domain", "grpc"]),
     ("background", &["app"]),
     ("config", &["domain"]),
     ("telemetry", &[]),

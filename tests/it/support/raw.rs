@@ -3,6 +3,7 @@
 use bytes::Buf;
 use bytes::BufMut;
 use bytes::Bytes;
+use futures::Stream;
 use keepbest_proto::FILE_DESCRIPTOR_SET;
 use prost::Message;
 use prost_types::FileDescriptorSet;
@@ -66,10 +67,18 @@ pub(crate) async fn stream(
     path: &str,
     messages: Vec<Bytes>,
 ) -> Result<Option<Bytes>, Status> {
+    stream_of(channel, path, futures::stream::iter(messages)).await
+}
+
+/// The same with messages that come when they come.
+pub(crate) async fn stream_of(
+    channel: &Channel,
+    path: &str,
+    messages: impl Stream<Item = Bytes> + Send + 'static,
+) -> Result<Option<Bytes>, Status> {
     let mut client = Grpc::new(channel.clone());
     client.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
     let path = path.parse().unwrap();
-    let messages = futures::stream::iter(messages);
     client.streaming(Request::new(messages), path, Raw).await?.into_inner().message().await
 }
 

@@ -4,11 +4,13 @@ use bytes::BufMut;
 use bytes::Bytes;
 use bytes::BytesMut;
 use h2::PingPong;
+use h2::RecvStream;
 use h2::SendStream;
 use h2::client::Builder;
 use h2::client::ResponseFuture;
 use h2::client::SendRequest;
 use http::Request;
+use http::Response;
 use tokio::net::TcpStream;
 
 /// A connection to a server.
@@ -20,7 +22,7 @@ pub(crate) struct Wire {
 /// A call whose request may go on.
 pub(crate) struct Call {
     pub(crate) request: SendStream<Bytes>,
-    _response: ResponseFuture,
+    pub(crate) response: ResponseFuture,
 }
 
 impl Wire {
@@ -43,8 +45,8 @@ impl Wire {
             .body(())
             .unwrap();
         self.requests = self.requests.clone().ready().await.unwrap();
-        let (_response, request) = self.requests.send_request(request, false).unwrap();
-        Call { request, _response }
+        let (response, request) = self.requests.send_request(request, false).unwrap();
+        Call { request, response }
     }
 
     /// Returns when the server has read what was sent before.
@@ -60,4 +62,18 @@ pub(crate) fn announced(length: usize, begin: &[u8]) -> Bytes {
     bytes.put_u32(u32::try_from(length).unwrap());
     bytes.put_slice(begin);
     bytes.freeze()
+}
+
+/// The code and the text of an answer, in its headers or behind its messages, which are taken.
+pub(crate) async fn status_of(response: Response<RecvStream>) -> Option<String> {
+    let text = |headers: &http::HeaderMap| Some(headers.get("grpc-status")?.to_str().unwrap().to_owned());
+    if let Some(code) = text(response.headers()) {
+        return Some(code);
+    }
+    let mut body = response.into_body();
+    while let Some(data) = body.data().await {
+        let data = data.ok()?;
+        body.flow_control().release_capacity(data.len()).ok()?;
+    }
+    text(&body.trailers().await.ok()??)
 }

@@ -1,0 +1,62 @@
+//! Where a body stands between and within its messages: each has five bytes before it, the last four of them its length.
+
+/// Bytes before a message.
+const HEAD_BYTES: usize = 5;
+
+/// Passes over a body's bytes as they come.
+#[derive(Debug, Default)]
+pub(super) struct Framing {
+    head: [u8; HEAD_BYTES],
+    /// Bytes of the head that have come.
+    have: usize,
+    /// Bytes of the message that have not.
+    left: usize,
+}
+
+impl Framing {
+    /// Passes over the next bytes and answers how many messages they complete.
+    pub(super) fn pass(&mut self, mut data: &[u8]) -> usize {
+        let mut ended = 0;
+        while !data.is_empty() {
+            if self.have < HEAD_BYTES {
+                let part = (HEAD_BYTES - self.have).min(data.len());
+                self.head[self.have..self.have + part].copy_from_slice(&data[..part]);
+                (self.have, data) = (self.have + part, &data[part..]);
+                if self.have == HEAD_BYTES {
+                    let [_, length @ ..] = self.head;
+                    self.left = usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX);
+                }
+            } else {
+                let part = self.left.min(data.len());
+                (self.left, data) = (self.left - part, &data[part..]);
+            }
+            if self.have == HEAD_BYTES && self.left == 0 {
+                (self.have, ended) = (0, ended + 1);
+            }
+        }
+        ended
+    }
+
+    /// Whether no message has begun that has not ended.
+    pub(super) fn is_between(&self) -> bool {
+        self.have == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_end_where_their_length_says_however_the_bytes_are_cut() {
+        let body: Vec<u8> =
+            [&[0, 0, 0, 0, 3][..], b"abc", &[0, 0, 0, 0, 0], &[0, 0, 0, 1, 0], &[7; 256]].concat();
+        for size in [1, 2, 3, 5, 7, 8, 100, body.len()] {
+            let mut framing = Framing::default();
+            let ended: usize = body.chunks(size).map(|part| framing.pass(part)).sum();
+            assert_eq!((ended, framing.is_between()), (3, true), "in parts of {size}");
+            assert_eq!(framing.pass(&[0]), 0);
+            assert!(!framing.is_between());
+        }
+    }
+}
