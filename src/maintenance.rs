@@ -16,7 +16,6 @@ use anyhow::bail;
 use crate::app::App;
 use crate::app::Limits;
 use crate::app::keys;
-use crate::clock::Clock;
 use crate::config::Config;
 use crate::config::ConfirmWrites;
 use crate::db::Db;
@@ -156,7 +155,7 @@ pub async fn open(config: &Config) -> anyhow::Result<App> {
     let place = place(config);
     store.probe().await.with_context(|| format!("{place} does not work"))?;
     let store = mark::belong(&db, store, &place, true).await?;
-    Ok(App::new(db, store, Clock::System, limits(config)))
+    App::open(db, store, limits(config)).await.context("ask the database for its time")
 }
 
 /// For a command: the database must be one that a server made.
@@ -169,7 +168,7 @@ async fn open_existing(config: &Config) -> anyhow::Result<App> {
     }
     let db = open_db(config, Schema::Expect).await?;
     let store = mark::belong(&db, open_store(config)?, &place(config), false).await?;
-    Ok(App::new(db, store, Clock::System, limits(config)))
+    App::open(db, store, limits(config)).await.context("ask the database for its time")
 }
 
 /// Brings the schema up to date and answers its version.
@@ -203,7 +202,8 @@ pub async fn rebuild(config: &Config) -> anyhow::Result<RebuildReport> {
     let _lock = lock(config)?;
     // The database is empty, so its schema is nobody's yet; and nothing is written to the store, not even a probe.
     let db = open_db(config, Schema::Migrate).await?;
-    let app = App::new(db, open_store(config)?, Clock::System, limits(config));
+    let app = App::open(db, open_store(config)?, limits(config)).await;
+    let app = app.context("ask the database for its time")?;
     let report = app.rebuild().await;
     app.close().await;
     report.context("rebuild")

@@ -27,8 +27,10 @@ use tokio_util::sync::CancellationToken;
 use crate::app::buffers::Buffers;
 use crate::app::keys::Keys;
 use crate::clock::Clock;
+use crate::clock::Reading;
 use crate::db::Db;
 use crate::db::Graces;
+use crate::db::Sign;
 use crate::store::Store;
 
 pub use error::Error;
@@ -80,8 +82,20 @@ pub struct App {
     stopping: CancellationToken,
 }
 
+/// What the database's clock told, if it has one.
+fn reading(sign: Sign) -> Option<Reading> {
+    sign.time_us.map(|time_us| Reading::new(time_us, sign.asked, sign.answered))
+}
+
 impl App {
-    /// Puts the rooms together.
+    /// Puts the rooms together. The time is the database's, so that replicas agree on what expires and what came first however
+    /// wrong one's own clock is; a database in a file has only the system's.
+    pub async fn open(db: Db, store: Store, limits: Limits) -> Result<App, Error> {
+        let clock = reading(db.first_sign().await?).map_or(Clock::System, Clock::of);
+        Ok(App::new(db, store, clock, limits))
+    }
+
+    /// The same with a clock.
     pub fn new(db: Db, store: Store, clock: Clock, limits: Limits) -> App {
         App {
             db: Arc::new(db),
@@ -122,7 +136,10 @@ impl App {
 
     /// Whether the database answers. Without the object store events and queries still work, so it is not asked.
     pub async fn ping(&self) -> Result<(), Error> {
-        Ok(self.db.ping().await?)
+        if let Some(reading) = reading(self.db.ping().await?) {
+            self.clock.correct(reading);
+        }
+        Ok(())
     }
 
     /// Statements of all write transactions so far, without those that begin and end one.

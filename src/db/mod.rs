@@ -33,6 +33,7 @@ mod writer;
 
 use std::path::Path;
 use std::time::Duration;
+use std::time::Instant;
 
 use sqlx::ConnectOptions;
 use sqlx::Connection as _;
@@ -127,6 +128,17 @@ impl std::fmt::Debug for Db {
             Database::Postgres(_) => "Db(postgres)",
         })
     }
+}
+
+/// A database's sign of life.
+#[derive(Clone, Copy, Debug)]
+pub struct Sign {
+    /// Microseconds since 1970 by the database's own clock; SQLite has none.
+    pub time_us: Option<i64>,
+    /// Just before it was asked.
+    pub asked: Instant,
+    /// Just after it had answered.
+    pub answered: Instant,
 }
 
 impl Db {
@@ -243,9 +255,25 @@ impl Db {
         }
     }
 
-    /// Asks the database for a sign of life.
-    pub async fn ping(&self) -> Result<(), Error> {
-        self.rows("SELECT 1", Vec::new()).await.map(drop)
+    /// The first sign of life, for which a process waits a while.
+    pub async fn first_sign(&self) -> Result<Sign, Error> {
+        match self.database {
+            Database::Sqlite(_) => self.ping().await,
+            Database::Postgres(_) => postgres::at_start(|| self.ping()).await,
+        }
+    }
+
+    /// Asks the database for a sign of life, and for its time.
+    pub async fn ping(&self) -> Result<Sign, Error> {
+        let sql = match self.database {
+            Database::Sqlite(_) => "SELECT CAST(NULL AS BIGINT)",
+            Database::Postgres(_) => "SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT)",
+        };
+        let asked = Instant::now();
+        let row = self.row(sql, Vec::new()).await?;
+        let answered = Instant::now();
+        let time_us = row.map_or(Ok(None), |row| row.int_or_null(0))?;
+        Ok(Sign { time_us, asked, answered })
     }
 
     /// The first row of a query, outside of a transaction.

@@ -220,9 +220,9 @@ async fn first_session(connect: &PgConnectOptions) -> Result<PgConnection, Error
 
 /// Asks what a process asks first of its pool, as patiently as it asked for its first session: the database may be slow while
 /// many start, and a process that gives up only starts again.
-pub(super) async fn at_start<F>(ask: impl Fn() -> F) -> Result<(), Error>
+pub(super) async fn at_start<T, F>(ask: impl Fn() -> F) -> Result<T, Error>
 where
-    F: Future<Output = Result<(), Error>>,
+    F: Future<Output = Result<T, Error>>,
 {
     let until = Instant::now() + START_TIMEOUT;
     loop {

@@ -17,11 +17,14 @@ use sqlx::migrate::Migrate as _;
 use crate::support::databases::postgres_url;
 use crate::support::ports::free_port;
 use crate::support::replicas::Replicas;
+use crate::support::requests::Trainer;
 use crate::support::requests::best_only;
 use crate::support::requests::epoch_end;
+use crate::support::requests::every_epoch;
 use crate::support::requests::start_request;
 use crate::support::s3::S3;
 use crate::support::s3::s3;
+use crate::support::server;
 
 fn open(place: &S3, changed: &[(&str, &str)]) -> Store {
     let options = place.options();
@@ -250,4 +253,29 @@ async fn a_database_that_is_slow_at_the_start_is_waited_for() {
     let db = Db::open_postgres(&url, Postgres { connections: 4, migrate: true }).await.unwrap();
     db.close().await;
     through.abort();
+}
+
+/// How far the database's clock is behind the machine's.
+const BEHIND_DAYS: i64 = 10;
+/// What a session of such a database sees instead of the clock of the server.
+const CLOCK: &str = "CREATE SCHEMA behind; CREATE FUNCTION behind.clock_timestamp() RETURNS timestamptz LANGUAGE sql AS \
+    $$ SELECT pg_catalog.clock_timestamp() - interval '10 days' $$";
+
+#[tokio::test]
+async fn the_time_is_the_databases_and_not_the_machines() {
+    let url = postgres_url().await;
+    let mut session = PgConnection::connect(&url).await.unwrap();
+    sqlx::raw_sql(CLOCK).execute(&mut session).await.unwrap();
+    let url = format!("{url}&options[search_path]=behind,pg_catalog");
+    let server = server::start_on_postgres(&[("KEEPBEST_DATABASE_URL", &url)]).await;
+    let mut trainer = Trainer::start(&server, "r", every_epoch()).await;
+    let version = trainer.save(0, 0.5, b"model").await;
+    let run =
+        server.runs().get_run(v1::GetRunRequest { name: trainer.run.clone() }).await.unwrap().into_inner();
+    let sql = "SELECT CAST(EXTRACT(EPOCH FROM now()) AS BIGINT)";
+    let now: i64 = sqlx::query_scalar(sql).fetch_one(&mut session).await.unwrap();
+    for time in [run.create_time, run.update_time, version.create_time] {
+        let days = (now - time.unwrap().seconds) as f64 / 86_400.0;
+        assert_eq!(days.round() as i64, BEHIND_DAYS, "{time:?}");
+    }
 }

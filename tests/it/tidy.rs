@@ -18,7 +18,7 @@ const ROOMS: [(&str, &[&str]); 15] = [
     ("background", &["app"]),
     ("config", &["domain"]),
     ("telemetry", &[]),
-    ("maintenance", &["clock", "db", "store", "app", "config"]),
+    ("maintenance", &["db", "store", "app", "config"]),
     ("server", &["app", "grpc", "layers", "background", "config", "maintenance"]),
     ("cli", &["clock", "config", "failpoint", "maintenance", "server", "telemetry"]),
     ("main", &["cli"]),
