@@ -8,7 +8,6 @@ use crate::db::Committed;
 use crate::db::VersionRow;
 use crate::domain::checkpoint::Checkpoint;
 use crate::domain::checkpoint::Contents;
-use crate::domain::file::StoredFile;
 use crate::domain::ids::CheckpointName;
 use crate::domain::refusal::Refusal;
 
@@ -52,17 +51,13 @@ impl App {
     }
 
     /// Gives a save up and answers the checkpoint.
-    pub async fn abandon(
-        &self,
-        name: CheckpointName,
-        attempt: i64,
-    ) -> Result<(Checkpoint, Vec<StoredFile>), Error> {
+    pub async fn abandon(&self, name: CheckpointName, attempt: i64) -> Result<Checkpoint, Error> {
         self.db.abandon(name.clone(), attempt, self.clock.now_us()).await?;
         self.checkpoint(&name).await
     }
 
-    /// The checkpoint with its files.
-    pub async fn checkpoint(&self, name: &CheckpointName) -> Result<(Checkpoint, Vec<StoredFile>), Error> {
+    /// The checkpoint, in any state.
+    pub async fn checkpoint(&self, name: &CheckpointName) -> Result<Checkpoint, Error> {
         Ok(self.db.checkpoint(name).await?)
     }
 }

@@ -20,6 +20,7 @@ use crate::domain::filter::parse_filter;
 use crate::domain::filter::parse_order;
 use crate::domain::ids::ArtifactName;
 use crate::domain::ids::BestParent;
+use crate::domain::ids::FilesParent;
 use crate::domain::ids::Id;
 use crate::domain::ids::ListParent;
 use crate::domain::ids::VersionName;
@@ -84,9 +85,25 @@ impl App {
         Ok(self.db.version(&name.artifact, &VersionRef::of(&name.version)).await?)
     }
 
-    /// The files of a version.
-    pub async fn files_of_version(&self, version: &VersionRow) -> Result<Vec<StoredFile>, Error> {
-        Ok(self.db.files(version.checkpoint.checkpoint.as_str()).await?)
+    /// The id of the checkpoint whose files are meant.
+    pub async fn checkpoint_of(&self, parent: &FilesParent) -> Result<Id, Error> {
+        match parent {
+            FilesParent::Version(name) => Ok(self.version(name).await?.checkpoint.checkpoint),
+            FilesParent::Checkpoint(name) => {
+                self.db.checkpoint(name).await?;
+                Ok(name.checkpoint.clone())
+            }
+        }
+    }
+
+    /// Files of a checkpoint by path, behind the one that `after` names.
+    pub async fn list_files(
+        &self,
+        checkpoint: &Id,
+        after: &str,
+        limit: i64,
+    ) -> Result<Vec<StoredFile>, Error> {
+        Ok(self.db.list_files(checkpoint.as_str(), after, limit).await?)
     }
 
     /// Versions of an artifact by filter and order, behind a place; and each one's own place.
@@ -109,11 +126,19 @@ impl App {
         Ok(placed.collect())
     }
 
-    /// An artifact with its aliases.
-    pub async fn artifact(&self, name: &ArtifactName) -> Result<(ArtifactRow, Vec<AliasRow>), Error> {
-        let artifact = self.db.artifact(name).await?;
-        let aliases = self.db.aliases(&artifact.uid).await?;
-        Ok((artifact, aliases))
+    /// An artifact.
+    pub async fn artifact(&self, name: &ArtifactName) -> Result<ArtifactRow, Error> {
+        Ok(self.db.artifact(name).await?)
+    }
+
+    /// Aliases of an artifact by name, behind the one that `after` names.
+    pub async fn list_aliases(
+        &self,
+        artifact: &ArtifactRow,
+        after: &str,
+        limit: i64,
+    ) -> Result<Vec<AliasRow>, Error> {
+        Ok(self.db.list_aliases(&artifact.uid, after, limit).await?)
     }
 
     /// Artifacts by project and id.

@@ -74,6 +74,14 @@ pub(super) fn count(number: i64, noun: &str) -> String {
     if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
 }
 
+/// The names of a version, and how many more it has than the server tells.
+pub(super) fn aliases(version: &v1::Version) -> String {
+    let told = i64::try_from(version.aliases.len()).unwrap_or(i64::MAX);
+    let more = version.alias_count.saturating_sub(told);
+    let more = (more > 0).then(|| format!("and {more} more"));
+    version.aliases.iter().cloned().chain(more).collect::<Vec<_>>().join(", ")
+}
+
 /// `min` or `max`; empty if the server has not resolved it.
 pub(super) fn mode(mode: v1::Mode) -> &'static str {
     match mode {

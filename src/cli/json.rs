@@ -74,6 +74,7 @@ pub(super) fn version(version: &v1::Version) -> Value {
         "digest": hex(&version.digest),
         "metrics": metrics(&version.metrics),
         "aliases": version.aliases,
+        "alias_count": version.alias_count,
         "reason": enum_name(version.reason().as_str_name(), "REASON_"),
         "reason_text": version.reason_text,
         "create_time": time(version.create_time.as_ref()),

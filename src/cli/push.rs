@@ -47,7 +47,7 @@ pub(super) async fn push(context: &mut Context, arguments: args::Push) -> Result
         human::size(version.size_bytes),
     ))?;
     if !version.aliases.is_empty() {
-        context.output.line(&format!("aliases: {}", version.aliases.join(", ")))?;
+        context.output.line(&format!("aliases: {}", human::aliases(&version)))?;
     }
     Ok(())
 }
@@ -72,7 +72,7 @@ async fn strategy(
     arguments: &args::Push,
     filepath: String,
 ) -> Result<v1::Strategy, Failure> {
-    let existing = match client.get_artifact(&artifact.project.artifact(&artifact.id)).await {
+    let existing = match client.get_artifact(&artifact.project.artifact(&artifact.id), false).await {
         Ok(artifact) => Some(artifact),
         Err(error) if error.is_not_found() => None,
         Err(error) => return Err(error.into()),

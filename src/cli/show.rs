@@ -15,9 +15,9 @@ pub(super) async fn show(context: &mut Context, arguments: args::Show) -> Result
     let client = context.connect().await?;
     match named {
         Named::Run(name) => show_run(context, &client.get_run(&name).await?),
-        Named::Artifact(name) => show_artifact(context, &client.get_artifact(&name).await?),
+        Named::Artifact(name) => show_artifact(context, &client.get_artifact(&name, true).await?),
         Named::Version(name) => show_version(context, &client.get_version(&name, true).await?),
-        Named::ArtifactOrRun { artifact, run } => match client.get_artifact(&artifact).await {
+        Named::ArtifactOrRun { artifact, run } => match client.get_artifact(&artifact, true).await {
             Ok(artifact) => show_artifact(context, &artifact),
             Err(error) if error.is_not_found() => show_run(context, &run_or_neither(&client, &run).await?),
             Err(error) => Err(error.into()),
@@ -136,7 +136,7 @@ fn show_version(context: &mut Context, version: &v1::Version) -> Result<(), Fail
         version.metrics.iter().map(|(name, value)| format!("{name}={}", human::metric(*value))).collect();
     context.output.properties(&[
         ("version", short_name(&version.name)),
-        ("aliases", version.aliases.join(", ")),
+        ("aliases", human::aliases(version)),
         ("epoch", human::from_one(version.epoch)),
         ("batch", human::optional_from_one(version.batch)),
         ("step", version.step.map(|step| step.to_string()).unwrap_or_default()),

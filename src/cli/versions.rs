@@ -48,7 +48,7 @@ pub(super) async fn list(context: &mut Context, arguments: args::Versions) -> Re
         context.output.line(&format!("{which} in {}", short_name(&parent)))?;
         return Ok(());
     }
-    let monitor = client.get_artifact(&parent).await?.monitor;
+    let monitor = client.get_artifact(&parent, false).await?.monitor;
     print(context, &versions, &metrics_to_show(&versions, &monitor))
 }
 
@@ -82,7 +82,7 @@ fn print(context: &mut Context, versions: &[v1::Version], metrics: &[String]) ->
         row.extend([
             human::size(version.size_bytes),
             human::age(version.create_time.as_ref(), now_us),
-            version.aliases.join(", "),
+            human::aliases(version),
         ]);
         row
     };

@@ -1,11 +1,16 @@
 //! Aliases: movable unique names within an artifact.
 
+use std::collections::HashMap;
+
 use crate::db::Db;
 use crate::db::Error;
 use crate::db::connection::Connection;
 use crate::db::connection::args;
 use crate::domain::ids::Id;
 use crate::domain::refusal::Refusal;
+
+/// Names of a version that it is shown with, at most 13 KB; a version has two or three unless somebody means harm.
+const SHOWN_ALIASES: i64 = 100;
 
 /// An alias and the version it points at.
 #[derive(Clone, Debug)]
@@ -103,16 +108,43 @@ impl Db {
         .await
     }
 
-    /// All aliases of an artifact, by name.
-    pub async fn aliases(&self, artifact_uid: &str) -> Result<Vec<AliasRow>, Error> {
+    /// Aliases of an artifact by name, behind the one that `after` names. The order is the database's own, as an index gives it.
+    pub async fn list_aliases(
+        &self,
+        artifact_uid: &str,
+        after: &str,
+        limit: i64,
+    ) -> Result<Vec<AliasRow>, Error> {
         let sql = "SELECT a.alias, c.version, a.update_time_us FROM aliases a \
-            JOIN checkpoints c ON c.uid = a.checkpoint_uid WHERE a.artifact_uid = $1 ORDER BY a.alias";
-        let rows = self.rows(sql, args![artifact_uid]).await?;
+            JOIN checkpoints c ON c.uid = a.checkpoint_uid WHERE a.artifact_uid = $1 AND a.alias > $2 \
+            ORDER BY a.alias LIMIT $3";
+        let rows = self.rows(sql, args![artifact_uid, after, limit]).await?;
         rows.iter()
             .map(|row| {
                 Ok(AliasRow { alias: row.text(0)?, version: row.int(1)?, update_time_us: row.int(2)? })
             })
             .collect()
+    }
+
+    /// The names that point at each of these checkpoints: how many, and [`SHOWN_ALIASES`] of them, the server's and then users',
+    /// sorted.
+    pub(super) async fn names_of(
+        &self,
+        checkpoint_uids: &[&str],
+    ) -> Result<HashMap<String, (i64, Vec<String>)>, Error> {
+        let sql = "WITH {v: uid text, most bigint} SELECT checkpoint_uid, alias, total FROM (SELECT a.checkpoint_uid, a.alias, \
+            COUNT(*) OVER (PARTITION BY a.checkpoint_uid) AS total, \
+            ROW_NUMBER() OVER (PARTITION BY a.checkpoint_uid ORDER BY a.owner, a.alias) AS place, v.most \
+            FROM v CROSS JOIN aliases a WHERE a.checkpoint_uid = v.uid) AS named WHERE place <= most";
+        let set = checkpoint_uids.iter().map(|uid| args![*uid, SHOWN_ALIASES]).collect();
+        let mut names: HashMap<String, (i64, Vec<String>)> = HashMap::new();
+        for row in self.rows_of(sql, set).await? {
+            let (total, shown) = names.entry(row.text(0)?).or_default();
+            *total = row.int(2)?;
+            shown.push(row.text(1)?);
+        }
+        names.values_mut().for_each(|(_, shown)| shown.sort());
+        Ok(names)
     }
 }
 

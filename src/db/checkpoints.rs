@@ -212,20 +212,12 @@ fn key_of(name: &CheckpointName) -> Vec<Value> {
 }
 
 impl Db {
-    /// The checkpoint with its files.
-    pub async fn checkpoint(&self, name: &CheckpointName) -> Result<(Checkpoint, Vec<StoredFile>), Error> {
-        let checkpoint = self.checkpoint_row(name).await?;
-        let mut files = self.files(&checkpoint.uid).await?;
-        self.find_durable(&checkpoint.uid, &mut files).await?;
-        Ok((checkpoint, files))
-    }
-
     /// The checkpoint, and its files if they can be committed: in the order of their paths, without what is durable of open ones.
     pub async fn checkpoint_to_commit(
         &self,
         name: &CheckpointName,
     ) -> Result<(Checkpoint, Vec<StoredFile>), Error> {
-        let checkpoint = self.checkpoint_row(name).await?;
+        let checkpoint = self.checkpoint(name).await?;
         let files = match checkpoint.state {
             CheckpointState::Pending => self.files(&checkpoint.uid).await?,
             CheckpointState::Committed | CheckpointState::Deleted => Vec::new(),
@@ -234,7 +226,7 @@ impl Db {
     }
 
     /// The checkpoint without them.
-    pub(super) async fn checkpoint_row(&self, name: &CheckpointName) -> Result<Checkpoint, Error> {
+    pub async fn checkpoint(&self, name: &CheckpointName) -> Result<Checkpoint, Error> {
         let row = self.row(&select_one(), key_of(name)).await?;
         found(name, row.as_ref())
     }

@@ -150,20 +150,33 @@ impl Db {
         rows.iter().map(|row| Ok((row.text(0)?, digest_of(&row.bytes(1)?)?))).collect()
     }
 
-    /// Fills in how much is durable of the files that are open.
-    pub(super) async fn find_durable(
+    /// Files of a checkpoint by path, behind the path `after`, with what is durable of those that are open. The order is the
+    /// database's own, as an index gives it: no page costs what lies before it.
+    pub async fn list_files(
         &self,
         checkpoint_uid: &str,
-        files: &mut [StoredFile],
-    ) -> Result<(), Error> {
-        let open = files.iter_mut().filter(|it| it.digest.is_none());
-        let mut open: HashMap<String, &mut StoredFile> = open.map(|it| (it.uid.clone(), it)).collect();
-        if open.is_empty() {
-            return Ok(());
+        after: &str,
+        limit: i64,
+    ) -> Result<Vec<StoredFile>, Error> {
+        let sql = format!("{FILES_OF_CHECKPOINT} AND path > $2 ORDER BY path LIMIT $3");
+        let rows = self.rows(&sql, args![checkpoint_uid, after, limit]).await?;
+        let mut files: Vec<StoredFile> = rows.iter().map(file_of).collect::<Result<_, _>>()?;
+        self.find_durable(&mut files).await?;
+        Ok(files)
+    }
+
+    /// Fills in how much of each file is durable.
+    async fn find_durable(&self, files: &mut [StoredFile]) -> Result<(), Error> {
+        let mut open: HashMap<String, &mut StoredFile> = HashMap::new();
+        for file in files {
+            match file.digest {
+                Some(_) => file.durable_bytes = file.size_bytes,
+                None => drop(open.insert(file.uid.clone(), file)),
+            }
         }
-        let sql = "SELECT c.file_uid, c.offset_bytes, c.size_bytes FROM file_chunks c JOIN files f ON f.uid = c.file_uid \
-            WHERE f.checkpoint_uid = $1 AND f.state = 'OPEN' ORDER BY c.file_uid, c.offset_bytes";
-        for row in self.rows(sql, args![checkpoint_uid]).await? {
+        let sql = "WITH {v: file_uid text} SELECT c.file_uid, c.offset_bytes, c.size_bytes FROM v \
+            CROSS JOIN file_chunks c WHERE c.file_uid = v.file_uid ORDER BY c.file_uid, c.offset_bytes";
+        for row in self.rows_of(sql, open.keys().map(|uid| args![uid]).collect()).await? {
             let (file_uid, offset_bytes) = (row.text(0)?, row.int(1)?);
             // What stands behind a gap does not count.
             if let Some(file) = open.get_mut(&file_uid).filter(|it| it.durable_bytes == offset_bytes) {

@@ -90,7 +90,7 @@ impl Db {
         attempt: i64,
         now_us: i64,
     ) -> Result<Standing, Error> {
-        let checkpoint = self.checkpoint_row(name).await?;
+        let checkpoint = self.checkpoint(name).await?;
         match checkpoint.state {
             CheckpointState::Committed => return Ok(Standing::Published(checkpoint.uid)),
             CheckpointState::Pending if checkpoint.expire_time_us < now_us => {
@@ -120,7 +120,7 @@ impl Db {
 
     /// What a process is told that waited for the other parts, and may go on to wait.
     pub async fn still_missing(&self, name: &CheckpointName) -> Result<Refusal, Error> {
-        let checkpoint = self.checkpoint_row(name).await?;
+        let checkpoint = self.checkpoint(name).await?;
         let (missing, said) = self.missing_parts(name, &checkpoint).await?;
         let message = format!("checkpoint `{name}` waits: {said}; repeat the call to wait on");
         Ok(Refusal::aborted("PARTS_MISSING", message).with("missing_parts", missing))

@@ -73,8 +73,10 @@ pub struct VersionRow {
     pub digest: Digest,
     /// Of its event.
     pub metrics: Metrics,
-    /// Names that point at it.
+    /// Names that point at it, the server's among them.
     pub aliases: Vec<String>,
+    /// How many names point at it.
+    pub alias_count: i64,
     /// The decision's reason code.
     pub reason: String,
     /// The same as a sentence.
@@ -108,6 +110,7 @@ fn version_of(row: &Row) -> Result<VersionRow, Error> {
         digest: digest_of(&row.bytes(14)?)?,
         metrics: from_json("metrics", &row.text(15)?)?,
         aliases: Vec::new(),
+        alias_count: 0,
         reason: row.text(16)?,
         reason_text: row.text(17)?,
         commit_time_us: row.int(18)?,
@@ -211,22 +214,11 @@ impl Db {
     }
 
     async fn with_aliases(&self, mut versions: Vec<VersionRow>) -> Result<Vec<VersionRow>, Error> {
-        if versions.is_empty() {
-            return Ok(versions);
-        }
-        let places: Vec<String> = (1..=versions.len()).map(|place| format!("${place}")).collect();
-        let sql = format!(
-            "SELECT checkpoint_uid, alias FROM aliases WHERE checkpoint_uid IN ({}) ORDER BY alias",
-            places.join(", ")
-        );
-        let uids = versions.iter().map(|version| version.checkpoint.checkpoint.as_str().into()).collect();
-        let rows = self.rows(&sql, uids).await?;
-        let mut aliases: std::collections::HashMap<String, Vec<String>> = std::collections::HashMap::new();
-        for row in rows {
-            aliases.entry(row.text(0)?).or_default().push(row.text(1)?);
-        }
+        let uids: Vec<&str> = versions.iter().map(|it| it.checkpoint.checkpoint.as_str()).collect();
+        let mut names = self.names_of(&uids).await?;
         for version in &mut versions {
-            version.aliases = aliases.remove(version.checkpoint.checkpoint.as_str()).unwrap_or_default();
+            let named = names.remove(version.checkpoint.checkpoint.as_str());
+            (version.alias_count, version.aliases) = named.unwrap_or_default();
         }
         Ok(versions)
     }

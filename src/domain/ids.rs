@@ -152,6 +152,15 @@ pub enum BestParent {
     Team(TeamName),
 }
 
+/// Whose files are listed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FilesParent {
+    /// A version's.
+    Version(VersionName),
+    /// A checkpoint's, whatever its state.
+    Checkpoint(CheckpointName),
+}
+
 fn segments<'a, const N: usize>(
     name: &'a str,
     words: [&str; N],
@@ -257,6 +266,20 @@ impl BestParent {
     }
 }
 
+impl FilesParent {
+    /// Parses the resource name of a version or a checkpoint.
+    pub fn parse(name: &str) -> Result<Self, Refusal> {
+        match name.split('/').nth(6) {
+            Some("versions") => Ok(FilesParent::Version(VersionName::parse(name)?)),
+            Some("checkpoints") => Ok(FilesParent::Checkpoint(CheckpointName::parse(name)?)),
+            _ => Err(Refusal::invalid(
+                "BAD_NAME",
+                format!("name `{}` is not the name of a version or a checkpoint", shown(name)),
+            )),
+        }
+    }
+}
+
 impl fmt::Display for TeamName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "teams/{}", self.team)
@@ -336,6 +359,17 @@ mod tests {
         assert!(matches!(BestParent::parse("teams/a/projects/b/artifacts/c"), Ok(BestParent::Artifact(_))));
         for bad in ["", "teams", "teams/a/projects", "teams/a/projects/b/c/d", "runs/a"] {
             assert!(BestParent::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn files_are_those_of_a_version_or_a_checkpoint() {
+        let parsed = |name: &str| FilesParent::parse(name);
+        assert!(matches!(parsed("teams/a/projects/b/artifacts/c/versions/v1"), Ok(FilesParent::Version(_))));
+        assert!(matches!(parsed("teams/a/projects/b/runs/c/checkpoints/d"), Ok(FilesParent::Checkpoint(_))));
+        let bad = ["", "teams/a/projects/b/artifacts/c", "teams/a/projects/b/runs/c/versions/v1"];
+        for name in bad {
+            assert_eq!(parsed(name).unwrap_err().reason, "BAD_NAME", "{name}");
         }
     }
 }

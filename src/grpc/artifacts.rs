@@ -10,11 +10,11 @@ use tonic::Request;
 use tonic::Response;
 use tonic::Status;
 
-use crate::app::VersionRow;
 use crate::app::reads::ReadPiece;
 use crate::domain::filter::Place;
 use crate::domain::ids::ArtifactName;
 use crate::domain::ids::BestParent;
+use crate::domain::ids::FilesParent;
 use crate::domain::ids::ListParent;
 use crate::domain::ids::VersionName;
 use crate::domain::refusal::Refusal;
@@ -33,20 +33,6 @@ use crate::grpc::status::OrStatus;
 /// Data of one message; larger ones are slower (memory for each is allocated anew).
 const READ_MESSAGE_BYTES: usize = 1 << 20;
 
-impl Face {
-    async fn version_with_files(
-        &self,
-        version: &VersionRow,
-        include_files: bool,
-    ) -> Result<v1::Version, Status> {
-        let files = match include_files {
-            true => self.app.files_of_version(version).await.or_status()?,
-            false => Vec::new(),
-        };
-        Ok(version_to(version, &files))
-    }
-}
-
 #[tonic::async_trait]
 impl Artifacts for Face {
     type ReadFileStream = Pin<Box<dyn Stream<Item = Result<v1::ReadFileResponse, Status>> + Send>>;
@@ -62,7 +48,7 @@ impl Artifacts for Face {
         let unknown = |refusal| Refusal { reason: "BAD_MODE", metadata: Vec::new(), ..refusal };
         let direction = mode_of(request.mode).map_err(unknown).or_status()?;
         let version = self.app.best_version(&parent, metric, direction).await.or_status()?;
-        self.version_with_files(&version, request.include_files).await.map(Response::new)
+        self.version_with_files(&version, request.include_files).await.map(Response::new).or_status()
     }
 
     async fn get_version(
@@ -73,7 +59,7 @@ impl Artifacts for Face {
         record(&request.name);
         let name = VersionName::parse(&request.name).or_status()?;
         let version = self.app.version(&name).await.or_status()?;
-        self.version_with_files(&version, request.include_files).await.map(Response::new)
+        self.version_with_files(&version, request.include_files).await.map(Response::new).or_status()
     }
 
     async fn list_versions(
@@ -92,7 +78,7 @@ impl Artifacts for Face {
             let versions = listed.await.or_status()?;
             let last = i64::try_from(versions.len()) != Ok(rows);
             for (version, place) in versions {
-                if page.take(version_to(&version, &[])) {
+                if page.take(version_to(&version)) {
                     after = Some(place);
                 }
             }
@@ -114,8 +100,8 @@ impl Artifacts for Face {
         let request = request.into_inner();
         record(&request.name);
         let name = ArtifactName::parse(&request.name).or_status()?;
-        let (artifact, aliases) = self.app.artifact(&name).await.or_status()?;
-        Ok(Response::new(artifact_to(&artifact, &aliases)))
+        let artifact = self.app.artifact(&name).await.or_status()?;
+        self.artifact_with_aliases(&artifact).await.map(Response::new).or_status()
     }
 
     async fn list_artifacts(
@@ -138,7 +124,7 @@ impl Artifacts for Face {
             let artifacts = self.app.list_artifacts(&parent, after.clone(), rows).await.or_status()?;
             let last = i64::try_from(artifacts.len()) != Ok(rows);
             for artifact in artifacts {
-                if page.take(artifact_to(&artifact, &[])) {
+                if page.take(artifact_to(&artifact)) {
                     let name = &artifact.name;
                     after = Some((name.project.project.to_string(), name.artifact.to_string()));
                 }
@@ -154,6 +140,34 @@ impl Artifacts for Face {
                 .map(|(project, id)| query.token(&format!("{project}/{id}")))
                 .unwrap_or_default(),
         }))
+    }
+
+    async fn list_files(
+        &self,
+        request: Request<v1::ListFilesRequest>,
+    ) -> Result<Response<v1::ListFilesResponse>, Status> {
+        let request = request.into_inner();
+        record(&request.parent);
+        let parent = FilesParent::parse(&request.parent).or_status()?;
+        let limit = page_size(request.page_size).or_status()?;
+        let checkpoint = self.app.checkpoint_of(&parent).await.or_status()?;
+        let (files, next_page_token) =
+            self.files(&checkpoint, limit, &request.page_token).await.or_status()?;
+        Ok(Response::new(v1::ListFilesResponse { files, next_page_token }))
+    }
+
+    async fn list_aliases(
+        &self,
+        request: Request<v1::ListAliasesRequest>,
+    ) -> Result<Response<v1::ListAliasesResponse>, Status> {
+        let request = request.into_inner();
+        record(&request.parent);
+        let parent = ArtifactName::parse(&request.parent).or_status()?;
+        let limit = page_size(request.page_size).or_status()?;
+        let artifact = self.app.artifact(&parent).await.or_status()?;
+        let (aliases, next_page_token) =
+            self.aliases(&artifact, limit, &request.page_token).await.or_status()?;
+        Ok(Response::new(v1::ListAliasesResponse { aliases, next_page_token }))
     }
 
     async fn read_file(
@@ -185,7 +199,7 @@ impl Artifacts for Face {
         record(&request.artifact);
         let artifact = ArtifactName::parse(&request.artifact).or_status()?;
         let set = self.app.set_alias(&artifact, &request.alias, &request.version, &request.expected_version);
-        Ok(Response::new(version_to(&set.await.or_status()?, &[])))
+        Ok(Response::new(version_to(&set.await.or_status()?)))
     }
 
     async fn delete_alias(

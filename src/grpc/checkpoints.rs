@@ -8,6 +8,7 @@ use tonic::Response;
 use tonic::Status;
 use tonic::Streaming;
 
+use crate::app::Checkpoint;
 use crate::app::Error;
 use crate::app::parts::NewPart;
 use crate::app::uploads::Piece;
@@ -24,6 +25,7 @@ use crate::grpc::convert::file_to;
 use crate::grpc::convert::json_of;
 use crate::grpc::convert::sha256_of;
 use crate::grpc::convert::version_to;
+use crate::grpc::pages::FIRST_PAGE;
 use crate::grpc::record;
 use crate::grpc::status::OrStatus;
 use crate::grpc::status::unreadable;
@@ -88,6 +90,27 @@ fn broken(status: &Status) -> Error {
     }
     let text = format!("the upload broke off ({}): ask PrepareFile where to go on", status.code());
     Refusal::aborted("UPLOAD_BROKEN", text).into()
+}
+
+impl Face {
+    /// A checkpoint with its parts and the first page of its files.
+    async fn checkpoint(
+        &self,
+        name: &CheckpointName,
+        checkpoint: &Checkpoint,
+    ) -> Result<v1::Checkpoint, Error> {
+        let version = match checkpoint.version {
+            Some(number) => {
+                let run = self.app.run(&name.run).await?;
+                format!("{}/artifacts/{}/versions/v{number}", name.run.project, run.artifact)
+            }
+            None => String::new(),
+        };
+        let parts = self.app.parts(&checkpoint.uid).await?;
+        let (files, files_next_page_token) = self.files(&name.checkpoint, FIRST_PAGE, "").await?;
+        let answer = checkpoint_to(name.to_string(), checkpoint, &parts, version);
+        Ok(v1::Checkpoint { files, files_next_page_token, ..answer })
+    }
 }
 
 #[tonic::async_trait]
@@ -166,7 +189,7 @@ impl Checkpoints for Face {
             }
         };
         let version = version.or_status()?;
-        Ok(Response::new(version_to(&version, &[])))
+        Ok(Response::new(version_to(&version)))
     }
 
     async fn abandon_checkpoint(
@@ -176,9 +199,8 @@ impl Checkpoints for Face {
         let request = request.into_inner();
         record(&request.checkpoint);
         let name = CheckpointName::parse(&request.checkpoint).or_status()?;
-        let (checkpoint, files) = self.app.abandon(name, request.attempt).await.or_status()?;
-        let parts = self.app.parts(&checkpoint.uid).await.or_status()?;
-        Ok(Response::new(checkpoint_to(request.checkpoint, &checkpoint, (&files, &parts), String::new())))
+        let checkpoint = self.app.abandon(name.clone(), request.attempt).await.or_status()?;
+        self.checkpoint(&name, &checkpoint).await.map(Response::new).or_status()
     }
 
     async fn get_checkpoint(
@@ -188,15 +210,7 @@ impl Checkpoints for Face {
         let request = request.into_inner();
         record(&request.name);
         let name = CheckpointName::parse(&request.name).or_status()?;
-        let (checkpoint, files) = self.app.checkpoint(&name).await.or_status()?;
-        let version = match checkpoint.version {
-            Some(number) => {
-                let run = self.app.run(&name.run).await.or_status()?;
-                format!("{}/artifacts/{}/versions/v{number}", name.run.project, run.artifact)
-            }
-            None => String::new(),
-        };
-        let parts = self.app.parts(&checkpoint.uid).await.or_status()?;
-        Ok(Response::new(checkpoint_to(request.name, &checkpoint, (&files, &parts), version)))
+        let checkpoint = self.app.checkpoint(&name).await.or_status()?;
+        self.checkpoint(&name, &checkpoint).await.map(Response::new).or_status()
     }
 }

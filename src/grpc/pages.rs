@@ -2,6 +2,7 @@
 
 use prost::Message;
 
+use crate::app::Error;
 use crate::domain::digest::Digest;
 use crate::domain::refusal::Refusal;
 
@@ -13,6 +14,8 @@ const MAX_PAGE: i64 = 1_000;
 const PAGE_BYTES: usize = 3 << 20;
 /// Rows looked up at once, so that pages of large rows do not take memory for what they cannot hold.
 const ROWS_AT_ONCE: i64 = 50;
+/// The same of rows that are small whatever they hold: a whole page of them is about its bytes.
+const SMALL_ROWS_AT_ONCE: i64 = MAX_PAGE + 1;
 
 /// A clamped page size.
 pub(crate) fn page_size(asked: i32) -> Result<i64, Refusal> {
@@ -53,8 +56,12 @@ impl<T: Message> Page<T> {
 
     /// How many rows to look up next, one more than can be needed; none: the page is full.
     pub(crate) fn wants(&self) -> Option<i64> {
+        self.wants_of(ROWS_AT_ONCE)
+    }
+
+    fn wants_of(&self, at_once: i64) -> Option<i64> {
         let left = i64::try_from(self.limit - self.items.len()).unwrap_or(i64::MAX);
-        (!self.is_full).then(|| left.saturating_add(1).min(ROWS_AT_ONCE))
+        (!self.is_full).then(|| left.saturating_add(1).min(at_once))
     }
 
     /// Takes an item if it fits; whether it did.
@@ -69,6 +76,37 @@ impl<T: Message> Page<T> {
         self.items.push(item);
         true
     }
+}
+
+/// The first page of a list that stands in its resource: as large as a page can be.
+pub(crate) const FIRST_PAGE: i64 = MAX_PAGE;
+
+/// A page of small rows that `look` finds behind a place, each with the place behind it; and where the next page begins, if there
+/// is one.
+pub(crate) async fn fill_small<T, P, F>(
+    limit: i64,
+    mut place: P,
+    mut look: impl FnMut(P, i64) -> F,
+) -> Result<(Vec<T>, Option<P>), Error>
+where
+    T: Message,
+    P: Clone,
+    F: Future<Output = Result<Vec<(T, P)>, Error>>,
+{
+    let mut page = Page::of(limit);
+    while let Some(rows) = page.wants_of(SMALL_ROWS_AT_ONCE) {
+        let found = look(place.clone(), rows).await?;
+        let is_last = i64::try_from(found.len()) != Ok(rows);
+        for (item, behind) in found {
+            if page.take(item) {
+                place = behind;
+            }
+        }
+        if is_last {
+            break;
+        }
+    }
+    Ok((page.items, page.is_full.then_some(place)))
 }
 
 /// The query that a token belongs to.

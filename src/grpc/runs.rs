@@ -119,7 +119,7 @@ impl Runs for Face {
             run: Some(run_to(&begun.run)),
             attempt: begun.attempt,
             next_sequence: begun.next_sequence,
-            resume_from: begun.resume_from.as_ref().map(|it| version_to(it, &[])),
+            resume_from: begun.resume_from.as_ref().map(version_to),
             resumed: begun.resumed,
             next_due: Some(next_due_to(begun.next_due)),
             warnings: begun.warnings,

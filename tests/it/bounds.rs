@@ -1,6 +1,7 @@
 //! What must not grow, stall or go astray: answers, saves in flight, readers, silent connections, pages.
 
 mod bodies;
+mod lists;
 mod memory;
 
 use std::time::Duration;

@@ -1,11 +1,14 @@
 //! The Rust client where it takes a real server to see what it does: around restarts, and when calls are repeated.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
+use futures::StreamExt;
 use keepbest_client::Client;
 use keepbest_client::Error;
 use keepbest_client::Part;
+use keepbest_client::PullOptions;
 use keepbest_client::Run;
 use keepbest_client::UploadOptions;
 use keepbest_client::v1;
@@ -34,6 +37,47 @@ async fn a_client_connects_while_its_server_restarts() {
     let client = connecting.await.unwrap().unwrap();
     let error = client.get_run("teams/t/projects/p/runs/r").await.unwrap_err();
     assert!(error.is_not_found(), "{error}");
+}
+
+#[tokio::test]
+async fn lists_of_more_than_a_page_are_read_whole() {
+    const COUNT: usize = 1_100;
+    let server = start().await;
+    let (run, decision) = run_with_decision(&server).await;
+    let (source, target) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    for number in 0..COUNT {
+        fs::write(source.path().join(number.to_string()), number.to_string()).unwrap();
+    }
+    let version = run.save(&decision, source.path()).await.unwrap();
+    let client = Client::connect_lazy(server.address()).unwrap();
+    let options = PullOptions::default();
+    let pulled = keepbest_client::pull(&client, &version.name, target.path(), &options);
+    let pulled = pulled.await.unwrap().version;
+    assert_eq!(pulled.files.len(), COUNT);
+    for number in 0..COUNT {
+        let path = target.path().join(number.to_string());
+        assert_eq!(fs::read_to_string(path).unwrap(), number.to_string());
+    }
+    let request =
+        v1::GetBestVersionRequest { parent: version.run.clone(), include_files: true, ..Default::default() };
+    assert_eq!(client.get_best_version(request).await.unwrap(), pulled);
+    assert_eq!(client.get_checkpoint(&decision.checkpoint).await.unwrap().files, pulled.files);
+
+    let (artifact, _) = version.name.rsplit_once("/versions/").unwrap();
+    let set = |number: usize| {
+        let (artifact, alias) = (artifact.to_owned(), format!("a{number}"));
+        client.set_alias(v1::SetAliasRequest {
+            artifact,
+            alias,
+            version: "v0".to_owned(),
+            ..Default::default()
+        })
+    };
+    futures::stream::iter((0..COUNT).map(set)).buffer_unordered(64).map(Result::unwrap).count().await;
+    let told = client.get_artifact(artifact, true).await.unwrap();
+    let names: BTreeSet<String> = told.aliases.into_iter().map(|it| it.alias).collect();
+    assert_eq!(names.len(), COUNT + 3);
+    assert!(client.get_artifact(artifact, false).await.unwrap().aliases.is_empty());
 }
 
 /// More than a file that goes with others in one call.
@@ -67,7 +111,8 @@ async fn a_save_may_be_repeated_after_its_commit() {
     let refused = run.upload(&decision.checkpoint, folder.path(), &declared).await.unwrap_err();
     assert_eq!(refused.reason(), "FILE_EXISTS");
     let artifact = Client::connect_lazy(server.address()).unwrap();
-    let artifact = artifact.get_artifact(version.name.rsplit_once("/versions/").unwrap().0).await.unwrap();
+    let artifact =
+        artifact.get_artifact(version.name.rsplit_once("/versions/").unwrap().0, true).await.unwrap();
     assert_eq!(artifact.version_count, 1);
 }
 

@@ -19,6 +19,7 @@ import keepbest
 from keepbest import _events, _pull, names
 from keepbest._channel import Address, Connection
 from keepbest._events import DueCounter, Entry, EventBuffer, make_event
+from keepbest._proto.keepbest.v1.artifacts_pb2 import ListFilesResponse
 from keepbest._proto.keepbest.v1.runs_pb2 import GetRunRequest
 from keepbest.types import EventKind, NextDue
 
@@ -246,6 +247,21 @@ def test_pull_brings_back_a_directory(client, project, tmp_path):
     assert sorted(path.name for path in (tmp_path / "target").rglob("*") if path.is_file()) == ["big", "empty", "small"]
 
 
+def test_a_version_of_more_files_than_a_page_is_pulled_whole(client, project, tmp_path):
+    files = 1_100
+    source = tmp_path / "source"
+    source.mkdir()
+    for number in range(files):
+        (source / f"{number:04}").write_text(str(number))
+    version = saved(client.start_run(project, "r", BEST), 0, 0.4, source)
+    pulled = client.pull(version.name, tmp_path / "target")
+    assert len(pulled.files) == version.file_count == files
+    assert {path.name: path.read_text() for path in (tmp_path / "target").iterdir()} == {
+        f"{number:04}": str(number) for number in range(files)
+    }
+    assert same(client.best(version.run, include_files=True), pulled)
+
+
 def test_pull_gives_files_the_mode_of_new_files_and_leaves_the_umask_alone(client, project, tmp_path, monkeypatch):
     random_file(tmp_path / "m", 10)
     run = client.start_run(project, "r", BEST)
@@ -261,17 +277,17 @@ def test_pull_gives_files_the_mode_of_new_files_and_leaves_the_umask_alone(clien
     assert (tmp_path / "pulled" / "m").stat().st_mode & 0o777 == 0o640
 
 
-def leave_one_out(version: keepbest.Version) -> None:
-    del version.files[0]
+def leave_one_out(page: ListFilesResponse) -> None:
+    del page.files[0]
 
 
-def swap_the_digests(version: keepbest.Version) -> None:
-    first, second = version.files
+def swap_the_digests(page: ListFilesResponse) -> None:
+    first, second = page.files
     first.digest, second.digest = second.digest, first.digest
 
 
-def name_one_otherwise(version: keepbest.Version) -> None:
-    version.files[0].path += "x"
+def name_one_otherwise(page: ListFilesResponse) -> None:
+    page.files[0].path += "x"
 
 
 @pytest.mark.parametrize("spoil", [leave_one_out, swap_the_digests, name_one_otherwise])
@@ -282,12 +298,11 @@ def test_pull_takes_no_files_but_those_of_the_versions_digest(client, interposer
     version = saved(client.start_run(project, "r", BEST), 0, 0.4, tmp_path / "m")
 
     def spoilt(request, forward):
-        answer = keepbest.Version.FromString(forward(request))
-        if answer.files:
-            spoil(answer)
+        answer = ListFilesResponse.FromString(forward(request))
+        spoil(answer)
         return answer.SerializeToString()
 
-    interposer.hooks["GetVersion"] = spoilt
+    interposer.hooks["ListFiles"] = spoilt
     with pytest.raises(keepbest.DataLoss, match="is not what was committed"):
         keepbest.Client(interposer.address, timeout=30).pull(version.name, tmp_path / "pulled")
     assert not (tmp_path / "pulled").exists()

@@ -1,5 +1,6 @@
 //! One method for each RPC: it takes the request message and returns the response message. The `.proto` files say what they
-//! mean. Unary calls are retried as the client's [`Retry`](crate::Retry) says; streams are not.
+//! mean. Where a message holds only the first page of a list, the rest of it is asked for. Unary calls are retried as the client's
+//! [`Retry`](crate::Retry) says; streams are not.
 
 use tonic::Streaming;
 use tonic::transport::Channel;
@@ -9,9 +10,12 @@ use keepbest_proto::v1::artifacts_client::ArtifactsClient;
 use keepbest_proto::v1::checkpoints_client::CheckpointsClient;
 use keepbest_proto::v1::runs_client::RunsClient;
 
-use crate::client::{Client, MAX_UNPAGED_BYTES};
+use crate::client::Client;
 use crate::error::Result;
 use crate::patience::Work;
+
+/// The most items that the server puts into one page.
+const MAX_PAGE: i32 = 1_000;
 
 fn runs(channel: Channel) -> RunsClient<Channel> {
     RunsClient::new(channel)
@@ -160,34 +164,52 @@ impl Client {
         self.unary("AbandonCheckpoint", Work::Rows, request, call).await
     }
 
-    /// A checkpoint in any state, with its files.
+    /// A checkpoint in any state, with all of its files.
     pub async fn get_checkpoint(&self, name: &str) -> Result<v1::Checkpoint> {
         let request = v1::GetCheckpointRequest { name: name.to_owned() };
-        let call = |channel, request| async move {
-            checkpoints(channel).max_decoding_message_size(MAX_UNPAGED_BYTES).get_checkpoint(request).await
-        };
-        self.unary("GetCheckpoint", Work::Rows, request, call).await
+        let call = |channel, request| async move { checkpoints(channel).get_checkpoint(request).await };
+        let mut checkpoint = self.unary("GetCheckpoint", Work::Rows, request, call).await?;
+        let token = std::mem::take(&mut checkpoint.files_next_page_token);
+        checkpoint.files.extend(self.files_from(&checkpoint.name, token).await?);
+        Ok(checkpoint)
     }
 }
 
 /// Artifacts. Errors: [`Error::Refused`](crate::Error::Refused) with the codes of `artifacts.proto`,
 /// [`Error::Unreachable`](crate::Error::Unreachable) when no answer comes.
 impl Client {
-    /// The best version in a run, an artifact, a project or a team.
+    /// The best version in a run, an artifact, a project or a team; with all of its files, if they are asked for.
     pub async fn get_best_version(&self, request: v1::GetBestVersionRequest) -> Result<v1::Version> {
-        let call = |channel, request| async move {
-            artifacts(channel).max_decoding_message_size(MAX_UNPAGED_BYTES).get_best_version(request).await
-        };
-        self.unary("GetBestVersion", Work::Rows, request, call).await
+        let call = |channel, request| async move { artifacts(channel).get_best_version(request).await };
+        let version = self.unary("GetBestVersion", Work::Rows, request, call).await?;
+        self.with_all_files(version).await
     }
 
-    /// A version, by the resource name with its number or an alias.
+    /// A version, by the resource name with its number or an alias; with all of its files, if they are asked for.
     pub async fn get_version(&self, name: &str, include_files: bool) -> Result<v1::Version> {
         let request = v1::GetVersionRequest { name: name.to_owned(), include_files };
-        let call = |channel, request| async move {
-            artifacts(channel).max_decoding_message_size(MAX_UNPAGED_BYTES).get_version(request).await
-        };
-        self.unary("GetVersion", Work::Rows, request, call).await
+        let call = |channel, request| async move { artifacts(channel).get_version(request).await };
+        let version = self.unary("GetVersion", Work::Rows, request, call).await?;
+        self.with_all_files(version).await
+    }
+
+    async fn with_all_files(&self, mut version: v1::Version) -> Result<v1::Version> {
+        let token = std::mem::take(&mut version.files_next_page_token);
+        version.files.extend(self.files_from(&version.name, token).await?);
+        Ok(version)
+    }
+
+    /// The files behind a page that a token goes on from; none if it is empty.
+    async fn files_from(&self, parent: &str, token: String) -> Result<Vec<v1::File>> {
+        let mut files = Vec::new();
+        let mut request =
+            v1::ListFilesRequest { parent: parent.to_owned(), page_size: MAX_PAGE, page_token: token };
+        while !request.page_token.is_empty() {
+            let page = self.list_files(request.clone()).await?;
+            files.extend(page.files);
+            request.page_token = page.next_page_token;
+        }
+        Ok(files)
     }
 
     /// A page of the versions of an artifact that match a filter.
@@ -196,13 +218,24 @@ impl Client {
         self.unary("ListVersions", Work::Rows, request, call).await
     }
 
-    /// An artifact with its aliases, by its resource name.
-    pub async fn get_artifact(&self, name: &str) -> Result<v1::Artifact> {
+    /// An artifact, by its resource name; with all of its aliases, or none of them.
+    pub async fn get_artifact(&self, name: &str, include_aliases: bool) -> Result<v1::Artifact> {
         let request = v1::GetArtifactRequest { name: name.to_owned() };
-        let call = |channel, request| async move {
-            artifacts(channel).max_decoding_message_size(MAX_UNPAGED_BYTES).get_artifact(request).await
-        };
-        self.unary("GetArtifact", Work::Rows, request, call).await
+        let call = |channel, request| async move { artifacts(channel).get_artifact(request).await };
+        let mut artifact = self.unary("GetArtifact", Work::Rows, request, call).await?;
+        let page_token = std::mem::take(&mut artifact.aliases_next_page_token);
+        if !include_aliases {
+            artifact.aliases.clear();
+            return Ok(artifact);
+        }
+        let mut request =
+            v1::ListAliasesRequest { parent: artifact.name.clone(), page_size: MAX_PAGE, page_token };
+        while !request.page_token.is_empty() {
+            let page = self.list_aliases(request.clone()).await?;
+            artifact.aliases.extend(page.aliases);
+            request.page_token = page.next_page_token;
+        }
+        Ok(artifact)
     }
 
     /// A page of the artifacts of a project or a team.
@@ -212,6 +245,18 @@ impl Client {
     ) -> Result<v1::ListArtifactsResponse> {
         let call = |channel, request| async move { artifacts(channel).list_artifacts(request).await };
         self.unary("ListArtifacts", Work::Rows, request, call).await
+    }
+
+    /// A page of the files of a version or a checkpoint.
+    pub async fn list_files(&self, request: v1::ListFilesRequest) -> Result<v1::ListFilesResponse> {
+        let call = |channel, request| async move { artifacts(channel).list_files(request).await };
+        self.unary("ListFiles", Work::Rows, request, call).await
+    }
+
+    /// A page of the aliases of an artifact.
+    pub async fn list_aliases(&self, request: v1::ListAliasesRequest) -> Result<v1::ListAliasesResponse> {
+        let call = |channel, request| async move { artifacts(channel).list_aliases(request).await };
+        self.unary("ListAliases", Work::Rows, request, call).await
     }
 
     /// The bytes of a file or of a range of it. Not retried; [`pull`](crate::pull()) does that, from where the stream broke.

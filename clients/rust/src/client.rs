@@ -20,9 +20,6 @@ const MAX_FRAME_BYTES: u32 = 1 << 20;
 const STREAM_WINDOW_BYTES: u32 = 4 << 20;
 /// Enough for four streams at full speed.
 const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
-/// The largest answer that holds all files of a version or a checkpoint, or all aliases of an artifact: 100,000 files with paths
-/// of 1 KiB and two digests each. Every other answer fits into the 4 MiB that gRPC takes by default.
-pub(crate) const MAX_UNPAGED_BYTES: usize = 128 << 20;
 /// Streams of one connection share one task on each side; more connections use more cores.
 const CONNECTIONS: usize = 4;
 /// The server gives up work on rows after 20 s and says so; this client waits for that answer.

@@ -9,6 +9,7 @@ pub(crate) use events::event_of;
 pub(crate) use events::event_to;
 pub(crate) use json::json_of;
 pub(crate) use json::struct_of;
+pub(crate) use resources::alias_to;
 pub(crate) use resources::artifact_to;
 pub(crate) use resources::checkpoint_to;
 pub(crate) use resources::decision_to;

@@ -151,11 +151,11 @@ pub(crate) fn file_to(file: &StoredFile) -> v1::File {
     }
 }
 
-/// A checkpoint with its files and complete parts; `version` is its version's name, once committed.
+/// A checkpoint with its complete parts; `version` is its version's name, once committed.
 pub(crate) fn checkpoint_to(
     name: String,
     checkpoint: &Checkpoint,
-    (files, parts): (&[StoredFile], &[PartRow]),
+    parts: &[PartRow],
     version: String,
 ) -> v1::Checkpoint {
     let state = match checkpoint.state {
@@ -172,9 +172,9 @@ pub(crate) fn checkpoint_to(
         path: checkpoint.path.clone(),
         create_time: Some(timestamp_to(checkpoint.create_time_us)),
         version,
-        files: files.iter().map(file_to).collect(),
         part_count: checkpoint.part_count.map_or(0, small),
         parts: parts.iter().map(part_to).collect(),
+        ..v1::Checkpoint::default()
     }
 }
 
@@ -191,13 +191,17 @@ fn small(number: i64) -> i32 {
     i32::try_from(number).unwrap_or(i32::MAX)
 }
 
-/// An artifact with its aliases.
-pub(crate) fn artifact_to(artifact: &ArtifactRow, aliases: &[AliasRow]) -> v1::Artifact {
-    let alias = |it: &AliasRow| v1::Alias {
-        alias: it.alias.clone(),
-        version: format!("{}/versions/v{}", artifact.name, it.version),
-        update_time: Some(timestamp_to(it.update_time_us)),
-    };
+/// An alias of the artifact.
+pub(crate) fn alias_to(artifact: &ArtifactName, alias: &AliasRow) -> v1::Alias {
+    v1::Alias {
+        alias: alias.alias.clone(),
+        version: format!("{artifact}/versions/v{}", alias.version),
+        update_time: Some(timestamp_to(alias.update_time_us)),
+    }
+}
+
+/// An artifact.
+pub(crate) fn artifact_to(artifact: &ArtifactRow) -> v1::Artifact {
     v1::Artifact {
         name: artifact.name.to_string(),
         r#type: artifact.kind.clone(),
@@ -205,12 +209,12 @@ pub(crate) fn artifact_to(artifact: &ArtifactRow, aliases: &[AliasRow]) -> v1::A
         direction: direction_to(artifact.direction),
         version_count: artifact.version_count,
         create_time: Some(timestamp_to(artifact.create_time_us)),
-        aliases: aliases.iter().map(alias).collect(),
+        ..v1::Artifact::default()
     }
 }
 
-/// A version; its files only where they were asked for.
-pub(crate) fn version_to(version: &VersionRow, files: &[StoredFile]) -> v1::Version {
+/// A version.
+pub(crate) fn version_to(version: &VersionRow) -> v1::Version {
     let metrics = version.metrics.iter().filter_map(|(name, value)| Some((name.clone(), value.as_f64()?)));
     v1::Version {
         name: format!("{}/versions/v{}", version.artifact, version.number),
@@ -228,10 +232,11 @@ pub(crate) fn version_to(version: &VersionRow, files: &[StoredFile]) -> v1::Vers
         digest: bytes(Some(version.digest)),
         metrics: metrics.collect(),
         aliases: version.aliases.clone(),
+        alias_count: version.alias_count,
         reason: v1::Reason::from_str_name(&format!("REASON_{}", version.reason)).unwrap_or_default().into(),
         reason_text: version.reason_text.clone(),
         create_time: Some(timestamp_to(version.commit_time_us)),
         metadata: struct_of(version.metadata.as_deref()),
-        files: files.iter().map(file_to).collect(),
+        ..v1::Version::default()
     }
 }

@@ -52,7 +52,7 @@ async fn a_run_that_cannot_be_read_keeps_no_other_from_being_collected(database:
         ..nothing
     };
     assert_eq!(report, expected);
-    let state = test.app.checkpoint(&pending).await.unwrap().0.state;
+    let state = test.app.checkpoint(&pending).await.unwrap().state;
     assert_eq!(state, keepbest::app::CheckpointState::Deleted);
     assert_eq!(test.app.collect_now().await.unwrap(), nothing);
     let mended = "UPDATE runs SET monitor_state = '{}' WHERE id LIKE 'broken%'";

@@ -29,7 +29,7 @@ async fn an_abandoned_save_leaves_the_earlier_best_and_the_next_good_value_wins(
         trainer.abandon(&lost).await.unwrap();
         assert_eq!(trainer.to_beat().await, Some(0.5));
     }
-    assert_eq!(test.app.checkpoint(&lost).await.unwrap().0.state, CheckpointState::Deleted);
+    assert_eq!(test.app.checkpoint(&lost).await.unwrap().state, CheckpointState::Deleted);
     assert_eq!(reason(trainer.write(&lost, &[("more", b"x")]).await), "CHECKPOINT_DELETED");
     assert_eq!(reason(trainer.commit(&lost).await), "CHECKPOINT_DELETED");
     assert_eq!(
@@ -49,7 +49,7 @@ async fn a_new_attempt_gives_up_what_older_ones_had_in_flight(database: TestData
     let mut new = test.start("first", best_only()).await;
     assert_eq!(new.to_beat().await, Some(0.5));
     for checkpoint in &lost {
-        assert_eq!(test.app.checkpoint(checkpoint).await.unwrap().0.state, CheckpointState::Deleted);
+        assert_eq!(test.app.checkpoint(checkpoint).await.unwrap().state, CheckpointState::Deleted);
         assert_eq!(reason(old.commit(checkpoint).await), "STALE_ATTEMPT");
         assert_eq!(reason(new.commit(checkpoint).await), "STALE_ATTEMPT");
         old.abandon(checkpoint).await.unwrap();
@@ -68,7 +68,7 @@ async fn a_pending_checkpoint_expires_unless_it_is_written_to(database: TestData
     let busy = trainer.saved(1, 0.4).await;
     let state = |name| {
         let app = test.app.clone();
-        async move { app.checkpoint(&name).await.unwrap().0.state }
+        async move { app.checkpoint(&name).await.unwrap().state }
     };
     for hour in 1..=4 {
         test.turn(5 * HOUR_US);

@@ -253,7 +253,7 @@ async fn a_file_is_declared_once(database: TestDatabase) {
         let refused = test.app.prepare_file(trainer.target(&checkpoint, path), 1, None).await;
         assert_eq!(crate::support::apps::reason(refused), "BAD_PATH", "{path:?}");
     }
-    assert_eq!(test.app.checkpoint(&checkpoint).await.unwrap().0.file_count, 1);
+    assert_eq!(test.app.checkpoint(&checkpoint).await.unwrap().file_count, 1);
 }
 
 async fn an_upload_whose_object_was_collected_is_refused(database: TestDatabase) {

@@ -76,6 +76,7 @@ async fn a_version_is_all_that_was_saved(database: TestDatabase) {
         digest: Digest::of_version(files),
         metrics: event.metrics,
         aliases: ["best", "epoch_3_batch_7", "latest"].map(str::to_owned).to_vec(),
+        alias_count: 3,
         reason: "IMPROVED".to_owned(),
         reason_text: decision.decision.reason_text,
         commit_time_us: BEGIN_US + 9,
@@ -87,7 +88,7 @@ async fn a_version_is_all_that_was_saved(database: TestDatabase) {
         assert_eq!(shown(&found), shown(&expected), "{name}");
     }
     assert_eq!(reason(test.app.version(&trainer.version("v1")).await), "NOT_FOUND");
-    let listed = test.app.files_of_version(&version).await.unwrap();
+    let listed = test.app.list_files(&version.checkpoint.checkpoint, "", 1_000).await.unwrap();
     let listed: Vec<_> = listed.iter().map(|it| (it.path.as_str(), it.size_bytes, it.digest)).collect();
     assert_eq!(listed, files.map(|(path, size, digest)| (path, i64::try_from(size).unwrap(), Some(digest))));
 }
@@ -137,7 +138,8 @@ async fn commits_of_many_runs_into_one_artifact_leave_no_gap(database: TestDatab
     numbers.sort_unstable();
     assert_eq!(numbers, (0..80).collect::<Vec<_>>());
     let artifact = &done[0].0;
-    let (row, aliases) = test.app.artifact(artifact).await.unwrap();
+    let row = test.app.artifact(artifact).await.unwrap();
+    let aliases = test.app.list_aliases(&row, "", 1_000).await.unwrap();
     assert_eq!(row.version_count, 80);
     let latest = aliases.iter().find(|it| it.alias == "latest").unwrap();
     assert_eq!(latest.version, 79);

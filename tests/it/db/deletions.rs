@@ -109,7 +109,8 @@ async fn a_version_that_a_user_named_is_not_deleted_by_accident(database: TestDa
     assert_eq!(trainer.named("production").await.unwrap(), (0, all), "nothing moved");
     assert_eq!(test.app.delete_version(&trainer.version("v0"), true).await.unwrap(), 5);
     assert_eq!(reason(trainer.named("production").await), "NOT_FOUND");
-    assert_eq!(test.app.artifact(&trainer.artifact).await.unwrap().1.len(), 0);
+    let artifact = test.app.artifact(&trainer.artifact).await.unwrap();
+    assert_eq!(test.app.list_aliases(&artifact, "", 1_000).await.unwrap().len(), 0);
 }
 
 async fn deletions_and_commits_at_once_leave_the_aliases_right(database: TestDatabase) {

@@ -118,7 +118,8 @@ async fn parts_in_any_order_are_one_version_of_all_files(database: TestDatabase)
         assert_eq!(answers.len(), 1, "{answers:?}");
         let version = test.app.version(&trainer.version("latest")).await.unwrap();
         assert_eq!((version.file_count, version.metadata.as_deref()), (3, Some("{\"part\":0}")));
-        let (row, files) = test.app.checkpoint(&checkpoint).await.unwrap();
+        let row = test.app.checkpoint(&checkpoint).await.unwrap();
+        let files = test.app.list_files(&checkpoint.checkpoint, "", 10).await.unwrap();
         assert_eq!(
             files.iter().map(|it| it.path.as_str()).collect::<Vec<_>>(),
             ["shard-0", "shard-1", "shard-2"]
@@ -206,7 +207,7 @@ async fn a_part_that_never_comes_ends_in_an_expiry_that_names_it(database: TestD
         }
         assert_eq!(missing(trainer.complete(&checkpoint, (3, 6), 0, LONG).await), expired);
         assert_eq!(reason(trainer.write(&checkpoint, &[("late", b"late")]).await), "CHECKPOINT_DELETED");
-        assert_eq!(test.app.checkpoint(&checkpoint).await.unwrap().0.state, CheckpointState::Deleted);
+        assert_eq!(test.app.checkpoint(&checkpoint).await.unwrap().state, CheckpointState::Deleted);
         assert_eq!(trainer.to_beat().await, Some(0.5), "the earlier best stands");
         assert_eq!(trainer.named("best").await.unwrap().0, 0);
     }
@@ -297,7 +298,7 @@ async fn what_does_not_fit_the_other_parts_is_refused(database: TestDatabase) {
     }
     assert_eq!(reason(trainer.commit(&checkpoint).await), "PARTS_MISMATCH", "not without its parts");
     assert_eq!(reason(complete(0, 2).await), "PARTS_MISMATCH", "another process is the same part");
-    assert_eq!(test.app.checkpoint(&checkpoint).await.unwrap().0.state, CheckpointState::Pending);
+    assert_eq!(test.app.checkpoint(&checkpoint).await.unwrap().state, CheckpointState::Pending);
     assert_eq!(complete(1, 0).await.unwrap().file_count, 1, "a part may have no files");
     // Also later: what says something else was not in the version.
     assert_eq!(reason(trainer.commit(&checkpoint).await), "PARTS_MISMATCH");

@@ -178,7 +178,7 @@ async fn every_kind_of_value_is_read_back_as_it_was_sent(database: TestDatabase)
     assert_eq!(shown(&stored.events), shown(&vec![event.clone()]));
     assert_eq!(decisions(&trainer).await, shown(&vec![decision.clone()]));
     let checkpoint = trainer.checkpoint(&decision.checkpoint_uid.unwrap());
-    let (pending, _) = test.app.checkpoint(&checkpoint).await.unwrap();
+    let pending = test.app.checkpoint(&checkpoint).await.unwrap();
     assert_eq!(shown(&pending.metrics), shown(&event.metrics));
     assert_eq!(trainer.to_beat().await, Some(f64::NEG_INFINITY));
 }

@@ -65,7 +65,7 @@ async fn while_the_store_is_away_all_that_needs_no_bytes_goes_on(database: TestD
     let again = test.start("first", best_only()).await;
     assert_eq!((again.attempt, again.sequence), (trainer.attempt + 1, 3));
     assert_eq!(trainer.versions("", "number asc").await[0].digest, version.digest);
-    let files = test.app.files_of_version(&version).await.unwrap();
+    let files = test.app.list_files(&version.checkpoint.checkpoint, "", 1_000).await.unwrap();
     assert_eq!(files.len(), 1);
 
     assert_eq!(test.app.delete_version(&trainer.version("v0"), false).await.unwrap(), 7);

@@ -176,7 +176,7 @@ impl<'t> Load<'t> {
         for (begin, old) in &self.runs {
             let run = self.test.app.run(&old.run).await.unwrap();
             let numbers = match app.artifact(&old.artifact).await {
-                Ok((artifact, _)) => artifact.version_count,
+                Ok(artifact) => artifact.version_count,
                 Err(Error::Refused(_)) => 0,
                 Err(error) => panic!("{error:?}"),
             };
@@ -235,7 +235,7 @@ pub(super) async fn told(app: &App) -> BTreeMap<String, String> {
             if artifact.version_count == 0 {
                 continue;
             }
-            let aliases = app.artifact(&artifact.name).await.unwrap().1;
+            let aliases = app.list_aliases(&artifact, "", 1_000).await.unwrap();
             let aliases = aliases.iter().filter(|it| it.alias != USERS).map(|it| (&it.alias, it.version));
             told.insert(artifact.name.to_string(), format!("{:?} {artifact:?}", aliases.collect::<Vec<_>>()));
             tell_versions(app, &artifact.name, &mut told).await;
@@ -262,7 +262,7 @@ async fn tell_versions(app: &App, artifact: &ArtifactName, told: &mut BTreeMap<S
         version.aliases.retain(|it| it != USERS);
         let name = format!("{artifact}/versions/v{}", version.number);
         told.insert(name.clone(), format!("{version:?}"));
-        for file in app.files_of_version(&version).await.unwrap() {
+        for file in app.list_files(&version.checkpoint.checkpoint, "", 1_000).await.unwrap() {
             // The row's own id is new.
             let file = StoredFile { uid: String::new(), ..file };
             let version = VersionName::parse(&name).unwrap();

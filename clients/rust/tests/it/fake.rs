@@ -248,6 +248,8 @@ impl Artifacts for Shared {
         list_versions: ListVersionsRequest -> ListVersionsResponse,
         get_artifact: GetArtifactRequest -> Artifact,
         list_artifacts: ListArtifactsRequest -> ListArtifactsResponse,
+        list_files: ListFilesRequest -> ListFilesResponse,
+        list_aliases: ListAliasesRequest -> ListAliasesResponse,
         set_alias: SetAliasRequest -> Version,
         delete_alias: DeleteAliasRequest -> DeleteAliasResponse,
         delete_version: DeleteVersionRequest -> DeleteVersionResponse

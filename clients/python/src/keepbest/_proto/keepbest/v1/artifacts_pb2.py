@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from keepbest._proto.keepbest.v1 import resources_pb2 as keepbest_dot_v1_dot_resources__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bkeepbest/v1/artifacts.proto\x12\x0bkeepbest.v1\x1a\x1bkeepbest/v1/resources.proto\"o\n\x15GetBestVersionRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x0e\n\x06metric\x18\x02 \x01(\t\x12\x1f\n\x04mode\x18\x03 \x01(\x0e\x32\x11.keepbest.v1.Mode\x12\x15\n\rinclude_files\x18\x04 \x01(\x08\"8\n\x11GetVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x15\n\rinclude_files\x18\x02 \x01(\x08\"n\n\x13ListVersionsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x0e\n\x06\x66ilter\x18\x04 \x01(\t\x12\x10\n\x08order_by\x18\x05 \x01(\t\"W\n\x14ListVersionsResponse\x12&\n\x08versions\x18\x01 \x03(\x0b\x32\x14.keepbest.v1.Version\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\"\n\x12GetArtifactRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"M\n\x14ListArtifactsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"Z\n\x15ListArtifactsResponse\x12(\n\tartifacts\x18\x01 \x03(\x0b\x32\x15.keepbest.v1.Artifact\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\\\n\x0fReadFileRequest\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x14\n\x0coffset_bytes\x18\x03 \x01(\x03\x12\x14\n\x0clength_bytes\x18\x04 \x01(\x03\"W\n\x10ReadFileResponse\x12\x1f\n\x04\x66ile\x18\x01 \x01(\x0b\x32\x11.keepbest.v1.File\x12\x14\n\x0coffset_bytes\x18\x02 \x01(\x03\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"]\n\x0fSetAliasRequest\x12\x10\n\x08\x61rtifact\x18\x01 \x01(\t\x12\r\n\x05\x61lias\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x18\n\x10\x65xpected_version\x18\x04 \x01(\t\"5\n\x12\x44\x65leteAliasRequest\x12\x10\n\x08\x61rtifact\x18\x01 \x01(\t\x12\r\n\x05\x61lias\x18\x02 \x01(\t\"\x15\n\x13\x44\x65leteAliasResponse\"<\n\x14\x44\x65leteVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x16\n\x0e\x64\x65lete_aliases\x18\x02 \x01(\x08\"+\n\x15\x44\x65leteVersionResponse\x12\x12\n\nsize_bytes\x18\x01 \x01(\x03\x32\xc4\x05\n\tArtifacts\x12J\n\x0eGetBestVersion\x12\".keepbest.v1.GetBestVersionRequest\x1a\x14.keepbest.v1.Version\x12\x42\n\nGetVersion\x12\x1e.keepbest.v1.GetVersionRequest\x1a\x14.keepbest.v1.Version\x12S\n\x0cListVersions\x12 .keepbest.v1.ListVersionsRequest\x1a!.keepbest.v1.ListVersionsResponse\x12\x45\n\x0bGetArtifact\x12\x1f.keepbest.v1.GetArtifactRequest\x1a\x15.keepbest.v1.Artifact\x12V\n\rListArtifacts\x12!.keepbest.v1.ListArtifactsRequest\x1a\".keepbest.v1.ListArtifactsResponse\x12I\n\x08ReadFile\x12\x1c.keepbest.v1.ReadFileRequest\x1a\x1d.keepbest.v1.ReadFileResponse0\x01\x12>\n\x08SetAlias\x12\x1c.keepbest.v1.SetAliasRequest\x1a\x14.keepbest.v1.Version\x12P\n\x0b\x44\x65leteAlias\x12\x1f.keepbest.v1.DeleteAliasRequest\x1a .keepbest.v1.DeleteAliasResponse\x12V\n\rDeleteVersion\x12!.keepbest.v1.DeleteVersionRequest\x1a\".keepbest.v1.DeleteVersionResponseB]\n\x0f\x64\x65v.keepbest.v1P\x01Z:github.com/keepbest/keepbest/gen/go/keepbest/v1;keepbestv1\xaa\x02\x0bKeepbest.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bkeepbest/v1/artifacts.proto\x12\x0bkeepbest.v1\x1a\x1bkeepbest/v1/resources.proto\"o\n\x15GetBestVersionRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x0e\n\x06metric\x18\x02 \x01(\t\x12\x1f\n\x04mode\x18\x03 \x01(\x0e\x32\x11.keepbest.v1.Mode\x12\x15\n\rinclude_files\x18\x04 \x01(\x08\"8\n\x11GetVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x15\n\rinclude_files\x18\x02 \x01(\x08\"n\n\x13ListVersionsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x0e\n\x06\x66ilter\x18\x04 \x01(\t\x12\x10\n\x08order_by\x18\x05 \x01(\t\"W\n\x14ListVersionsResponse\x12&\n\x08versions\x18\x01 \x03(\x0b\x32\x14.keepbest.v1.Version\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\"\n\x12GetArtifactRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"M\n\x14ListArtifactsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"Z\n\x15ListArtifactsResponse\x12(\n\tartifacts\x18\x01 \x03(\x0b\x32\x15.keepbest.v1.Artifact\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"I\n\x10ListFilesRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"N\n\x11ListFilesResponse\x12 \n\x05\x66iles\x18\x01 \x03(\x0b\x32\x11.keepbest.v1.File\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"K\n\x12ListAliasesRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"S\n\x13ListAliasesResponse\x12#\n\x07\x61liases\x18\x01 \x03(\x0b\x32\x12.keepbest.v1.Alias\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\\\n\x0fReadFileRequest\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x14\n\x0coffset_bytes\x18\x03 \x01(\x03\x12\x14\n\x0clength_bytes\x18\x04 \x01(\x03\"W\n\x10ReadFileResponse\x12\x1f\n\x04\x66ile\x18\x01 \x01(\x0b\x32\x11.keepbest.v1.File\x12\x14\n\x0coffset_bytes\x18\x02 \x01(\x03\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"]\n\x0fSetAliasRequest\x12\x10\n\x08\x61rtifact\x18\x01 \x01(\t\x12\r\n\x05\x61lias\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x18\n\x10\x65xpected_version\x18\x04 \x01(\t\"5\n\x12\x44\x65leteAliasRequest\x12\x10\n\x08\x61rtifact\x18\x01 \x01(\t\x12\r\n\x05\x61lias\x18\x02 \x01(\t\"\x15\n\x13\x44\x65leteAliasResponse\"<\n\x14\x44\x65leteVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x16\n\x0e\x64\x65lete_aliases\x18\x02 \x01(\x08\"+\n\x15\x44\x65leteVersionResponse\x12\x12\n\nsize_bytes\x18\x01 \x01(\x03\x32\xe2\x06\n\tArtifacts\x12J\n\x0eGetBestVersion\x12\".keepbest.v1.GetBestVersionRequest\x1a\x14.keepbest.v1.Version\x12\x42\n\nGetVersion\x12\x1e.keepbest.v1.GetVersionRequest\x1a\x14.keepbest.v1.Version\x12S\n\x0cListVersions\x12 .keepbest.v1.ListVersionsRequest\x1a!.keepbest.v1.ListVersionsResponse\x12\x45\n\x0bGetArtifact\x12\x1f.keepbest.v1.GetArtifactRequest\x1a\x15.keepbest.v1.Artifact\x12V\n\rListArtifacts\x12!.keepbest.v1.ListArtifactsRequest\x1a\".keepbest.v1.ListArtifactsResponse\x12J\n\tListFiles\x12\x1d.keepbest.v1.ListFilesRequest\x1a\x1e.keepbest.v1.ListFilesResponse\x12P\n\x0bListAliases\x12\x1f.keepbest.v1.ListAliasesRequest\x1a .keepbest.v1.ListAliasesResponse\x12I\n\x08ReadFile\x12\x1c.keepbest.v1.ReadFileRequest\x1a\x1d.keepbest.v1.ReadFileResponse0\x01\x12>\n\x08SetAlias\x12\x1c.keepbest.v1.SetAliasRequest\x1a\x14.keepbest.v1.Version\x12P\n\x0b\x44\x65leteAlias\x12\x1f.keepbest.v1.DeleteAliasRequest\x1a .keepbest.v1.DeleteAliasResponse\x12V\n\rDeleteVersion\x12!.keepbest.v1.DeleteVersionRequest\x1a\".keepbest.v1.DeleteVersionResponseB]\n\x0f\x64\x65v.keepbest.v1P\x01Z:github.com/keepbest/keepbest/gen/go/keepbest/v1;keepbestv1\xaa\x02\x0bKeepbest.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -47,20 +47,28 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTARTIFACTSREQUEST']._serialized_end=558
   _globals['_LISTARTIFACTSRESPONSE']._serialized_start=560
   _globals['_LISTARTIFACTSRESPONSE']._serialized_end=650
-  _globals['_READFILEREQUEST']._serialized_start=652
-  _globals['_READFILEREQUEST']._serialized_end=744
-  _globals['_READFILERESPONSE']._serialized_start=746
-  _globals['_READFILERESPONSE']._serialized_end=833
-  _globals['_SETALIASREQUEST']._serialized_start=835
-  _globals['_SETALIASREQUEST']._serialized_end=928
-  _globals['_DELETEALIASREQUEST']._serialized_start=930
-  _globals['_DELETEALIASREQUEST']._serialized_end=983
-  _globals['_DELETEALIASRESPONSE']._serialized_start=985
-  _globals['_DELETEALIASRESPONSE']._serialized_end=1006
-  _globals['_DELETEVERSIONREQUEST']._serialized_start=1008
-  _globals['_DELETEVERSIONREQUEST']._serialized_end=1068
-  _globals['_DELETEVERSIONRESPONSE']._serialized_start=1070
-  _globals['_DELETEVERSIONRESPONSE']._serialized_end=1113
-  _globals['_ARTIFACTS']._serialized_start=1116
-  _globals['_ARTIFACTS']._serialized_end=1824
+  _globals['_LISTFILESREQUEST']._serialized_start=652
+  _globals['_LISTFILESREQUEST']._serialized_end=725
+  _globals['_LISTFILESRESPONSE']._serialized_start=727
+  _globals['_LISTFILESRESPONSE']._serialized_end=805
+  _globals['_LISTALIASESREQUEST']._serialized_start=807
+  _globals['_LISTALIASESREQUEST']._serialized_end=882
+  _globals['_LISTALIASESRESPONSE']._serialized_start=884
+  _globals['_LISTALIASESRESPONSE']._serialized_end=967
+  _globals['_READFILEREQUEST']._serialized_start=969
+  _globals['_READFILEREQUEST']._serialized_end=1061
+  _globals['_READFILERESPONSE']._serialized_start=1063
+  _globals['_READFILERESPONSE']._serialized_end=1150
+  _globals['_SETALIASREQUEST']._serialized_start=1152
+  _globals['_SETALIASREQUEST']._serialized_end=1245
+  _globals['_DELETEALIASREQUEST']._serialized_start=1247
+  _globals['_DELETEALIASREQUEST']._serialized_end=1300
+  _globals['_DELETEALIASRESPONSE']._serialized_start=1302
+  _globals['_DELETEALIASRESPONSE']._serialized_end=1323
+  _globals['_DELETEVERSIONREQUEST']._serialized_start=1325
+  _globals['_DELETEVERSIONREQUEST']._serialized_end=1385
+  _globals['_DELETEVERSIONRESPONSE']._serialized_start=1387
+  _globals['_DELETEVERSIONRESPONSE']._serialized_end=1430
+  _globals['_ARTIFACTS']._serialized_start=1433
+  _globals['_ARTIFACTS']._serialized_end=2299
 # @@protoc_insertion_point(module_scope)

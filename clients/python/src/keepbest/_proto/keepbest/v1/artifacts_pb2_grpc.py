@@ -60,6 +60,16 @@ class ArtifactsStub(object):
                 request_serializer=keepbest_dot_v1_dot_artifacts__pb2.ListArtifactsRequest.SerializeToString,
                 response_deserializer=keepbest_dot_v1_dot_artifacts__pb2.ListArtifactsResponse.FromString,
                 _registered_method=True)
+        self.ListFiles = channel.unary_unary(
+                '/keepbest.v1.Artifacts/ListFiles',
+                request_serializer=keepbest_dot_v1_dot_artifacts__pb2.ListFilesRequest.SerializeToString,
+                response_deserializer=keepbest_dot_v1_dot_artifacts__pb2.ListFilesResponse.FromString,
+                _registered_method=True)
+        self.ListAliases = channel.unary_unary(
+                '/keepbest.v1.Artifacts/ListAliases',
+                request_serializer=keepbest_dot_v1_dot_artifacts__pb2.ListAliasesRequest.SerializeToString,
+                response_deserializer=keepbest_dot_v1_dot_artifacts__pb2.ListAliasesResponse.FromString,
+                _registered_method=True)
         self.ReadFile = channel.unary_stream(
                 '/keepbest.v1.Artifacts/ReadFile',
                 request_serializer=keepbest_dot_v1_dot_artifacts__pb2.ReadFileRequest.SerializeToString,
@@ -113,6 +123,20 @@ class ArtifactsServicer(object):
 
     def ListArtifacts(self, request, context):
         """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListFiles(self, request, context):
+        """The files of a version, or of a checkpoint in any state, ordered by path.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListAliases(self, request, context):
+        """The aliases of an artifact, ordered by name.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -172,6 +196,16 @@ def add_ArtifactsServicer_to_server(servicer, server):
                     servicer.ListArtifacts,
                     request_deserializer=keepbest_dot_v1_dot_artifacts__pb2.ListArtifactsRequest.FromString,
                     response_serializer=keepbest_dot_v1_dot_artifacts__pb2.ListArtifactsResponse.SerializeToString,
+            ),
+            'ListFiles': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListFiles,
+                    request_deserializer=keepbest_dot_v1_dot_artifacts__pb2.ListFilesRequest.FromString,
+                    response_serializer=keepbest_dot_v1_dot_artifacts__pb2.ListFilesResponse.SerializeToString,
+            ),
+            'ListAliases': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAliases,
+                    request_deserializer=keepbest_dot_v1_dot_artifacts__pb2.ListAliasesRequest.FromString,
+                    response_serializer=keepbest_dot_v1_dot_artifacts__pb2.ListAliasesResponse.SerializeToString,
             ),
             'ReadFile': grpc.unary_stream_rpc_method_handler(
                     servicer.ReadFile,
@@ -329,6 +363,60 @@ class Artifacts(object):
             '/keepbest.v1.Artifacts/ListArtifacts',
             keepbest_dot_v1_dot_artifacts__pb2.ListArtifactsRequest.SerializeToString,
             keepbest_dot_v1_dot_artifacts__pb2.ListArtifactsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListFiles(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/keepbest.v1.Artifacts/ListFiles',
+            keepbest_dot_v1_dot_artifacts__pb2.ListFilesRequest.SerializeToString,
+            keepbest_dot_v1_dot_artifacts__pb2.ListFilesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListAliases(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/keepbest.v1.Artifacts/ListAliases',
+            keepbest_dot_v1_dot_artifacts__pb2.ListAliasesRequest.SerializeToString,
+            keepbest_dot_v1_dot_artifacts__pb2.ListAliasesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -120,7 +120,7 @@ class CheckpointsServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetCheckpoint(self, request, context):
-        """The checkpoint with its files, in any state.
+        """The checkpoint with the first page of its files, in any state.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -331,7 +331,7 @@ class Run(_message.Message):
     def __init__(self, name: _Optional[str] = ..., strategy: _Optional[_Union[Strategy, _Mapping]] = ..., direction: _Optional[_Union[Mode, str]] = ..., monitor_state: _Optional[_Union[MonitorState, _Mapping]] = ..., attempt: _Optional[int] = ..., state: _Optional[_Union[RunState, str]] = ..., artifact: _Optional[str] = ..., create_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., finish_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., event_count: _Optional[int] = ..., last_epoch: _Optional[int] = ..., config: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ...) -> None: ...
 
 class Checkpoint(_message.Message):
-    __slots__ = ("name", "state", "attempt", "epoch", "batch", "path", "create_time", "version", "files", "part_count", "parts")
+    __slots__ = ("name", "state", "attempt", "epoch", "batch", "path", "create_time", "version", "files", "part_count", "parts", "files_next_page_token")
     NAME_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
@@ -343,6 +343,7 @@ class Checkpoint(_message.Message):
     FILES_FIELD_NUMBER: _ClassVar[int]
     PART_COUNT_FIELD_NUMBER: _ClassVar[int]
     PARTS_FIELD_NUMBER: _ClassVar[int]
+    FILES_NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     name: str
     state: CheckpointState
     attempt: int
@@ -354,7 +355,8 @@ class Checkpoint(_message.Message):
     files: _containers.RepeatedCompositeFieldContainer[File]
     part_count: int
     parts: _containers.RepeatedCompositeFieldContainer[CheckpointPart]
-    def __init__(self, name: _Optional[str] = ..., state: _Optional[_Union[CheckpointState, str]] = ..., attempt: _Optional[int] = ..., epoch: _Optional[int] = ..., batch: _Optional[int] = ..., path: _Optional[str] = ..., create_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., version: _Optional[str] = ..., files: _Optional[_Iterable[_Union[File, _Mapping]]] = ..., part_count: _Optional[int] = ..., parts: _Optional[_Iterable[_Union[CheckpointPart, _Mapping]]] = ...) -> None: ...
+    files_next_page_token: str
+    def __init__(self, name: _Optional[str] = ..., state: _Optional[_Union[CheckpointState, str]] = ..., attempt: _Optional[int] = ..., epoch: _Optional[int] = ..., batch: _Optional[int] = ..., path: _Optional[str] = ..., create_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., version: _Optional[str] = ..., files: _Optional[_Iterable[_Union[File, _Mapping]]] = ..., part_count: _Optional[int] = ..., parts: _Optional[_Iterable[_Union[CheckpointPart, _Mapping]]] = ..., files_next_page_token: _Optional[str] = ...) -> None: ...
 
 class CheckpointPart(_message.Message):
     __slots__ = ("part", "file_count", "complete_time")
@@ -383,7 +385,7 @@ class File(_message.Message):
     def __init__(self, path: _Optional[str] = ..., size_bytes: _Optional[int] = ..., durable_bytes: _Optional[int] = ..., state: _Optional[_Union[FileState, str]] = ..., digest: _Optional[bytes] = ..., sha256: _Optional[bytes] = ...) -> None: ...
 
 class Artifact(_message.Message):
-    __slots__ = ("name", "type", "monitor", "direction", "version_count", "create_time", "aliases")
+    __slots__ = ("name", "type", "monitor", "direction", "version_count", "create_time", "aliases", "aliases_next_page_token")
     NAME_FIELD_NUMBER: _ClassVar[int]
     TYPE_FIELD_NUMBER: _ClassVar[int]
     MONITOR_FIELD_NUMBER: _ClassVar[int]
@@ -391,6 +393,7 @@ class Artifact(_message.Message):
     VERSION_COUNT_FIELD_NUMBER: _ClassVar[int]
     CREATE_TIME_FIELD_NUMBER: _ClassVar[int]
     ALIASES_FIELD_NUMBER: _ClassVar[int]
+    ALIASES_NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     name: str
     type: str
     monitor: str
@@ -398,7 +401,8 @@ class Artifact(_message.Message):
     version_count: int
     create_time: _timestamp_pb2.Timestamp
     aliases: _containers.RepeatedCompositeFieldContainer[Alias]
-    def __init__(self, name: _Optional[str] = ..., type: _Optional[str] = ..., monitor: _Optional[str] = ..., direction: _Optional[_Union[Mode, str]] = ..., version_count: _Optional[int] = ..., create_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., aliases: _Optional[_Iterable[_Union[Alias, _Mapping]]] = ...) -> None: ...
+    aliases_next_page_token: str
+    def __init__(self, name: _Optional[str] = ..., type: _Optional[str] = ..., monitor: _Optional[str] = ..., direction: _Optional[_Union[Mode, str]] = ..., version_count: _Optional[int] = ..., create_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., aliases: _Optional[_Iterable[_Union[Alias, _Mapping]]] = ..., aliases_next_page_token: _Optional[str] = ...) -> None: ...
 
 class Alias(_message.Message):
     __slots__ = ("alias", "version", "update_time")
@@ -411,7 +415,7 @@ class Alias(_message.Message):
     def __init__(self, alias: _Optional[str] = ..., version: _Optional[str] = ..., update_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class Version(_message.Message):
-    __slots__ = ("name", "number", "run", "checkpoint", "attempt", "epoch", "batch", "step", "path", "weights_only", "size_bytes", "file_count", "digest", "metrics", "aliases", "reason", "reason_text", "create_time", "metadata", "files")
+    __slots__ = ("name", "number", "run", "checkpoint", "attempt", "epoch", "batch", "step", "path", "weights_only", "size_bytes", "file_count", "digest", "metrics", "aliases", "reason", "reason_text", "create_time", "metadata", "files", "alias_count", "files_next_page_token")
     class MetricsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -439,6 +443,8 @@ class Version(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _ClassVar[int]
     METADATA_FIELD_NUMBER: _ClassVar[int]
     FILES_FIELD_NUMBER: _ClassVar[int]
+    ALIAS_COUNT_FIELD_NUMBER: _ClassVar[int]
+    FILES_NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     name: str
     number: int
     run: str
@@ -459,4 +465,6 @@ class Version(_message.Message):
     create_time: _timestamp_pb2.Timestamp
     metadata: _struct_pb2.Struct
     files: _containers.RepeatedCompositeFieldContainer[File]
-    def __init__(self, name: _Optional[str] = ..., number: _Optional[int] = ..., run: _Optional[str] = ..., checkpoint: _Optional[str] = ..., attempt: _Optional[int] = ..., epoch: _Optional[int] = ..., batch: _Optional[int] = ..., step: _Optional[int] = ..., path: _Optional[str] = ..., weights_only: bool = ..., size_bytes: _Optional[int] = ..., file_count: _Optional[int] = ..., digest: _Optional[bytes] = ..., metrics: _Optional[_Mapping[str, float]] = ..., aliases: _Optional[_Iterable[str]] = ..., reason: _Optional[_Union[Reason, str]] = ..., reason_text: _Optional[str] = ..., create_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., metadata: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., files: _Optional[_Iterable[_Union[File, _Mapping]]] = ...) -> None: ...
+    alias_count: int
+    files_next_page_token: str
+    def __init__(self, name: _Optional[str] = ..., number: _Optional[int] = ..., run: _Optional[str] = ..., checkpoint: _Optional[str] = ..., attempt: _Optional[int] = ..., epoch: _Optional[int] = ..., batch: _Optional[int] = ..., step: _Optional[int] = ..., path: _Optional[str] = ..., weights_only: bool = ..., size_bytes: _Optional[int] = ..., file_count: _Optional[int] = ..., digest: _Optional[bytes] = ..., metrics: _Optional[_Mapping[str, float]] = ..., aliases: _Optional[_Iterable[str]] = ..., reason: _Optional[_Union[Reason, str]] = ..., reason_text: _Optional[str] = ..., create_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., metadata: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., files: _Optional[_Iterable[_Union[File, _Mapping]]] = ..., alias_count: _Optional[int] = ..., files_next_page_token: _Optional[str] = ...) -> None: ...
