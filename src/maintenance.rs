@@ -1,6 +1,7 @@
 //! Opening the database and the object store that the settings name: for the server, and for commands that may run
 //! beside it.
 
+mod folder;
 mod mark;
 
 use std::fs;
@@ -18,10 +19,13 @@ use crate::app::Limits;
 use crate::app::keys;
 use crate::config::Config;
 use crate::config::ConfirmWrites;
+use crate::db;
 use crate::db::Db;
 use crate::db::Graces;
 use crate::db::Postgres;
+use crate::store;
 use crate::store::Confirm;
+use crate::store::ProbeError;
 use crate::store::Store;
 
 pub use crate::app::causes;
@@ -66,12 +70,25 @@ fn sqlite_file(config: &Config) -> Option<PathBuf> {
     }
 }
 
+fn folder_of(file: &Path) -> &Path {
+    file.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// For a program that is about to write to a data folder: what it makes there is for whoever may read the folder. Nothing to do
+/// where all is on servers.
+pub fn keep_private(config: &Config) -> anyhow::Result<()> {
+    let database = sqlite_file(config);
+    let objects = config.store_url.is_none().then_some(config.data_dir.as_path());
+    let Some(folder) = database.as_deref().map(folder_of).or(objects) else { return Ok(()) };
+    folder::keep_rights(folder)
+}
+
 /// Keeps a second server away from a SQLite database; the lock goes with the process, however it ends. Nothing to lock on
 /// Postgres, where any number of servers may work.
 pub fn lock(config: &Config) -> anyhow::Result<Option<File>> {
     let Some(database) = sqlite_file(config) else { return Ok(None) };
-    let folder = database.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    fs::create_dir_all(folder).with_context(|| format!("make the data folder `{}`", folder.display()))?;
+    let folder = folder_of(&database);
+    folder::make(folder)?;
     let path = folder.join(LOCK);
     let file = File::options().create(true).truncate(false).write(true).open(&path);
     let file = file.with_context(|| format!("open `{}`", path.display()))?;
@@ -96,8 +113,7 @@ pub enum Schema {
 
 async fn open_db(config: &Config, schema: Schema) -> anyhow::Result<Db> {
     if let Some(file) = sqlite_file(config) {
-        let db = Db::open_sqlite(&file).await;
-        return db.with_context(|| format!("open the database `{}`", file.display()));
+        return open_sqlite(&file).await.with_context(|| format!("open the database `{}`", file.display()));
     }
     let url = config.database_url.as_ref().context("there is an address, since there is no file")?;
     let options = Postgres {
@@ -106,6 +122,20 @@ async fn open_db(config: &Config, schema: Schema) -> anyhow::Result<Db> {
     };
     let db = Db::open_postgres(url.expose(), options).await;
     db.with_context(|| format!("open the database `{url}`"))
+}
+
+/// A full disk must not keep from reading what it holds: where not even the log's index finds room, what was kept back is it.
+async fn open_sqlite(file: &Path) -> anyhow::Result<Db> {
+    let folder = folder_of(file);
+    let db = match Db::open_sqlite(file).await {
+        Err(db::Error::Full(_)) if folder::release(folder)? => {
+            tracing::warn!("The disk of the database is full: took the room that was kept back to read it");
+            Db::open_sqlite(file).await?
+        }
+        opened => opened?,
+    };
+    folder::reserve(folder);
+    Ok(db)
 }
 
 /// Opens the object store without asking anything of it.
@@ -153,7 +183,14 @@ pub async fn open(config: &Config) -> anyhow::Result<App> {
     let db = open_db(config, Schema::Expect).await?;
     let store = open_store(config)?;
     let place = place(config);
-    store.probe().await.with_context(|| format!("{place} does not work"))?;
+    match store.probe().await {
+        Err(ProbeError::Write { source: store::Error::Full(_), .. }) => {
+            tracing::warn!(
+                "{place} is full: what it holds is served, and nothing is written until there is room"
+            );
+        }
+        probed => probed.with_context(|| format!("{place} does not work"))?,
+    }
     let store = mark::belong(&db, store, &place, true).await?;
     App::open(db, store, limits(config)).await.context("ask the database for its time")
 }
@@ -174,7 +211,7 @@ async fn open_existing(config: &Config) -> anyhow::Result<App> {
 /// Brings the schema up to date and answers its version.
 pub async fn migrate(config: &Config) -> anyhow::Result<i64> {
     if let Some(folder) = sqlite_file(config).as_deref().and_then(Path::parent) {
-        fs::create_dir_all(folder).with_context(|| format!("make the folder `{}`", folder.display()))?;
+        folder::make(folder)?;
     }
     let db = open_db(config, Schema::Migrate).await?;
     db.close().await;

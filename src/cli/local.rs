@@ -16,6 +16,7 @@ const LOG_FILTER: &str = "warn";
 pub(super) async fn collect(context: &mut Context, arguments: args::Gc) -> Result<(), Failure> {
     let config = serve::load(&arguments.settings)?;
     log()?;
+    maintenance::keep_private(&config)?;
     let report = maintenance::gc(&config, arguments.now).await?;
     if context.output.is_json() {
         context.output.document(&to_value(report).expect("a report is numbers"))?;
@@ -36,6 +37,7 @@ pub(super) async fn collect(context: &mut Context, arguments: args::Gc) -> Resul
 pub(super) async fn check(context: &mut Context, arguments: args::Check) -> Result<(), Failure> {
     let config = serve::load(&arguments.settings)?;
     log()?;
+    maintenance::keep_private(&config)?;
     let report = maintenance::check(&config, arguments.read()).await?;
     if context.output.is_json() {
         context.output.document(&to_value(&report).expect("a report is numbers and texts"))?;
@@ -66,6 +68,7 @@ pub(super) async fn check(context: &mut Context, arguments: args::Check) -> Resu
 pub(super) async fn rebuild(context: &mut Context, arguments: args::Rebuild) -> Result<(), Failure> {
     let config = serve::load(&arguments.settings)?;
     log()?;
+    maintenance::keep_private(&config)?;
     let report = maintenance::rebuild(&config).await?;
     if context.output.is_json() {
         context.output.document(&to_value(&report).expect("a report is numbers and texts"))?;

@@ -29,6 +29,7 @@ pub(super) async fn serve(context: &mut Context, arguments: args::Serve) -> Resu
     telemetry::init(format, &config.log.filter).map_err(|error| Failure::usage(error.to_string()))?;
     #[cfg(debug_assertions)]
     let script = failpoint::parse(&config::failpoints().unwrap_or_default()).map_err(Failure::usage)?;
+    maintenance::keep_private(&config)?;
     let (database, objects) = (config.database(), config.objects());
     let json = context.output.is_json();
     server::serve(config, move |address| {
@@ -64,6 +65,7 @@ pub(super) fn check_config(context: &mut Context, arguments: &args::CheckConfig)
 /// `migrate`: brings the schema of the database up to date and prints its version.
 pub(super) async fn migrate(context: &mut Context, arguments: args::Migrate) -> Result<(), Failure> {
     let config = load(&arguments.settings)?;
+    maintenance::keep_private(&config)?;
     let version = maintenance::migrate(&config).await?;
     let database = config.database();
     if context.output.is_json() {

@@ -162,7 +162,15 @@ impl Db {
         assert_durable(&mut connection).await?;
         // What an earlier process left in the log may be there only because the kernel remembers it: if its last sync failed, a
         // second one would say nothing. Copied into the database and synced there it is durable, before anybody is told of it.
-        Connection::Sqlite(&mut connection).row("PRAGMA wal_checkpoint(PASSIVE)", vec![]).await?;
+        match Connection::Sqlite(&mut connection).row("PRAGMA wal_checkpoint(PASSIVE)", vec![]).await {
+            // Readers find it in the log.
+            Err(Error::Full(_)) => {
+                tracing::warn!(
+                    "The disk of the database is full: what it holds is served, and nothing is written"
+                );
+            }
+            copied => drop(copied?),
+        }
         let readers = SqlitePoolOptions::new()
             .max_connections(SQLITE_READERS)
             .acquire_timeout(ACQUIRE_TIMEOUT)

@@ -7,6 +7,7 @@ mod heals;
 mod load;
 mod mark;
 mod order;
+mod rights;
 mod rot;
 mod syncs;
 

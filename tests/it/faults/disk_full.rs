@@ -298,3 +298,35 @@ async fn a_disk_that_takes_no_more_files_refuses_bytes_and_heals() {
     it.commit(&empty, second).await.unwrap();
     it.goes_on().await;
 }
+
+/// A start needs nothing that reading does not: neither the check of the store nor the copy of the database's log, and the
+/// index of the log finds room that was kept back.
+#[tokio::test]
+async fn a_server_starts_on_a_full_disk_serves_what_it_has_and_heals() {
+    if !may_mount("faults::disk_full::a_server_starts_on_a_full_disk_serves_what_it_has_and_heals") {
+        return;
+    }
+    for full in [Full::Both, Full::Objects, Full::Database] {
+        let mut it = Cramped::new(full).await;
+        for killed in [true, false] {
+            if killed {
+                it.server.kill();
+            } else {
+                it.trainer.channel = it.server.channel();
+                assert_eq!(it.server.terminate().await, Some(0));
+            }
+            it.disk.fill();
+            it.server = Probed::start(it.data.path());
+            it.trainer.channel = it.server.channel();
+            it.serves_what_it_has().await;
+            // What was kept back and is not needed now is for writes.
+            it.disk.fill();
+            if full != Full::Objects {
+                is_full("an event", it.report().await);
+            }
+            it.disk.free();
+            it.saved().await;
+        }
+        it.goes_on().await;
+    }
+}

@@ -84,6 +84,12 @@ impl Probed {
         self.wait().await
     }
 
+    /// kill -9.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
     /// What it logged.
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.notes.path().join("log")).unwrap()
