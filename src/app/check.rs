@@ -17,9 +17,6 @@ use crate::store::manifest_key;
 
 pub use crate::domain::subset::Subset;
 
-/// Versions looked up at once.
-const PAGE: i64 = 100;
-
 /// Which bytes a check reads; of all other objects it asks for the size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReadData {
@@ -61,9 +58,7 @@ impl App {
         let mut report = CheckReport { problems: self.db.contradictions().await?, ..CheckReport::default() };
         let mut after = String::new();
         loop {
-            let page = self.db.check_versions(&after, PAGE).await?;
-            let Some(last) = page.last() else { break };
-            after.clone_from(&last.uid);
+            let (page, next) = self.db.check_versions(&after).await?;
             for version in &page {
                 let mut problems = Vec::new();
                 self.check_version(version, &mut report, &mut problems).await?;
@@ -72,6 +67,8 @@ impl App {
                     report.problems.append(&mut problems);
                 }
             }
+            let Some(next) = next else { break };
+            after = next;
         }
         self.check_data(read, &mut report).await?;
         report.due_manifests = u64::try_from(self.db.count_due_manifests().await?).unwrap_or(0);

@@ -7,14 +7,12 @@ use crate::db::ArtifactRow;
 use crate::db::BestQuery;
 use crate::db::BestScope;
 use crate::db::Expected;
+use crate::db::VersionPage;
 use crate::db::VersionQuery;
 use crate::db::VersionRow;
 use crate::domain::alias;
 use crate::domain::alias::VersionRef;
 use crate::domain::file::StoredFile;
-use crate::domain::filter::Field;
-use crate::domain::filter::Key;
-use crate::domain::filter::Order;
 use crate::domain::filter::Place;
 use crate::domain::filter::parse_filter;
 use crate::domain::filter::parse_order;
@@ -106,7 +104,7 @@ impl App {
         Ok(self.db.list_files(checkpoint.as_str(), after, limit).await?)
     }
 
-    /// Versions of an artifact by filter and order, behind a place; and each one's own place.
+    /// Versions of an artifact by filter and order, behind a place.
     pub async fn list_versions(
         &self,
         artifact: &ArtifactName,
@@ -114,16 +112,10 @@ impl App {
         order_by: &str,
         after: Option<Place>,
         limit: i64,
-    ) -> Result<Vec<(VersionRow, Place)>, Error> {
+    ) -> Result<VersionPage, Error> {
         let (terms, order) = (parse_filter(filter)?, parse_order(order_by)?);
         let artifact_uid = self.db.artifact(artifact).await?.uid;
-        let query = VersionQuery { artifact_uid, terms, order, after, limit };
-        let versions = self.db.list_versions(&query).await?;
-        let placed = versions.into_iter().map(|version| {
-            let place = place_of(&version, &query.order);
-            (version, place)
-        });
-        Ok(placed.collect())
+        Ok(self.db.list_versions(&VersionQuery { artifact_uid, terms, order, after, limit }).await?)
     }
 
     /// An artifact.
@@ -200,20 +192,6 @@ fn only(
         1 => Ok(monitors.pop()),
         _ => Ok(None),
     }
-}
-
-fn place_of(version: &VersionRow, order: &Order) -> Place {
-    let key = match &order.field {
-        Field::Metric(name) => {
-            let value = version.metrics.get(name).and_then(|value| value.as_f64());
-            Key::Number(value.unwrap_or(f64::NAN))
-        }
-        Field::Epoch => Key::Integer(version.epoch),
-        Field::SizeBytes => Key::Integer(version.size_bytes),
-        Field::CreateTime => Key::Integer(version.commit_time_us),
-        Field::Number | Field::Batch | Field::Step | Field::Run => Key::Integer(version.number),
-    };
-    Place { key, number: version.number }
 }
 
 fn which_metric(

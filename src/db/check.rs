@@ -1,13 +1,28 @@
-//! What `keepbest check` reads: committed versions page by page, and the invariants that SQL can tell.
+//! What `keepbest check` reads: committed versions, their files and their chunks, page by page.
 
 use crate::db::Db;
 use crate::db::Error;
+use crate::db::connection::Row;
 use crate::db::connection::args;
 use crate::db::files::digest_of;
 use crate::domain::digest::Digest;
 
-/// Chunks or files looked up at once.
-const PAGE: i64 = 200;
+/// Rows read at once, those among them that no committed version has.
+pub(super) const PAGE: i64 = 500;
+
+/// A page of rows, and where the next one begins; none: this was the last one.
+pub type CheckPage<T, K> = (Vec<T>, Option<K>);
+
+/// The page of all rows, of which each is shown or not.
+pub(super) fn page<T, K>(rows: Vec<(K, Option<T>)>) -> CheckPage<T, K> {
+    let is_whole = i64::try_from(rows.len()) == Ok(PAGE);
+    let (mut last, mut shown) = (None, Vec::new());
+    for (key, row) in rows {
+        last = Some(key);
+        shown.extend(row);
+    }
+    (shown, last.filter(|_| is_whole))
+}
 
 /// A chunk that a committed version uses.
 #[derive(Clone, Debug)]
@@ -20,8 +35,6 @@ pub struct CheckChunk {
     pub size_bytes: i64,
     /// Where its bytes are.
     pub object_key: String,
-    /// Whether a file that declared its SHA-256 has it, and so is read from its beginning to its end.
-    pub is_read_with_file: bool,
 }
 
 /// A committed file that declared its SHA-256.
@@ -50,23 +63,25 @@ pub struct CheckVersion {
     pub digest: Digest,
 }
 
-/// A place of chunk `k` in a committed version.
-const USE: &str = "SELECT 1 FROM file_chunks f JOIN files i ON i.uid = f.file_uid \
-    JOIN checkpoints c ON c.uid = i.checkpoint_uid \
-    WHERE f.team = k.team AND f.digest = k.digest AND c.state = 'COMMITTED'";
+/// Keys of pages.
+pub type ChunkKey = (String, Vec<u8>);
 
 impl Db {
     /// Committed versions in the order of their uids, after `after`.
-    pub async fn check_versions(&self, after: &str, limit: i64) -> Result<Vec<CheckVersion>, Error> {
-        let sql = "SELECT c.uid, a.team, a.project, a.id, c.version, c.digest FROM checkpoints c \
-            JOIN artifacts a ON a.uid = c.artifact_uid WHERE c.state = 'COMMITTED' AND c.uid > $1 ORDER BY c.uid LIMIT $2";
-        let rows = self.rows(sql, args![after, limit]).await?;
-        rows.iter()
-            .map(|row| {
-                let name = format!("{}/{}/{}:v{}", row.text(1)?, row.text(2)?, row.text(3)?, row.int(4)?);
-                Ok(CheckVersion { uid: row.text(0)?, name, digest: digest_of(&row.bytes(5)?)? })
-            })
-            .collect()
+    pub async fn check_versions(&self, after: &str) -> Result<CheckPage<CheckVersion, String>, Error> {
+        // Not those that are committed alone: the databases would look for these by their state and sort them for each page.
+        let sql = "SELECT c.uid, a.team, a.project, a.id, c.version, c.digest, c.state FROM checkpoints c \
+            JOIN artifacts a ON a.uid = c.artifact_uid WHERE c.uid > $1 ORDER BY c.uid LIMIT $2";
+        let version = |row: &Row| {
+            if row.text(6)? != "COMMITTED" {
+                return Ok((row.text(0)?, None));
+            }
+            let name = format!("{}/{}/{}:v{}", row.text(1)?, row.text(2)?, row.text(3)?, row.int(4)?);
+            let digest = digest_of(&row.bytes(5)?)?;
+            Ok((row.text(0)?, Some(CheckVersion { uid: row.text(0)?, name, digest })))
+        };
+        let rows = self.rows(sql, args![after, PAGE]).await?;
+        Ok(page(rows.iter().map(version).collect::<Result<_, Error>>()?))
     }
 
     /// Whether a version still is committed: one that was deleted while it was read is no problem.
@@ -76,24 +91,24 @@ impl Db {
     }
 
     /// Chunks of committed versions, each once, in the order of teams and digests, after `after`.
-    pub async fn check_chunks(&self, after: &(String, Vec<u8>)) -> Result<Vec<CheckChunk>, Error> {
-        let sql = format!(
-            "SELECT k.team, k.digest, k.size_bytes, k.object_key, \
-             CAST(CASE WHEN EXISTS ({USE} AND i.sha256 IS NOT NULL) THEN 1 ELSE 0 END AS BIGINT) FROM chunks k \
-             WHERE (k.team, k.digest) > ($1, $2) AND EXISTS ({USE}) ORDER BY k.team, k.digest LIMIT $3"
-        );
-        let rows = self.rows(&sql, args![&after.0, after.1.clone(), PAGE]).await?;
-        rows.iter()
-            .map(|row| {
-                Ok(CheckChunk {
-                    team: row.text(0)?,
-                    digest: digest_of(&row.bytes(1)?)?,
-                    size_bytes: row.int(2)?,
-                    object_key: row.text(3)?,
-                    is_read_with_file: row.flag(4)?,
-                })
-            })
-            .collect()
+    pub async fn check_chunks(&self, after: &ChunkKey) -> Result<CheckPage<CheckChunk, ChunkKey>, Error> {
+        // Not EXISTS, for which Postgres would read all uses of all chunks first, and again for each page.
+        let sql = "SELECT k.team, k.digest, k.size_bytes, k.object_key, CAST(CASE WHEN (SELECT 1 FROM file_chunks f \
+            CROSS JOIN files i CROSS JOIN checkpoints c WHERE f.team = k.team AND f.digest = k.digest \
+            AND i.uid = f.file_uid AND c.uid = i.checkpoint_uid AND c.state = 'COMMITTED' LIMIT 1) IS NULL THEN 0 ELSE 1 END AS BIGINT) \
+            FROM chunks k WHERE (k.team, k.digest) > ($1, $2) ORDER BY k.team, k.digest LIMIT $3";
+        let chunk = |row: &Row| {
+            let (team, digest) = (row.text(0)?, row.bytes(1)?);
+            let chunk = CheckChunk {
+                team: team.clone(),
+                digest: digest_of(&digest)?,
+                size_bytes: row.int(2)?,
+                object_key: row.text(3)?,
+            };
+            Ok(((team, digest), row.flag(4)?.then_some(chunk)))
+        };
+        let rows = self.rows(sql, args![&after.0, after.1.clone(), PAGE]).await?;
+        Ok(page(rows.iter().map(chunk).collect::<Result<_, Error>>()?))
     }
 
     /// Where a chunk's bytes are now: it may have been collected and stored again since it was listed.
@@ -118,54 +133,28 @@ impl Db {
     }
 
     /// Files of committed versions that declared their SHA-256, in the order of their uids, after `after`.
-    pub async fn check_files(&self, after: &str) -> Result<Vec<CheckFile>, Error> {
-        let sql = "SELECT i.uid, a.team, a.project, a.id, c.version, i.path, i.digest, i.sha256 FROM files i \
+    pub async fn check_files(&self, after: &str) -> Result<CheckPage<CheckFile, String>, Error> {
+        let sql = "SELECT i.uid, a.team, a.project, a.id, c.version, i.path, i.digest, i.sha256, c.state FROM files i \
             JOIN checkpoints c ON c.uid = i.checkpoint_uid JOIN artifacts a ON a.uid = c.artifact_uid \
-            WHERE i.uid > $1 AND i.sha256 IS NOT NULL AND c.state = 'COMMITTED' ORDER BY i.uid LIMIT $2";
+            WHERE i.uid > $1 ORDER BY i.uid LIMIT $2";
+        let file = |row: &Row| {
+            let uid = row.text(0)?;
+            let Some(sha256) =
+                row.bytes_or_null(7)?.filter(|_| row.text(8).is_ok_and(|it| it == "COMMITTED"))
+            else {
+                return Ok((uid, None));
+            };
+            let version = format!("{}/{}/{}:v{}", row.text(1)?, row.text(2)?, row.text(3)?, row.int(4)?);
+            let file = CheckFile {
+                uid: uid.clone(),
+                name: format!("{version} file `{}`", row.text(5)?),
+                team: row.text(1)?,
+                digest: digest_of(&row.bytes(6)?)?,
+                sha256: digest_of(&sha256)?,
+            };
+            Ok((uid, Some(file)))
+        };
         let rows = self.rows(sql, args![after, PAGE]).await?;
-        rows.iter()
-            .map(|row| {
-                let version = format!("{}/{}/{}:v{}", row.text(1)?, row.text(2)?, row.text(3)?, row.int(4)?);
-                Ok(CheckFile {
-                    uid: row.text(0)?,
-                    name: format!("{version} file `{}`", row.text(5)?),
-                    team: row.text(1)?,
-                    digest: digest_of(&row.bytes(6)?)?,
-                    sha256: digest_of(&row.bytes(7)?)?,
-                })
-            })
-            .collect()
-    }
-
-    /// Sentences about rows that contradict each other; none is right.
-    pub async fn contradictions(&self) -> Result<Vec<String>, Error> {
-        const CHECKS: [(&str, &str); 4] = [
-            (
-                "alias `{}` points at a checkpoint that is not committed",
-                "SELECT l.alias FROM aliases l JOIN checkpoints c ON c.uid = l.checkpoint_uid WHERE c.state <> 'COMMITTED'",
-            ),
-            (
-                "run `{}` has a best checkpoint that is not committed",
-                "SELECT r.id FROM runs r JOIN checkpoints c ON r.monitor_state LIKE '%\"best_checkpoint\":\"' || c.uid || '\"%' \
-                 WHERE c.state <> 'COMMITTED' AND c.run_uid = r.uid",
-            ),
-            (
-                "artifact `{}` has a gap in its version numbers",
-                "SELECT a.id FROM artifacts a WHERE a.next_version <> \
-                 (SELECT COUNT(*) FROM checkpoints c WHERE c.artifact_uid = a.uid AND c.version IS NOT NULL)",
-            ),
-            (
-                "version metrics stand for checkpoint `{}`, which is not committed",
-                "SELECT DISTINCT m.checkpoint_uid FROM version_metrics m JOIN checkpoints c ON c.uid = m.checkpoint_uid \
-                 WHERE c.state <> 'COMMITTED'",
-            ),
-        ];
-        let mut found = Vec::new();
-        for (sentence, sql) in CHECKS {
-            for row in self.rows(sql, args![]).await? {
-                found.push(sentence.replace("{}", &row.text(0)?));
-            }
-        }
-        Ok(found)
+        Ok(page(rows.iter().map(file).collect::<Result<_, Error>>()?))
     }
 }

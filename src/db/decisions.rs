@@ -150,11 +150,19 @@ impl Db {
         batch: Option<i64>,
     ) -> Result<Option<DecisionRow>, Error> {
         // One attempt decides at the ends of batches or of epochs, never both, so without a batch there is one an epoch.
+        let mut values = args![run_uid, attempt, epoch];
+        let which = match batch {
+            Some(batch) => {
+                values.push(batch.into());
+                " AND batch = $4"
+            }
+            None => "",
+        };
         let sql = format!(
-            "SELECT {COLUMNS} WHERE run_uid = $1 AND epoch = $2 AND attempt = $3 AND (batch = $4 OR $4 < 0) \
-             ORDER BY position DESC LIMIT 1"
+            "SELECT {COLUMNS} WHERE run_uid = $1 AND attempt = $2 AND epoch = $3{which} \
+             ORDER BY batch DESC, position DESC LIMIT 1"
         );
-        let row = self.row(&sql, args![run_uid, epoch, attempt, batch.unwrap_or(-1)]).await?;
+        let row = self.row(&sql, values).await?;
         row.as_ref().map(decision_of).transpose()
     }
 
@@ -166,17 +174,31 @@ impl Db {
         position: i64,
         limit: i64,
     ) -> Result<Vec<DecisionRow>, Error> {
-        let mut sql = format!("SELECT {COLUMNS} WHERE run_uid = $1 AND position >= $2");
-        let mut values = args![run_uid, position, limit];
-        if let Some(epoch) = filter.epoch {
-            values.push(epoch.into());
-            sql.push_str(&format!(" AND epoch = ${}", values.len()));
+        let DecisionFilter { epoch, action } = filter;
+        // The index of epochs has an action before the position: of all actions so many are more than enough.
+        let actions = match (epoch, action) {
+            (Some(_), None) => vec![Some(Action::Save), Some(Action::Skip), Some(Action::Fail)],
+            (_, action) => vec![action],
+        };
+        let mut decisions = Vec::new();
+        for action in actions {
+            let mut sql = format!("SELECT {COLUMNS} WHERE run_uid = $1 AND position >= $2");
+            let mut values = args![run_uid, position, limit];
+            if let Some(epoch) = epoch {
+                values.push(epoch.into());
+                sql.push_str(&format!(" AND epoch = ${}", values.len()));
+            }
+            if let Some(action) = action {
+                values.push(action_to_text(action).into());
+                sql.push_str(&format!(" AND action = ${}", values.len()));
+            }
+            sql.push_str(" ORDER BY position LIMIT $3");
+            for row in self.rows(&sql, values).await? {
+                decisions.push(decision_of(&row)?);
+            }
         }
-        if let Some(action) = filter.action {
-            values.push(action_to_text(action).into());
-            sql.push_str(&format!(" AND action = ${}", values.len()));
-        }
-        sql.push_str(" ORDER BY position LIMIT $3");
-        self.rows(&sql, values).await?.iter().map(decision_of).collect()
+        decisions.sort_by_key(|it| it.position);
+        decisions.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+        Ok(decisions)
     }
 }

@@ -52,12 +52,15 @@ impl Db {
 }
 
 impl Db {
-    /// The newest event of an attempt that was decided upon.
+    /// The newest event of the run's newest attempt that was decided upon.
     pub async fn newest_event(&self, run_uid: &str, attempt: i64) -> Result<Option<Event>, Error> {
-        let sql = "SELECT body FROM events WHERE run_uid = $1 AND attempt = $2 AND writer = '' \
-            ORDER BY position DESC LIMIT 1";
-        let row = self.row(sql, args![run_uid, attempt]).await?;
-        Ok(row.map(|row| unpack(&row.bytes(0)?)).transpose()?.and_then(|mut events| events.pop()))
+        // A writer's sequences go on from attempt to attempt, and nothing of an older attempt comes after a newer one's.
+        let sql = "SELECT attempt, body FROM events WHERE run_uid = $1 AND writer = '' \
+            ORDER BY first_sequence DESC LIMIT 1";
+        match self.row(sql, args![run_uid]).await? {
+            Some(row) if row.int(0)? == attempt => Ok(unpack(&row.bytes(1)?)?.pop()),
+            _ => Ok(None),
+        }
     }
 }
 

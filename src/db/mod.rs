@@ -10,6 +10,7 @@ mod chunks;
 mod collect;
 mod commits;
 mod connection;
+mod contradictions;
 mod decisions;
 mod deletions;
 mod error;
@@ -21,14 +22,18 @@ mod marks;
 mod parts;
 mod postgres;
 mod queue;
+mod reads;
 mod rebuild;
 mod reports;
 mod runs;
 mod schema;
 mod tx;
 mod uploads;
+mod version_lists;
 mod version_queries;
 mod versions;
+#[cfg(debug_assertions)]
+mod watch;
 mod writer;
 
 use std::path::Path;
@@ -45,15 +50,11 @@ use sqlx::sqlite::SqliteSynchronous;
 use tokio_util::sync::CancellationToken;
 
 use crate::db::connection::Connection;
-use crate::db::connection::Row;
-use crate::db::connection::Value;
 use crate::db::job::Rare;
 use crate::db::job::Turn;
 use crate::db::job::Work;
 use crate::db::job::Write;
 use crate::db::postgres::Pool;
-use crate::db::postgres::in_time;
-use crate::db::tx::Tx;
 use crate::db::writer::Writer;
 use crate::domain::ids::RunName;
 
@@ -62,7 +63,9 @@ pub use aliases::Expected;
 pub use attempts::Started;
 pub use check::CheckChunk;
 pub use check::CheckFile;
+pub use check::CheckPage;
 pub use check::CheckVersion;
+pub use check::ChunkKey;
 pub use checkpoints::ExpireTimes;
 pub use chunks::HeldChunk;
 pub use chunks::PlacedChunk;
@@ -90,11 +93,14 @@ pub use rebuild::RebuiltVersion;
 pub use reports::Reported;
 pub use uploads::FileStep;
 pub use uploads::WriteFiles;
+pub use version_lists::VersionPage;
+pub use version_lists::VersionQuery;
 pub use version_queries::BestQuery;
 pub use version_queries::BestScope;
-pub use version_queries::VersionQuery;
 pub use versions::ArtifactRow;
 pub use versions::VersionRow;
+#[cfg(debug_assertions)]
+pub use watch::ReadCost;
 
 /// How long a read of SQLite waits for a connection.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -119,6 +125,8 @@ pub struct Db {
     database: Database,
     writer: Writer,
     unsynced: CancellationToken,
+    #[cfg(debug_assertions)]
+    watch: watch::Watch,
 }
 
 impl std::fmt::Debug for Db {
@@ -180,7 +188,7 @@ impl Db {
             .await?;
         let unsynced = CancellationToken::new();
         let writer = Writer::on_sqlite(connection, unsynced.clone());
-        let db = Db { database: Database::Sqlite(readers), writer, unsynced };
+        let db = Db::over(Database::Sqlite(readers), writer, unsynced);
         db.refuse_unfinished_rebuild().await?;
         Ok(db)
     }
@@ -189,9 +197,19 @@ impl Db {
     pub async fn open_postgres(url: &str, options: Postgres) -> Result<Db, Error> {
         let pool = Pool::open(url, options).await?;
         let writer = Writer::on_postgres(pool.clone());
-        let db = Db { database: Database::Postgres(pool), writer, unsynced: CancellationToken::new() };
+        let db = Db::over(Database::Postgres(pool), writer, CancellationToken::new());
         postgres::at_start(|| db.refuse_unfinished_rebuild()).await?;
         Ok(db)
+    }
+
+    fn over(database: Database, writer: Writer, unsynced: CancellationToken) -> Db {
+        Db {
+            database,
+            writer,
+            unsynced,
+            #[cfg(debug_assertions)]
+            watch: watch::Watch::default(),
+        }
     }
 
     /// Looks at an address of a Postgres database without asking for it.
@@ -230,63 +248,6 @@ impl Db {
     /// Statements of all write transactions so far, without those that begin and end one.
     pub fn statements(&self) -> u64 {
         self.writer.statements()
-    }
-
-    /// All rows of a query, outside of a transaction.
-    async fn rows(&self, sql: &str, values: Vec<Value>) -> Result<Vec<Row>, Error> {
-        match &self.database {
-            Database::Sqlite(readers) => {
-                Connection::Sqlite(&mut *readers.acquire().await?).rows(sql, values).await
-            }
-            Database::Postgres(pool) => {
-                let mut lent = pool.lend().await?;
-                let rows = in_time(lent.connection()?.rows(sql, values)).await?;
-                lent.give_back();
-                rows
-            }
-        }
-    }
-
-    /// All rows of a query over a set, outside of a transaction.
-    async fn rows_of(&self, sql: &str, set: Vec<Vec<Value>>) -> Result<Vec<Row>, Error> {
-        match &self.database {
-            Database::Sqlite(readers) => {
-                let mut reader = readers.acquire().await?;
-                Tx::new(Connection::Sqlite(&mut reader), false).rows_of(sql, set).await
-            }
-            Database::Postgres(pool) => {
-                let mut lent = pool.lend().await?;
-                let rows = in_time(Tx::new(lent.connection()?, false).rows_of(sql, set)).await?;
-                lent.give_back();
-                rows
-            }
-        }
-    }
-
-    /// The first sign of life, for which a process waits a while.
-    pub async fn first_sign(&self) -> Result<Sign, Error> {
-        match self.database {
-            Database::Sqlite(_) => self.ping().await,
-            Database::Postgres(_) => postgres::at_start(|| self.ping()).await,
-        }
-    }
-
-    /// Asks the database for a sign of life, and for its time.
-    pub async fn ping(&self) -> Result<Sign, Error> {
-        let sql = match self.database {
-            Database::Sqlite(_) => "SELECT CAST(NULL AS BIGINT)",
-            Database::Postgres(_) => "SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT)",
-        };
-        let asked = Instant::now();
-        let row = self.row(sql, Vec::new()).await?;
-        let answered = Instant::now();
-        let time_us = row.map_or(Ok(None), |row| row.int_or_null(0))?;
-        Ok(Sign { time_us, asked, answered })
-    }
-
-    /// The first row of a query, outside of a transaction.
-    async fn row(&self, sql: &str, values: Vec<Value>) -> Result<Option<Row>, Error> {
-        Ok(self.rows(sql, values).await?.into_iter().next())
     }
 }
 

@@ -183,7 +183,7 @@ impl Db {
         limit: i64,
     ) -> Result<Vec<Run>, Error> {
         let (time_us, uid) = before.unwrap_or((i64::MAX, String::new()));
-        let after = "(r.create_time_us < $2 OR (r.create_time_us = $2 AND r.uid < $3)) \
+        let after = "(r.create_time_us, r.uid) < ($2, $3) \
             ORDER BY r.create_time_us DESC, r.uid DESC LIMIT $4";
         let rows = match &parent.project {
             Some(project) => {

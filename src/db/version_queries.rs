@@ -1,13 +1,10 @@
-//! Best queries, filters and orders of versions as SQL. Which version is best is one `ORDER BY`, here.
+//! Best queries and filters of versions as SQL. Which version is best is one statement, here.
 
 use crate::db::connection::Value;
 use crate::db::connection::args;
 use crate::domain::filter::Comparison;
 use crate::domain::filter::Field;
-use crate::domain::filter::Key;
 use crate::domain::filter::Operand;
-use crate::domain::filter::Order;
-use crate::domain::filter::Place;
 use crate::domain::filter::Term;
 use crate::domain::ids::Id;
 use crate::domain::metric::Direction;
@@ -36,21 +33,6 @@ pub struct BestQuery {
     pub direction: Direction,
 }
 
-/// Which versions to list, and in which order.
-#[derive(Clone, Debug)]
-pub struct VersionQuery {
-    /// The artifact's uid.
-    pub artifact_uid: String,
-    /// All must hold.
-    pub terms: Vec<Term>,
-    /// The order.
-    pub order: Order,
-    /// Where the last page ended.
-    pub after: Option<Place>,
-    /// How many at most.
-    pub limit: i64,
-}
-
 impl BestScope {
     fn condition(&self, values: &mut Vec<Value>) -> String {
         let mut place = |value: Value| {
@@ -69,7 +51,8 @@ impl BestScope {
     }
 }
 
-/// The uid of the best version: the best value wins, of equal values the one that was committed first.
+/// The uid and the value of the best version: the best value wins, of equal values the one that was committed first. One look
+/// finds the value at an end of the index, another one where its equals begin.
 pub(super) fn best_statement(query: &BestQuery) -> (String, Vec<Value>) {
     let mut values = args![&query.metric];
     let scope = query.scope.condition(&mut values);
@@ -77,15 +60,21 @@ pub(super) fn best_statement(query: &BestQuery) -> (String, Vec<Value>) {
         Direction::Min => "ASC",
         Direction::Max => "DESC",
     };
+    // In an artifact, and so in a run, no two versions have the same time.
+    let first = match query.scope {
+        BestScope::Run(_) | BestScope::Artifact(_) => "m.commit_time_us",
+        BestScope::Project(..) | BestScope::Team(_) => "m.commit_time_us, m.checkpoint_uid",
+    };
     let sql = format!(
-        "SELECT m.checkpoint_uid, m.value FROM version_metrics m WHERE m.name = $1 AND {scope} \
-         ORDER BY m.value {direction}, m.commit_time_us, m.checkpoint_uid LIMIT 1"
+        "SELECT m.checkpoint_uid, m.value FROM version_metrics m WHERE m.name = $1 AND {scope} AND m.value = \
+         (SELECT m.value FROM version_metrics m WHERE m.name = $1 AND {scope} ORDER BY m.value {direction} LIMIT 1) \
+         ORDER BY {first} LIMIT 1"
     );
     (sql, values)
 }
 
 /// The column of a field that is one; metrics have their own table.
-fn column(field: &Field) -> &'static str {
+pub(super) fn column(field: &Field) -> &'static str {
     match field {
         Field::Epoch => "c.epoch",
         Field::Batch => "c.batch",
@@ -97,64 +86,36 @@ fn column(field: &Field) -> &'static str {
     }
 }
 
-/// The ORDER BY of a list; a metric is joined to the statement.
-pub(super) fn order_by(order: &Order, sql: &mut String, values: &mut Vec<Value>) -> String {
-    let direction = if order.descending { "DESC" } else { "ASC" };
-    match &order.field {
-        Field::Metric(name) => {
-            values.push(name.into());
-            sql.push_str(&format!(
-                " JOIN version_metrics m ON m.checkpoint_uid = c.uid AND m.name = ${}",
-                values.len()
-            ));
-            format!("m.value {direction}, c.version")
-        }
-        field => format!("{} {direction}, c.version", column(field)),
-    }
-}
-
-/// Only what comes behind a place in the order.
-pub(super) fn behind(order: &Order, place: Place, values: &mut Vec<Value>) -> String {
-    let sign = if order.descending { "<" } else { ">" };
-    let field = match &order.field {
-        Field::Metric(_) => "m.value",
-        field => column(field),
-    };
-    values.push(match place.key {
-        Key::Integer(key) => key.into(),
-        Key::Number(key) => key.into(),
-    });
-    let key = values.len();
-    values.push(place.number.into());
-    let number = values.len();
-    format!(" AND ({field} {sign} ${key} OR ({field} = ${key} AND c.version > ${number}))")
-}
-
-/// One comparison of a filter.
-pub(super) fn condition(term: &Term, values: &mut Vec<Value>) -> String {
-    let sign = match term.comparison {
+/// How a comparison is written.
+pub(super) fn sign(comparison: Comparison) -> &'static str {
+    match comparison {
         Comparison::Equal => "=",
         Comparison::NotEqual => "<>",
         Comparison::Less => "<",
         Comparison::LessOrEqual => "<=",
         Comparison::Greater => ">",
         Comparison::GreaterOrEqual => ">=",
-    };
-    let mut place = |value: Value| {
-        values.push(value);
-        values.len()
-    };
-    let operand = match &term.operand {
-        Operand::Number(number) => place((*number).into()),
-        Operand::Integer(number) => place((*number).into()),
-        Operand::Text(text) => place(text.into()),
-    };
+    }
+}
+
+/// What a field is compared with, as a bound value.
+pub(super) fn operand(operand: &Operand) -> Value {
+    match operand {
+        Operand::Number(number) => (*number).into(),
+        Operand::Integer(number) => (*number).into(),
+        Operand::Text(text) => text.into(),
+    }
+}
+
+/// The `n`th comparison of a filter, with what stands in the columns of a set.
+pub(super) fn condition(term: &Term, n: usize) -> String {
+    let sign = sign(term.comparison);
     match &term.field {
-        Field::Metric(name) => format!(
-            "EXISTS (SELECT 1 FROM version_metrics f WHERE f.checkpoint_uid = c.uid AND f.name = ${} AND f.value {sign} ${operand})",
-            place(name.into())
+        Field::Metric(_) => format!(
+            "EXISTS (SELECT 1 FROM version_metrics f WHERE f.checkpoint_uid = c.uid AND f.name = v.name_{n} \
+             AND f.value {sign} v.operand_{n})"
         ),
-        field => format!("{} {sign} ${operand}", column(field)),
+        field => format!("{} {sign} v.operand_{n}", column(field)),
     }
 }
 

@@ -10,11 +10,7 @@ use crate::db::runs::direction_of;
 use crate::db::runs::project_of;
 use crate::db::runs::stored_id;
 use crate::db::version_queries::BestQuery;
-use crate::db::version_queries::VersionQuery;
-use crate::db::version_queries::behind;
 use crate::db::version_queries::best_statement;
-use crate::db::version_queries::condition;
-use crate::db::version_queries::order_by;
 use crate::domain::alias::VersionRef;
 use crate::domain::digest::Digest;
 use crate::domain::ids::ArtifactName;
@@ -92,7 +88,7 @@ const SELECT_VERSION: &str = "SELECT a.team, a.project, a.id, c.version, r.id, c
     c.commit_time_us, c.metadata FROM checkpoints c JOIN artifacts a ON a.uid = c.artifact_uid \
     JOIN runs r ON r.uid = c.run_uid";
 
-fn version_of(row: &Row) -> Result<VersionRow, Error> {
+pub(super) fn version_of(row: &Row) -> Result<VersionRow, Error> {
     let project = project_of(row, 0)?;
     let run = RunName { project: project.clone(), run: stored_id(&row.text(4)?)? };
     Ok(VersionRow {
@@ -195,25 +191,7 @@ impl Db {
         Ok(versions.into_iter().next())
     }
 
-    /// Versions of an artifact.
-    pub async fn list_versions(&self, query: &VersionQuery) -> Result<Vec<VersionRow>, Error> {
-        let mut values = args![&query.artifact_uid, query.limit];
-        let mut sql = SELECT_VERSION.to_owned();
-        let order = order_by(&query.order, &mut sql, &mut values);
-        sql.push_str(" WHERE c.artifact_uid = $1 AND c.state = 'COMMITTED'");
-        for term in &query.terms {
-            sql.push_str(" AND ");
-            sql.push_str(&condition(term, &mut values));
-        }
-        if let Some(place) = query.after {
-            sql.push_str(&behind(&query.order, place, &mut values));
-        }
-        sql.push_str(&format!(" ORDER BY {order} LIMIT $2"));
-        let rows = self.rows(&sql, values).await?;
-        self.with_aliases(rows.iter().map(version_of).collect::<Result<_, _>>()?).await
-    }
-
-    async fn with_aliases(&self, mut versions: Vec<VersionRow>) -> Result<Vec<VersionRow>, Error> {
+    pub(super) async fn with_aliases(&self, mut versions: Vec<VersionRow>) -> Result<Vec<VersionRow>, Error> {
         let uids: Vec<&str> = versions.iter().map(|it| it.checkpoint.checkpoint.as_str()).collect();
         let mut names = self.names_of(&uids).await?;
         for version in &mut versions {
@@ -239,27 +217,36 @@ impl Db {
         limit: i64,
     ) -> Result<Vec<ArtifactRow>, Error> {
         let (project, id) = after.unwrap_or_default();
-        let mut values = args![parent.team.as_str(), project, id, limit];
-        let mut sql =
-            format!("{SELECT_ARTIFACT} WHERE team = $1 AND (project > $2 OR (project = $2 AND id > $3))");
-        if let Some(project) = &parent.project {
-            values.push(project.as_str().into());
-            sql.push_str(" AND project = $5");
-        }
-        sql.push_str(" ORDER BY project, id LIMIT $4");
+        // The place with one comparison each, or the databases would read all before it.
+        let (project, place) = match &parent.project {
+            Some(project) => (project.to_string(), "project = $2 AND id > $3"),
+            None => (project, "(project, id) > ($2, $3)"),
+        };
+        let sql = format!("{SELECT_ARTIFACT} WHERE team = $1 AND {place} ORDER BY project, id LIMIT $4");
+        let values = args![parent.team.as_str(), project, id, limit];
         self.rows(&sql, values).await?.iter().map(artifact_of).collect()
     }
 
     /// The monitors that the artifacts of a project or a team follow: at most two, since more than one is ambiguous.
     pub async fn monitors(&self, parent: &ListParent) -> Result<Vec<(String, Direction)>, Error> {
         let mut values = args![parent.team.as_str()];
-        let mut sql = "SELECT DISTINCT monitor, direction FROM artifacts WHERE team = $1".to_owned();
-        if let Some(project) = &parent.project {
-            values.push(project.as_str().into());
-            sql.push_str(" AND project = $2");
+        let place = match &parent.project {
+            Some(project) => {
+                values.push(project.as_str().into());
+                "team = $1 AND project = $2"
+            }
+            None => "team = $1",
+        };
+        // The two ends of an index, instead of all artifacts.
+        let mut monitors = Vec::new();
+        for end in ["monitor, direction", "monitor DESC, direction DESC"] {
+            let sql =
+                format!("SELECT monitor, direction FROM artifacts WHERE {place} ORDER BY {end} LIMIT 1");
+            if let Some(row) = self.row(&sql, values.clone()).await? {
+                monitors.push((row.text(0)?, direction_of(&row.text(1)?)?));
+            }
         }
-        sql.push_str(" LIMIT 2");
-        let rows = self.rows(&sql, values).await?;
-        rows.iter().map(|row| Ok((row.text(0)?, direction_of(&row.text(1)?)?))).collect()
+        monitors.dedup();
+        Ok(monitors)
     }
 }

@@ -17,6 +17,8 @@ mod events;
 mod failpoints;
 mod faults;
 mod format;
+#[cfg(debug_assertions)]
+mod history;
 mod inputs;
 mod manifests;
 mod outages;

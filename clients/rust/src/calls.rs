@@ -212,7 +212,8 @@ impl Client {
         Ok(files)
     }
 
-    /// A page of the versions of an artifact that match a filter.
+    /// A page of the versions of an artifact that match a filter. It may be empty although more follow: the list goes on as long
+    /// as there is a `next_page_token`.
     pub async fn list_versions(&self, request: v1::ListVersionsRequest) -> Result<v1::ListVersionsResponse> {
         let call = |channel, request| async move { artifacts(channel).list_versions(request).await };
         self.unary("ListVersions", Work::Rows, request, call).await

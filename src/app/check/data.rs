@@ -22,23 +22,49 @@ const SIZES: usize = 32;
 /// Files that are remembered as read, 96 bytes each; beyond that an equal one is read again.
 const MOST_REMEMBERED: usize = 1 << 18;
 
+/// Chunks that are remembered as read with their file, 32 bytes each: 8 TiB of full ones. Beyond that they are read again.
+const MOST_CHUNKS_REMEMBERED: usize = 1 << 20;
+
+/// Chunks that were read with a file that declared its SHA-256.
+#[derive(Default)]
+struct ReadWithFile(HashSet<Digest>);
+
+impl ReadWithFile {
+    fn key(team: &str, digest: Digest) -> Digest {
+        Digest::of_pieces([team.as_bytes(), b"/", digest.as_bytes()])
+    }
+
+    fn add(&mut self, team: &str, digest: Digest) {
+        if self.0.len() < MOST_CHUNKS_REMEMBERED {
+            self.0.insert(Self::key(team, digest));
+        }
+    }
+
+    fn has(&self, chunk: &CheckChunk) -> bool {
+        !self.0.is_empty() && self.0.contains(&Self::key(&chunk.team, chunk.digest))
+    }
+}
+
 /// What stands of a chunk: bytes read, or why not.
 type Found = Result<u64, String>;
 
 impl App {
     pub(super) async fn check_data(&self, read: ReadData, report: &mut CheckReport) -> Result<(), Error> {
-        let mut damaged = HashSet::new();
+        let (mut damaged, mut done) = (HashSet::new(), ReadWithFile::default());
         if read == ReadData::Everything {
-            self.check_sha256(report, &mut damaged).await?;
+            self.check_sha256(report, &mut damaged, &mut done).await?;
         }
         let at_once = if read == ReadData::Nothing { SIZES } else { READS };
         let mut after = (String::new(), Vec::new());
         loop {
-            let page = self.db.check_chunks(&after).await?;
-            let Some(last) = page.last() else { return Ok(()) };
-            after = (last.team.clone(), last.digest.as_bytes().to_vec());
+            let (page, next) = self.db.check_chunks(&after).await?;
             report.chunks += page.len() as u64;
-            let found = |chunk: CheckChunk| async move { (self.check_chunk(&chunk, read).await, chunk) };
+            let done = &done;
+            let found = |chunk: CheckChunk| async move {
+                // Not again.
+                let found = if done.has(&chunk) { Ok(Ok(0)) } else { self.check_chunk(&chunk, read).await };
+                (found, chunk)
+            };
             // All of them before the first is reported: one that is not polled holds a connection that the report waits for.
             let found: Vec<_> = futures::stream::iter(page).map(found).buffered(at_once).collect().await;
             for (found, chunk) in found {
@@ -49,6 +75,8 @@ impl App {
                     }
                 }
             }
+            let Some(next) = next else { return Ok(()) };
+            after = next;
         }
     }
 
@@ -56,8 +84,6 @@ impl App {
         let reads = match read {
             ReadData::Nothing => false,
             ReadData::Subset(subset) => subset.has(&chunk.digest),
-            // Already done with the file.
-            ReadData::Everything if chunk.is_read_with_file => return Ok(Ok(0)),
             ReadData::Everything => true,
         };
         let mut key = chunk.object_key.clone();
@@ -121,25 +147,26 @@ impl App {
         &self,
         report: &mut CheckReport,
         damaged: &mut HashSet<(String, Digest)>,
+        done: &mut ReadWithFile,
     ) -> Result<(), Error> {
         let (mut read, mut wrong) = (HashSet::new(), HashSet::new());
         let mut after = String::new();
         loop {
-            let page = self.db.check_files(&after).await?;
-            let Some(last) = page.last() else { return Ok(()) };
-            after.clone_from(&last.uid);
+            let (page, next) = self.db.check_files(&after).await?;
             for file in page {
                 let same = (file.team.clone(), file.digest, file.sha256);
                 if read.len() == MOST_REMEMBERED {
                     read.clear();
                 }
-                if read.insert(same.clone()) && self.has_other_sha256(&file, report, damaged).await? {
+                if read.insert(same.clone()) && self.has_other_sha256(&file, report, damaged, done).await? {
                     wrong.insert(same.clone());
                 }
                 if wrong.contains(&same) {
                     report.problems.push(format!("{} has another SHA-256 than was declared", file.name));
                 }
             }
+            let Some(next) = next else { return Ok(()) };
+            after = next;
         }
     }
 
@@ -148,6 +175,7 @@ impl App {
         file: &CheckFile,
         report: &mut CheckReport,
         damaged: &mut HashSet<(String, Digest)>,
+        done: &mut ReadWithFile,
     ) -> Result<bool, Error> {
         let chunks = self.db.file_chunks(&file.uid, 0, i64::MAX).await?;
         let (mut sha256, mut is_whole) = (Sha256::default(), true);
@@ -157,6 +185,7 @@ impl App {
                 is_whole = false;
                 continue;
             }
+            done.add(&file.team, chunk.digest);
             match self.read_chunk(&chunk.object_key, chunk.size_bytes, chunk.digest).await {
                 Ok(data) => {
                     report.bytes_read += data.len() as u64;

@@ -146,7 +146,7 @@ async fn commits_of_many_runs_into_one_artifact_leave_no_gap(database: TestDatab
     let versions =
         test.app.list_versions(artifact, "metrics.val_loss = 0", "number", None, 80).await.unwrap();
     let best = aliases.iter().find(|it| it.alias == "best").unwrap();
-    assert_eq!(best.version, versions[0].0.number, "the first of the four with the best value");
+    assert_eq!(best.version, versions.versions[0].0.number, "the first of the four with the best value");
     assert_eq!(test.problems().await, Vec::<String>::new());
 }
 

@@ -1,5 +1,6 @@
 //! Lists of versions by filter and order, and of artifacts.
 
+use keepbest::app::VersionRow;
 use keepbest::app::runs::Start;
 use keepbest::domain::ids::ListParent;
 
@@ -17,6 +18,7 @@ use crate::support::databases::TestDatabase;
 use crate::support::databases::on_all_databases;
 
 on_all_databases! {
+    equal_values_stand_in_the_order_of_their_numbers_on_every_page
     filters_and_orders_do_what_they_say
     pages_of_versions_are_the_whole_list
     artifacts_are_listed_by_project_and_id
@@ -95,10 +97,12 @@ async fn pages_of_versions_are_the_whole_list(database: TestDatabase) {
             loop {
                 let listed =
                     test.app.list_versions(&trainer.artifact, "", order, after, limit).await.unwrap();
-                let Some((_, place)) = listed.last() else { break };
-                assert!(listed.len() <= usize::try_from(limit).unwrap());
-                after = Some(*place);
-                pages.extend(listed.into_iter().map(|it| it.0));
+                assert!(listed.versions.len() <= usize::try_from(limit).unwrap());
+                pages.extend(listed.versions.into_iter().map(|it| it.0));
+                after = listed.next;
+                if after.is_none() {
+                    break;
+                }
             }
             assert_eq!(shown(&pages), shown(&whole), "pages of {limit} by `{order}`");
         }
@@ -108,12 +112,74 @@ async fn pages_of_versions_are_the_whole_list(database: TestDatabase) {
         assert_eq!(shown(&alone), shown(&version), "with its aliases");
     }
     // What comes and goes between two pages neither hides nor repeats another.
-    let first = test.app.list_versions(&trainer.artifact, "", "", None, 2).await.unwrap();
+    let first = test.app.list_versions(&trainer.artifact, "", "", None, 2).await.unwrap().versions;
     trainer.save(9, 0.5, b"model").await;
     test.app.delete_version(&trainer.version("v5"), false).await.unwrap();
     let second = test.app.list_versions(&trainer.artifact, "", "", Some(first[1].1), 9).await.unwrap();
-    let numbers: Vec<i64> = first.iter().chain(&second).map(|it| it.0.number).collect();
+    let numbers: Vec<i64> = first.iter().chain(&second.versions).map(|it| it.0.number).collect();
     assert_eq!(numbers, [5, 4, 3, 1, 0]);
+}
+
+fn real(number: i64) -> f64 {
+    f64::from(i32::try_from(number % (1 << 30)).unwrap())
+}
+
+async fn equal_values_stand_in_the_order_of_their_numbers_on_every_page(database: TestDatabase) {
+    let test = TestApp::over(database).await;
+    let mut trainer = test.start("first", every_epoch()).await;
+    // Few different values, so that each page ends among equals.
+    for n in 0..24_i32 {
+        let event = epoch_end(i64::from(n % 3), &[("val_loss", f64::from(n % 4) / 2.0)]);
+        let answer = trainer.report(vec![event]).await.unwrap();
+        let checkpoint = trainer.checkpoint(answer.decisions[0].checkpoint_uid.as_ref().unwrap());
+        trainer.write(&checkpoint, &[("model.keras", &[0; 5][..(n % 5) as usize])]).await.unwrap();
+        // A clock that is turned back: the order is that of the numbers.
+        test.turn(-SECOND_US);
+        trainer.commit(&checkpoint).await.unwrap();
+    }
+    for number in [3, 4, 11, 23] {
+        test.app.delete_version(&trainer.version(&format!("v{number}")), true).await.unwrap();
+    }
+    let all = trainer.versions("", "number").await;
+    assert_eq!(all.len(), 20);
+    type Key = fn(&VersionRow) -> f64;
+    let orders: [(&str, Key); 5] = [
+        ("number", |it| real(it.number)),
+        ("create_time", |it| real(it.commit_time_us - BEGIN_US)),
+        ("epoch", |it| real(it.epoch)),
+        ("size_bytes", |it| real(it.size_bytes)),
+        ("metrics.val_loss", |it| it.metrics["val_loss"].as_f64().unwrap()),
+    ];
+    for (by, key) in orders {
+        for direction in ["asc", "desc"] {
+            for (filter, holds) in [
+                ("", (|_| true) as fn(&VersionRow) -> bool),
+                ("step = 1", |_| false),
+                ("epoch != 1", |it| it.epoch != 1),
+            ] {
+                let mut expected: Vec<&VersionRow> = all.iter().filter(|it| holds(it)).collect();
+                // Stable: equal ones stay in the order of their numbers.
+                match direction {
+                    "asc" => expected.sort_by(|a, b| key(a).total_cmp(&key(b))),
+                    _ => expected.sort_by(|a, b| key(b).total_cmp(&key(a))),
+                }
+                let expected: Vec<i64> = expected.iter().map(|it| it.number).collect();
+                let order = format!("{by} {direction}");
+                for limit in [2, 50] {
+                    let (mut numbers, mut after) = (Vec::new(), None);
+                    loop {
+                        let page =
+                            test.app.list_versions(&trainer.artifact, filter, &order, after, limit).await;
+                        let page = page.unwrap();
+                        numbers.extend(page.versions.iter().map(|it| it.0.number));
+                        let Some(next) = page.next else { break };
+                        after = Some(next);
+                    }
+                    assert_eq!(numbers, expected, "`{filter}` by {order} in pages of {limit}");
+                }
+            }
+        }
+    }
 }
 
 async fn artifacts_are_listed_by_project_and_id(database: TestDatabase) {

@@ -34,9 +34,7 @@ const COMPLETIONS: &[(&str, &str, &[&str])] = &[
     (
         "{SELECT_RUN} WHERE r.team = $1 AND",
         "{after}",
-        &[
-            "(r.create_time_us < $2 OR (r.create_time_us = $2 AND r.uid < $3)) ORDER BY r.create_time_us DESC, r.uid DESC LIMIT $4",
-        ],
+        &["(r.create_time_us, r.uid) < ($2, $3) ORDER BY r.create_time_us DESC, r.uid DESC LIMIT $4"],
     ),
     (
         "{SELECT_VERSION} WHERE a.team",
@@ -52,18 +50,48 @@ const COMPLETIONS: &[(&str, &str, &[&str])] = &[
         &["m.run_uid = $2", "m.artifact_uid = $2", "m.team = $2 AND m.project = $3", "m.team = $2"],
     ),
     ("FROM version_metrics m WHERE m.name = $1 AND {scope}", "{direction}", &["ASC", "DESC"]),
+    (
+        "FROM version_metrics m WHERE m.name = $1 AND",
+        "{first}",
+        &["m.commit_time_us", "m.commit_time_us, m.checkpoint_uid"],
+    ),
+    (
+        "{SELECT_ARTIFACT} WHERE team = $1 AND",
+        "{place}",
+        &["project = $2 AND id > $3", "(project, id) > ($2, $3)"],
+    ),
+    (
+        "SELECT c.uid, {key}, {tied}",
+        "{key}, {tied}, c.version, c.commit_time_us FROM {from}",
+        &[
+            "m.value, m.commit_time_us, c.version, c.commit_time_us FROM version_metrics m \
+             JOIN checkpoints c ON c.uid = m.checkpoint_uid WHERE m.artifact_uid = $1 AND m.name = $2",
+            "c.epoch, c.version, c.version, c.commit_time_us FROM checkpoints c WHERE c.run_uid = $1 AND c.state = 'COMMITTED'",
+        ],
+    ),
+    ("FROM artifacts WHERE {place}", "{place}", &["team = $1", "team = $1 AND project = $2"]),
+    ("FROM artifacts WHERE {place}", "{end}", &["monitor, direction", "monitor DESC, direction DESC"]),
+    ("WHERE run_uid = $1 AND attempt = $2 AND epoch = $3{which}", "{which}", &["", " AND batch = $4"]),
 ];
 
 /// Statements that grow piece by piece, with every piece in one of them.
 const GROWN: &[&str] = &[
     "SELECT {COLUMNS} WHERE run_uid = $1 AND position >= $2 AND epoch = $4 AND action = $5 ORDER BY position LIMIT $3",
-    "{SELECT_ARTIFACT} WHERE team = $1 AND (project > $2 OR (project = $2 AND id > $3)) AND project = $5 \
-     ORDER BY project, id LIMIT $4",
-    "{SELECT_ARTIFACT} WHERE team = $1 AND (project > $2 OR (project = $2 AND id > $3)) ORDER BY project, id LIMIT $4",
-    "{SELECT_VERSION} JOIN version_metrics m ON m.checkpoint_uid = c.uid AND m.name = $3 \
-     WHERE c.artifact_uid = $1 AND c.state = 'COMMITTED' AND r.id = $4 AND c.size_bytes >= $5 \
-     AND EXISTS (SELECT 1 FROM version_metrics f WHERE f.checkpoint_uid = c.uid AND f.name = $6 AND f.value < $7) \
-     AND (m.value > $8 OR (m.value = $8 AND c.version > $9)) ORDER BY m.value ASC, c.version LIMIT $2",
+    "SELECT {COLUMNS} WHERE run_uid = $1 AND attempt = $2 AND epoch = $3 AND batch = $4 \
+     ORDER BY batch DESC, position DESC LIMIT 1",
+    "SELECT c.uid, m.value, m.commit_time_us, c.version, c.commit_time_us FROM version_metrics m \
+     JOIN checkpoints c ON c.uid = m.checkpoint_uid WHERE m.artifact_uid = $1 AND m.name = $2 AND m.value >= $3 \
+     AND (m.value, m.commit_time_us) > ($4, $5) ORDER BY m.value ASC, m.commit_time_us ASC LIMIT $6",
+    "SELECT c.uid, c.version, c.version, c.version, c.commit_time_us FROM checkpoints c WHERE c.artifact_uid = $1 \
+     AND c.state = 'COMMITTED' AND c.version < $2 ORDER BY c.version DESC LIMIT $3",
+    "SELECT c.uid, c.version, c.version, c.version, c.commit_time_us FROM checkpoints c WHERE c.run_uid = $1 \
+     AND c.state = 'COMMITTED' AND c.version > $2 ORDER BY c.version ASC LIMIT $3",
+    "SELECT c.uid, c.epoch, c.version, c.version, c.commit_time_us FROM checkpoints c WHERE c.artifact_uid = $1 \
+     AND c.state = 'COMMITTED' AND c.epoch = $2 AND c.version > $3 ORDER BY c.epoch DESC, c.version DESC LIMIT $4",
+    "WITH {v: uid text, operand_0 bigint, operand_1 real, name_1 text} SELECT c.uid FROM v CROSS JOIN checkpoints c \
+     JOIN runs r ON r.uid = c.run_uid WHERE c.uid = v.uid AND c.size_bytes >= v.operand_0 \
+     AND EXISTS (SELECT 1 FROM version_metrics f WHERE f.checkpoint_uid = c.uid AND f.name = v.name_1 \
+     AND f.value < v.operand_1)",
 ];
 
 /// Asked of Postgres alone, before the store is open.
@@ -166,9 +194,6 @@ fn store_statements() -> BTreeSet<String> {
             all.extend(statements(&found, file, text));
         }
     }
-    // A piece that an `EXISTS` of another statement holds, and names its tables.
-    let inner = &found.constants["check:USE"];
-    assert!(all.remove(inner), "{inner}");
     for statement in &all {
         assert!(
             !with_set(statement, false).contains(['{', '}']),

@@ -258,7 +258,8 @@ pub(super) async fn told(app: &App) -> BTreeMap<String, String> {
 }
 
 async fn tell_versions(app: &App, artifact: &ArtifactName, told: &mut BTreeMap<String, String>) {
-    for (mut version, _) in app.list_versions(artifact, "", "", None, 1_000).await.unwrap() {
+    let listed = app.list_versions(artifact, "", "", None, 1_000).await.unwrap();
+    for (mut version, _) in listed.versions {
         version.aliases.retain(|it| it != USERS);
         let name = format!("{artifact}/versions/v{}", version.number);
         told.insert(name.clone(), format!("{version:?}"));

@@ -347,7 +347,7 @@ impl Trainer {
     /// Versions of the run's artifact.
     pub(crate) async fn versions(&self, filter: &str, order: &str) -> Vec<VersionRow> {
         let listed = self.app.list_versions(&self.artifact, filter, order, None, 1_000).await.unwrap();
-        listed.into_iter().map(|it| it.0).collect()
+        listed.versions.into_iter().map(|it| it.0).collect()
     }
 
     /// All requests with events that are stored.

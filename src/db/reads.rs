@@ -1,0 +1,88 @@
+//! Reads outside of a transaction.
+
+use std::time::Instant;
+
+use crate::db::Database;
+use crate::db::Db;
+use crate::db::Error;
+use crate::db::Sign;
+use crate::db::connection::Connection;
+use crate::db::connection::Row;
+use crate::db::connection::Value;
+use crate::db::postgres;
+use crate::db::postgres::in_time;
+use crate::db::tx::Tx;
+
+/// What stands for the places of a statement.
+#[derive(Clone)]
+pub(super) enum Bound {
+    /// `$1`, `$2`, ...
+    Values(Vec<Value>),
+    /// The rows of `{v: ...}`.
+    Set(Vec<Vec<Value>>),
+}
+
+impl Db {
+    /// All rows of a query.
+    pub(super) async fn rows(&self, sql: &str, values: Vec<Value>) -> Result<Vec<Row>, Error> {
+        self.ask(sql, Bound::Values(values)).await
+    }
+
+    /// All rows of a query over a set.
+    pub(super) async fn rows_of(&self, sql: &str, set: Vec<Vec<Value>>) -> Result<Vec<Row>, Error> {
+        self.ask(sql, Bound::Set(set)).await
+    }
+
+    /// The first row of a query.
+    pub(super) async fn row(&self, sql: &str, values: Vec<Value>) -> Result<Option<Row>, Error> {
+        Ok(self.rows(sql, values).await?.into_iter().next())
+    }
+
+    /// The first sign of life, for which a process waits a while.
+    pub async fn first_sign(&self) -> Result<Sign, Error> {
+        match self.database {
+            Database::Sqlite(_) => self.ping().await,
+            Database::Postgres(_) => postgres::at_start(|| self.ping()).await,
+        }
+    }
+
+    /// Asks the database for a sign of life, and for its time.
+    pub async fn ping(&self) -> Result<Sign, Error> {
+        let sql = match self.database {
+            Database::Sqlite(_) => "SELECT CAST(NULL AS BIGINT)",
+            Database::Postgres(_) => "SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT)",
+        };
+        let asked = Instant::now();
+        let row = self.row(sql, Vec::new()).await?;
+        let answered = Instant::now();
+        let time_us = row.map_or(Ok(None), |row| row.int_or_null(0))?;
+        Ok(Sign { time_us, asked, answered })
+    }
+
+    async fn ask(&self, sql: &str, bound: Bound) -> Result<Vec<Row>, Error> {
+        match &self.database {
+            Database::Sqlite(readers) => {
+                let mut reader = readers.acquire().await?;
+                #[cfg(debug_assertions)]
+                self.watch.sqlite(&mut reader, sql, &bound).await?;
+                read(Connection::Sqlite(&mut reader), sql, bound).await
+            }
+            Database::Postgres(pool) => {
+                let mut lent = pool.lend().await?;
+                #[cfg(debug_assertions)]
+                self.watch.postgres(lent.connection()?, sql, &bound).await?;
+                let rows = in_time(read(lent.connection()?, sql, bound)).await?;
+                lent.give_back();
+                rows
+            }
+        }
+    }
+}
+
+pub(super) async fn read(connection: Connection<'_>, sql: &str, bound: Bound) -> Result<Vec<Row>, Error> {
+    let mut tx = Tx::new(connection, false);
+    match bound {
+        Bound::Values(values) => tx.rows(sql, values).await,
+        Bound::Set(set) => tx.rows_of(sql, set).await,
+    }
+}
