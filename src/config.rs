@@ -100,6 +100,9 @@ pub struct Limits {
     /// Bytes of chunks in memory over all downloads, apart from the uploads' so that slow readers stop no trainer. 192 MiB:
     /// eight downloads at full speed.
     pub download_buffers_bytes: u64,
+    /// Bytes of requests in memory that arrive or are worked on, over all calls, apart from chunks. 64 MiB: sixteen of the
+    /// largest at once, and most are below 1 KiB.
+    pub request_buffers_bytes: u64,
     /// How long an upload stream may send nothing, or a reader take nothing. 60 s: longer than any pause of a living trainer's disk or network, short
     /// enough that dead peers do not hold buffers.
     pub upload_idle_seconds: u64,
@@ -158,6 +161,7 @@ impl Default for Config {
                 max_streams_per_connection: 64,
                 upload_buffers_bytes: 256 << 20,
                 download_buffers_bytes: 192 << 20,
+                request_buffers_bytes: 64 << 20,
                 upload_idle_seconds: 60,
                 request_seconds: 60,
                 drain_seconds: 10,

@@ -4,6 +4,7 @@ mod connections;
 
 use std::future::Future;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -18,6 +19,7 @@ use crate::background;
 use crate::config::Config;
 use crate::config::Limits;
 use crate::grpc;
+use crate::layers::Budget;
 use crate::layers::RequestsLayer;
 use crate::layers::TraceLayer;
 use crate::maintenance;
@@ -81,10 +83,9 @@ pub async fn serve_until(
         told.cancelled().await;
         waits.stop();
     });
-    let whole = Duration::from_secs(config.limits.request_seconds);
     let serving = transport(&config.limits)
         .layer(TraceLayer)
-        .layer(RequestsLayer { whole })
+        .layer(requests(&config.limits))
         .add_routes(routes)
         .serve_with_incoming_shutdown(connections(listener, config.limits.max_connections), {
             let stop = stop.clone();
@@ -112,6 +113,13 @@ pub async fn serve_until(
     drop(lock);
     tracing::info!("Stopped");
     served
+}
+
+fn requests(limits: &Limits) -> RequestsLayer {
+    RequestsLayer {
+        whole: Duration::from_secs(limits.request_seconds),
+        budget: Arc::new(Budget::new(limits.request_buffers_bytes)),
+    }
 }
 
 fn transport(limits: &Limits) -> Server {

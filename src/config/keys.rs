@@ -23,6 +23,7 @@ pub const KEYS: &[&str] = &[
     "limits.max_streams_per_connection",
     "limits.upload_buffers_bytes",
     "limits.download_buffers_bytes",
+    "limits.request_buffers_bytes",
     "limits.upload_idle_seconds",
     "limits.request_seconds",
     "limits.drain_seconds",
@@ -41,6 +42,9 @@ const YEAR_SECONDS: u64 = 366 * 86_400;
 const LEAST_UPLOAD_BUFFERS_BYTES: u64 = 24 << 20;
 /// The same for a download.
 const LEAST_DOWNLOAD_BUFFERS_BYTES: u64 = 24 << 20;
+
+/// Half of it is the most that one connection has, and the largest message has 4 MiB.
+const LEAST_REQUEST_BUFFERS_BYTES: u64 = 16 << 20;
 
 /// The words of `confirm_writes`.
 const CONFIRM_WRITES: [(&str, ConfirmWrites); 3] =
@@ -111,6 +115,9 @@ impl Config {
             "limits.download_buffers_bytes" => {
                 limits.download_buffers_bytes = setting.number(LEAST_DOWNLOAD_BUFFERS_BYTES..=1 << 40)?;
             }
+            "limits.request_buffers_bytes" => {
+                limits.request_buffers_bytes = setting.number(LEAST_REQUEST_BUFFERS_BYTES..=1 << 40)?;
+            }
             "limits.upload_idle_seconds" => limits.upload_idle_seconds = setting.number(1..=3_600)?,
             "limits.request_seconds" => limits.request_seconds = setting.number(1..=3_600)?,
             "limits.drain_seconds" => limits.drain_seconds = setting.number(0..=3_600)?,
@@ -166,6 +173,7 @@ impl Config {
             "limits.max_streams_per_connection" => number(limits.max_streams_per_connection.into()),
             "limits.upload_buffers_bytes" => number(limits.upload_buffers_bytes),
             "limits.download_buffers_bytes" => number(limits.download_buffers_bytes),
+            "limits.request_buffers_bytes" => number(limits.request_buffers_bytes),
             "limits.upload_idle_seconds" => number(limits.upload_idle_seconds),
             "limits.request_seconds" => number(limits.request_seconds),
             "limits.drain_seconds" => number(limits.drain_seconds),

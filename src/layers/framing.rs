@@ -4,12 +4,14 @@
 const HEAD_BYTES: usize = 5;
 
 /// Passes over a body's bytes as they come.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Framing {
     head: [u8; HEAD_BYTES],
     /// Bytes of the head that have come.
     have: usize,
-    /// Bytes of the message that have not.
+    /// Bytes of the message, once its head has come.
+    length: usize,
+    /// Bytes of the message that have not come.
     left: usize,
 }
 
@@ -24,14 +26,15 @@ impl Framing {
                 (self.have, data) = (self.have + part, &data[part..]);
                 if self.have == HEAD_BYTES {
                     let [_, length @ ..] = self.head;
-                    self.left = usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX);
+                    self.length = usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX);
+                    self.left = self.length;
                 }
             } else {
                 let part = self.left.min(data.len());
                 (self.left, data) = (self.left - part, &data[part..]);
             }
             if self.have == HEAD_BYTES && self.left == 0 {
-                (self.have, ended) = (0, ended + 1);
+                (self.have, self.length, ended) = (0, 0, ended + 1);
             }
         }
         ended
@@ -40,6 +43,16 @@ impl Framing {
     /// Whether no message has begun that has not ended.
     pub(super) fn is_between(&self) -> bool {
         self.have == 0
+    }
+
+    /// Bytes that have come of the message that has not ended.
+    pub(super) fn under_way(&self) -> usize {
+        self.have + self.length - self.left
+    }
+
+    /// Bytes that are announced of it.
+    pub(super) fn announced(&self) -> usize {
+        self.length
     }
 }
 
@@ -54,9 +67,13 @@ mod tests {
         for size in [1, 2, 3, 5, 7, 8, 100, body.len()] {
             let mut framing = Framing::default();
             let ended: usize = body.chunks(size).map(|part| framing.pass(part)).sum();
-            assert_eq!((ended, framing.is_between()), (3, true), "in parts of {size}");
-            assert_eq!(framing.pass(&[0]), 0);
-            assert!(!framing.is_between());
+            assert_eq!(
+                (ended, framing.is_between(), framing.under_way()),
+                (3, true, 0),
+                "in parts of {size}"
+            );
+            assert_eq!(framing.pass(&[0, 0, 0, 0, 9, 1, 1]), 0);
+            assert_eq!((framing.is_between(), framing.under_way(), framing.announced()), (false, 7, 9));
         }
     }
 }

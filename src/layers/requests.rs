@@ -1,15 +1,19 @@
-//! Bodies of requests, watched as they arrive: one that does not come whole in time is refused.
+//! Bodies of requests, watched as they arrive: one that does not come whole in time is refused, and the bytes of all of them
+//! together have a sum.
 //!
 //! tonic collects a message before a method sees it, and waits for its last byte as long as the connection lives.
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::Context;
 use std::task::Poll;
+use std::task::ready;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::Request;
+use http_body::Body as _;
 use http_body::Frame;
 use tokio::time::Instant;
 use tokio::time::Sleep;
@@ -21,20 +25,31 @@ use tower::Service;
 use crate::domain::refusal::Refusal;
 use crate::grpc::refused_body;
 use crate::grpc::streams_requests;
+use crate::layers::budget::Budget;
+use crate::layers::budget::Claim;
+use crate::layers::budget::Peer;
+use crate::layers::budget::overloaded;
 use crate::layers::framing::Framing;
 
+/// A body that waits for room looks again after this: another one may have become slow.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// So often, and then its caller is told to come back.
+const LOOKS: usize = 5;
+
 /// Puts `Requests` around a service.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct RequestsLayer {
     /// How long a request may take to arrive whole, or a message of a stream from its first byte on.
     pub whole: Duration,
+    /// Bytes of requests in memory, all together.
+    pub budget: Arc<Budget>,
 }
 
 impl<S> Layer<S> for RequestsLayer {
     type Service = Requests<S>;
 
     fn layer(&self, inner: S) -> Requests<S> {
-        Requests { inner, layer: *self }
+        Requests { inner, layer: self.clone() }
     }
 }
 
@@ -45,21 +60,34 @@ pub struct Requests<S> {
     layer: RequestsLayer,
 }
 
-impl<S: Service<Request<Body>>> Service<Request<Body>> for Requests<S> {
+type Answer<T, E> = Pin<Box<dyn Future<Output = Result<T, E>> + Send>>;
+
+impl<S> Service<Request<Body>> for Requests<S>
+where
+    S: Service<Request<Body>>,
+    S::Future: Send + 'static,
+{
     type Response = S::Response;
     type Error = S::Error;
-    type Future = S::Future;
+    type Future = Answer<S::Response, S::Error>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(context)
     }
 
-    fn call(&mut self, request: Request<Body>) -> S::Future {
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let peer = request.extensions().get::<Peer>().copied().unwrap_or_default();
+        let claim = Arc::new(self.layer.budget.claim(peer));
         let streams = streams_requests(request.uri().path());
-        let clock = Clock::start(self.layer.whole);
-        let request =
-            request.map(|body| Body::new(Received { body, streams, clock, framing: Framing::default() }));
-        self.inner.call(request)
+        let (clock, held) = (Clock::start(self.layer.whole), Arc::clone(&claim));
+        let request = request.map(|body| Body::new(Received { body, streams, clock, ..Received::of(held) }));
+        let answer = self.inner.call(request);
+        // What a method works with is still in memory.
+        Box::pin(async move {
+            let answered = answer.await;
+            drop(claim);
+            answered
+        })
     }
 }
 
@@ -70,14 +98,25 @@ struct Received {
     streams: bool,
     framing: Framing,
     clock: Clock,
+    claim: Arc<Claim>,
+    /// Bytes that were passed on and are not used yet.
+    held: u64,
+    /// Came, and waits for room.
+    frame: Option<Frame<Bytes>>,
+    wait: Option<Wait>,
 }
 
 impl Received {
-    fn take(&mut self, data: &Bytes) {
-        let begins = self.framing.is_between();
-        let ended = self.framing.pass(data);
-        if self.streams && (begins || ended > 0) {
-            self.clock.restart();
+    fn of(claim: Arc<Claim>) -> Received {
+        Received {
+            body: Body::empty(),
+            streams: false,
+            framing: Framing::default(),
+            clock: Clock::start(Duration::ZERO),
+            claim,
+            held: 0,
+            frame: None,
+            wait: None,
         }
     }
 
@@ -85,6 +124,63 @@ impl Received {
     fn is_due(&self) -> bool {
         !self.streams || !self.framing.is_between()
     }
+
+    /// tonic asks for more of a stream when it has handed out what was whole.
+    fn let_go(&mut self) {
+        let under_way = self.framing.under_way() as u64;
+        if self.streams && self.frame.is_none() && under_way < self.held {
+            self.held = under_way;
+            self.claim.shrink(under_way);
+        }
+    }
+
+    /// The next frame from the peer, if it comes in time.
+    fn poll_peer(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(context);
+        let over = match &polled {
+            Poll::Ready(None | Some(Err(_))) => false,
+            Poll::Ready(Some(Ok(_))) => self.is_due() && self.clock.is_over(),
+            Poll::Pending if self.is_due() && self.held > 0 && self.claim.gave_way(context) => {
+                return refuse(overloaded());
+            }
+            Poll::Pending => self.is_due() && self.clock.poll_over(context),
+        };
+        if over { refuse(self.clock.refusal()) } else { polled }
+    }
+
+    /// Takes room for a frame, and passes it on.
+    fn poll_room(
+        &mut self,
+        frame: Frame<Bytes>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let Some(data) = frame.data_ref() else { return Poll::Ready(Some(Ok(frame))) };
+        let mut framing = self.framing.clone();
+        let ended = framing.pass(data);
+        let (bytes, announced) = (self.held + data.len() as u64, framing.announced() as u64);
+        match self.claim.poll_grow(bytes, announced.max(bytes), context) {
+            Poll::Ready(Ok(())) => {}
+            Poll::Ready(Err(refusal)) => return refuse(refusal),
+            Poll::Pending => {
+                self.frame = Some(frame);
+                ready!(self.wait.get_or_insert_with(Wait::begin).poll_over(context));
+                return refuse(overloaded());
+            }
+        }
+        (self.held, self.wait) = (bytes, None);
+        let begins = std::mem::replace(&mut self.framing, framing).is_between();
+        if self.streams && (begins || ended > 0) {
+            self.clock.restart();
+        }
+        if ended > 0 && self.framing.is_between() {
+            self.claim.is_whole();
+        }
+        Poll::Ready(Some(Ok(frame)))
+    }
+}
+
+fn refuse<T>(refusal: Refusal) -> Poll<Option<Result<T, Status>>> {
+    Poll::Ready(Some(Err(refused_body(refusal))))
 }
 
 impl http_body::Body for Received {
@@ -95,33 +191,50 @@ impl http_body::Body for Received {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        self.clock.go_on();
-        let polled = Pin::new(&mut self.body).poll_frame(context);
-        if let Poll::Ready(Some(Ok(frame))) = &polled
-            && let Some(data) = frame.data_ref()
-        {
-            self.take(data);
-        }
-        let over = match &polled {
-            Poll::Ready(None | Some(Err(_))) => false,
-            Poll::Ready(Some(Ok(_))) => self.is_due() && self.clock.is_over(),
-            Poll::Pending => self.is_due() && self.clock.poll_over(context),
+        let it = &mut *self;
+        it.clock.go_on();
+        it.let_go();
+        let frame = match it.frame.take() {
+            Some(frame) => frame,
+            None => match ready!(it.poll_peer(context)) {
+                Some(Ok(frame)) => frame,
+                end => return Poll::Ready(end),
+            },
         };
-        if over {
-            return Poll::Ready(Some(Err(refused_body(self.clock.refusal()))));
-        }
-        if polled.is_ready() {
-            self.clock.rest();
-        }
-        polled
+        // From here on the peer owes nothing: what takes time is ours.
+        it.clock.rest();
+        it.poll_room(frame, context)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.frame.is_none() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> http_body::SizeHint {
         self.body.size_hint()
+    }
+}
+
+/// How long a body waits for room.
+struct Wait {
+    looks: usize,
+    sleep: Pin<Box<Sleep>>,
+}
+
+impl Wait {
+    fn begin() -> Wait {
+        Wait { looks: 0, sleep: Box::pin(tokio::time::sleep(LOOK_AGAIN)) }
+    }
+
+    fn poll_over(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        ready!(self.sleep.as_mut().poll(context));
+        self.looks += 1;
+        if self.looks >= LOOKS {
+            return Poll::Ready(());
+        }
+        self.sleep.as_mut().reset(Instant::now() + LOOK_AGAIN);
+        context.waker().wake_by_ref();
+        Poll::Pending
     }
 }
 

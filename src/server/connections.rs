@@ -19,7 +19,8 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::Semaphore;
 use tokio::time::Sleep;
 use tonic::transport::server::Connected;
-use tonic::transport::server::TcpConnectInfo;
+
+use crate::layers::Peer;
 
 /// A connection that says nothing at first gives its place to another.
 const PREFACE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -37,9 +38,15 @@ const SHORT_LIFE: Duration = Duration::from_secs(5);
 /// Accepted connections, at most `most` at once, and some that soon end; further ones wait in the kernel's queue.
 pub(super) fn connections(listener: TcpListener, most: u32) -> impl Stream<Item = io::Result<Connection>> {
     let most = usize::try_from(most).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
-    let places = Places { lasting: Arc::new(Semaphore::new(most)), short: Arc::new(Semaphore::new(SHORT)) };
-    let accepted = futures::stream::unfold((listener, places), |(listener, places)| async move {
+    let places = Places {
+        lasting: Arc::new(Semaphore::new(most)),
+        short: Arc::new(Semaphore::new(SHORT)),
+        accepted: 0,
+    };
+    let accepted = futures::stream::unfold((listener, places), |(listener, mut places)| async move {
         loop {
+            places.accepted += 1;
+            let peer = Peer(places.accepted);
             let (place, is_short) = places.take().await?;
             match listener.accept().await {
                 Ok((stream, _)) => {
@@ -47,7 +54,7 @@ pub(super) fn connections(listener: TcpListener, most: u32) -> impl Stream<Item 
                     drop(stream.set_nodelay(true));
                     let silent = Some(Box::pin(tokio::time::sleep(PREFACE_TIMEOUT)));
                     let end = is_short.then(|| Box::pin(tokio::time::sleep(SHORT_LIFE)));
-                    let connection = Connection { stream, silent, end, received: 0, _place: place };
+                    let connection = Connection { peer, stream, silent, end, received: 0, _place: place };
                     return Some((Ok(connection), (listener, places)));
                 }
                 Err(error) => {
@@ -63,6 +70,8 @@ pub(super) fn connections(listener: TcpListener, most: u32) -> impl Stream<Item 
 struct Places {
     lasting: Arc<Semaphore>,
     short: Arc<Semaphore>,
+    /// Connections so far.
+    accepted: u64,
 }
 
 impl Places {
@@ -79,6 +88,7 @@ impl Places {
 /// A connection that gives its place back when it closes.
 #[derive(Debug)]
 pub(super) struct Connection {
+    peer: Peer,
     stream: TcpStream,
     /// When one that has a short place ends.
     end: Option<Pin<Box<Sleep>>>,
@@ -89,10 +99,10 @@ pub(super) struct Connection {
 }
 
 impl Connected for Connection {
-    type ConnectInfo = TcpConnectInfo;
+    type ConnectInfo = Peer;
 
-    fn connect_info(&self) -> TcpConnectInfo {
-        self.stream.connect_info()
+    fn connect_info(&self) -> Peer {
+        self.peer
     }
 }
 

@@ -81,3 +81,34 @@ async fn a_message_that_does_not_come_to_its_end_is_ended_and_silence_between_tw
     let answer: Result<_, Status> = events.message().await;
     assert_eq!(answer.unwrap().unwrap().next_sequence, 1);
 }
+
+/// The length of a message that is announced, and what comes of it.
+const ANNOUNCED: usize = 4 << 20;
+const SENT: usize = 3_600 << 10;
+
+#[tokio::test]
+async fn requests_that_are_slow_to_arrive_give_way_to_others() {
+    let server = server::start_with(|config| config.limits.request_buffers_bytes = 16 << 20).await;
+    let mut slow = Vec::new();
+    for _ in 0..6 {
+        let mut wire = Wire::connect(&server.address(), 1 << 16).await;
+        let mut call = wire.open("/keepbest.v1.Runs/ReportEvents").await;
+        call.request.send_data(announced(ANNOUNCED, &vec![0; SENT]), false).unwrap();
+        wire.settle().await;
+        slow.push((wire, Box::pin(call.response), call.request));
+    }
+    let long = v1::GetRunRequest { name: "x".repeat(SENT) };
+    let others = async {
+        loop {
+            let answer = server.runs().get_run(long.clone()).await;
+            refusal("a request that comes at once", answer, Code::InvalidArgument, "BAD_NAME");
+            for (_, response, _) in &mut slow {
+                if let Some(response) = response.now_or_never() {
+                    return status_of(response.unwrap()).await;
+                }
+            }
+        }
+    };
+    let code = timeout(PATIENCE, others).await.expect("one that is slow gives way");
+    assert_eq!(code.as_deref(), Some("8"), "RESOURCE_EXHAUSTED");
+}

@@ -1,5 +1,8 @@
 //! What a server process keeps in memory for peers that announce much and send little.
 
+use std::time::Duration;
+use std::time::Instant;
+
 use keepbest_proto::v1;
 
 use crate::support::requests::PROJECT;
@@ -47,4 +50,35 @@ async fn messages_that_are_announced_cost_what_was_sent_of_them() {
     let now = server.memory_mib();
     println!("{idle} MiB idle, {now} MiB with {} messages announced", calls.len());
     assert!(now <= idle + ABOVE_IDLE, "{idle} MiB idle, {now} MiB now");
+}
+
+#[tokio::test]
+async fn requests_that_arrive_share_a_sum() {
+    const SUM: u64 = 16;
+    const SENT: usize = 128 << 10;
+    let folder = tempfile::tempdir().unwrap();
+    let sum = (SUM << 20).to_string();
+    let server = ServerProcess::start_with(folder.path(), &[("KEEPBEST_LIMITS_REQUEST_BUFFERS_BYTES", &sum)]);
+    settled(&server, &mut []).await;
+    let idle = server.memory_mib();
+    let (mut wires, mut calls) = (Vec::new(), Vec::<Call>::new());
+    for _ in 0..32 {
+        let mut wire = Wire::connect(&server.address(), 1 << 16).await;
+        for _ in 0..STREAMS {
+            let mut call = wire.open("/keepbest.v1.Runs/ReportEvents").await;
+            call.request.send_data(announced(MOST, &[0; SENT]), false).unwrap();
+            calls.push(call);
+        }
+        wires.push(wire);
+    }
+    settled(&server, &mut wires).await;
+    // What was refused is given back to the system a moment later.
+    let begun = Instant::now();
+    let mut now = server.memory_mib();
+    while now > idle + SUM + ABOVE_IDLE && begun.elapsed() < Duration::from_secs(20) {
+        settled(&server, &mut wires).await;
+        now = server.memory_mib();
+    }
+    println!("{idle} MiB idle, {now} MiB with {} messages of 128 KiB that go on", calls.len());
+    assert!(now <= idle + SUM + ABOVE_IDLE, "{idle} MiB idle, {now} MiB now");
 }
