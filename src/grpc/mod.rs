@@ -3,6 +3,7 @@
 mod artifacts;
 mod checkpoints;
 mod convert;
+mod counts;
 mod health;
 mod lists;
 mod pages;
@@ -18,6 +19,7 @@ use tonic::service::Routes;
 
 use crate::app::App;
 
+pub(crate) use counts::Counts;
 pub use health::Health;
 pub use health::LIVENESS;
 pub(crate) use status::internal;

@@ -232,7 +232,7 @@ mod tests {
         assert!(small.iter().all(|it| gets(it, SMALL_BYTES)));
         assert!(!gets(&budget.claim(Peer(50)), 1));
         drop(first);
-        assert!(gets(&second, 8 * MIB));
+        assert!(gets(&second, 6 * MIB));
     }
 
     #[tokio::test(start_paused = true)]

@@ -3,6 +3,15 @@
 /// Bytes before a message.
 const HEAD_BYTES: usize = 5;
 
+/// What bytes of a body are.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Part<'a> {
+    /// A message of so many bytes begins.
+    Begin(usize),
+    /// Bytes of it.
+    Bytes(&'a [u8]),
+}
+
 /// Passes over a body's bytes as they come.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Framing {
@@ -17,7 +26,12 @@ pub(super) struct Framing {
 
 impl Framing {
     /// Passes over the next bytes and answers how many messages they complete.
-    pub(super) fn pass(&mut self, mut data: &[u8]) -> usize {
+    pub(super) fn pass(&mut self, data: &[u8]) -> usize {
+        self.pass_with(data, |_| {})
+    }
+
+    /// The same, and tells what they are.
+    pub(super) fn pass_with<'a>(&mut self, mut data: &'a [u8], mut tell: impl FnMut(Part<'a>)) -> usize {
         let mut ended = 0;
         while !data.is_empty() {
             if self.have < HEAD_BYTES {
@@ -28,9 +42,11 @@ impl Framing {
                     let [_, length @ ..] = self.head;
                     self.length = usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX);
                     self.left = self.length;
+                    tell(Part::Begin(self.length));
                 }
             } else {
                 let part = self.left.min(data.len());
+                tell(Part::Bytes(&data[..part]));
                 (self.left, data) = (self.left - part, &data[part..]);
             }
             if self.have == HEAD_BYTES && self.left == 0 {

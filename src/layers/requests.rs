@@ -1,5 +1,5 @@
-//! Bodies of requests, watched as they arrive: one that does not come whole in time is refused, and the bytes of all of them
-//! together have a sum.
+//! Bodies of requests, watched as they arrive: one that does not come whole in time is refused, the bytes of all of them
+//! together have a sum, and what stands in a message is counted before it is built.
 //!
 //! tonic collects a message before a method sees it, and waits for its last byte as long as the connection lives.
 
@@ -23,6 +23,7 @@ use tower::Layer;
 use tower::Service;
 
 use crate::domain::refusal::Refusal;
+use crate::grpc::Counts;
 use crate::grpc::refused_body;
 use crate::grpc::streams_requests;
 use crate::layers::budget::Budget;
@@ -30,6 +31,7 @@ use crate::layers::budget::Claim;
 use crate::layers::budget::Peer;
 use crate::layers::budget::overloaded;
 use crate::layers::framing::Framing;
+use crate::layers::framing::Part;
 
 /// A body that waits for room looks again after this: another one may have become slow.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -78,9 +80,11 @@ where
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let peer = request.extensions().get::<Peer>().copied().unwrap_or_default();
         let claim = Arc::new(self.layer.budget.claim(peer));
-        let streams = streams_requests(request.uri().path());
+        let path = request.uri().path();
+        let (streams, counts) = (streams_requests(path), Counts::of(path));
         let (clock, held) = (Clock::start(self.layer.whole), Arc::clone(&claim));
-        let request = request.map(|body| Body::new(Received { body, streams, clock, ..Received::of(held) }));
+        let request =
+            request.map(|body| Body::new(Received { body, streams, counts, clock, ..Received::of(held) }));
         let answer = self.inner.call(request);
         // What a method works with is still in memory.
         Box::pin(async move {
@@ -97,6 +101,7 @@ struct Received {
     /// Whether its messages come when there is something to say; else there is one, and it comes at once.
     streams: bool,
     framing: Framing,
+    counts: Counts,
     clock: Clock,
     claim: Arc<Claim>,
     /// Bytes that were passed on and are not used yet.
@@ -112,6 +117,7 @@ impl Received {
             body: Body::empty(),
             streams: false,
             framing: Framing::default(),
+            counts: Counts::default(),
             clock: Clock::start(Duration::ZERO),
             claim,
             held: 0,
@@ -168,7 +174,16 @@ impl Received {
             }
         }
         (self.held, self.wait) = (bytes, None);
-        let begins = std::mem::replace(&mut self.framing, framing).is_between();
+        let mut counted = Ok(());
+        let begins = self.framing.is_between();
+        self.framing.pass_with(data, |part| match part {
+            Part::Begin(length) => self.counts.begin(length),
+            Part::Bytes(bytes) if counted.is_ok() => counted = self.counts.pass(bytes),
+            Part::Bytes(_) => {}
+        });
+        if let Err(refusal) = counted {
+            return refuse(refusal);
+        }
         if self.streams && (begins || ended > 0) {
             self.clock.restart();
         }

@@ -4,8 +4,12 @@ use std::time::Duration;
 use std::time::Instant;
 
 use keepbest_proto::v1;
+use tonic::Code;
+use tonic::transport::Channel;
 
+use crate::support::raw;
 use crate::support::requests::PROJECT;
+use crate::support::requests::reason;
 use crate::support::server::ServerProcess;
 use crate::support::wire::Call;
 use crate::support::wire::Wire;
@@ -81,4 +85,33 @@ async fn requests_that_arrive_share_a_sum() {
     }
     println!("{idle} MiB idle, {now} MiB with {} messages of 128 KiB that go on", calls.len());
     assert!(now <= idle + SUM + ABOVE_IDLE, "{idle} MiB idle, {now} MiB now");
+}
+
+#[tokio::test]
+async fn what_is_too_many_is_refused_before_it_is_built() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = ServerProcess::start(folder.path());
+    settled(&server, &mut []).await;
+    let channel = Channel::from_shared(server.address()).unwrap().connect_lazy();
+    let most = MOST - 8;
+    let cases = [
+        ("/keepbest.v1.Runs/ReportEvents", [0x2a, 0].repeat(most / 2), Code::ResourceExhausted),
+        ("/keepbest.v1.Runs/StreamEvents", [0x2a, 0].repeat(most / 2), Code::ResourceExhausted),
+        ("/keepbest.v1.Checkpoints/WriteSmallFiles", [0x1a, 0].repeat(most / 2), Code::ResourceExhausted),
+        ("/keepbest.v1.Runs/ListEvents", [0x22, 0].repeat(most / 2), Code::ResourceExhausted),
+    ];
+    for (method, message, code) in cases {
+        server.clear_peak();
+        let before = server.peak_mib();
+        let answer = raw::call(&channel, method, message.into()).await;
+        let status = answer.expect_err(method);
+        assert_eq!(
+            (status.code(), reason(&status).as_str()),
+            (code, "LIMIT_EXCEEDED"),
+            "{method}: {status:?}"
+        );
+        let peak = server.peak_mib();
+        println!("{method}: {before} MiB before, {peak} MiB at most");
+        assert!(peak <= before + ABOVE_IDLE, "{method}: {before} MiB before, {peak} MiB at most");
+    }
 }
