@@ -19,6 +19,10 @@ use crate::domain::run::Run;
 
 /// Most events in a request: a second of the fastest trainers, far below the message limit.
 pub const MAX_EVENTS: usize = 10_000;
+/// Decisions of one answer, in bytes: every client takes messages of 4 MiB, and one decision has at most some 20 KiB.
+const ANSWER_BYTES: usize = 3 << 20;
+/// What a decision has beside its texts and names: tags, numbers, a time.
+const DECISION_BYTES: usize = 200;
 /// Events in one transaction: 2 ms of work. The next ones of a large request let others pass.
 const SLICE_EVENTS: usize = 1_024;
 
@@ -42,7 +46,7 @@ pub struct NewEvents {
 pub struct Answer {
     /// One for each event at which a save was due.
     pub decisions: Vec<DecisionRow>,
-    /// Where the writer goes on.
+    /// Where the writer goes on; below the end of its report if the decisions were too many for one answer.
     pub next_sequence: i64,
     /// When the next decision can come.
     pub next_due: NextDue,
@@ -51,7 +55,7 @@ pub struct Answer {
 }
 
 impl App {
-    /// Stores events and answers each save attempt.
+    /// Stores events and answers each save attempt. Takes fewer events than it was given when the answer has grown large.
     pub async fn report_events(&self, new: NewEvents) -> Result<Answer, Error> {
         if new.events.len() > MAX_EVENTS {
             let message =
@@ -64,6 +68,7 @@ impl App {
                     .with("field", format!("events[{index}].{}", error.field()))
             })?;
         }
+        let name_bytes = new.run.to_string().len();
         let call: Arc<[Event]> = new.events.into();
         let mut report = Report {
             run: new.run,
@@ -76,11 +81,28 @@ impl App {
             pending_expiry_us: micros(self.limits.pending_expiry),
         };
         let (mut decisions, mut duplicate_count) = (Vec::new(), 0);
+        let (mut bytes, mut most_bytes) = (0, 0);
         loop {
             let reported = self.db.report(report.clone()).await?;
             let done =
                 usize::try_from(reported.next_sequence.saturating_sub(report.first_sequence)).unwrap_or(0);
-            decisions.extend(reported.decisions);
+            let before = bytes;
+            for row in reported.decisions {
+                let row_bytes = decision_bytes(&row, name_bytes);
+                if bytes + row_bytes > ANSWER_BYTES {
+                    // What is left out is stored: whoever sends it again is answered it.
+                    let repeated = reported.duplicate_count.min(row.sequence - report.first_sequence);
+                    return Ok(Answer {
+                        next_due: soonest(&reported.run),
+                        decisions,
+                        next_sequence: row.sequence,
+                        duplicate_count: duplicate_count + repeated,
+                    });
+                }
+                bytes += row_bytes;
+                decisions.push(row);
+            }
+            most_bytes = most_bytes.max(bytes - before);
             duplicate_count += reported.duplicate_count;
             let from = report.range.start.saturating_add(done).min(report.range.end);
             if from == report.call.len() {
@@ -93,6 +115,15 @@ impl App {
             }
             report.first_sequence =
                 new.first_sequence.saturating_add(i64::try_from(from).unwrap_or(i64::MAX));
+            if bytes + most_bytes > ANSWER_BYTES {
+                // Another slice like the largest so far would not fit: it is not begun.
+                return Ok(Answer {
+                    next_due: next_due(&reported.run.strategy, &reported.run.monitor_state),
+                    decisions,
+                    next_sequence: report.first_sequence,
+                    duplicate_count,
+                });
+            }
             report.range = from..from.saturating_add(SLICE_EVENTS).min(report.call.len());
         }
     }
@@ -112,5 +143,22 @@ impl App {
     ) -> Result<Vec<DecisionRow>, Error> {
         let run = self.db.run(name).await?;
         Ok(self.db.list_decisions(&run.uid, filter, position, limit).await?)
+    }
+}
+
+/// About what a decision takes in an answer, and not less.
+fn decision_bytes(row: &DecisionRow, run_name_bytes: usize) -> usize {
+    let decision = &row.decision;
+    let texts = [&decision.reason_text, &decision.message, &decision.finished_message, &row.writer];
+    let optional = [&decision.path, &decision.error_text, &decision.error_type, &row.checkpoint_uid];
+    let texts = texts.into_iter().chain(optional.into_iter().flatten()).chain(&decision.warnings);
+    DECISION_BYTES + run_name_bytes + texts.map(|it| it.len() + 6).sum::<usize>()
+}
+
+/// When the next decision can come at the earliest, whatever events follow.
+fn soonest(run: &Run) -> NextDue {
+    match next_due(&run.strategy, &run.monitor_state) {
+        NextDue::EpochEnd => NextDue::EpochEnd,
+        NextDue::Batches(_) | NextDue::EveryBatch => NextDue::EveryBatch,
     }
 }

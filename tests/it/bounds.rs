@@ -1,5 +1,6 @@
 //! What must not grow, stall or go astray: answers, saves in flight, readers, silent connections, pages.
 
+mod answers;
 mod bodies;
 mod lists;
 mod memory;

@@ -20,7 +20,7 @@ from keepbest import _events, _pull, names
 from keepbest._channel import Address, Connection
 from keepbest._events import DueCounter, Entry, EventBuffer, make_event
 from keepbest._proto.keepbest.v1.artifacts_pb2 import ListFilesResponse
-from keepbest._proto.keepbest.v1.runs_pb2 import GetRunRequest
+from keepbest._proto.keepbest.v1.runs_pb2 import GetRunRequest, ReportEventsRequest
 from keepbest.types import EventKind, NextDue
 
 BEST = keepbest.strategy("m-{epoch:02d}.bin", save_best_only=True, verbose=1)
@@ -95,6 +95,25 @@ def test_a_repeated_start_is_one_attempt(client, project):
     first = client.start_run(project, "r", BEST, request_id="one")
     again = client.start_run(project, "r", BEST, request_id="one")
     assert again.attempt == first.attempt
+
+
+def test_a_report_that_was_taken_in_part_goes_on(interposer: Interposer, project):
+    """As when the decisions about its events do not fit one answer."""
+
+    def take_two(request, forward):
+        whole = ReportEventsRequest.FromString(request)
+        del whole.events[2:]
+        return forward(whole.SerializeToString())
+
+    interposer.hooks["ReportEvents"] = take_two
+    client = keepbest.Client(interposer.address, timeout=30)
+    run = client.start_run(project, "r", BEST)
+    for batch in range(6):
+        assert run.report_batch(0, batch, {"loss": 1.0}) is None
+    decision = run.report_epoch(0, {"val_loss": 1.0})
+    assert decision is not None and decision.sequence == 6
+    assert [event.sequence for event in client.events(run.name)] == list(range(7))
+    assert run.report_epoch(1, {"val_loss": 2.0}).action == keepbest.SKIP
 
 
 def test_batches_are_sent_in_groups_and_waited_for_only_when_a_save_can_come(client, project):
@@ -369,7 +388,7 @@ def test_a_group_of_events_is_bounded_by_its_bytes():
     sizes = []
     while group := buffer.group():
         sizes.append(len(group))
-        buffer.confirm(NextDue(batches=1000))
+        buffer.confirm(len(buffer.group()), NextDue(batches=1000))
     assert sizes == [2, 2, 1]
 
 

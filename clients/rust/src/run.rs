@@ -9,8 +9,8 @@ use crate::client::Client;
 use crate::error::{Error, Result};
 use crate::upload::{UploadOptions, Uploaded, upload};
 
-/// The server takes 10,000 events in one request. But each of them may be answered with a decision, which can have some 4 KiB of
-/// texts and names, and an answer has at most 4 MiB.
+/// The server takes 10,000 events in one request. But each of them may be answered with a decision, and of those that are answered
+/// with many texts the server takes only some at a time.
 const MAX_EVENTS: usize = 1_000;
 /// The server takes requests of 4 MiB.
 const MAX_EVENTS_BYTES: usize = 3 << 20;
@@ -103,19 +103,26 @@ impl Run {
         let mut decisions = Vec::new();
         let mut sequence = self.next_sequence;
         let mut next_due = None;
-        for batch in batches(events) {
-            let count = i64::try_from(batch.len()).expect("a batch has at most 1,000 events");
-            let request = v1::ReportEventsRequest {
-                run: self.name.clone(),
-                attempt: self.attempt(),
-                writer: self.writer.clone(),
-                first_sequence: sequence,
-                events: batch,
-            };
-            let response = self.client.report_events(request).await?;
-            decisions.extend(response.decisions);
-            sequence += count;
-            next_due = response.next_due;
+        for mut events in batches(events) {
+            // The server may take only the first events, when their decisions fill an answer.
+            while !events.is_empty() {
+                let request = v1::ReportEventsRequest {
+                    run: self.name.clone(),
+                    attempt: self.attempt(),
+                    writer: self.writer.clone(),
+                    first_sequence: sequence,
+                    events: events.clone(),
+                };
+                let response = self.client.report_events(request).await?;
+                let taken = usize::try_from(response.next_sequence - sequence).unwrap_or(0).min(events.len());
+                if taken == 0 {
+                    return Err(Error::Protocol(format!("ReportEvents took no event from {sequence} on")));
+                }
+                events.drain(..taken);
+                decisions.extend(response.decisions);
+                sequence += i64::try_from(taken).expect("a batch has at most 1,000 events");
+                next_due = response.next_due;
+            }
         }
         // Only now, because after an error the caller reports all events again, from the same sequence number on.
         self.next_sequence = sequence;

@@ -196,14 +196,14 @@ class EventBuffer:
             self._group.append(entry)
             if counter.step(entry.event):
                 break
-        self._sent = counter
         return self._group
 
-    def confirm(self, next_due: NextDue) -> None:
-        """Forget the group, which the server has acknowledged."""
-        self._group = []
+    def confirm(self, taken: int, next_due: NextDue) -> None:
+        """Forget the first so many of the group, which the server has taken. The rest of it is the next group."""
+        for entry in self._group[:taken]:
+            self._confirmed.step(entry.event)
+        self._group = self._group[taken:]
         self._since = time.monotonic()
-        self._confirmed = self._sent
         self.correct(next_due)
 
     def discard(self) -> None:

@@ -142,8 +142,12 @@ class Run:
                 self._next_sequence = self._report([], 0, timeout).next_sequence
             first = self._next_sequence
             response = self._send(group, first, timeout)
-            self._events.confirm(response.next_due)
-            self._next_sequence = first + len(group)
+            # With many decisions the server may take only the first events.
+            taken = min(response.next_sequence - first, len(group))
+            if taken <= 0:
+                raise KeepbestError(f"the server took no event of {self.name} from sequence {first} on")
+            self._events.confirm(taken, response.next_due)
+            self._next_sequence = first + taken
             for decision in response.decisions:
                 entry = group[decision.sequence - first]
                 if entry is group[-1] and not len(self._events):

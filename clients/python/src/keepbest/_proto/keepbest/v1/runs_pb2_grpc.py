@@ -102,7 +102,8 @@ class RunsServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def StreamEvents(self, request_iterator, context):
-        """The same messages on one stream: one response to each request, in order. An error ends the stream.
+        """The same messages on one stream: one response to each request, in order. An error ends the stream. Whoever sends ahead of
+        the answers gets SEQUENCE_GAP where one request was not taken whole.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
