@@ -26,12 +26,8 @@ use crate::store::manifest_key;
 const UNDER_WAY: Duration = Duration::from_secs(60);
 /// How long a deletion waits for the store.
 const DELETION_PATIENCE: Duration = Duration::from_secs(5);
-/// About what a file of one chunk takes in a manifest.
-const FILE_BYTES: u64 = 400;
 /// Manifests below this are written without asking for room: they are no more than a message.
 const SMALL_BYTES: u64 = 1 << 20;
-/// The most room that one manifest asks for; those of the largest saves go one or two at a time.
-const MOST_BYTES: u64 = 16 << 20;
 
 impl App {
     /// Brings a version's manifest in the store up to date, if it is not. Any number of replicas may do this at once: they
@@ -99,10 +95,10 @@ impl App {
 
     async fn put_manifest(&self, head: &ManifestHead) -> Result<bool, Error> {
         let version = &head.version;
-        let bytes = u64::try_from(version.file_count).unwrap_or(0).saturating_mul(FILE_BYTES).min(MOST_BYTES);
-        let _room = match bytes {
+        let _room = match head.about_bytes() {
             0..SMALL_BYTES => None,
-            bytes => Some(self.upload_buffers.take(bytes).await?),
+            // All that there is, if it is larger than that: then it goes alone.
+            bytes => Some(self.upload_buffers.take(bytes.min(self.limits.upload_buffer_bytes)).await?),
         };
         let mut writer = ManifestWriter::new(head).map_err(unwritable)?;
         let files = self.db.files(&version.checkpoint).await?;

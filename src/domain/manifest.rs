@@ -6,6 +6,7 @@
 use serde::Deserialize;
 use serde::Serialize;
 
+use crate::domain::digest::CHUNK_BYTES;
 use crate::domain::digest::Digest;
 use crate::domain::digest::VersionDigest;
 use crate::domain::ids::Id;
@@ -23,6 +24,10 @@ const BEFORE_DIGEST: &str = "\n],\n\"blake3\":\"";
 /// Behind the digest.
 const END: &str = "\"}\n";
 /// A manifest is handed to the store in pieces of this size: a save of 100,000 files has one of 40 MB, which stands in memory
+/// What a file of one chunk takes in a manifest, with a path of 100 characters.
+const FILE_BYTES: u64 = 420;
+/// And each further chunk.
+const CHUNK_LINE_BYTES: u64 = 190;
 /// once.
 const PIECE_BYTES: usize = 1 << 20;
 
@@ -185,6 +190,15 @@ impl ManifestHead {
     pub fn shown(&self) -> String {
         let ManifestArtifact { team, project, id, .. } = &self.artifact;
         format!("{team}/{project}/{id}:v{}", self.version.number)
+    }
+
+    /// About how many bytes the manifest has, by the version's files and chunks.
+    pub fn about_bytes(&self) -> u64 {
+        let count = |it: i64| u64::try_from(it).unwrap_or(0);
+        let files = count(self.version.file_count).saturating_mul(FILE_BYTES);
+        // A file of whole chunks has its first one counted with the file too: too much room, never too little.
+        let chunks = (count(self.version.size_bytes) / CHUNK_BYTES).saturating_mul(CHUNK_LINE_BYTES);
+        files.saturating_add(chunks)
     }
 }
 

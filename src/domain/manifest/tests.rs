@@ -177,3 +177,27 @@ proptest! {
         prop_assert_eq!(format!("{read:?}"), format!("{manifest:?}"));
     }
 }
+
+/// A writer asks for so much room before it begins.
+#[test]
+fn its_size_is_known_before_from_its_files_and_chunks() {
+    let chunk_bytes = i64::try_from(CHUNK_BYTES).unwrap();
+    for (files, chunks) in [(2_000, 1), (1, 5_000), (30, 100)] {
+        let whole = |number: i64| ManifestChunk {
+            offset_bytes: number * chunk_bytes,
+            size_bytes: chunk_bytes,
+            digest: Digest([7; 32]),
+            object_key: format!("chunks/2026-11-23/{:08x}-{number:032x}", 7),
+        };
+        let file = |number: i64| file(&format!("{number:0100}"), (0..chunks).map(whole).collect());
+        let files: Vec<ManifestFile> = (0..files).map(file).collect();
+        let mut head = manifest(Metrics::default(), None, vec![]).head;
+        head.version.file_count = i64::try_from(files.len()).unwrap();
+        head.version.size_bytes = files.iter().map(|it| it.size_bytes).sum();
+        let mut writer = ManifestWriter::new(&head).unwrap();
+        files.iter().for_each(|it| writer.file(it).unwrap());
+        let written: usize = writer.finish().0.iter().map(Vec::len).sum();
+        let about = head.about_bytes() as f64 / written as f64;
+        assert!((0.9..1.5).contains(&about), "{} files of {chunks}: {about} of {written}", files.len());
+    }
+}
