@@ -26,7 +26,7 @@ const RUNS: usize = 64;
 const SMALL_BYTES: usize = 1_024;
 
 /// A run, and where its events go on; calls go straight to the channel.
-struct Reporter {
+pub(crate) struct Reporter {
     client: RunsClient<Channel>,
     run: String,
     attempt: i64,
@@ -34,14 +34,14 @@ struct Reporter {
     epoch: i64,
 }
 
-async fn connect(address: &str) -> Result<Channel> {
+pub(crate) async fn connect(address: &str) -> Result<Channel> {
     let endpoint = Endpoint::from_shared(format!("http://{address}"))?;
     Ok(endpoint.tcp_nodelay(true).max_frame_size(1 << 20).connect().await?)
 }
 
 impl Reporter {
     /// Starts a run that saves only the best, on a connection that others may share.
-    async fn start(channel: Channel, run: String) -> Result<Reporter> {
+    pub(crate) async fn start(channel: Channel, run: String) -> Result<Reporter> {
         let mut client = RunsClient::new(channel);
         let strategy = v1::Strategy {
             filepath: "model-{epoch}.bin".to_owned(),
@@ -75,6 +75,13 @@ impl Reporter {
     fn batches(&mut self, count: i64) -> v1::ReportEventsRequest {
         let (epoch, first) = (self.epoch, self.sequence);
         self.request((first..first + count).map(|batch| batch_end(epoch, batch)).collect())
+    }
+
+    /// Reports the end of one batch.
+    pub(crate) async fn report_batch(&mut self) -> Result<()> {
+        let request = self.batches(1);
+        self.client.report_events(request).await?;
+        Ok(())
     }
 
     /// The end of an epoch that is not the best: decided and not saved.
@@ -193,8 +200,7 @@ async fn rate<T>(
 
 async fn one_by_one(reporter: &mut Reporter, count: i64) -> Result<()> {
     for _ in 0..count {
-        let request = reporter.batches(1);
-        reporter.client.report_events(request).await?;
+        reporter.report_batch().await?;
     }
     Ok(())
 }
@@ -240,6 +246,11 @@ async fn decisions(bench: &mut Bench) -> Result<()> {
         }
     }
     Ok(())
+}
+
+pub(crate) fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort_unstable();
+    times.get(times.len() / 2).copied().unwrap_or_default()
 }
 
 /// p50 and p99 in microseconds.
@@ -296,7 +307,7 @@ async fn saves_and_best(bench: &mut Bench) -> Result<()> {
 }
 
 /// Report, one small file, commit.
-async fn save_often(client: &Client, number: usize, count: usize) -> Result<()> {
+pub(crate) async fn save_often(client: &Client, number: usize, count: usize) -> Result<()> {
     let strategy = v1::Strategy { filepath: "model-{epoch}.bin".to_owned(), ..Default::default() };
     let request = v1::StartRunRequest {
         parent: "teams/bench/projects/saves".to_owned(),

@@ -3,7 +3,14 @@
 
 mod bytes;
 mod calls;
+#[path = "../../tests/it/support/cluster.rs"]
+#[expect(dead_code, clippy::unwrap_used, reason = "written for the tests, which use all of it")]
+mod cluster;
+#[path = "../../tests/it/support/distance.rs"]
+#[expect(clippy::unwrap_used, reason = "written for the tests")]
+mod distance;
 mod peers;
+mod shared;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -28,6 +35,7 @@ struct Options {
     only: Option<String>,
     rounds: Option<usize>,
     json: PathBuf,
+    before: Option<PathBuf>,
     sink: bool,
 }
 
@@ -136,7 +144,7 @@ fn rounded(value: f64) -> String {
 
 fn options() -> Result<Options> {
     let json = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/target/bench.json"));
-    let mut options = Options { quick: false, only: None, rounds: None, json, sink: false };
+    let mut options = Options { quick: false, only: None, rounds: None, json, before: None, sink: false };
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         let mut value = || arguments.next().with_context(|| format!("{argument} needs a value"));
@@ -148,6 +156,7 @@ fn options() -> Result<Options> {
             "--only" => options.only = Some(value()?),
             "--rounds" => options.rounds = Some(value()?.parse().context("--rounds needs a number")?),
             "--json" => options.json = value()?.into(),
+            "--before" => options.before = Some(value()?.into()),
             "--sink" => options.sink = true,
             other => bail!("unknown argument `{other}`; benches/run.sh names those there are"),
         }
@@ -208,6 +217,10 @@ async fn measure(options: &Options) -> Result<()> {
     if wanted("calls") {
         say("calls: events, decisions, queries ...")?;
         calls::measure(&mut bench).await?;
+    }
+    if wanted("shared") {
+        say("shared: what many do at once ...")?;
+        shared::measure(&mut bench, options.before.as_deref()).await?;
     }
     if wanted("memory") {
         say("memory: large files ...")?;

@@ -50,11 +50,17 @@ pub(crate) struct Process {
 impl Process {
     /// The built server on a folder of its own.
     pub(crate) fn server(data: &Path) -> Result<Process> {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_keepbest"));
+        Process::server_of(Path::new(env!("CARGO_BIN_EXE_keepbest")), data, &[])
+    }
+
+    /// A server of any version, with further settings in its environment.
+    pub(crate) fn server_of(program: &Path, data: &Path, settings: &[(&str, &str)]) -> Result<Process> {
+        let mut command = Command::new(program);
         command
             .args(["serve", "--listen", "127.0.0.1:0", "--data"])
             .arg(data)
-            .env("KEEPBEST_LOG_FILTER", "warn");
+            .env("KEEPBEST_LOG_FILTER", "warn")
+            .envs(settings.iter().copied());
         Process::start(&mut command)
     }
 
