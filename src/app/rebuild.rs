@@ -10,6 +10,7 @@ use futures::future::join_all;
 
 use crate::app::App;
 use crate::app::Error;
+use crate::db::LostVersions;
 use crate::db::Rebuilt;
 use crate::db::RebuiltVersion;
 use crate::domain::checkpoint::ranked_metrics;
@@ -44,6 +45,8 @@ pub struct RebuildReport {
     pub size_bytes: u64,
     /// One sentence for each manifest that gave no version.
     pub skipped: Vec<String>,
+    /// One sentence for each artifact that has numbers of which no manifest tells. They stay taken.
+    pub lost: Vec<String>,
 }
 
 impl App {
@@ -72,7 +75,11 @@ impl App {
             keys.retain(|key| deleted_by(key).is_none() && !deleted.contains(checkpoint_of(key)));
             self.rebuild_from(&keys, &mut report).await?;
         }
-        (report.artifacts, report.runs) = self.db.finish_rebuild().await?;
+        let finished = self.db.finish_rebuild().await?;
+        (report.artifacts, report.runs) = (finished.artifacts, finished.runs);
+        let sentence =
+            |it: LostVersions| format!("artifact {}: no manifest tells of {}", it.artifact, it.numbers);
+        report.lost = finished.lost.into_iter().map(sentence).collect();
         Ok(report)
     }
 

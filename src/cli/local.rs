@@ -64,7 +64,7 @@ pub(super) async fn check(context: &mut Context, arguments: args::Check) -> Resu
     }
 }
 
-/// `rebuild`: prints what could not be brought back, and fails if there is any.
+/// `rebuild`: prints what could not be brought back, and fails if anything could not.
 pub(super) async fn rebuild(context: &mut Context, arguments: args::Rebuild) -> Result<(), Failure> {
     let config = serve::load(&arguments.settings)?;
     log()?;
@@ -84,12 +84,17 @@ pub(super) async fn rebuild(context: &mut Context, arguments: args::Rebuild) -> 
         for skipped in &report.skipped {
             context.output.line(&format!("skipped: {skipped}"))?;
         }
+        for lost in &report.lost {
+            context.output.line(&format!("lost: {lost}"))?;
+        }
     }
-    if report.skipped.is_empty() {
-        return Ok(());
-    }
-    let count = human::count(i64::try_from(report.skipped.len()).unwrap_or(i64::MAX), "manifest");
-    Err(Failure::failed(format!("{count} gave no version; all others are in the database")))
+    let count = |of: &[String], what| human::count(i64::try_from(of.len()).unwrap_or(i64::MAX), what);
+    let message = match (report.skipped.is_empty(), report.lost.is_empty()) {
+        (true, true) => return Ok(()),
+        (false, _) => format!("{} gave no version", count(&report.skipped, "manifest")),
+        (true, false) => format!("versions of {} have no manifest", count(&report.lost, "artifact")),
+    };
+    Err(Failure::failed(format!("{message}; all others are in the database")))
 }
 
 fn log() -> Result<(), Failure> {

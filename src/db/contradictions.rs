@@ -97,7 +97,7 @@ impl Db {
             let (artifacts, next) = page(rows.iter().map(artifact).collect::<Result<_, Error>>()?);
             for (uid, id) in artifacts {
                 // One at a time, each of one moment: a commit between two statements is no gap.
-                let gap = "SELECT 1 FROM artifacts a WHERE a.uid = $1 AND a.next_version <> (SELECT COUNT(*) \
+                let gap = "SELECT 1 FROM artifacts a WHERE a.uid = $1 AND a.next_version <> a.lost_versions + (SELECT COUNT(*) \
                     FROM checkpoints c WHERE c.artifact_uid = a.uid AND c.version IS NOT NULL)";
                 if self.row(gap, args![uid]).await?.is_some() {
                     found.push(format!("artifact `{id}` has a gap in its version numbers"));

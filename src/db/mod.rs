@@ -88,6 +88,7 @@ pub use parts::CompletePart;
 pub use parts::PartRow;
 pub use parts::Standing;
 pub use postgres::Postgres;
+pub use rebuild::LostVersions;
 pub use rebuild::Rebuilt;
 pub use rebuild::RebuiltVersion;
 pub use reports::Reported;

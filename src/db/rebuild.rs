@@ -45,6 +45,27 @@ const FILES: usize = 500;
 /// trainer that still runs cannot write beside it.
 const UNSEEN_ATTEMPTS: i64 = 1_000;
 
+/// Gaps in an artifact's numbers that are named; that there are more is told by their count.
+const NAMED_GAPS: i64 = 10;
+
+/// What a rebuild came to.
+#[derive(Clone, Debug, Default)]
+pub struct Finished {
+    pub artifacts: u64,
+    pub runs: u64,
+    /// One for each artifact that has some.
+    pub lost: Vec<LostVersions>,
+}
+
+/// Versions of an artifact that were committed once and of which no manifest tells.
+#[derive(Clone, Debug)]
+pub struct LostVersions {
+    /// For people: `team/project/artifact`.
+    pub artifact: String,
+    /// For people: `v3, v7 to v9; 4 of 12`.
+    pub numbers: String,
+}
+
 /// A version to write.
 #[derive(Clone, Debug)]
 pub struct RebuiltVersion {
@@ -190,25 +211,31 @@ impl Db {
         .await
     }
 
-    /// Writes what follows from all versions, and takes the mark away. Answers how many artifacts and runs there are.
-    pub async fn finish_rebuild(&self) -> Result<(u64, u64), Error> {
-        let (mut artifacts, mut after) = (0, String::new());
+    /// Writes what follows from all versions, and takes the mark away.
+    pub async fn finish_rebuild(&self) -> Result<Finished, Error> {
+        let mut finished = Finished::default();
+        let mut after = String::new();
         loop {
-            let page = "SELECT uid, monitor, direction FROM artifacts WHERE uid > $1 ORDER BY uid LIMIT $2";
+            let page = "SELECT uid, monitor, direction, team, project, id FROM artifacts WHERE uid > $1 \
+                ORDER BY uid LIMIT $2";
             let rows = self.rows(page, args![&after, PAGE]).await?;
             let Some(last) = rows.last() else { break };
             after = last.text(0)?;
             for row in &rows {
                 let (uid, metric, direction) = (row.text(0)?, row.text(1)?, direction_of(&row.text(2)?)?);
+                let artifact = format!("{}/{}/{}", row.text(3)?, row.text(4)?, row.text(5)?);
                 let query = BestQuery { scope: BestScope::Artifact(uid.clone()), metric, direction };
-                self.write(move |connection| {
-                    Box::pin(async move { follow_aliases(connection, &uid, &query).await })
-                })
-                .await?;
-                artifacts += 1;
+                let lost = self.write(move |connection| {
+                    Box::pin(async move {
+                        follow_aliases(connection, &uid, &query).await?;
+                        count_lost(connection, &uid).await
+                    })
+                });
+                finished.lost.extend(lost.await?.map(|numbers| LostVersions { artifact, numbers }));
+                finished.artifacts += 1;
             }
         }
-        let (mut runs, mut after) = (0, String::new());
+        let mut after = String::new();
         loop {
             let page = "SELECT uid FROM runs WHERE uid > $1 ORDER BY uid LIMIT $2";
             let rows = self.rows(page, args![&after, PAGE]).await?;
@@ -218,15 +245,41 @@ impl Db {
                 let uid = row.text(0)?;
                 self.write(move |connection| Box::pin(async move { follow_run(connection, &uid).await }))
                     .await?;
-                runs += 1;
+                finished.runs += 1;
             }
         }
         self.write(move |connection| {
             Box::pin(async move { connection.execute("DELETE FROM unfinished_rebuilds", args![]).await })
         })
         .await?;
-        Ok((artifacts, runs))
+        Ok(finished)
     }
+}
+
+/// Notes how many numbers were given out to versions of which nothing is left, and answers the ranges that they make up.
+async fn count_lost(connection: &mut Connection<'_>, artifact_uid: &str) -> Result<Option<String>, Error> {
+    let count = "UPDATE artifacts SET lost_versions = next_version - (SELECT COUNT(*) FROM checkpoints c \
+        WHERE c.artifact_uid = $1 AND c.version IS NOT NULL) WHERE uid = $1 RETURNING lost_versions, next_version";
+    let row = connection.row(count, args![artifact_uid]).await?;
+    let (lost, next_version) = row.map_or(Ok((0, 0)), |row| Ok::<_, Error>((row.int(0)?, row.int(1)?)))?;
+    if lost == 0 {
+        return Ok(None);
+    }
+    // Of each number that stands, the one before it: where that is missing, a gap ends.
+    let gaps = "SELECT c.version, (SELECT MAX(p.version) FROM checkpoints p WHERE p.artifact_uid = $1 AND p.version < c.version) \
+        FROM checkpoints c WHERE c.artifact_uid = $1 AND c.version > 0 AND NOT EXISTS (SELECT 1 FROM checkpoints b \
+        WHERE b.artifact_uid = $1 AND b.version = c.version - 1) ORDER BY c.version LIMIT $2";
+    let rows = connection.rows(gaps, args![artifact_uid, NAMED_GAPS]).await?;
+    let mut ranges = Vec::new();
+    for row in &rows {
+        ranges.push(range(row.int_or_null(1)?.map_or(0, |before| before + 1), row.int(0)? - 1));
+    }
+    let numbers = ranges.join(", ");
+    Ok(Some(format!("{numbers}; {lost} of {next_version}")))
+}
+
+fn range(first: i64, last: i64) -> String {
+    if first == last { format!("v{first}") } else { format!("v{first} to v{last}") }
 }
 
 /// `latest` stands at the highest number, `best` at the best value, and none at a version that is gone.

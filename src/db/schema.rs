@@ -11,13 +11,14 @@ use crate::db::Db;
 use crate::db::Error;
 
 /// The migrations, oldest first. One is only ever added.
-const MIGRATIONS: [(i64, &str, &str); 6] = [
+const MIGRATIONS: [(i64, &str, &str); 7] = [
     (1, "init", include_str!("../../migrations/0001_init.sql")),
     (2, "parts", include_str!("../../migrations/0002_parts.sql")),
     (3, "manifests", include_str!("../../migrations/0003_manifests.sql")),
     (4, "store_mark", include_str!("../../migrations/0004_store_mark.sql")),
     (6, "suspects", include_str!("../../migrations/0006_suspects.sql")),
     (7, "read_indexes", include_str!("../../migrations/0007_read_indexes.sql")),
+    (8, "lost_versions", include_str!("../../migrations/0008_lost_versions.sql")),
 ];
 
 /// Where sqlx records what was applied.

@@ -94,9 +94,12 @@ const GROWN: &[&str] = &[
      AND f.value < v.operand_1)",
 ];
 
-/// Asked of Postgres alone, before the store is open.
-const POSTGRES_ONLY: [&str; 2] =
-    ["SELECT pg_is_in_recovery()", "SELECT to_regclass('_sqlx_migrations') IS NOT NULL"];
+/// Asked of Postgres alone: SQLite has no server with a state, and no clock of its own.
+const POSTGRES_ONLY: [&str; 3] = [
+    "SELECT pg_is_in_recovery()",
+    "SELECT to_regclass('_sqlx_migrations') IS NOT NULL",
+    "SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT)",
+];
 
 /// What the source says: constants and literals that are statements, templates of statements, and their pieces.
 #[derive(Default)]

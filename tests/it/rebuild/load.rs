@@ -260,6 +260,7 @@ pub(super) async fn told(app: &App) -> BTreeMap<String, String> {
 async fn tell_versions(app: &App, artifact: &ArtifactName, told: &mut BTreeMap<String, String>) {
     let listed = app.list_versions(artifact, "", "", None, 1_000).await.unwrap();
     for (mut version, _) in listed.versions {
+        version.alias_count -= version.aliases.iter().filter(|it| *it == USERS).count() as i64;
         version.aliases.retain(|it| it != USERS);
         let name = format!("{artifact}/versions/v{}", version.number);
         told.insert(name.clone(), format!("{version:?}"));
