@@ -76,7 +76,6 @@ pub enum ConfirmWrites {
     Nothing,
     /// How large the object is.
     Size,
-    /// All its bytes.
     Bytes,
 }
 

@@ -84,7 +84,6 @@ mod armed {
         Sleep,
     }
 
-    /// All of them.
     pub const ACTIONS: [Action; 3] = [Action::Abort, Action::Error, Action::Sleep];
 
     impl fmt::Display for Action {
@@ -100,9 +99,7 @@ mod armed {
     /// A step of a script: `POINT=ACTION` or `POINT=ACTION@REACH`.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct Step {
-        /// Where.
         pub point: &'static str,
-        /// What.
         pub action: Action,
         /// At which reach since the step was armed, from 1.
         pub reach: u32,
@@ -141,7 +138,7 @@ mod armed {
     /// Reads a script.
     ///
     /// # Errors
-    /// When a step is malformed or at no point of ours.
+    /// A step is malformed, or names a point that does not exist.
     pub fn parse(script: &str) -> Result<Vec<Step>, String> {
         script.split(',').filter(|step| !step.is_empty()).map(str::parse).collect()
     }

@@ -37,7 +37,6 @@ pub use crate::app::rebuild::RebuildReport;
 
 /// The database within the data folder.
 const DATABASE: &str = "keepbest.db";
-/// Its objects.
 const OBJECTS: &str = "objects";
 /// Held by the server for life.
 const LOCK: &str = "server.lock";

@@ -133,8 +133,8 @@ fn transport(limits: &Limits) -> Server {
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
 }
 
-/// A graceful stop never ends while a stream is open: after the drain limit what is left is dropped. Writes under way
-/// finish all the same, and clients go on where they were.
+/// tonic's graceful stop waits for every open stream, however long: after the drain limit this drops what is still open. Writes
+/// that have begun finish nevertheless, and clients resume.
 async fn drained<E>(
     serving: impl Future<Output = Result<(), E>>,
     stop: &CancellationToken,

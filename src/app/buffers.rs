@@ -38,7 +38,7 @@ impl Buffers {
         }
     }
 
-    /// Sends away at once whom `take` would send away: before the caller has cost more than a message.
+    /// Refuses at once a caller that `take` would refuse, before it has cost more than a message.
     pub(super) fn check_crowd(&self) -> Result<(), Error> {
         if self.waiting.available_permits() == 0 { Err(overloaded()) } else { Ok(()) }
     }

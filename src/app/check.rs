@@ -20,7 +20,6 @@ pub use crate::domain::subset::Subset;
 /// Which bytes a check reads; of all other objects it asks for the size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReadData {
-    /// None.
     Nothing,
     /// One part of all chunks.
     Subset(Subset),
@@ -31,9 +30,7 @@ pub enum ReadData {
 /// What a check found.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct CheckReport {
-    /// Versions checked.
     pub versions: u64,
-    /// Files of them.
     pub files: u64,
     /// Chunks of those, each once.
     pub chunks: u64,

@@ -18,9 +18,7 @@ const MISSING_RETRY: Duration = Duration::from_millis(100);
 /// A moment of an attempt whose decision is asked for.
 #[derive(Clone, Debug)]
 pub struct Moment {
-    /// The run.
     pub run: RunName,
-    /// The attempt.
     pub attempt: i64,
     /// 0-based.
     pub epoch: i64,

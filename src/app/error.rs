@@ -15,7 +15,6 @@ pub enum Error {
     Unavailable {
         /// `the database` or `the object store`.
         what: &'static str,
-        /// For the log.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
@@ -30,7 +29,6 @@ pub enum Error {
     Full {
         /// `the database` or `the object store`.
         what: &'static str,
-        /// For the log.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },

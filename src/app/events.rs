@@ -26,12 +26,9 @@ const DECISION_BYTES: usize = 200;
 /// Events in one transaction: 2 ms of work. The next ones of a large request let others pass.
 const SLICE_EVENTS: usize = 1_024;
 
-/// What a trainer reports.
 #[derive(Clone, Debug)]
 pub struct NewEvents {
-    /// The run.
     pub run: RunName,
-    /// The attempt.
     pub attempt: i64,
     /// Which process of the run; none: the only one.
     pub writer: Option<Id>,

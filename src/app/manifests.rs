@@ -1,4 +1,4 @@
-//! Manifests: each commit leaves one in the object store, and each deletion the word that it is gone.
+//! Manifests: each commit leaves one in the object store, and each deletion leaves one that says so.
 //!
 //! A commit's is written after the database's commit and before its answer, so what was acknowledged can be rebuilt from the
 //! store alone. A deletion's is tried and not waited for: deletions must go on when the store is full or away.
@@ -71,7 +71,8 @@ impl App {
         }
     }
 
-    /// Writes what is due. One that fails does not keep the others; a store that takes none is told at the end.
+    /// Writes the manifests that are due. One that fails does not hold up the others; if the store takes none, the error is
+    /// returned at the end.
     pub(super) async fn write_due_manifests(&self, report: &mut GcReport) -> Result<(), Error> {
         let until_us = self.clock.now_us().saturating_sub(micros(UNDER_WAY));
         let (mut failed, mut after) = (None, String::new());
@@ -114,8 +115,8 @@ impl App {
         self.put_manifest_bytes(&manifest_key(&version.checkpoint, version.commit_time_us), pieces).await
     }
 
-    /// The word that it is gone stands under a key of its own: a manifest that is written late by a process that hung cannot
-    /// bring the version back. The manifest itself goes with the bytes.
+    /// A deletion's manifest has a key of its own, so that a commit's manifest that a process wrote late, after it had hung, cannot
+    /// bring the version back. The commit's manifest is removed with the bytes.
     async fn put_deleted_manifest(&self, head: &ManifestHead) -> Result<bool, Error> {
         let key = deleted_manifest_key(&head.version.checkpoint, head.version.commit_time_us);
         let (pieces, _) = ManifestWriter::new(head).map_err(unwritable)?.finish();

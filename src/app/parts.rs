@@ -20,9 +20,7 @@ const MISSING_RETRY: Duration = Duration::from_millis(100);
 /// A part that is complete.
 #[derive(Clone, Debug)]
 pub struct NewPart {
-    /// Of which checkpoint.
     pub checkpoint: CheckpointName,
-    /// The attempt.
     pub attempt: i64,
     /// Which part, of how many.
     pub part: Part,

@@ -118,7 +118,6 @@ impl App {
         Ok(self.db.list_versions(&VersionQuery { artifact_uid, terms, order, after, limit }).await?)
     }
 
-    /// An artifact.
     pub async fn artifact(&self, name: &ArtifactName) -> Result<ArtifactRow, Error> {
         Ok(self.db.artifact(name).await?)
     }

@@ -34,9 +34,7 @@ const PAGE_BYTES: i64 = PAGE_CHUNKS * (8 << 20);
 /// Bytes of a file, and where they stand in it.
 #[derive(Clone, Debug)]
 pub struct ReadPiece {
-    /// Where.
     pub offset_bytes: i64,
-    /// What.
     pub data: Bytes,
 }
 
@@ -198,7 +196,7 @@ struct Reader {
 type PageOfChunks = Result<(i64, i64, Vec<FileChunk>), db::Error>;
 
 impl Reader {
-    /// A page's beginning and chunks, if they hold all its bytes: a file never ends early as if it were whole.
+    /// A page's beginning and chunks, if they hold all its bytes: a file that lacks some must not look like a shorter one.
     async fn check_page(self: Arc<Self>, page: PageOfChunks) -> Result<(i64, Vec<FileChunk>), Error> {
         let (from, until, chunks) = page?;
         match missing_byte(&chunks, from, until) {

@@ -31,9 +31,7 @@ const SIZES: usize = 32;
 /// What a rebuild wrote, and what it could not.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct RebuildReport {
-    /// Artifacts.
     pub artifacts: u64,
-    /// Runs.
     pub runs: u64,
     /// Versions that stand again.
     pub versions: u64,
@@ -41,7 +39,6 @@ pub struct RebuildReport {
     pub deleted_versions: u64,
     /// Files of the versions.
     pub files: u64,
-    /// Bytes of those.
     pub size_bytes: u64,
     /// One sentence for each manifest that gave no version.
     pub skipped: Vec<String>,

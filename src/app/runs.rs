@@ -34,10 +34,8 @@ pub enum Resume {
     Must,
 }
 
-/// What begins an attempt.
 #[derive(Clone, Debug)]
 pub struct Start {
-    /// Where.
     pub project: ProjectName,
     /// Which; none: the server makes an id.
     pub run: Option<Id>,
@@ -62,9 +60,7 @@ pub struct Start {
 /// An attempt that has begun.
 #[derive(Clone, Debug)]
 pub struct Begun {
-    /// The run.
     pub run: Run,
-    /// The attempt.
     pub attempt: i64,
     /// Where the events of the writer that starts go on.
     pub next_sequence: i64,
@@ -154,7 +150,6 @@ impl App {
         })
     }
 
-    /// Ends the run.
     pub async fn finish_run(&self, name: RunName, attempt: i64, state: RunState) -> Result<Run, Error> {
         Ok(self.db.finish_run(name, attempt, state, self.clock.now_us()).await?)
     }

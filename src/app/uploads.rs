@@ -52,11 +52,8 @@ const SLICE_FILES: usize = 64;
 /// Whose file, and who writes.
 #[derive(Clone, Debug)]
 pub struct Target {
-    /// The checkpoint.
     pub checkpoint: CheckpointName,
-    /// The attempt.
     pub attempt: i64,
-    /// The file's path.
     pub path: String,
 }
 
@@ -74,9 +71,7 @@ pub struct Piece {
 /// A small file, whole.
 #[derive(Clone, Debug)]
 pub struct SmallFile {
-    /// The file's path.
     pub path: String,
-    /// All its bytes.
     pub data: Bytes,
     /// Of them, if declared.
     pub sha256: Option<Digest>,
@@ -181,7 +176,7 @@ impl App {
         Ok(finished)
     }
 
-    /// What the check of a file's bytes says. If that is no, none of them count any more.
+    /// Passes on what a check of a file's bytes found. If they are refused, what the file has so far is discarded.
     async fn or_anew<T>(
         &self,
         upload: &Upload,

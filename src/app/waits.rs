@@ -1,4 +1,4 @@
-//! Waiting for what another process does, perhaps through another replica: the database is asked again, seldom and without
+//! Waiting for another process, which may talk to another replica: the database is asked again, seldom and without
 //! a connection held between.
 
 use std::time::Duration;

@@ -63,7 +63,7 @@ pub(super) enum Value {
     Toml(toml::Value),
 }
 
-/// A value as it is told.
+/// A value as `check-config` prints it.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 #[serde(untagged)]
 pub enum SettingValue {

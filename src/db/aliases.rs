@@ -15,7 +15,6 @@ const SHOWN_ALIASES: i64 = 100;
 /// An alias and the version it points at.
 #[derive(Clone, Debug)]
 pub struct AliasRow {
-    /// The name.
     pub alias: String,
     /// N of `vN`.
     pub version: i64,
@@ -26,7 +25,6 @@ pub struct AliasRow {
 /// Where a user wants an alias to point now for SetAlias to go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expected {
-    /// Anywhere.
     Anything,
     /// Nowhere: there is no such alias.
     Nothing,

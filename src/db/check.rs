@@ -31,7 +31,6 @@ pub struct CheckChunk {
     pub team: String,
     /// BLAKE3 of its bytes.
     pub digest: Digest,
-    /// Its length.
     pub size_bytes: i64,
     /// Where its bytes are.
     pub object_key: String,
@@ -44,7 +43,6 @@ pub struct CheckFile {
     pub uid: String,
     /// For people: its version and its path.
     pub name: String,
-    /// Its team.
     pub team: String,
     /// Over its chunks.
     pub digest: Digest,
@@ -55,7 +53,6 @@ pub struct CheckFile {
 /// A committed version to check.
 #[derive(Clone, Debug)]
 pub struct CheckVersion {
-    /// The checkpoint.
     pub uid: String,
     /// For people: `team/project/artifact:vN`.
     pub name: String,

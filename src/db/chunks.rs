@@ -44,7 +44,6 @@ pub enum Stored {
 pub struct PlacedChunk {
     /// Where it stands in the file.
     pub offset_bytes: i64,
-    /// Its length.
     pub size_bytes: i64,
     /// BLAKE3 of its bytes.
     pub digest: Digest,
@@ -142,7 +141,6 @@ impl Db {
     }
 }
 
-/// A team's chunk.
 type Key = (String, Digest);
 
 /// The chunks and reservations of a set, as it leaves them so far.

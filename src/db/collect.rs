@@ -22,7 +22,6 @@ const MOST_NAMED: usize = 20;
 pub struct Graces {
     /// Deleted checkpoints keep their bytes so long.
     pub deleted_us: i64,
-    /// Chunks without a file.
     pub chunk_us: i64,
     /// Objects without a chunk: a reader may still stream them.
     pub object_us: i64,

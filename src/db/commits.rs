@@ -30,12 +30,9 @@ use crate::domain::refusal::Refusal;
 use crate::domain::run::Run;
 use crate::failpoint::failpoint;
 
-/// What commits a checkpoint.
 #[derive(Clone, Debug)]
 pub struct Commit {
-    /// The checkpoint.
     pub name: CheckpointName,
-    /// The attempt that commits.
     pub attempt: i64,
     /// Its artifact, by uid.
     pub artifact_uid: String,

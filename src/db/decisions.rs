@@ -1,4 +1,4 @@
-//! Decisions: every save attempt's answer, read back when it is asked again.
+//! Decisions: the stored answer to each event that was decided upon, read back when the event is repeated.
 
 use std::collections::BTreeMap;
 
@@ -32,11 +32,9 @@ pub struct DecisionRow {
     pub checkpoint_uid: Option<String>,
     /// Microseconds since 1970.
     pub decide_time_us: i64,
-    /// What was decided.
     pub decision: Decision,
 }
 
-/// Which decisions to list.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct DecisionFilter {
     /// Only this epoch, 0-based.

@@ -10,7 +10,7 @@ pub enum Error {
     /// A rule says no.
     #[error(transparent)]
     Refused(#[from] Refusal),
-    /// It cannot even be asked for.
+    /// The address is malformed, so there was no attempt to connect.
     #[error("the address of the database is not right: {0}")]
     Address(String),
     /// The database is away or too busy; the same call may succeed later.

@@ -13,7 +13,6 @@ use crate::domain::metric::Metrics;
 
 /// Bytes of packed events read at once; unpacked and on the wire they are a few times as much.
 const READ_BYTES: i64 = 1 << 20;
-/// Rows read at once.
 const READ_ROWS: i64 = 500;
 
 impl Db {
@@ -69,13 +68,11 @@ impl Db {
 pub struct EventRow {
     /// Place of the first event in the run.
     pub position: i64,
-    /// Which process reported.
     pub writer: String,
     /// Sequence of the first event.
     pub first_sequence: i64,
     /// The attempt that reported.
     pub attempt: i64,
-    /// The events, in order.
     pub events: Vec<Event>,
 }
 

@@ -23,7 +23,6 @@ use crate::domain::refusal::Refusal;
 pub struct FileChunk {
     /// Where it stands in the file.
     pub offset_bytes: i64,
-    /// Its length.
     pub size_bytes: i64,
     /// BLAKE3 of its bytes.
     pub digest: Digest,

@@ -194,7 +194,6 @@ impl Db {
         Ok(db)
     }
 
-    /// Opens a Postgres database.
     pub async fn open_postgres(url: &str, options: Postgres) -> Result<Db, Error> {
         let pool = Pool::open(url, options).await?;
         let writer = Writer::on_postgres(pool.clone());

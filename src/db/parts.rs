@@ -30,12 +30,9 @@ use crate::domain::parts::missing_in_short;
 use crate::domain::refusal::Refusal;
 use crate::domain::run::Run;
 
-/// What completes a part.
 #[derive(Clone, Debug)]
 pub struct CompletePart {
-    /// Of which checkpoint.
     pub name: CheckpointName,
-    /// The attempt that commits.
     pub attempt: i64,
     /// Free JSON of the version; only part 0's is kept.
     pub metadata: Option<String>,
@@ -118,7 +115,7 @@ impl Db {
         Ok(Standing::Waits)
     }
 
-    /// What a process is told that waited for the other parts, and may go on to wait.
+    /// The answer to a process that has waited for the other parts and may wait again.
     pub async fn still_missing(&self, name: &CheckpointName) -> Result<Refusal, Error> {
         let checkpoint = self.checkpoint(name).await?;
         let (missing, said) = self.missing_parts(name, &checkpoint).await?;
@@ -248,7 +245,7 @@ impl Book {
         Outcome::Done(None)
     }
 
-    /// Publishes the checkpoints whose last part came. Where that is refused, the call and its part are.
+    /// Publishes the checkpoints whose last part has come. If a checkpoint is refused, so is the call that brought its last part.
     async fn publish(
         &mut self,
         tx: &mut Tx<'_>,

@@ -41,7 +41,7 @@ const MEND_TIMEOUT: Duration = Duration::from_secs(2);
 /// Ends whatever transaction a connection is in. BEGIN first, since a bare ROLLBACK makes Postgres warn.
 const OUT_OF_TRANSACTION: &str = "BEGIN; ROLLBACK";
 
-/// What every session is told. A statement of ours takes milliseconds; one that waits for a row that another replica has
+/// The settings of every session. Our statements take milliseconds; one that waits for a row that another replica has
 /// locked gives up; a session whose replica was paused inside a transaction is ended, so that its locks go. Commits wait
 /// for the disk, and for the standby where there is a synchronous one, whatever the database's own default is.
 const SESSION: &str = "SET statement_timeout = '10s'; SET lock_timeout = '2s'; \
@@ -49,7 +49,7 @@ const SESSION: &str = "SET statement_timeout = '10s'; SET lock_timeout = '2s'; \
     SELECT set_config('synchronous_commit', CASE current_setting('synchronous_commit') \
     WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END, false)";
 
-/// What a session that migrates is told on top of it: it waits for another one as long as that takes, and so may each of its
+/// Further settings of a session that migrates: it waits for another one as long as that takes, and so may each of its
 /// statements, for a table may be large.
 const MIGRATES: &str = "SET statement_timeout = 0; SET lock_timeout = 0";
 /// But it gives up where a table is locked: while it waits for that, everything else would wait behind it.

@@ -45,7 +45,7 @@ const FILES: usize = 500;
 /// trainer that still runs cannot write beside it.
 const UNSEEN_ATTEMPTS: i64 = 1_000;
 
-/// Gaps in an artifact's numbers that are named; that there are more is told by their count.
+/// Gaps in an artifact's numbers that are named; the count shows whether there are more.
 const NAMED_GAPS: i64 = 10;
 
 /// What a rebuild came to.

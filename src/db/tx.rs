@@ -99,7 +99,7 @@ impl<'c> Tx<'c> {
     }
 }
 
-/// For whom a statement over a set is written out.
+/// The database that a statement over a set is written for.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Dialect {
     Sqlite { rows: usize },

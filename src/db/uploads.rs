@@ -40,9 +40,7 @@ use crate::failpoint::failpoint;
 /// What one call writes of a checkpoint's files.
 #[derive(Clone, Debug)]
 pub struct WriteFiles {
-    /// The checkpoint.
     pub checkpoint: CheckpointName,
-    /// The attempt that writes.
     pub attempt: i64,
     /// The stream that writes; a newer one takes a file over.
     pub token: String,
@@ -57,13 +55,12 @@ pub struct WriteFiles {
 /// What one call writes of one file, in this order.
 #[derive(Clone, Debug, Default)]
 pub struct FileStep {
-    /// Which file.
     pub path: String,
     /// Declares it, or finds it again. None: it must be there.
     pub declare: Option<NewFile>,
     /// Makes the stream its writer from this byte on; what stands behind is written again.
     pub take_over: Option<i64>,
-    /// Takes back what the stream has written of it: none of its bytes count any more.
+    /// Discards every byte that the stream has written of it.
     pub discard: bool,
     /// Chunks whose bytes are durable.
     pub chunks: Vec<PlacedChunk>,

@@ -31,15 +31,12 @@ const LOOKS: i64 = 1_000;
 /// Which versions to list, and in which order.
 #[derive(Clone, Debug)]
 pub struct VersionQuery {
-    /// The artifact's uid.
     pub artifact_uid: String,
     /// All must hold.
     pub terms: Vec<Term>,
-    /// The order.
     pub order: Order,
     /// Where the last page ended.
     pub after: Option<Place>,
-    /// How many at most.
     pub limit: i64,
 }
 

@@ -16,20 +16,15 @@ pub enum BestScope {
     Run(String),
     /// One artifact, by uid.
     Artifact(String),
-    /// One project.
     Project(Id, Id),
-    /// One team.
     Team(Id),
 }
 
 /// Which version is best.
 #[derive(Clone, Debug)]
 pub struct BestQuery {
-    /// Where.
     pub scope: BestScope,
-    /// By which metric.
     pub metric: String,
-    /// Which way.
     pub direction: Direction,
 }
 

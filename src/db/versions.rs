@@ -26,13 +26,11 @@ use crate::domain::refusal::Refusal;
 pub struct ArtifactRow {
     /// Unique for ever.
     pub uid: String,
-    /// Its full name.
     pub name: ArtifactName,
     /// For example `model`.
     pub kind: String,
     /// The metric that `best` follows.
     pub monitor: String,
-    /// Its direction.
     pub direction: Direction,
     /// Numbers given out.
     pub version_count: i64,
@@ -43,7 +41,6 @@ pub struct ArtifactRow {
 /// A version as it is stored.
 #[derive(Clone, Debug)]
 pub struct VersionRow {
-    /// Its artifact.
     pub artifact: ArtifactName,
     /// N of `vN`.
     pub number: i64,
@@ -63,7 +60,6 @@ pub struct VersionRow {
     pub weights_only: bool,
     /// Bytes of all files.
     pub size_bytes: i64,
-    /// How many files.
     pub file_count: i64,
     /// Over its files.
     pub digest: Digest,

@@ -11,10 +11,8 @@ use crate::domain::run::Run;
 use crate::domain::run::RunState;
 use crate::domain::strategy::Strategy;
 
-/// What begins an attempt.
 #[derive(Clone, Debug)]
 pub struct StartRun {
-    /// The run.
     pub name: RunName,
     /// The artifact's id; none: the run's, or `run-{run}-model`.
     pub artifact: Option<Id>,

@@ -39,13 +39,10 @@ impl CheckpointState {
 pub struct Checkpoint {
     /// Unique for ever; also its id.
     pub uid: String,
-    /// The run's uid.
     pub run_uid: String,
-    /// The artifact's uid.
     pub artifact_uid: String,
     /// The attempt that decided it.
     pub attempt: i64,
-    /// Where it stands.
     pub state: CheckpointState,
     /// N of `vN`, once committed.
     pub version: Option<i64>,

@@ -68,7 +68,6 @@ impl Reason {
 /// The answer to an event at which a save was due.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Decision {
-    /// What to do.
     pub action: Action,
     /// Why, for programs.
     pub reason: Reason,

@@ -68,7 +68,6 @@ impl Digest {
         version.finish()
     }
 
-    /// The bytes.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }

@@ -16,7 +16,6 @@ pub const METRIC_NAME_BYTES_MAX: usize = 256;
 /// Longest text value of a metric in bytes.
 pub const METRIC_TEXT_BYTES_MAX: usize = 1_024;
 
-/// What has just ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum EventKind {
@@ -31,7 +30,6 @@ pub enum EventKind {
 /// One report of a trainer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Event {
-    /// What has ended.
     pub kind: EventKind,
     /// 0-based epoch.
     pub epoch: i64,

@@ -15,7 +15,6 @@ pub const MAX_FILES: i64 = 100_000;
 pub struct NewFile {
     /// Relative path within the checkpoint, checked.
     pub path: String,
-    /// All its bytes.
     pub size_bytes: i64,
     /// SHA-256 of the whole file, if the client knows it.
     pub sha256: Option<Digest>,

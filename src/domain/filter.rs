@@ -61,18 +61,14 @@ pub enum Operand {
 /// One comparison.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Term {
-    /// What it looks at.
     pub field: Field,
-    /// How.
     pub comparison: Comparison,
-    /// With what.
     pub operand: Operand,
 }
 
 /// The order of a list.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Order {
-    /// By what.
     pub field: Field,
     /// Largest first.
     pub descending: bool,
@@ -92,7 +88,6 @@ pub struct Place {
 pub enum Key {
     /// A count or a time.
     Integer(i64),
-    /// A metric.
     Number(f64),
 }
 

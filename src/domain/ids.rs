@@ -53,7 +53,6 @@ impl Id {
         if text == ALL { Ok(Id(text.to_owned())) } else { Id::parse("stored", text) }
     }
 
-    /// The id as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -81,50 +80,40 @@ pub fn shown(text: &str) -> String {
 /// `teams/{team}`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TeamName {
-    /// The team.
     pub team: Id,
 }
 
 /// `teams/{team}/projects/{project}`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ProjectName {
-    /// The team.
     pub team: Id,
-    /// The project.
     pub project: Id,
 }
 
 /// `teams/{team}/projects/{project}/runs/{run}`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct RunName {
-    /// Where it stands.
     pub project: ProjectName,
-    /// The run.
     pub run: Id,
 }
 
 /// `.../runs/{run}/checkpoints/{checkpoint}`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct CheckpointName {
-    /// The run.
     pub run: RunName,
-    /// The checkpoint.
     pub checkpoint: Id,
 }
 
 /// `teams/{team}/projects/{project}/artifacts/{artifact}`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ArtifactName {
-    /// Where it stands.
     pub project: ProjectName,
-    /// The artifact.
     pub artifact: Id,
 }
 
 /// `.../artifacts/{artifact}/versions/{version or alias}`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VersionName {
-    /// The artifact.
     pub artifact: ArtifactName,
     /// `vN` or an alias.
     pub version: Id,
@@ -133,7 +122,6 @@ pub struct VersionName {
 /// Where runs and artifacts are listed: one project, or all of a team (`projects/-`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListParent {
-    /// The team.
     pub team: Id,
     /// The project; none: all.
     pub project: Option<Id>,
@@ -142,13 +130,9 @@ pub struct ListParent {
 /// Where the best version is looked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BestParent {
-    /// In one run.
     Run(RunName),
-    /// In one artifact.
     Artifact(ArtifactName),
-    /// In a project.
     Project(ProjectName),
-    /// In a team.
     Team(TeamName),
 }
 
@@ -180,7 +164,6 @@ fn segments<'a, const N: usize>(
 }
 
 impl TeamName {
-    /// Parses the resource name.
     pub fn parse(name: &str) -> Result<Self, Refusal> {
         let [team] = segments(name, ["teams"], "teams/{team}")?;
         Ok(TeamName { team: Id::parse("team", team)? })
@@ -188,7 +171,6 @@ impl TeamName {
 }
 
 impl ProjectName {
-    /// Parses the resource name.
     pub fn parse(name: &str) -> Result<Self, Refusal> {
         let [team, project] = segments(name, ["teams", "projects"], "teams/{team}/projects/{project}")?;
         Ok(ProjectName { team: Id::parse("team", team)?, project: Id::parse("project", project)? })
@@ -196,7 +178,6 @@ impl ProjectName {
 }
 
 impl RunName {
-    /// Parses the resource name.
     pub fn parse(name: &str) -> Result<Self, Refusal> {
         let form = "teams/{team}/projects/{project}/runs/{run}";
         let [team, project, run] = segments(name, ["teams", "projects", "runs"], form)?;
@@ -206,7 +187,6 @@ impl RunName {
 }
 
 impl CheckpointName {
-    /// Parses the resource name.
     pub fn parse(name: &str) -> Result<Self, Refusal> {
         let form = "teams/{team}/projects/{project}/runs/{run}/checkpoints/{checkpoint}";
         let words = ["teams", "projects", "runs", "checkpoints"];
@@ -218,7 +198,6 @@ impl CheckpointName {
 }
 
 impl ArtifactName {
-    /// Parses the resource name.
     pub fn parse(name: &str) -> Result<Self, Refusal> {
         let form = "teams/{team}/projects/{project}/artifacts/{artifact}";
         let [team, project, artifact] = segments(name, ["teams", "projects", "artifacts"], form)?;
@@ -228,7 +207,6 @@ impl ArtifactName {
 }
 
 impl VersionName {
-    /// Parses the resource name.
     pub fn parse(name: &str) -> Result<Self, Refusal> {
         let form = "teams/{team}/projects/{project}/artifacts/{artifact}/versions/{version or alias}";
         let words = ["teams", "projects", "artifacts", "versions"];

@@ -50,14 +50,12 @@ pub struct ManifestArtifact {
     pub team: Id,
     /// Also of the run.
     pub project: Id,
-    /// Its id.
     pub id: Id,
     /// For example `model`.
     #[serde(rename = "type")]
     pub kind: String,
     /// The metric that `best` follows.
     pub monitor: String,
-    /// Its direction.
     pub direction: Direction,
     /// Microseconds since 1970.
     pub create_time_us: i64,
@@ -68,7 +66,6 @@ pub struct ManifestArtifact {
 pub struct ManifestRun {
     /// Unique for ever.
     pub uid: String,
-    /// Its id.
     pub id: Id,
     /// When to save.
     pub strategy: Strategy,
@@ -94,10 +91,8 @@ pub struct ManifestRun {
     pub finish_time_us: Option<i64>,
 }
 
-/// The version.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ManifestVersion {
-    /// Where it stands.
     pub state: ManifestState,
     /// N of `vN`.
     pub number: i64,
@@ -130,7 +125,6 @@ pub struct ManifestVersion {
     pub metadata_json: Option<String>,
     /// Bytes of all files.
     pub size_bytes: i64,
-    /// How many files.
     pub file_count: i64,
     /// Of how many parts it was made; none: one process committed it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -150,7 +144,6 @@ pub struct ManifestVersion {
 pub struct ManifestFile {
     /// Within the version.
     pub path: String,
-    /// All its bytes.
     pub size_bytes: i64,
     /// Over its chunks.
     pub digest: Digest,
@@ -166,7 +159,6 @@ pub struct ManifestFile {
 pub struct ManifestChunk {
     /// Where it stands in the file.
     pub offset_bytes: i64,
-    /// Its length.
     pub size_bytes: i64,
     /// BLAKE3 of its bytes.
     pub digest: Digest,
@@ -177,11 +169,8 @@ pub struct ManifestChunk {
 /// Everything but the files.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ManifestHead {
-    /// Of the version.
     pub artifact: ManifestArtifact,
-    /// Of the version.
     pub run: ManifestRun,
-    /// The version.
     pub version: ManifestVersion,
 }
 
@@ -287,7 +276,6 @@ impl ManifestWriter {
     }
 }
 
-/// The document.
 #[derive(Deserialize)]
 struct Document {
     artifact: ManifestArtifact,

@@ -9,7 +9,6 @@ use crate::domain::strategy::{InitialBest, Strategy};
 /// A checkpoint that was decided and is not yet committed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct InFlight {
-    /// The checkpoint's id.
     pub checkpoint: String,
     /// The monitored value, if the decision saw an improvement in it. Never `NaN`.
     #[serde(default, with = "exact::optional")]

@@ -20,7 +20,6 @@ pub enum Kind {
     Aborted,
     /// Beyond the end.
     OutOfRange,
-    /// A limit.
     Exhausted,
     /// It took too long.
     DeadlineExceeded,

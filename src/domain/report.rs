@@ -12,9 +12,7 @@ use crate::domain::refusal::Refusal;
 /// Events of one writer of a run, in their order.
 #[derive(Clone, Debug)]
 pub struct Report {
-    /// The run.
     pub run: RunName,
-    /// The attempt that reports.
     pub attempt: i64,
     /// Which process of the run; empty: the one whose events are decided upon.
     pub writer: String,

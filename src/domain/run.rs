@@ -44,11 +44,9 @@ impl RunState {
 pub struct Run {
     /// Unique for ever, also after a deletion.
     pub uid: String,
-    /// Its full name.
     pub name: RunName,
     /// The artifact of its versions, by uid.
     pub artifact_uid: String,
-    /// The artifact's id.
     pub artifact: Id,
     /// When to save, as the newest attempt told.
     pub strategy: Strategy,
@@ -58,7 +56,6 @@ pub struct Run {
     pub monitor_state: MonitorState,
     /// The newest attempt; it fences all older ones.
     pub attempt: i64,
-    /// Where it stands.
     pub state: RunState,
     /// Events stored; also the position of the next one.
     pub event_count: i64,
@@ -79,7 +76,6 @@ pub struct Run {
 pub struct Judgement {
     /// The event's place among them.
     pub index: usize,
-    /// What was decided.
     pub decision: Decision,
     /// The checkpoint's uid; only of a SAVE.
     pub checkpoint_uid: Option<String>,

@@ -81,7 +81,6 @@ pub enum TemplateError {
     /// A `!` that no conversion follows.
     #[error("field `{name}` has the conversion `!{conversion}`; use `!s`, `!r` or `!a`, then `:` or `}}`")]
     Conversion {
-        /// The field.
         name: String,
         /// What follows the `!`.
         conversion: String,
@@ -89,9 +88,7 @@ pub enum TemplateError {
     /// A spec that cannot be parsed or fits no value the field can have.
     #[error("field `{name}` cannot be printed with `{spec}`: {error}; use a format such as `02d` or `.4f`")]
     Spec {
-        /// The field.
         name: String,
-        /// The format.
         spec: String,
         /// What Python says of it.
         error: FormatError,

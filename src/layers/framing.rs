@@ -66,7 +66,7 @@ impl Framing {
         self.have + self.length - self.left
     }
 
-    /// Bytes that are announced of it.
+    /// Bytes of the message that were announced and have not come.
     pub(super) fn announced(&self) -> usize {
         self.length
     }

@@ -55,7 +55,6 @@ impl<S> Layer<S> for RequestsLayer {
     }
 }
 
-/// See the module.
 #[derive(Clone, Debug)]
 pub struct Requests<S> {
     inner: S,

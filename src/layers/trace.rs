@@ -42,7 +42,6 @@ impl<S> Layer<S> for TraceLayer {
     }
 }
 
-/// See the module.
 #[derive(Clone, Debug)]
 pub struct Trace<S> {
     inner: S,

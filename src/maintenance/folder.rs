@@ -16,7 +16,7 @@ use rustix::fs::Mode;
 const RIGHTS: u32 = 0o700;
 /// The rights that a folder gives to its group and to everybody.
 const OTHERS: u32 = 0o077;
-/// The file whose room a start on a full disk takes.
+/// The file that is deleted to make room when a server starts on a full disk.
 const RESERVE: &str = "reserve";
 /// SQLite needs a page of 32 KiB for the index of each 4,096 pages in its log, before it can read: room for a log of 500 MiB.
 const RESERVE_BYTES: usize = 1 << 20;

@@ -32,7 +32,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Connections beyond the limit that are accepted all the same, one after the other: a supervisor that finds no place for its
 /// probe restarts a server that is only busy.
 const SHORT: usize = 16;
-/// How long such a one lives. A probe takes milliseconds; a trainer is cut, and tries again.
+/// How long such a connection lives. A probe takes milliseconds; a trainer is disconnected, and tries again.
 const SHORT_LIFE: Duration = Duration::from_secs(5);
 
 /// Accepted connections, at most `most` at once, and some that soon end; further ones wait in the kernel's queue.

@@ -16,7 +16,7 @@ const CONFLICT_PAUSES: [Duration; 4] = [
     Duration::from_millis(800),
 ];
 
-/// What the store answers within the limit. A conflict is asked again: whoever calls us can do no more about it than we.
+/// The store's answer within the limit. A conflict is tried again here, for a caller could do nothing else about it.
 pub(super) async fn ask<T, F>(call: impl Fn() -> F) -> object_store::Result<T>
 where
     F: Future<Output = object_store::Result<T>>,

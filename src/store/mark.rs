@@ -43,7 +43,6 @@ impl Store {
         }
     }
 
-    /// Marks the store.
     pub async fn write_mark(&self, store_id: &str) -> Result<(), Error> {
         self.put(MARK, vec![Bytes::from(mark_text(store_id))]).await
     }

@@ -36,7 +36,6 @@ pub enum Error {
     /// There is no such object.
     #[error("object `{0}` is missing")]
     Missing(String),
-    /// No room.
     #[error("the object store is full")]
     Full(#[source] object_store::Error),
     /// The store is away, or refuses.
@@ -120,7 +119,7 @@ impl Store {
         }
     }
 
-    /// From now on so much is asked before an object counts as stored.
+    /// The store with another rule for when an object counts as stored.
     pub fn confirming(self, confirm: Confirm) -> Store {
         Store { confirm, ..self }
     }

@@ -14,25 +14,20 @@ pub enum ProbeError {
     /// No right to write, no such bucket, nobody there.
     #[error("cannot write `{key}`")]
     Write {
-        /// The object.
         key: String,
-        /// What the store said.
         #[source]
         source: Error,
     },
     /// It was written and cannot be read.
     #[error("wrote `{key}` and cannot read it")]
     Read {
-        /// The object.
         key: String,
-        /// What the store said.
         #[source]
         source: Error,
     },
     /// It reads as something else.
     #[error("wrote `{key}` and read {found} other bytes: this store cannot be trusted")]
     Differs {
-        /// The object.
         key: String,
         /// How many were read.
         found: usize,
@@ -40,9 +35,7 @@ pub enum ProbeError {
     /// It was read and cannot be deleted: the collector could free nothing.
     #[error("wrote and read `{key}` and cannot delete it")]
     Delete {
-        /// The object.
         key: String,
-        /// What the store said.
         #[source]
         source: Error,
     },

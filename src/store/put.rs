@@ -15,7 +15,6 @@ use crate::store::ask::ask;
 /// What is asked of the store, beside its own answer, before an object counts as stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Confirm {
-    /// Nothing.
     Nothing,
     /// Its size: one call more. Finds a store that kept nothing, or a part.
     Size,

@@ -1,4 +1,4 @@
-//! G1: pending checkpoints whose time is over are given up, and deleted ones lose their files.
+//! G1: gives up pending checkpoints that have expired, and removes the files of deleted ones.
 
 use std::collections::HashSet;
 

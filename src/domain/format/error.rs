@@ -8,7 +8,6 @@ pub enum FormatError {
     /// The code is none of those that the value's type has.
     #[error("Unknown format code '{}' for object of type '{type_name}'", python_char(*.code))]
     UnknownCode {
-        /// The code.
         code: char,
         /// The value's Python type.
         type_name: &'static str,
@@ -26,7 +25,6 @@ pub enum FormatError {
     SeparatorNotAllowed {
         /// `,` or `_`.
         separator: char,
-        /// The code.
         code: char,
     },
     /// Both separators are there.

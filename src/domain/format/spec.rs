@@ -11,7 +11,6 @@ pub const MAX_WIDTH: usize = 255;
 /// The greatest precision: as for the width, more digits do not fit a file name.
 pub const MAX_PRECISION: usize = 255;
 
-/// A parsed format spec.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FormatSpec {
     source: String,

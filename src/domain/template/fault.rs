@@ -46,10 +46,7 @@ pub enum PathFault {
     Backslash,
     /// It has a control character.
     #[error("has the control character U+{code_point:04X}; use printable characters only")]
-    Control {
-        /// The character.
-        code_point: u32,
-    },
+    Control { code_point: u32 },
 }
 
 /// Checks a whole path.

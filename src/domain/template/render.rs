@@ -33,7 +33,6 @@ pub enum MissingKeys {
     PrintNone,
 }
 
-/// A rendered path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rendered {
     /// Relative, without empty, `.` and `..` names, control characters and backslashes.
@@ -49,17 +48,13 @@ pub struct Rendered {
 pub enum RenderError {
     /// The event has no such key. The text is the key's `repr`, as that of a `KeyError` is.
     #[error("{}", Conversion::Repr.apply(&FormatValue::Str(.key)))]
-    MissingKey {
-        /// The key.
-        key: String,
-    },
+    MissingKey { key: String },
     /// A metric is named `epoch`.
     #[error("str.format() got multiple values for keyword argument 'epoch'")]
     EpochTwice,
     /// The field's spec does not fit the value.
     #[error("{error}")]
     Format {
-        /// The field.
         field: String,
         /// What Python says of it.
         error: FormatError,

@@ -42,7 +42,6 @@ fn direction_to(direction: Direction) -> i32 {
     .into()
 }
 
-/// A run.
 pub(crate) fn run_to(run: &Run) -> v1::Run {
     let state = match run.state {
         RunState::Active => v1::RunState::Active,
@@ -138,7 +137,6 @@ pub(crate) fn next_due_to(next: NextDue) -> v1::NextDue {
     v1::NextDue { when: Some(when) }
 }
 
-/// A file.
 pub(crate) fn file_to(file: &StoredFile) -> v1::File {
     let state = if file.digest.is_some() { v1::FileState::Complete } else { v1::FileState::Open };
     v1::File {
@@ -200,7 +198,6 @@ pub(crate) fn alias_to(artifact: &ArtifactName, alias: &AliasRow) -> v1::Alias {
     }
 }
 
-/// An artifact.
 pub(crate) fn artifact_to(artifact: &ArtifactRow) -> v1::Artifact {
     v1::Artifact {
         name: artifact.name.to_string(),
@@ -213,7 +210,6 @@ pub(crate) fn artifact_to(artifact: &ArtifactRow) -> v1::Artifact {
     }
 }
 
-/// A version.
 pub(crate) fn version_to(version: &VersionRow) -> v1::Version {
     let metrics = version.metrics.iter().filter_map(|(name, value)| Some((name.clone(), value.as_f64()?)));
     v1::Version {
