@@ -63,6 +63,7 @@ impl From<db::Error> for Error {
                 Error::Unavailable { what: "the database", source: Box::new(error) }
             }
             db::Error::Busy(_) => Error::Busy(Box::new(error)),
+            db::Error::Late(_) => late().into(),
             db::Error::Full(_) => Error::Full { what: "the database", source: Box::new(error) },
             db::Error::Address(_)
             | db::Error::Broken(_)
@@ -70,6 +71,12 @@ impl From<db::Error> for Error {
             | db::Error::Schema(_) => Error::Internal(Box::new(error)),
         }
     }
+}
+
+/// Not to be tried again as it is: it would take as long.
+fn late() -> Refusal {
+    let message = "the database took too long for this read and was stopped: ask for less, with a smaller page or a narrower filter";
+    Refusal::deadline("QUERY_TIMEOUT", message)
 }
 
 #[cfg(debug_assertions)]

@@ -101,7 +101,7 @@ impl Config {
             "database_url" => self.database_url = Some(setting.database_url()?),
             "store_url" => self.store_url = Some(setting.store_url()?),
             "confirm_writes" => self.confirm_writes = setting.confirm_writes()?,
-            "database.connections" => self.database.connections = setting.small(2..=1_000)?,
+            "database.connections" => self.database.connections = setting.small(4..=1_000)?,
             "database.migrate" => self.database.migrate = setting.flag()?,
             "log.format" => self.log.format = setting.log_format()?,
             "log.filter" => self.log.filter = setting.text("directives as `info`")?.to_owned(),

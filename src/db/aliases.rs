@@ -116,7 +116,7 @@ impl Db {
         let sql = "SELECT a.alias, c.version, a.update_time_us FROM aliases a \
             JOIN checkpoints c ON c.uid = a.checkpoint_uid WHERE a.artifact_uid = $1 AND a.alias > $2 \
             ORDER BY a.alias LIMIT $3";
-        let rows = self.rows(sql, args![artifact_uid, after, limit]).await?;
+        let rows = self.page(sql, args![artifact_uid, after, limit]).await?;
         rows.iter()
             .map(|row| {
                 Ok(AliasRow { alias: row.text(0)?, version: row.int(1)?, update_time_us: row.int(2)? })

@@ -77,7 +77,7 @@ impl Db {
             let digest = digest_of(&row.bytes(5)?)?;
             Ok((row.text(0)?, Some(CheckVersion { uid: row.text(0)?, name, digest })))
         };
-        let rows = self.rows(sql, args![after, PAGE]).await?;
+        let rows = self.page(sql, args![after, PAGE]).await?;
         Ok(page(rows.iter().map(version).collect::<Result<_, Error>>()?))
     }
 
@@ -104,7 +104,7 @@ impl Db {
             };
             Ok(((team, digest), row.flag(4)?.then_some(chunk)))
         };
-        let rows = self.rows(sql, args![&after.0, after.1.clone(), PAGE]).await?;
+        let rows = self.page(sql, args![&after.0, after.1.clone(), PAGE]).await?;
         Ok(page(rows.iter().map(chunk).collect::<Result<_, Error>>()?))
     }
 
@@ -120,7 +120,7 @@ impl Db {
             JOIN files i ON i.uid = f.file_uid JOIN checkpoints c ON c.uid = i.checkpoint_uid \
             JOIN artifacts a ON a.uid = c.artifact_uid WHERE f.team = $1 AND f.digest = $2 AND c.state = 'COMMITTED' \
             ORDER BY a.project, a.id, c.version, i.path, f.offset_bytes";
-        let rows = self.rows(sql, args![team, digest]).await?;
+        let rows = self.page(sql, args![team, digest]).await?;
         rows.iter()
             .map(|row| {
                 let version = format!("{}/{}/{}:v{}", row.text(0)?, row.text(1)?, row.text(2)?, row.int(3)?);
@@ -151,7 +151,7 @@ impl Db {
             };
             Ok((uid, Some(file)))
         };
-        let rows = self.rows(sql, args![after, PAGE]).await?;
+        let rows = self.page(sql, args![after, PAGE]).await?;
         Ok(page(rows.iter().map(file).collect::<Result<_, Error>>()?))
     }
 }

@@ -84,6 +84,7 @@ fn is_of_one_thing(error: &Error) -> bool {
         Error::Refused(_) | Error::Busy(_) | Error::Broken(_) | Error::Unreadable { .. } => true,
         Error::Address(_)
         | Error::Unavailable(_)
+        | Error::Late(_)
         | Error::Full(_)
         | Error::Schema(_)
         | Error::Unsynced(_) => false,

@@ -50,7 +50,7 @@ impl Db {
             let key = (row.text(0)?, row.text(1)?);
             Ok((key, (row.text(2)? != "COMMITTED").then_some(row.text(1)?)))
         };
-        let rows = self.rows(sql, args![&after.0, &after.1, PAGE]).await?;
+        let rows = self.page(sql, args![&after.0, &after.1, PAGE]).await?;
         Ok(page(rows.iter().map(alias).collect::<Result<_, Error>>()?))
     }
 
@@ -59,7 +59,7 @@ impl Db {
             WHERE m.checkpoint_uid = c.uid LIMIT 1) IS NOT NULL THEN 1 ELSE 0 END AS BIGINT) FROM checkpoints c WHERE c.uid > $1 \
             ORDER BY c.uid LIMIT $2";
         let uid = |row: &Row| Ok((row.text(0)?, row.flag(1)?.then_some(row.text(0)?)));
-        let rows = self.rows(sql, args![after, PAGE]).await?;
+        let rows = self.page(sql, args![after, PAGE]).await?;
         Ok(page(rows.iter().map(uid).collect::<Result<_, Error>>()?))
     }
 
@@ -67,7 +67,7 @@ impl Db {
         let sql = "SELECT uid, id, monitor_state FROM runs WHERE uid > $1 ORDER BY uid LIMIT $2";
         let mut after = Some(String::new());
         while let Some(from) = after {
-            let rows = self.rows(sql, args![from, PAGE]).await?;
+            let rows = self.page(sql, args![from, PAGE]).await?;
             let run = |row: &Row| Ok((row.text(0)?, Some((row.text(1)?, row.text(2)?))));
             let (runs, next) = page(rows.iter().map(run).collect::<Result<_, Error>>()?);
             let mut best = HashMap::new();
@@ -79,7 +79,7 @@ impl Db {
             }
             let gone = "WITH {v: uid text} SELECT c.uid FROM v CROSS JOIN checkpoints c WHERE c.uid = v.uid \
                 AND c.state <> 'COMMITTED'";
-            for row in self.rows_of(gone, best.keys().map(|uid| args![uid]).collect()).await? {
+            for row in self.page_of(gone, best.keys().map(|uid| args![uid]).collect()).await? {
                 let run = best.get(&row.text(0)?).map_or("", String::as_str);
                 found.push(format!("run `{run}` has a best checkpoint that is not committed"));
             }
@@ -92,14 +92,14 @@ impl Db {
         let sql = "SELECT uid, id FROM artifacts WHERE uid > $1 ORDER BY uid LIMIT $2";
         let mut after = Some(String::new());
         while let Some(from) = after {
-            let rows = self.rows(sql, args![from, PAGE]).await?;
+            let rows = self.page(sql, args![from, PAGE]).await?;
             let artifact = |row: &Row| Ok((row.text(0)?, Some((row.text(0)?, row.text(1)?))));
             let (artifacts, next) = page(rows.iter().map(artifact).collect::<Result<_, Error>>()?);
             for (uid, id) in artifacts {
                 // One at a time, each of one moment: a commit between two statements is no gap.
                 let gap = "SELECT 1 FROM artifacts a WHERE a.uid = $1 AND a.next_version <> a.lost_versions + (SELECT COUNT(*) \
                     FROM checkpoints c WHERE c.artifact_uid = a.uid AND c.version IS NOT NULL)";
-                if self.row(gap, args![uid]).await?.is_some() {
+                if !self.page(gap, args![uid]).await?.is_empty() {
                     found.push(format!("artifact `{id}` has a gap in its version numbers"));
                 }
             }

@@ -191,7 +191,7 @@ impl Db {
                 sql.push_str(&format!(" AND action = ${}", values.len()));
             }
             sql.push_str(" ORDER BY position LIMIT $3");
-            for row in self.rows(&sql, values).await? {
+            for row in self.page(&sql, values).await? {
                 decisions.push(decision_of(&row)?);
             }
         }

@@ -19,6 +19,9 @@ pub enum Error {
     /// Others have the rows that it needs for too long; the same call may succeed later.
     #[error("rows were locked for too long")]
     Busy(#[source] Arc<sqlx::Error>),
+    /// A statement took longer than we let it.
+    #[error("a statement was stopped, since it took too long")]
+    Late(#[source] Arc<sqlx::Error>),
     /// No room on the disk.
     #[error("the database's disk is full")]
     Full(#[source] Arc<sqlx::Error>),
@@ -80,6 +83,7 @@ impl From<sqlx::Error> for Error {
             Some(Trouble::Unsynced) => Error::Unsynced(error),
             Some(Trouble::Away) => Error::Unavailable(error),
             Some(Trouble::Busy) => Error::Busy(error),
+            Some(Trouble::Late) => Error::Late(error),
             None => Error::Broken(error),
         }
     }
@@ -94,6 +98,8 @@ enum Trouble {
     Away,
     /// The same, when others have ended.
     Busy,
+    /// The same call would take as long again.
+    Late,
 }
 
 /// What a database's code means; `None`: the statement is wrong, or the database. SQLite's codes are numbers, Postgres' have five
@@ -113,10 +119,14 @@ fn trouble(code: &str) -> Option<Trouble> {
     let class = code.get(..2).filter(|_| code.len() == 5);
     /// `lock_not_available`.
     const BUSY: &str = "55P03";
+    /// `query_canceled`, as by the time-out of our sessions, and `SQLITE_INTERRUPT`.
+    const LATE: [&str; 2] = ["57014", "9"];
     if FULL.contains(&code) {
         Some(Trouble::Full)
     } else if code == BUSY {
         Some(Trouble::Busy)
+    } else if LATE.contains(&code) {
+        Some(Trouble::Late)
     } else if UNSYNCED.contains(&code) {
         Some(Trouble::Unsynced)
     } else if AWAY.contains(&code)
@@ -144,9 +154,10 @@ mod tests {
             (["13", "4874", "53100"].as_slice(), Some(Trouble::Full)),
             (&["1034", "1290"], Some(Trouble::Unsynced)),
             (&["5", "261", "8", "10", "266", "778", "14"], Some(Trouble::Away)),
-            (&["40001", "40P01", "57014", "57P01", "57P05", "53300", "53200"], Some(Trouble::Away)),
+            (&["40001", "40P01", "57P01", "57P05", "53300", "53200"], Some(Trouble::Away)),
             (&["25P03", "25P04", "25006", "08006", "08P01", "28P01", "3D000", "58030"], Some(Trouble::Away)),
             (&["55P03"], Some(Trouble::Busy)),
+            (&["57014", "9"], Some(Trouble::Late)),
             // A broken rule, a wrong statement, a damaged database.
             (&["19", "2067", "1", "11", "23505", "42P01", "42501", "22P02", "XX001", "25P02", ""], None),
         ] {

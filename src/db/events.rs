@@ -26,7 +26,7 @@ impl Db {
         let sizes = "SELECT position, event_count, LENGTH(body) FROM events WHERE run_uid = $1 AND position >= $2 \
             ORDER BY position LIMIT $3";
         let (mut end, mut bytes) = (start, 0);
-        for row in self.rows(sizes, args![run_uid, start, READ_ROWS]).await? {
+        for row in self.page(sizes, args![run_uid, start, READ_ROWS]).await? {
             bytes += row.length(2)?;
             if bytes > READ_BYTES && end > start {
                 break;
@@ -35,7 +35,7 @@ impl Db {
         }
         let range = "SELECT position, writer, first_sequence, attempt, body FROM events \
             WHERE run_uid = $1 AND position >= $2 AND position < $3 ORDER BY position";
-        let rows = self.rows(range, args![run_uid, start, if end > position { end } else { start }]).await?;
+        let rows = self.page(range, args![run_uid, start, if end > position { end } else { start }]).await?;
         rows.iter()
             .map(|row| {
                 Ok(EventRow {

@@ -158,7 +158,7 @@ impl Db {
         limit: i64,
     ) -> Result<Vec<StoredFile>, Error> {
         let sql = format!("{FILES_OF_CHECKPOINT} AND path > $2 ORDER BY path LIMIT $3");
-        let rows = self.rows(&sql, args![checkpoint_uid, after, limit]).await?;
+        let rows = self.page(&sql, args![checkpoint_uid, after, limit]).await?;
         let mut files: Vec<StoredFile> = rows.iter().map(file_of).collect::<Result<_, _>>()?;
         self.find_durable(&mut files).await?;
         Ok(files)

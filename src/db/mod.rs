@@ -20,6 +20,7 @@ mod job;
 mod manifests;
 mod marks;
 mod parts;
+mod places;
 mod postgres;
 mod queue;
 mod reads;
@@ -27,6 +28,7 @@ mod rebuild;
 mod reports;
 mod runs;
 mod schema;
+mod sqlite;
 mod tx;
 mod uploads;
 mod version_lists;
@@ -37,15 +39,14 @@ mod watch;
 mod writer;
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 use std::time::Instant;
 
 use sqlx::ConnectOptions;
 use sqlx::Connection as _;
-use sqlx::SqlitePool;
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::sqlite::SqliteJournalMode;
-use sqlx::sqlite::SqlitePoolOptions;
 use sqlx::sqlite::SqliteSynchronous;
 use tokio_util::sync::CancellationToken;
 
@@ -55,6 +56,7 @@ use crate::db::job::Turn;
 use crate::db::job::Work;
 use crate::db::job::Write;
 use crate::db::postgres::Pool;
+use crate::db::sqlite::Readers;
 use crate::db::writer::Writer;
 use crate::domain::ids::RunName;
 
@@ -103,12 +105,8 @@ pub use versions::VersionRow;
 #[cfg(debug_assertions)]
 pub use watch::ReadCost;
 
-/// How long a read of SQLite waits for a connection.
-const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long SQLite waits for a lock of another process (`keepbest gc` beside the server).
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
-/// Readers of SQLite; each is a thread, and reads are short.
-const SQLITE_READERS: u32 = 4;
 /// Prepared statements kept by a connection: all of ours, so none is parsed twice.
 const STATEMENTS: usize = 256;
 
@@ -117,7 +115,7 @@ const RARE_ROWS: usize = 20;
 
 /// Where reads go.
 enum Database {
-    Sqlite(SqlitePool),
+    Sqlite(Arc<Readers>),
     Postgres(Pool),
 }
 
@@ -180,13 +178,7 @@ impl Db {
             }
             copied => drop(copied?),
         }
-        let readers = SqlitePoolOptions::new()
-            .max_connections(SQLITE_READERS)
-            .acquire_timeout(ACQUIRE_TIMEOUT)
-            // A file does not go away as a server does: asking first doubles what a read costs.
-            .test_before_acquire(false)
-            .connect_with(options.create_if_missing(false).read_only(true))
-            .await?;
+        let readers = Readers::open(options.create_if_missing(false).read_only(true)).await?;
         let unsynced = CancellationToken::new();
         let writer = Writer::on_sqlite(connection, unsynced.clone());
         let db = Db::over(Database::Sqlite(readers), writer, unsynced);
@@ -226,7 +218,7 @@ impl Db {
     pub async fn close(&self) {
         match &self.database {
             Database::Sqlite(readers) => readers.close().await,
-            Database::Postgres(pool) => pool.connections().close().await,
+            Database::Postgres(pool) => pool.close().await,
         }
     }
 

@@ -16,11 +16,14 @@ use sqlx::pool::PoolConnection;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::postgres::PgPoolOptions;
 use tokio::runtime::Handle;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use crate::db::Error;
 use crate::db::STATEMENTS;
 use crate::db::connection::Connection;
+use crate::db::places::Places;
+use crate::db::places::Read;
 use crate::db::schema;
 
 /// How long a call waits until a connection is its own: below the two seconds after which a caller shall know.
@@ -29,8 +32,12 @@ const TURN_TIMEOUT: Duration = Duration::from_millis(1_700);
 const START_TIMEOUT: Duration = Duration::from_secs(5);
 /// Between two tries at the start.
 const START_PAUSE: Duration = Duration::from_millis(100);
-/// One connection of so many is kept for reads, the health's among them: writes wait for rows that others have locked.
-const SHARE_OF_READS: usize = 4;
+/// Of so many connections one is for short reads, whose callers wait.
+const SHARE_OF_SHORT_READS: usize = 6;
+/// Of so many connections one is for long reads.
+const SHARE_OF_LONG_READS: usize = 8;
+/// One for each kind of reads, for the question whether the database is there, and for writes.
+pub(super) const FEWEST_CONNECTIONS: u32 = 4;
 /// A section that takes longer has lost its database: the cable is cut, or the server hangs. Longer than what the session
 /// itself may take.
 const SECTION_TIMEOUT: Duration = Duration::from_secs(15);
@@ -110,6 +117,8 @@ pub struct Postgres {
 #[derive(Clone)]
 pub(super) struct Pool {
     connections: PgPool,
+    reads: Places,
+    /// Of writes.
     places: usize,
 }
 
@@ -124,7 +133,7 @@ impl Pool {
         // Whatever it was told for the migration, and the migration's lock, go with it.
         session.close().await?;
         let pool = PgPoolOptions::new()
-            .max_connections(options.connections)
+            .max_connections(options.connections.max(FEWEST_CONNECTIONS))
             .acquire_timeout(TURN_TIMEOUT)
             // `before_acquire` asks already.
             .test_before_acquire(false)
@@ -137,17 +146,37 @@ impl Pool {
                 })
             })
             .connect_lazy_with(connect.statement_cache_capacity(STATEMENTS));
-        let connections = usize::try_from(options.connections).unwrap_or(usize::MAX);
-        Ok(Pool { connections: pool, places: (connections - connections.div_ceil(SHARE_OF_READS)).max(1) })
+        let connections = usize::try_from(options.connections.max(FEWEST_CONNECTIONS)).unwrap_or(usize::MAX);
+        let (short, long) =
+            (connections.div_ceil(SHARE_OF_SHORT_READS), (connections / SHARE_OF_LONG_READS).max(1));
+        // Writes have what is left: they wait for rows that others have locked, and reads do not.
+        let writes = (connections - short - long - 1).max(1);
+        Ok(Pool { connections: pool, reads: Places::new(short, long), places: writes })
     }
 
-    pub(super) fn connections(&self) -> &PgPool {
-        &self.connections
+    pub(super) async fn close(&self) {
+        self.reads.close();
+        self.connections.close().await;
     }
 
     /// A connection, for one section.
     pub(super) async fn lend(&self) -> Result<Lent, Error> {
-        Ok(Lent(Some(self.connections.acquire().await?)))
+        Ok(Lent { connection: Some(self.connections.acquire().await?), place: None })
+    }
+
+    /// A connection for a read, once it has its place.
+    pub(super) async fn lend_read(&self, read: Read) -> Result<Lent, Error> {
+        let taken = self.reads.take(read);
+        let place = match read {
+            Read::Long => taken.await?,
+            Read::Ping | Read::Short => {
+                let late = |_| Err(Error::from(sqlx::Error::PoolTimedOut));
+                tokio::time::timeout(TURN_TIMEOUT, taken).await.unwrap_or_else(late)?
+            }
+        };
+        let mut lent = self.lend().await?;
+        lent.place = Some(place);
+        Ok(lent)
     }
 
     /// How many writes have a connection at once.
@@ -169,28 +198,36 @@ impl Pool {
 
 /// A connection on loan. One that is dropped before it is given back was left in the middle of a statement: its caller
 /// went away, or it took too long.
-pub(super) struct Lent(Option<PoolConnection<sqlx::Postgres>>);
+pub(super) struct Lent {
+    connection: Option<PoolConnection<sqlx::Postgres>>,
+    /// Of a read.
+    place: Option<OwnedSemaphorePermit>,
+}
 
 impl Lent {
     pub(super) fn connection(&mut self) -> Result<Connection<'_>, Error> {
-        Ok(Connection::Postgres(self.0.as_mut().ok_or_else(Error::stopped)?))
+        Ok(Connection::Postgres(self.connection.as_mut().ok_or_else(Error::stopped)?))
     }
 
     /// The section came to its end.
     pub(super) fn give_back(mut self) {
-        drop(self.0.take());
+        drop(self.connection.take());
     }
 }
 
 impl Drop for Lent {
     fn drop(&mut self) {
-        let (Some(mut connection), Ok(runtime)) = (self.0.take(), Handle::try_current()) else { return };
+        let (Some(mut connection), Ok(runtime)) = (self.connection.take(), Handle::try_current()) else {
+            return;
+        };
+        let place = self.place.take();
         runtime.spawn(async move {
             let mended = tokio::time::timeout(MEND_TIMEOUT, connection.execute(OUT_OF_TRANSACTION)).await;
             if !matches!(mended, Ok(Ok(_))) {
                 // Closed at once, without a word to a server that may not listen.
                 drop(connection.detach());
             }
+            drop(place);
         });
     }
 }

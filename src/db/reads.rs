@@ -9,6 +9,7 @@ use crate::db::Sign;
 use crate::db::connection::Connection;
 use crate::db::connection::Row;
 use crate::db::connection::Value;
+use crate::db::places::Read;
 use crate::db::postgres;
 use crate::db::postgres::in_time;
 use crate::db::tx::Tx;
@@ -23,17 +24,27 @@ pub(super) enum Bound {
 }
 
 impl Db {
-    /// All rows of a query.
+    /// All rows of a query that is short: it finds some rows by their keys, for which saves and trainers wait.
     pub(super) async fn rows(&self, sql: &str, values: Vec<Value>) -> Result<Vec<Row>, Error> {
-        self.ask(sql, Bound::Values(values)).await
+        self.ask(Read::Short, sql, Bound::Values(values)).await
     }
 
-    /// All rows of a query over a set.
+    /// All rows of a page of a list, of a check or of a rebuild.
+    pub(super) async fn page(&self, sql: &str, values: Vec<Value>) -> Result<Vec<Row>, Error> {
+        self.ask(Read::Long, sql, Bound::Values(values)).await
+    }
+
+    /// All rows of a short query over a set.
     pub(super) async fn rows_of(&self, sql: &str, set: Vec<Vec<Value>>) -> Result<Vec<Row>, Error> {
-        self.ask(sql, Bound::Set(set)).await
+        self.ask(Read::Short, sql, Bound::Set(set)).await
     }
 
-    /// The first row of a query.
+    /// All rows of a long query over a set.
+    pub(super) async fn page_of(&self, sql: &str, set: Vec<Vec<Value>>) -> Result<Vec<Row>, Error> {
+        self.ask(Read::Long, sql, Bound::Set(set)).await
+    }
+
+    /// The first row of a short query.
     pub(super) async fn row(&self, sql: &str, values: Vec<Value>) -> Result<Option<Row>, Error> {
         Ok(self.rows(sql, values).await?.into_iter().next())
     }
@@ -53,22 +64,24 @@ impl Db {
             Database::Postgres(_) => "SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT)",
         };
         let asked = Instant::now();
-        let row = self.row(sql, Vec::new()).await?;
+        let rows = self.ask(Read::Ping, sql, Bound::Values(Vec::new())).await?;
         let answered = Instant::now();
-        let time_us = row.map_or(Ok(None), |row| row.int_or_null(0))?;
+        let time_us = rows.first().map_or(Ok(None), |row| row.int_or_null(0))?;
         Ok(Sign { time_us, asked, answered })
     }
 
-    async fn ask(&self, sql: &str, bound: Bound) -> Result<Vec<Row>, Error> {
+    async fn ask(&self, kind: Read, sql: &str, bound: Bound) -> Result<Vec<Row>, Error> {
         match &self.database {
             Database::Sqlite(readers) => {
-                let mut reader = readers.acquire().await?;
+                let mut lent = readers.lend(kind).await?;
                 #[cfg(debug_assertions)]
-                self.watch.sqlite(&mut reader, sql, &bound).await?;
-                read(Connection::Sqlite(&mut reader), sql, bound).await
+                self.watch.sqlite(readers, lent.reader()?, sql, &bound).await?;
+                let rows = read(Connection::Sqlite(&mut lent.reader()?.connection), sql, bound).await;
+                lent.give_back();
+                rows
             }
             Database::Postgres(pool) => {
-                let mut lent = pool.lend().await?;
+                let mut lent = pool.lend_read(kind).await?;
                 #[cfg(debug_assertions)]
                 self.watch.postgres(lent.connection()?, sql, &bound).await?;
                 let rows = in_time(read(lent.connection()?, sql, bound)).await?;

@@ -218,7 +218,7 @@ impl Db {
         loop {
             let page = "SELECT uid, monitor, direction, team, project, id FROM artifacts WHERE uid > $1 \
                 ORDER BY uid LIMIT $2";
-            let rows = self.rows(page, args![&after, PAGE]).await?;
+            let rows = self.page(page, args![&after, PAGE]).await?;
             let Some(last) = rows.last() else { break };
             after = last.text(0)?;
             for row in &rows {
@@ -238,7 +238,7 @@ impl Db {
         let mut after = String::new();
         loop {
             let page = "SELECT uid FROM runs WHERE uid > $1 ORDER BY uid LIMIT $2";
-            let rows = self.rows(page, args![&after, PAGE]).await?;
+            let rows = self.page(page, args![&after, PAGE]).await?;
             let Some(last) = rows.last() else { break };
             after = last.text(0)?;
             for row in &rows {

@@ -188,11 +188,11 @@ impl Db {
         let rows = match &parent.project {
             Some(project) => {
                 let sql = format!("{SELECT_RUN} WHERE r.team = $1 AND r.project = $5 AND {after}");
-                self.rows(&sql, args![parent.team.as_str(), time_us, uid, limit, project.as_str()]).await?
+                self.page(&sql, args![parent.team.as_str(), time_us, uid, limit, project.as_str()]).await?
             }
             None => {
                 let sql = format!("{SELECT_RUN} WHERE r.team = $1 AND {after}");
-                self.rows(&sql, args![parent.team.as_str(), time_us, uid, limit]).await?
+                self.page(&sql, args![parent.team.as_str(), time_us, uid, limit]).await?
             }
         };
         rows.iter().map(run_of).collect()

@@ -168,7 +168,7 @@ impl<'q> Index<'q> {
             let place = Place { key, number: row.int(3)? };
             Ok(Entry { uid: row.text(0)?, place, tie: row.int(2)?, commit_time_us: row.int(4)? })
         };
-        db.rows(&sql, values).await?.iter().map(entry).collect()
+        db.page(&sql, values).await?.iter().map(entry).collect()
     }
 
     /// The next entries of the list, `limit` of them unless it ends.
@@ -296,7 +296,7 @@ impl Db {
              WHERE c.uid = v.uid{conditions}"
         );
         let row = |it: &Entry| [args![&it.uid], values.clone()].concat();
-        let rows = self.rows_of(&sql, entries.iter().map(row).collect()).await?;
+        let rows = self.page_of(&sql, entries.iter().map(row).collect()).await?;
         rows.iter().map(|row| row.text(0)).collect()
     }
 

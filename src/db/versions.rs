@@ -220,7 +220,7 @@ impl Db {
         };
         let sql = format!("{SELECT_ARTIFACT} WHERE team = $1 AND {place} ORDER BY project, id LIMIT $4");
         let values = args![parent.team.as_str(), project, id, limit];
-        self.rows(&sql, values).await?.iter().map(artifact_of).collect()
+        self.page(&sql, values).await?.iter().map(artifact_of).collect()
     }
 
     /// The monitors that the artifacts of a project or a team follow: at most two, since more than one is ambiguous.

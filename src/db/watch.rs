@@ -9,7 +9,6 @@ use std::sync::atomic::Ordering;
 
 use serde_json::Value as Json;
 use sqlx::Row as _;
-use sqlx::SqliteConnection;
 
 use crate::db::Db;
 use crate::db::Error;
@@ -17,6 +16,8 @@ use crate::db::connection::Connection;
 use crate::db::connection::Row;
 use crate::db::reads::Bound;
 use crate::db::reads::read;
+use crate::db::sqlite::Reader;
+use crate::db::sqlite::Readers;
 
 /// Instructions of SQLite between two counts.
 const INSTRUCTIONS: i32 = 10;
@@ -61,24 +62,26 @@ impl Watch {
 
     pub(super) async fn sqlite(
         &self,
-        reader: &mut SqliteConnection,
+        readers: &Readers,
+        reader: &mut Reader,
         sql: &str,
         bound: &Bound,
     ) -> Result<(), Error> {
         if self.lock().is_none() {
             return Ok(());
         }
+        let connection = &mut reader.connection;
         let explain = format!("EXPLAIN QUERY PLAN {sql}");
-        let plan = read(Connection::Sqlite(reader), &explain, bound.clone()).await?;
+        let plan = read(Connection::Sqlite(connection), &explain, bound.clone()).await?;
         let plan: Vec<String> = plan.iter().map(|row| row.text(3)).collect::<Result<_, _>>()?;
         let counts = Arc::new(AtomicU64::new(0));
         let counting = Arc::clone(&counts);
-        reader.lock_handle().await?.set_progress_handler(INSTRUCTIONS, move || {
+        connection.lock_handle().await?.set_progress_handler(INSTRUCTIONS, move || {
             counting.fetch_add(INSTRUCTIONS.unsigned_abs().into(), Ordering::Relaxed);
             true
         });
-        let ended = read(Connection::Sqlite(reader), sql, bound.clone()).await;
-        reader.lock_handle().await?.remove_progress_handler();
+        let ended = read(Connection::Sqlite(connection), sql, bound.clone()).await;
+        readers.arm(reader).await?;
         ended?;
         self.add(sql, plan.join("\n"), counts.load(Ordering::Relaxed));
         Ok(())

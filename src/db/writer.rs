@@ -12,6 +12,7 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
 
 use sqlx::SqliteConnection;
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use crate::db::Error;
@@ -83,7 +84,7 @@ impl Writer {
         }
         if let Some(until) = until {
             tokio::select! {
-                answer = &mut waiting.answer => return answer.map_err(|_| Error::stopped())?,
+                answer = &mut waiting.answer => return answered(answer),
                 () = tokio::time::sleep_until(until) => {}
             }
             if waiting.take_back() {
@@ -95,7 +96,16 @@ impl Writer {
                 });
             }
         }
-        waiting.answer.await.map_err(|_| Error::stopped())?
+        answered(waiting.answer.await)
+    }
+}
+
+/// A write that took too long may well be done the next time: others were in the way, or the database had too much to do.
+fn answered<T>(answer: Result<Result<T, Error>, oneshot::error::RecvError>) -> Result<T, Error> {
+    match answer {
+        Ok(Err(Error::Late(error))) => Err(Error::Busy(error)),
+        Ok(answer) => answer,
+        Err(_) => Err(Error::stopped()),
     }
 }
 
@@ -256,7 +266,7 @@ async fn carry_out(tx: &mut Tx<'_>, set: &mut Set) -> Result<bool, Error> {
 
 /// After such an error no statement of the transaction may stand.
 fn ends_all(error: &Error) -> bool {
-    matches!(error, Error::Full(_) | Error::Unavailable(_) | Error::Unsynced(_))
+    matches!(error, Error::Full(_) | Error::Unavailable(_) | Error::Late(_) | Error::Unsynced(_))
 }
 
 /// The commit itself. When it fails, nobody knows whether it took place: callers repeat their calls.

@@ -9,6 +9,7 @@ mod deletions;
 mod durability;
 mod lists;
 mod parts;
+mod places;
 mod ranks;
 mod reports;
 mod runs;

@@ -151,7 +151,9 @@ impl Refusal {
 
     fn is_retryable(&self) -> bool {
         match self.code {
-            Code::Unavailable | Code::DeadlineExceeded => true,
+            Code::Unavailable => true,
+            // The same question would take as long again.
+            Code::DeadlineExceeded => self.reason != "QUERY_TIMEOUT",
             Code::Aborted => !FINAL_REASONS.contains(&self.reason.as_str()),
             Code::ResourceExhausted => self.retry_after.is_some() || self.transport,
             // Whoever cancels a call on this side drops it and sees no answer. So a proxy cancelled this one, or its time was up.
@@ -213,6 +215,7 @@ mod tests {
         let table = [
             (Code::Unavailable, "", None, true),
             (Code::DeadlineExceeded, "IDLE_TIMEOUT", None, true),
+            (Code::DeadlineExceeded, "QUERY_TIMEOUT", None, false),
             (Code::Cancelled, "", None, true),
             (Code::Aborted, "", None, true),
             (Code::Aborted, "UPLOAD_SUPERSEDED", None, false),
