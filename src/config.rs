@@ -102,6 +102,9 @@ pub struct Limits {
     /// Bytes of requests in memory that arrive or are worked on, over all calls, apart from chunks. 64 MiB: sixteen of the
     /// largest at once, and most are below 1 KiB.
     pub request_buffers_bytes: u64,
+    /// Bytes of answers in memory that their readers have not taken, over all calls, apart from chunks. 64 MiB: as for
+    /// requests.
+    pub answer_buffers_bytes: u64,
     /// How long an upload stream may send nothing, or a reader take nothing. 60 s: longer than any pause of a living trainer's disk or network, short
     /// enough that dead peers do not hold buffers.
     pub upload_idle_seconds: u64,
@@ -161,6 +164,7 @@ impl Default for Config {
                 upload_buffers_bytes: 256 << 20,
                 download_buffers_bytes: 192 << 20,
                 request_buffers_bytes: 64 << 20,
+                answer_buffers_bytes: 64 << 20,
                 upload_idle_seconds: 60,
                 request_seconds: 60,
                 drain_seconds: 10,

@@ -19,6 +19,7 @@ use crate::background;
 use crate::config::Config;
 use crate::config::Limits;
 use crate::grpc;
+use crate::layers::AnswersLayer;
 use crate::layers::Budget;
 use crate::layers::RequestsLayer;
 use crate::layers::TraceLayer;
@@ -85,6 +86,7 @@ pub async fn serve_until(
     });
     let serving = transport(&config.limits)
         .layer(TraceLayer)
+        .layer(answers(&config.limits))
         .layer(requests(&config.limits))
         .add_routes(routes)
         .serve_with_incoming_shutdown(connections(listener, config.limits.max_connections), {
@@ -115,10 +117,17 @@ pub async fn serve_until(
     served
 }
 
+fn answers(limits: &Limits) -> AnswersLayer {
+    AnswersLayer {
+        idle: Duration::from_secs(limits.upload_idle_seconds),
+        budget: Arc::new(Budget::of_answers(limits.answer_buffers_bytes)),
+    }
+}
+
 fn requests(limits: &Limits) -> RequestsLayer {
     RequestsLayer {
         whole: Duration::from_secs(limits.request_seconds),
-        budget: Arc::new(Budget::new(limits.request_buffers_bytes)),
+        budget: Arc::new(Budget::of_requests(limits.request_buffers_bytes)),
     }
 }
 

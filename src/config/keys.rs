@@ -24,6 +24,7 @@ pub const KEYS: &[&str] = &[
     "limits.upload_buffers_bytes",
     "limits.download_buffers_bytes",
     "limits.request_buffers_bytes",
+    "limits.answer_buffers_bytes",
     "limits.upload_idle_seconds",
     "limits.request_seconds",
     "limits.drain_seconds",
@@ -43,7 +44,7 @@ const LEAST_UPLOAD_BUFFERS_BYTES: u64 = 24 << 20;
 /// The same for a download.
 const LEAST_DOWNLOAD_BUFFERS_BYTES: u64 = 24 << 20;
 
-/// Half of it is the most that one connection has, and the largest message has 4 MiB.
+/// Half of it is the most that one connection has, and the largest message has 4 MiB. The same for answers.
 const LEAST_REQUEST_BUFFERS_BYTES: u64 = 16 << 20;
 
 /// The words of `confirm_writes`.
@@ -118,6 +119,9 @@ impl Config {
             "limits.request_buffers_bytes" => {
                 limits.request_buffers_bytes = setting.number(LEAST_REQUEST_BUFFERS_BYTES..=1 << 40)?;
             }
+            "limits.answer_buffers_bytes" => {
+                limits.answer_buffers_bytes = setting.number(LEAST_REQUEST_BUFFERS_BYTES..=1 << 40)?;
+            }
             "limits.upload_idle_seconds" => limits.upload_idle_seconds = setting.number(1..=3_600)?,
             "limits.request_seconds" => limits.request_seconds = setting.number(1..=3_600)?,
             "limits.drain_seconds" => limits.drain_seconds = setting.number(0..=3_600)?,
@@ -174,6 +178,7 @@ impl Config {
             "limits.upload_buffers_bytes" => number(limits.upload_buffers_bytes),
             "limits.download_buffers_bytes" => number(limits.download_buffers_bytes),
             "limits.request_buffers_bytes" => number(limits.request_buffers_bytes),
+            "limits.answer_buffers_bytes" => number(limits.answer_buffers_bytes),
             "limits.upload_idle_seconds" => number(limits.upload_idle_seconds),
             "limits.request_seconds" => number(limits.request_seconds),
             "limits.drain_seconds" => number(limits.drain_seconds),

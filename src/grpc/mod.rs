@@ -38,6 +38,14 @@ const STREAMS: [&str; 4] = [
     "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
 ];
 
+/// The methods whose answers are streams of ours.
+const ANSWER_STREAMS: [&str; 2] = ["/keepbest.v1.Runs/StreamEvents", "/keepbest.v1.Artifacts/ReadFile"];
+
+/// Whether the answers of a method are a stream.
+pub(crate) fn streams_answers(path: &str) -> bool {
+    ANSWER_STREAMS.contains(&path)
+}
+
 /// Whether the requests of a method are a stream.
 pub(crate) fn streams_requests(path: &str) -> bool {
     STREAMS.contains(&path)
@@ -97,13 +105,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_methods_whose_requests_are_streams_are_those_of_the_contract() {
+    fn the_methods_of_streams_are_those_of_the_contract() {
         let set = FileDescriptorSet::decode(FILE_DESCRIPTOR_SET).unwrap();
         for file in &set.file {
             for service in &file.service {
                 for method in &service.method {
                     let path = format!("/{}.{}/{}", file.package(), service.name(), method.name());
                     assert_eq!(streams_requests(&path), method.client_streaming(), "{path}");
+                    assert_eq!(streams_answers(&path), method.server_streaming(), "{path}");
                 }
             }
         }

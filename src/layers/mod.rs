@@ -1,11 +1,14 @@
 //! What every request passes before its service: one log line, errors that mean what they say, and bounds on bodies.
 
+mod answers;
 mod budget;
 mod framing;
+mod peer;
 mod requests;
 mod trace;
 
+pub use answers::AnswersLayer;
 pub use budget::Budget;
-pub use budget::Peer;
+pub use peer::Peer;
 pub use requests::RequestsLayer;
 pub use trace::TraceLayer;

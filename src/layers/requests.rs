@@ -28,15 +28,11 @@ use crate::grpc::refused_body;
 use crate::grpc::streams_requests;
 use crate::layers::budget::Budget;
 use crate::layers::budget::Claim;
-use crate::layers::budget::Peer;
+use crate::layers::budget::Wait;
 use crate::layers::budget::overloaded;
 use crate::layers::framing::Framing;
 use crate::layers::framing::Part;
-
-/// A body that waits for room looks again after this: another one may have become slow.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
-/// So often, and then its caller is told to come back.
-const LOOKS: usize = 5;
+use crate::layers::peer::Peer;
 
 /// Puts `Requests` around a service.
 #[derive(Clone, Debug)]
@@ -77,8 +73,8 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let peer = request.extensions().get::<Peer>().copied().unwrap_or_default();
-        let claim = Arc::new(self.layer.budget.claim(peer));
+        let peer = request.extensions().get::<Peer>().cloned().unwrap_or_default();
+        let claim = Arc::new(self.layer.budget.claim(&peer));
         let path = request.uri().path();
         let (streams, counts) = (streams_requests(path), Counts::of(path));
         let (clock, held) = (Clock::start(self.layer.whole), Arc::clone(&claim));
@@ -226,29 +222,6 @@ impl http_body::Body for Received {
 
     fn size_hint(&self) -> http_body::SizeHint {
         self.body.size_hint()
-    }
-}
-
-/// How long a body waits for room.
-struct Wait {
-    looks: usize,
-    sleep: Pin<Box<Sleep>>,
-}
-
-impl Wait {
-    fn begin() -> Wait {
-        Wait { looks: 0, sleep: Box::pin(tokio::time::sleep(LOOK_AGAIN)) }
-    }
-
-    fn poll_over(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        ready!(self.sleep.as_mut().poll(context));
-        self.looks += 1;
-        if self.looks >= LOOKS {
-            return Poll::Ready(());
-        }
-        self.sleep.as_mut().reset(Instant::now() + LOOK_AGAIN);
-        context.waker().wake_by_ref();
-        Poll::Pending
     }
 }
 

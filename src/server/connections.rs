@@ -46,7 +46,7 @@ pub(super) fn connections(listener: TcpListener, most: u32) -> impl Stream<Item 
     let accepted = futures::stream::unfold((listener, places), |(listener, mut places)| async move {
         loop {
             places.accepted += 1;
-            let peer = Peer(places.accepted);
+            let peer = Peer::new(places.accepted);
             let (place, is_short) = places.take().await?;
             match listener.accept().await {
                 Ok((stream, _)) => {
@@ -102,7 +102,7 @@ impl Connected for Connection {
     type ConnectInfo = Peer;
 
     fn connect_info(&self) -> Peer {
-        self.peer
+        self.peer.clone()
     }
 }
 
@@ -112,6 +112,9 @@ impl AsyncRead for Connection {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.peer.poll_cut(context).is_ready() {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
         let before = buffer.filled().len();
         let polled = Pin::new(&mut self.stream).poll_read(context, buffer);
         self.received = self.received.saturating_add(buffer.filled().len() - before);

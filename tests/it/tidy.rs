@@ -39,7 +39,7 @@ const WORDS: [(&str, &[&str]); 17] = [
     ("rmp_serde", &["db"]),
     ("sqlx", &["db"]),
     ("std::env", &["config"]),
-    ("tokio::spawn", &["app", "db", "server"]),
+    ("tokio::spawn", &["app", "db", "layers", "server"]),
     ("toml", &["config"]),
     ("tonic", &["grpc", "layers", "server"]),
     ("tracing_subscriber", &["telemetry"]),

@@ -49,10 +49,22 @@ impl Wire {
         Call { request, response }
     }
 
+    /// Makes a call with one message and leaves its answer where it is.
+    pub(crate) async fn ask(&mut self, path: &str, message: &[u8]) -> ResponseFuture {
+        let mut call = self.open(path).await;
+        call.request.send_data(framed(message), true).unwrap();
+        call.response
+    }
+
     /// Returns when the server has read what was sent before.
     pub(crate) async fn settle(&mut self) {
         self.pings.ping(h2::Ping::opaque()).await.unwrap();
     }
+}
+
+/// A message with its length before it.
+pub(crate) fn framed(message: &[u8]) -> Bytes {
+    announced(message.len(), message)
 }
 
 /// The beginning of a message of that length.
