@@ -21,19 +21,28 @@ pub(super) const WAITING_DOWNLOADS: usize = 512;
 /// When a caller that found no room should come back.
 const RETRY: Duration = Duration::from_secs(2);
 
+/// What asks for no more may also have the part that streams leave: all but the largest calls with small files.
+const SMALL_BYTES: u64 = 4 << 20;
+/// The part of the room that is for those alone, so that streams that are slow stop no small save.
+const SMALL_PART: u64 = 8;
+
 /// The room of all uploads, or of all downloads.
 #[derive(Clone, Debug)]
 pub(super) struct Buffers {
     room: Arc<Semaphore>,
+    small: Arc<Semaphore>,
     waiting: Arc<Semaphore>,
 }
 
 impl Buffers {
-    /// Room for so many bytes, and how many may wait for it.
-    pub(super) fn new(bytes: u64, waiting: usize) -> Buffers {
-        let units = usize::try_from(bytes / UNIT_BYTES).unwrap_or(usize::MAX);
+    /// Room for so many bytes, and how many may wait for it. A stream may take `stream` of them, whatever is kept for others.
+    pub(super) fn new(bytes: u64, stream: u64, waiting: usize) -> Buffers {
+        let room = (bytes - bytes / SMALL_PART).max(stream);
+        let units = |bytes: u64| usize::try_from(bytes / UNIT_BYTES).unwrap_or(usize::MAX);
+        let semaphore = |bytes| Arc::new(Semaphore::new(units(bytes).min(Semaphore::MAX_PERMITS)));
         Buffers {
-            room: Arc::new(Semaphore::new(units.min(Semaphore::MAX_PERMITS))),
+            room: semaphore(room),
+            small: semaphore(bytes.saturating_sub(room)),
             waiting: Arc::new(Semaphore::new(waiting)),
         }
     }
@@ -47,8 +56,11 @@ impl Buffers {
     pub(super) async fn take(&self, bytes: u64) -> Result<OwnedSemaphorePermit, Error> {
         let units = u32::try_from(bytes.div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX);
         // Nobody who waits is passed by: what becomes free is theirs.
-        if let Ok(room) = Arc::clone(&self.room).try_acquire_many_owned(units) {
-            return Ok(room);
+        let small = Some(&self.small).filter(|_| bytes <= SMALL_BYTES);
+        for room in [Some(&self.room), small].into_iter().flatten() {
+            if let Ok(room) = Arc::clone(room).try_acquire_many_owned(units) {
+                return Ok(room);
+            }
         }
         let _waiting = self.waiting.try_acquire().map_err(|_| overloaded())?;
         match tokio::time::timeout(WAIT, Arc::clone(&self.room).acquire_many_owned(units)).await {
@@ -71,7 +83,7 @@ mod tests {
 
     #[tokio::test]
     async fn only_so_many_wait_and_they_are_served_in_their_order() {
-        let buffers = Buffers::new(10 * UNIT_BYTES, 16);
+        let buffers = Buffers::new(10 * UNIT_BYTES, 10 * UNIT_BYTES, 16);
         let all = buffers.take(10 * UNIT_BYTES).await.unwrap();
         let mut waiting: Vec<_> = (0..16).map(|_| Box::pin(buffers.take(6 * UNIT_BYTES))).collect();
         for wait in &mut waiting {
@@ -87,5 +99,16 @@ mod tests {
         assert!(buffers.take(UNIT_BYTES).now_or_never().is_none());
         drop(first);
         drop(waiting.remove(0).await.unwrap());
+    }
+    #[tokio::test]
+    async fn streams_leave_a_part_for_what_is_small() {
+        let buffers = Buffers::new(64 * UNIT_BYTES, 24 * UNIT_BYTES, 16);
+        let streams = buffers.take(56 * UNIT_BYTES).await.unwrap();
+        assert!(buffers.take(SMALL_BYTES + 1).now_or_never().is_none());
+        let small = [buffers.take(SMALL_BYTES).await.unwrap(), buffers.take(SMALL_BYTES).await.unwrap()];
+        assert!(buffers.take(1).now_or_never().is_none());
+        drop(streams);
+        drop(buffers.take(56 * UNIT_BYTES).await.unwrap());
+        drop(small);
     }
 }

@@ -103,10 +103,12 @@ impl App {
             clock,
             upload_buffers: Buffers::new(
                 limits.upload_buffer_bytes.max(uploads::STREAM_BYTES),
+                uploads::STREAM_BYTES,
                 buffers::WAITING_UPLOADS,
             ),
             download_buffers: Buffers::new(
                 limits.download_buffer_bytes.max(reads::STREAM_BYTES),
+                reads::STREAM_BYTES,
                 buffers::WAITING_DOWNLOADS,
             ),
             keys: Arc::default(),

@@ -117,3 +117,33 @@ async fn a_cancelled_upload_gives_its_buffers_back() {
     }
     trainer.commit(&checkpoint).await.unwrap();
 }
+
+#[tokio::test]
+async fn uploads_that_hold_all_buffers_stop_no_small_save() {
+    let server = server::start_with(|config| config.limits.upload_buffers_bytes = 64 << 20).await;
+    let mut trainer = Trainer::start(&server, "slow", best_only()).await;
+    let checkpoint = trainer.epoch(0, 0.5).await.checkpoint;
+    let data = noise(4, 3 * CHUNK + 1);
+    let mut slow = Vec::new();
+    // 24 and 24 MiB, and 8 and 8: no byte is left, or the last of them is refused.
+    for (path, size) in [("first", data.len()), ("second", data.len()), ("third", CHUNK), ("fourth", CHUNK)] {
+        prepare(&trainer, &checkpoint, path, size).await.unwrap();
+        let upload = OpenUpload::begin(server.channel(), &trainer, &checkpoint, path, 0).await;
+        upload.send(&data[..CHUNK]).await;
+        while !upload.is_over() {
+            let file = prepare(&trainer, &checkpoint, path, size).await.unwrap();
+            if file.durable_bytes == CHUNK as i64 {
+                break;
+            }
+        }
+        slow.push(upload);
+    }
+    let mut other = Trainer::start(&server, "small", best_only()).await;
+    for epoch in 0..3 {
+        let checkpoint = other.epoch(epoch, 0.5 / (epoch + 1) as f64).await.checkpoint;
+        let files: [(&str, &[u8]); 2] = [("weights", &data[..2 << 20]), ("optimizer", &data[..1 << 20])];
+        write_small(&other, &checkpoint, &files).await.unwrap();
+        other.commit(&checkpoint).await.unwrap();
+    }
+    drop(slow);
+}
