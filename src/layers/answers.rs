@@ -35,6 +35,7 @@ use crate::layers::budget::Budget;
 use crate::layers::budget::Claim;
 use crate::layers::budget::Wait;
 use crate::layers::budget::overloaded;
+use crate::layers::peer::OpenCall;
 use crate::layers::peer::Peer;
 
 /// Bytes of one message's answer that are in no sum: most answers are no longer, and a peer has few calls at once.
@@ -85,12 +86,13 @@ where
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let peer = request.extensions().get::<Peer>().cloned().unwrap_or_default();
         let (layer, streams) = (self.layer.clone(), streams_answers(request.uri().path()));
+        let open = peer.begin();
         let answer = self.inner.call(request);
         Box::pin(async move {
             let response = answer.await?;
             Ok(response.map(|body| match body.is_end_stream() {
                 true => body,
-                false => Body::new(Answered::new(body, streams, peer, layer)),
+                false => Body::new(Answered::new(body, streams, open, peer, layer)),
             }))
         })
     }
@@ -99,6 +101,7 @@ where
 /// A body as it leaves.
 struct Answered {
     body: Body,
+    _open: OpenCall,
     layer: AnswersLayer,
     peer: Peer,
     claim: Claim,
@@ -120,10 +123,11 @@ struct Answered {
 type Polled = Poll<Option<Result<Frame<Bytes>, Status>>>;
 
 impl Answered {
-    fn new(body: Body, streams: bool, peer: Peer, layer: AnswersLayer) -> Answered {
+    fn new(body: Body, streams: bool, open: OpenCall, peer: Peer, layer: AnswersLayer) -> Answered {
         let claim = layer.budget.claim(&peer);
         Answered {
             body,
+            _open: open,
             layer,
             peer,
             claim,

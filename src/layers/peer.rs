@@ -1,12 +1,15 @@
-//! A connection as the bodies on it know it: who it is, and how it is cut.
+//! A connection as the bodies on it know it: who it is, whether calls are open on it, and how it ends.
 
 use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::PoisonError;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 use std::task::Context;
 use std::task::Poll;
 
 use futures::task::AtomicWaker;
+use tokio::time::Instant;
 
 /// A connection; cheap to clone.
 #[derive(Clone, Debug, Default)]
@@ -17,6 +20,22 @@ struct Shared {
     number: u64,
     is_cut: AtomicBool,
     waker: AtomicWaker,
+    usage: Mutex<Use>,
+}
+
+#[derive(Debug)]
+struct Use {
+    open: usize,
+    /// Since when no call is open.
+    since: Instant,
+    is_leaving: bool,
+    is_closed: bool,
+}
+
+impl Default for Use {
+    fn default() -> Use {
+        Use { open: 0, since: Instant::now(), is_leaving: false, is_closed: false }
+    }
 }
 
 impl Peer {
@@ -39,5 +58,58 @@ impl Peer {
     pub fn poll_cut(&self, context: &Context<'_>) -> Poll<()> {
         self.0.waker.register(context.waker());
         if self.0.is_cut.load(Ordering::Acquire) { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    /// A call begins; it is open as long as what this returns.
+    pub(super) fn begin(&self) -> OpenCall {
+        self.used(|it| it.open += 1);
+        OpenCall(self.clone())
+    }
+
+    /// Since when no call is open; none: one is.
+    pub fn idle_since(&self) -> Option<Instant> {
+        self.used(|it| (it.open == 0 && !it.is_leaving).then_some(it.since))
+    }
+
+    /// Asks the connection to end if no call is open on it; whether it will.
+    pub fn leave(&self) -> bool {
+        let leaves = self.used(|it| {
+            it.is_leaving |= it.open == 0;
+            it.is_leaving
+        });
+        self.0.waker.wake();
+        leaves
+    }
+
+    /// Whether it was asked to end.
+    pub fn is_leaving(&self) -> bool {
+        self.used(|it| it.is_leaving)
+    }
+
+    /// The connection is no more.
+    pub fn closed(&self) {
+        self.used(|it| it.is_closed = true);
+    }
+
+    /// Whether it is.
+    pub fn is_closed(&self) -> bool {
+        self.used(|it| it.is_closed)
+    }
+
+    fn used<T>(&self, change: impl FnOnce(&mut Use) -> T) -> T {
+        change(&mut self.0.usage.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// A call that is open on a connection.
+#[derive(Debug)]
+pub(super) struct OpenCall(Peer);
+
+impl Drop for OpenCall {
+    fn drop(&mut self) {
+        self.0.used(|it| {
+            it.open -= 1;
+            it.since = Instant::now();
+        });
     }
 }

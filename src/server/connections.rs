@@ -29,6 +29,10 @@ const PREFACE_BYTES: usize = 24;
 /// When accepting fails (no file descriptors), the loop rests so long instead of spinning.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// A connection without a call for so long gives its place to a new one: longer than a client needs for its first call.
+const IDLE: Duration = Duration::from_secs(1);
+/// How long a connection that was idle may take to make room for another.
+const LEAVING: Duration = Duration::from_secs(1);
 /// Connections beyond the limit that are accepted all the same, one after the other: a supervisor that finds no place for its
 /// probe restarts a server that is only busy.
 const SHORT: usize = 16;
@@ -41,15 +45,18 @@ pub(super) fn connections(listener: TcpListener, most: u32) -> impl Stream<Item 
     let places = Places {
         lasting: Arc::new(Semaphore::new(most)),
         short: Arc::new(Semaphore::new(SHORT)),
+        peers: Vec::new(),
         accepted: 0,
     };
     let accepted = futures::stream::unfold((listener, places), |(listener, mut places)| async move {
         loop {
             places.accepted += 1;
             let peer = Peer::new(places.accepted);
-            let (place, is_short) = places.take().await?;
             match listener.accept().await {
                 Ok((stream, _)) => {
+                    let (place, is_short) = places.take().await?;
+                    places.peers.retain(|it| !it.is_closed());
+                    places.peers.push(peer.clone());
                     // Small answers leave at once.
                     drop(stream.set_nodelay(true));
                     let silent = Some(Box::pin(tokio::time::sleep(PREFACE_TIMEOUT)));
@@ -70,13 +77,25 @@ pub(super) fn connections(listener: TcpListener, most: u32) -> impl Stream<Item 
 struct Places {
     lasting: Arc<Semaphore>,
     short: Arc<Semaphore>,
+    /// Who has one, to find who is idle.
+    peers: Vec<Peer>,
     /// Connections so far.
     accepted: u64,
 }
 
 impl Places {
-    /// The next place, and whether it is a short one.
-    async fn take(&self) -> Option<(OwnedSemaphorePermit, bool)> {
+    /// The next place, and whether it is a short one. When all are taken, the connection that has been idle longest makes room.
+    async fn take(&mut self) -> Option<(OwnedSemaphorePermit, bool)> {
+        if let Ok(place) = Arc::clone(&self.lasting).try_acquire_owned() {
+            return Some((place, false));
+        }
+        let idle = self.peers.iter().filter_map(|it| Some((it.idle_since()?, it)));
+        let longest = idle.filter(|(since, _)| since.elapsed() >= IDLE);
+        if longest.min_by_key(|(since, _)| *since).is_some_and(|(_, it)| it.leave())
+            && let Ok(place) = tokio::time::timeout(LEAVING, Arc::clone(&self.lasting).acquire_owned()).await
+        {
+            return Some((place.ok()?, false));
+        }
         tokio::select! {
             biased;
             place = Arc::clone(&self.lasting).acquire_owned() => Some((place.ok()?, false)),
@@ -106,12 +125,22 @@ impl Connected for Connection {
     }
 }
 
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.peer.closed();
+    }
+}
+
 impl AsyncRead for Connection {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.peer.is_leaving() {
+            // As if the peer had said that it has no more to ask.
+            return Poll::Ready(Ok(()));
+        }
         if self.peer.poll_cut(context).is_ready() {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }

@@ -8,6 +8,7 @@ mod readers;
 
 use std::time::Duration;
 
+use futures::FutureExt;
 use keepbest_proto::v1;
 use prost::Message;
 use tokio_stream::wrappers::ReceiverStream;
@@ -26,6 +27,7 @@ use crate::support::requests::reason;
 use crate::support::requests::start_request;
 use crate::support::server;
 use crate::support::server::TestServer;
+use crate::support::wire::Wire;
 
 const ARTIFACT: &str = "teams/default/projects/digits/artifacts/run-r-model";
 
@@ -208,4 +210,28 @@ async fn connections_that_say_nothing_give_their_places_back() {
     let answer = tokio::time::timeout(Duration::from_secs(60), runs.list_runs(list)).await;
     assert!(answer.expect("a place became free").is_ok());
     drop(silent);
+}
+
+#[tokio::test]
+async fn idle_connections_make_room_for_new_ones() {
+    let server = server::start_with(|config| config.limits.max_connections = 2).await;
+    let list = || v1::ListRunsRequest { parent: PROJECT.to_owned(), ..Default::default() };
+    let events = futures::stream::pending::<v1::ReportEventsRequest>();
+    let mut busy = server.runs();
+    let mut open = busy.stream_events(events).await.unwrap().into_inner();
+    let mut idle = Wire::connect(&server.address(), 1 << 16).await;
+    // Until it has been idle for long enough, others get places that soon end.
+    let knocking = async {
+        loop {
+            server.runs().list_runs(list()).await.unwrap();
+        }
+    };
+    let made_room = async {
+        tokio::select! {
+            () = idle.closed() => {}
+            () = knocking => {}
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), made_room).await.expect("the idle one makes room");
+    assert!(open.message().now_or_never().is_none(), "the busy one was left alone");
 }

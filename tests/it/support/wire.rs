@@ -56,6 +56,11 @@ impl Wire {
         call.response
     }
 
+    /// Returns when the server has closed the connection.
+    pub(crate) async fn closed(&mut self) {
+        while self.pings.ping(h2::Ping::opaque()).await.is_ok() {}
+    }
+
     /// Returns when the server has read what was sent before.
     pub(crate) async fn settle(&mut self) {
         self.pings.ping(h2::Ping::opaque()).await.unwrap();
