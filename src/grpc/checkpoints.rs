@@ -3,8 +3,6 @@
 use futures::Stream;
 use keepbest_proto::v1;
 use keepbest_proto::v1::checkpoints_server::Checkpoints;
-use tonic::Request;
-use tonic::Response;
 use tonic::Status;
 use tonic::Streaming;
 
@@ -27,7 +25,6 @@ use crate::grpc::convert::sha256_of;
 use crate::grpc::convert::version_to;
 use crate::grpc::pages::FIRST_PAGE;
 use crate::grpc::record;
-use crate::grpc::status::OrStatus;
 use crate::grpc::status::unreadable;
 
 fn target_of(checkpoint: &str, attempt: i64, path: String) -> Result<Target, Refusal> {
@@ -111,106 +108,95 @@ impl Face {
         let answer = checkpoint_to(name.to_string(), checkpoint, &parts, version);
         Ok(v1::Checkpoint { files, files_next_page_token, ..answer })
     }
-}
 
-#[tonic::async_trait]
-impl Checkpoints for Face {
-    async fn prepare_file(
-        &self,
-        request: Request<v1::PrepareFileRequest>,
-    ) -> Result<Response<v1::File>, Status> {
-        let request = request.into_inner();
+    async fn prepare_file(&self, request: v1::PrepareFileRequest) -> Result<v1::File, Error> {
         record(&request.checkpoint);
-        let target = target_of(&request.checkpoint, request.attempt, request.path).or_status()?;
-        let sha256 = sha256_of(&request.sha256).or_status()?;
-        let file = self.app.prepare_file(target, request.size_bytes, sha256).await.or_status()?;
-        Ok(Response::new(file_to(&file)))
-    }
-
-    async fn write_file(
-        &self,
-        request: Request<Streaming<v1::WriteFileRequest>>,
-    ) -> Result<Response<v1::File>, Status> {
-        let mut messages = request.into_inner();
-        let first = tokio::time::timeout(self.app.upload_idle(), messages.message()).await;
-        let first = first.map_err(|_| Error::from(idle_timeout(self.app.upload_idle()))).or_status()?;
-        let Some(mut first) = first.map_err(|status| broken(&status)).or_status()? else {
-            let text = "the stream has no message: the first one names checkpoint, attempt and path";
-            return Err(Refusal::invalid("FINISH_MISSING", text)).or_status();
-        };
-        record(&first.checkpoint);
-        let path = std::mem::take(&mut first.path);
-        let target = target_of(&first.checkpoint, first.attempt, path).or_status()?;
-        let offset_bytes = first.offset_bytes;
-        if offset_bytes < 0 {
-            let text = format!("offset_bytes {offset_bytes} is negative");
-            return Err(Refusal::invalid("BAD_RANGE", text)).or_status();
-        }
-        let file = self.app.write_file(target, offset_bytes, pieces(first, messages)).await.or_status()?;
-        Ok(Response::new(file_to(&file)))
+        let target = target_of(&request.checkpoint, request.attempt, request.path)?;
+        let sha256 = sha256_of(&request.sha256)?;
+        let file = self.app.prepare_file(target, request.size_bytes, sha256).await?;
+        Ok(file_to(&file))
     }
 
     async fn write_small_files(
         &self,
-        request: Request<v1::WriteSmallFilesRequest>,
-    ) -> Result<Response<v1::WriteSmallFilesResponse>, Status> {
-        let request = request.into_inner();
+        request: v1::WriteSmallFilesRequest,
+    ) -> Result<v1::WriteSmallFilesResponse, Error> {
         record(&request.checkpoint);
-        let checkpoint = CheckpointName::parse(&request.checkpoint).or_status()?;
+        let checkpoint = CheckpointName::parse(&request.checkpoint)?;
         let mut files = Vec::with_capacity(request.files.len());
         for file in request.files {
-            let sha256 = sha256_of(&file.sha256).or_status()?;
+            let sha256 = sha256_of(&file.sha256)?;
             files.push(SmallFile { path: file.path, data: file.data, sha256 });
         }
-        let files = self.app.write_small_files(checkpoint, request.attempt, files).await.or_status()?;
-        Ok(Response::new(v1::WriteSmallFilesResponse { files: files.iter().map(file_to).collect() }))
+        let files = self.app.write_small_files(checkpoint, request.attempt, files).await?;
+        Ok(v1::WriteSmallFilesResponse { files: files.iter().map(file_to).collect() })
     }
 
-    async fn commit_checkpoint(
-        &self,
-        request: Request<v1::CommitCheckpointRequest>,
-    ) -> Result<Response<v1::Version>, Status> {
-        let request = request.into_inner();
+    async fn commit_checkpoint(&self, request: v1::CommitCheckpointRequest) -> Result<v1::Version, Error> {
         record(&request.checkpoint);
-        let name = CheckpointName::parse(&request.checkpoint).or_status()?;
-        let metadata = json_of("metadata", request.metadata).or_status()?;
+        let name = CheckpointName::parse(&request.checkpoint)?;
+        let metadata = json_of("metadata", request.metadata)?;
         let file_count = match request.file_count {
             0 => None,
             1.. => Some(request.file_count),
-            _ => return Err(Refusal::invalid("BAD_FILE_COUNT", "file_count is negative")).or_status(),
+            _ => return Err(Refusal::invalid("BAD_FILE_COUNT", "file_count is negative").into()),
         };
-        let version = match Part::parse(request.part, request.part_count).or_status()? {
+        let version = match Part::parse(request.part, request.part_count)? {
             None => self.app.commit(name, request.attempt, file_count, metadata).await,
             Some(part) => {
-                let wait = request.wait.as_ref().map(duration_of).transpose().or_status()?;
+                let wait = request.wait.as_ref().map(duration_of).transpose()?;
                 let (attempt, file_count) = (request.attempt, file_count.unwrap_or(0));
                 let new = NewPart { checkpoint: name, attempt, part, file_count, metadata, wait };
                 self.app.commit_part(new).await
             }
         };
-        let version = version.or_status()?;
-        Ok(Response::new(version_to(&version)))
+        Ok(version_to(&version?))
     }
 
     async fn abandon_checkpoint(
         &self,
-        request: Request<v1::AbandonCheckpointRequest>,
-    ) -> Result<Response<v1::Checkpoint>, Status> {
-        let request = request.into_inner();
+        request: v1::AbandonCheckpointRequest,
+    ) -> Result<v1::Checkpoint, Error> {
         record(&request.checkpoint);
-        let name = CheckpointName::parse(&request.checkpoint).or_status()?;
-        let checkpoint = self.app.abandon(name.clone(), request.attempt).await.or_status()?;
-        self.checkpoint(&name, &checkpoint).await.map(Response::new).or_status()
+        let name = CheckpointName::parse(&request.checkpoint)?;
+        let checkpoint = self.app.abandon(name.clone(), request.attempt).await?;
+        self.checkpoint(&name, &checkpoint).await
     }
 
-    async fn get_checkpoint(
-        &self,
-        request: Request<v1::GetCheckpointRequest>,
-    ) -> Result<Response<v1::Checkpoint>, Status> {
-        let request = request.into_inner();
+    async fn get_checkpoint(&self, request: v1::GetCheckpointRequest) -> Result<v1::Checkpoint, Error> {
         record(&request.name);
-        let name = CheckpointName::parse(&request.name).or_status()?;
-        let checkpoint = self.app.checkpoint(&name).await.or_status()?;
-        self.checkpoint(&name, &checkpoint).await.map(Response::new).or_status()
+        let name = CheckpointName::parse(&request.name)?;
+        let checkpoint = self.app.checkpoint(&name).await?;
+        self.checkpoint(&name, &checkpoint).await
+    }
+
+    async fn write_file(&self, mut messages: Streaming<v1::WriteFileRequest>) -> Result<v1::File, Error> {
+        let first = tokio::time::timeout(self.app.upload_idle(), messages.message()).await;
+        let first = first.map_err(|_| idle_timeout(self.app.upload_idle()))?;
+        let Some(mut first) = first.map_err(|status| broken(&status))? else {
+            let text = "the stream has no message: the first one names checkpoint, attempt and path";
+            return Err(Refusal::invalid("FINISH_MISSING", text).into());
+        };
+        record(&first.checkpoint);
+        let path = std::mem::take(&mut first.path);
+        let target = target_of(&first.checkpoint, first.attempt, path)?;
+        let offset_bytes = first.offset_bytes;
+        if offset_bytes < 0 {
+            let text = format!("offset_bytes {offset_bytes} is negative");
+            return Err(Refusal::invalid("BAD_RANGE", text).into());
+        }
+        let file = self.app.write_file(target, offset_bytes, pieces(first, messages)).await?;
+        Ok(file_to(&file))
+    }
+}
+
+service! {
+    Checkpoints {
+        prepare_file: v1::PrepareFileRequest => v1::File,
+        write_file: Streaming<v1::WriteFileRequest> => v1::File,
+        write_small_files: v1::WriteSmallFilesRequest => v1::WriteSmallFilesResponse,
+        commit_checkpoint: v1::CommitCheckpointRequest => v1::Version,
+        abandon_checkpoint: v1::AbandonCheckpointRequest => v1::Checkpoint,
+        get_checkpoint: v1::GetCheckpointRequest => v1::Checkpoint,
     }
 }

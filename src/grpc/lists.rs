@@ -12,6 +12,7 @@ use crate::grpc::convert::artifact_to;
 use crate::grpc::convert::file_to;
 use crate::grpc::convert::version_to;
 use crate::grpc::pages::FIRST_PAGE;
+use crate::grpc::pages::Found;
 use crate::grpc::pages::Query;
 use crate::grpc::pages::fill_small;
 
@@ -27,7 +28,7 @@ impl Face {
         let after = query.position(token)?.unwrap_or_default().to_owned();
         let look = |after: String, rows| async move {
             let files = self.app.list_files(checkpoint, &after, rows).await?;
-            Ok(files.into_iter().map(|file| (file_to(&file), file.path)).collect())
+            Ok(Found::of(files.into_iter().map(|file| (file_to(&file), file.path)).collect(), rows))
         };
         let (files, next) = fill_small(limit, after, look).await?;
         Ok((files, next.map(|path| query.token(&path)).unwrap_or_default()))
@@ -44,7 +45,8 @@ impl Face {
         let after = query.position(token)?.unwrap_or_default().to_owned();
         let look = |after: String, rows| async move {
             let aliases = self.app.list_aliases(artifact, &after, rows).await?;
-            Ok(aliases.into_iter().map(|alias| (alias_to(&artifact.name, &alias), alias.alias)).collect())
+            let items = aliases.into_iter().map(|alias| (alias_to(&artifact.name, &alias), alias.alias));
+            Ok(Found::of(items.collect(), rows))
         };
         let (aliases, next) = fill_small(limit, after, look).await?;
         Ok((aliases, next.map(|alias| query.token(&alias)).unwrap_or_default()))

@@ -1,5 +1,25 @@
 //! The gRPC face: one file a service, each method three steps (convert in, call `app`, convert out).
 
+/// A service whose methods are those of [`Face`] with the same names: they take a request and return an answer or the app's error,
+/// and here alone that becomes a status.
+macro_rules! service {
+    ($service:ident { $($method:ident: $request:ty => $answer:ty,)* } $($types:item)*) => {
+        #[tonic::async_trait]
+        impl $service for Face {
+            $($types)*
+
+            $(async fn $method(
+                &self,
+                request: tonic::Request<$request>,
+            ) -> Result<tonic::Response<$answer>, tonic::Status> {
+                // The face's own method, which goes before that of the trait.
+                let answer = Face::$method(self, request.into_inner()).await;
+                answer.map(tonic::Response::new).map_err($crate::grpc::status::status)
+            })*
+        }
+    };
+}
+
 mod artifacts;
 mod checkpoints;
 mod convert;
@@ -10,10 +30,14 @@ mod pages;
 mod runs;
 mod status;
 
+use std::pin::Pin;
+
+use futures::Stream;
 use keepbest_proto::FILE_DESCRIPTOR_SET;
 use keepbest_proto::v1::artifacts_server::ArtifactsServer;
 use keepbest_proto::v1::checkpoints_server::CheckpointsServer;
 use keepbest_proto::v1::runs_server::RunsServer;
+use tonic::Status;
 use tonic::server::NamedService;
 use tonic::service::Routes;
 
@@ -50,6 +74,9 @@ pub(crate) fn streams_answers(path: &str) -> bool {
 pub(crate) fn streams_requests(path: &str) -> bool {
     STREAMS.contains(&path)
 }
+
+/// The answers of a stream.
+type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 /// A service of this API; cheap to clone.
 #[derive(Clone, Debug)]

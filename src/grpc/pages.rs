@@ -10,7 +10,7 @@ use crate::domain::refusal::Refusal;
 const DEFAULT_PAGE: i64 = 50;
 /// The most in one page.
 const MAX_PAGE: i64 = 1_000;
-/// Bytes of a page: every client takes messages of 4 MiB.
+/// Bytes of a page, which has at least one item: every client takes messages of 4 MiB.
 const PAGE_BYTES: usize = 3 << 20;
 /// Rows looked up at once, so that pages of large rows do not take memory for what they cannot hold.
 const ROWS_AT_ONCE: i64 = 50;
@@ -34,56 +34,74 @@ pub(crate) fn page_size_within(asked: i32, default: i64, most: i64) -> Result<i6
     }
 }
 
-/// A page that fills: at most so many items and so many bytes, and at least one.
-#[derive(Debug)]
-pub(crate) struct Page<T> {
-    pub(crate) items: Vec<T>,
-    bytes: usize,
-    limit: usize,
-    /// There was more than fits.
-    pub(crate) is_full: bool,
-}
-
-impl<T: Message> Page<T> {
-    pub(crate) fn of(limit: i64) -> Page<T> {
-        Page {
-            items: Vec::new(),
-            bytes: 0,
-            limit: usize::try_from(limit).unwrap_or(usize::MAX),
-            is_full: false,
-        }
-    }
-
-    /// How many rows to look up next, one more than can be needed; none: the page is full.
-    pub(crate) fn wants(&self) -> Option<i64> {
-        self.wants_of(ROWS_AT_ONCE)
-    }
-
-    fn wants_of(&self, at_once: i64) -> Option<i64> {
-        let left = i64::try_from(self.limit - self.items.len()).unwrap_or(i64::MAX);
-        (!self.is_full).then(|| left.saturating_add(1).min(at_once))
-    }
-
-    /// Takes an item if it fits; whether it did.
-    pub(crate) fn take(&mut self, item: T) -> bool {
-        let bytes = item.encoded_len();
-        let fits = self.items.is_empty() || self.bytes + bytes <= PAGE_BYTES;
-        if self.is_full || self.items.len() >= self.limit || !fits {
-            self.is_full = true;
-            return false;
-        }
-        self.bytes += bytes;
-        self.items.push(item);
-        true
-    }
-}
-
 /// The first page of a list that stands in its resource: as large as a page can be.
 pub(crate) const FIRST_PAGE: i64 = MAX_PAGE;
 
-/// A page of small rows that `look` finds behind a place, each with the place behind it; and where the next page begins, if there
-/// is one.
+/// What was found behind a place, each item with the place behind it.
+#[derive(Debug)]
+pub(crate) struct Found<T, P> {
+    pub(crate) items: Vec<(T, P)>,
+    pub(crate) next: Next<P>,
+}
+
+/// How a list goes on behind all that was found.
+#[derive(Debug)]
+pub(crate) enum Next<P> {
+    /// It does not.
+    End,
+    /// Behind the last item.
+    Behind,
+    /// From a place on, where more is to be looked for.
+    Look(P),
+    /// The same on another page.
+    Page(P),
+}
+
+impl<T, P> Found<T, P> {
+    /// Of `asked` rows, fewer were found only where they end.
+    pub(crate) fn of(items: Vec<(T, P)>, asked: i64) -> Self {
+        let next = if i64::try_from(items.len()) == Ok(asked) { Next::Behind } else { Next::End };
+        Found { items, next }
+    }
+
+    /// Of rows that hold many items each: there are no more where none was found.
+    pub(crate) fn packed(items: Vec<(T, P)>) -> Self {
+        let next = if items.is_empty() { Next::End } else { Next::Behind };
+        Found { items, next }
+    }
+}
+
+/// A page of what `look` finds behind a place, of which it is asked for so many rows at once; and where the next page begins, if
+/// there is one.
+pub(crate) async fn fill<T, P, F>(
+    limit: i64,
+    place: P,
+    look: impl FnMut(P, i64) -> F,
+) -> Result<(Vec<T>, Option<P>), Error>
+where
+    T: Message,
+    P: Clone,
+    F: Future<Output = Result<Found<T, P>, Error>>,
+{
+    fill_by(ROWS_AT_ONCE, limit, place, look).await
+}
+
+/// The same of rows that are small whatever they hold.
 pub(crate) async fn fill_small<T, P, F>(
+    limit: i64,
+    place: P,
+    look: impl FnMut(P, i64) -> F,
+) -> Result<(Vec<T>, Option<P>), Error>
+where
+    T: Message,
+    P: Clone,
+    F: Future<Output = Result<Found<T, P>, Error>>,
+{
+    fill_by(SMALL_ROWS_AT_ONCE, limit, place, look).await
+}
+
+async fn fill_by<T, P, F>(
+    at_once: i64,
     limit: i64,
     mut place: P,
     mut look: impl FnMut(P, i64) -> F,
@@ -91,22 +109,30 @@ pub(crate) async fn fill_small<T, P, F>(
 where
     T: Message,
     P: Clone,
-    F: Future<Output = Result<Vec<(T, P)>, Error>>,
+    F: Future<Output = Result<Found<T, P>, Error>>,
 {
-    let mut page = Page::of(limit);
-    while let Some(rows) = page.wants_of(SMALL_ROWS_AT_ONCE) {
-        let found = look(place.clone(), rows).await?;
-        let is_last = i64::try_from(found.len()) != Ok(rows);
-        for (item, behind) in found {
-            if page.take(item) {
-                place = behind;
+    let (mut page, mut bytes) = (Vec::new(), 0);
+    loop {
+        // One more than can be needed tells whether there is another page.
+        let left = limit.saturating_sub(i64::try_from(page.len()).unwrap_or(i64::MAX));
+        let found = look(place.clone(), left.saturating_add(1).min(at_once)).await?;
+        for (item, behind) in found.items {
+            let item_bytes = item.encoded_len();
+            let fits = page.is_empty() || bytes + item_bytes <= PAGE_BYTES;
+            if !fits || i64::try_from(page.len()).is_ok_and(|it| it >= limit) {
+                return Ok((page, Some(place)));
             }
+            bytes += item_bytes;
+            page.push(item);
+            place = behind;
         }
-        if is_last {
-            break;
+        match found.next {
+            Next::End => return Ok((page, None)),
+            Next::Behind => {}
+            Next::Look(next) => place = next,
+            Next::Page(next) => return Ok((page, Some(next))),
         }
     }
-    Ok((page.items, page.is_full.then_some(place)))
 }
 
 /// The query that a token belongs to.

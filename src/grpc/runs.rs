@@ -1,14 +1,8 @@
 //! Service `Runs`.
 
-use std::pin::Pin;
-
-use futures::Stream;
 use futures::StreamExt;
 use keepbest_proto::v1;
 use keepbest_proto::v1::runs_server::Runs;
-use tonic::Request;
-use tonic::Response;
-use tonic::Status;
 use tonic::Streaming;
 
 use crate::app::App;
@@ -26,6 +20,7 @@ use crate::domain::ids::ProjectName;
 use crate::domain::ids::RunName;
 use crate::domain::refusal::Refusal;
 use crate::domain::run::RunState;
+use crate::grpc::Answers;
 use crate::grpc::Face;
 use crate::grpc::convert::decision_to;
 use crate::grpc::convert::directions_of;
@@ -37,13 +32,14 @@ use crate::grpc::convert::next_due_to;
 use crate::grpc::convert::run_to;
 use crate::grpc::convert::strategy_of;
 use crate::grpc::convert::version_to;
-use crate::grpc::pages::Page;
+use crate::grpc::pages::Found;
 use crate::grpc::pages::Query;
 use crate::grpc::pages::bad_token;
+use crate::grpc::pages::fill;
 use crate::grpc::pages::page_size;
 use crate::grpc::pages::page_size_within;
 use crate::grpc::record;
-use crate::grpc::status::OrStatus;
+use crate::grpc::status::status;
 
 /// Events of a ListEvents that does not say, and the most: they are small, and histories are long.
 const DEFAULT_EVENTS: i64 = 1_000;
@@ -104,18 +100,11 @@ async fn report(app: &App, request: v1::ReportEventsRequest) -> Result<v1::Repor
     })
 }
 
-#[tonic::async_trait]
-impl Runs for Face {
-    type StreamEventsStream = Pin<Box<dyn Stream<Item = Result<v1::ReportEventsResponse, Status>> + Send>>;
-
-    async fn start_run(
-        &self,
-        request: Request<v1::StartRunRequest>,
-    ) -> Result<Response<v1::StartRunResponse>, Status> {
-        let request = request.into_inner();
+impl Face {
+    async fn start_run(&self, request: v1::StartRunRequest) -> Result<v1::StartRunResponse, Error> {
         record(&format!("{}/runs/{}", request.parent, request.run_id));
-        let begun = self.app.start_run(start_of(request).or_status()?).await.or_status()?;
-        Ok(Response::new(v1::StartRunResponse {
+        let begun = self.app.start_run(start_of(request)?).await?;
+        Ok(v1::StartRunResponse {
             run: Some(run_to(&begun.run)),
             attempt: begun.attempt,
             next_sequence: begun.next_sequence,
@@ -123,163 +112,146 @@ impl Runs for Face {
             resumed: begun.resumed,
             next_due: Some(next_due_to(begun.next_due)),
             warnings: begun.warnings,
-        }))
+        })
     }
 
     async fn report_events(
         &self,
-        request: Request<v1::ReportEventsRequest>,
-    ) -> Result<Response<v1::ReportEventsResponse>, Status> {
-        let request = request.into_inner();
+        request: v1::ReportEventsRequest,
+    ) -> Result<v1::ReportEventsResponse, Error> {
         record(&request.run);
-        report(&self.app, request).await.map(Response::new).or_status()
+        report(&self.app, request).await
     }
 
-    async fn stream_events(
-        &self,
-        request: Request<Streaming<v1::ReportEventsRequest>>,
-    ) -> Result<Response<Self::StreamEventsStream>, Status> {
-        let app = self.app.clone();
-        // One request at a time: what is not asked for is not read, so a slow database slows the sender down.
-        let answers =
-            futures::stream::try_unfold((app, request.into_inner()), |(app, mut requests)| async move {
-                // A stream may stand for hours: it ends between two requests, and the stop need not wait for it.
-                match app.until_stop(requests.message()).await.or_status()?? {
-                    Some(request) => {
-                        let answer = report(&app, request).await.or_status()?;
-                        Ok(Some((answer, (app, requests))))
-                    }
-                    None => Ok(None),
-                }
-            });
-        Ok(Response::new(answers.boxed()))
-    }
-
-    async fn finish_run(&self, request: Request<v1::FinishRunRequest>) -> Result<Response<v1::Run>, Status> {
-        let request = request.into_inner();
+    async fn finish_run(&self, request: v1::FinishRunRequest) -> Result<v1::Run, Error> {
         record(&request.name);
         let state = match v1::RunState::try_from(request.state) {
             Ok(v1::RunState::Unspecified | v1::RunState::Finished) => RunState::Finished,
             Ok(v1::RunState::Failed) => RunState::Failed,
             _ => {
-                return Err(Refusal::invalid("BAD_STATE", "state is neither FINISHED nor FAILED"))
-                    .or_status();
+                return Err(Refusal::invalid("BAD_STATE", "state is neither FINISHED nor FAILED").into());
             }
         };
-        let name = RunName::parse(&request.name).or_status()?;
-        let run = self.app.finish_run(name, request.attempt, state).await.or_status()?;
-        Ok(Response::new(run_to(&run)))
+        let name = RunName::parse(&request.name)?;
+        let run = self.app.finish_run(name, request.attempt, state).await?;
+        Ok(run_to(&run))
     }
 
-    async fn get_run(&self, request: Request<v1::GetRunRequest>) -> Result<Response<v1::Run>, Status> {
-        let request = request.into_inner();
+    async fn get_run(&self, request: v1::GetRunRequest) -> Result<v1::Run, Error> {
         record(&request.name);
-        let name = RunName::parse(&request.name).or_status()?;
-        Ok(Response::new(run_to(&self.app.run(&name).await.or_status()?)))
+        let name = RunName::parse(&request.name)?;
+        Ok(run_to(&self.app.run(&name).await?))
     }
 
-    async fn list_runs(
-        &self,
-        request: Request<v1::ListRunsRequest>,
-    ) -> Result<Response<v1::ListRunsResponse>, Status> {
-        let request = request.into_inner();
+    async fn list_runs(&self, request: v1::ListRunsRequest) -> Result<v1::ListRunsResponse, Error> {
         record(&request.parent);
-        let parent = ListParent::parse(&request.parent).or_status()?;
-        let mut page = Page::of(page_size(request.page_size).or_status()?);
+        let parent = ListParent::parse(&request.parent)?;
+        let limit = page_size(request.page_size)?;
         let query = Query::of(&["runs", &request.parent]);
-        let position = query.position(&request.page_token).or_status()?;
-        let mut before = position.map(run_position).transpose().or_status()?;
-        while let Some(rows) = page.wants() {
-            let runs = self.app.list_runs(&parent, before.clone(), rows).await.or_status()?;
-            let last = i64::try_from(runs.len()) != Ok(rows);
-            for run in runs {
-                if page.take(run_to(&run)) {
-                    before = Some((run.create_time_us, run.uid));
-                }
-            }
-            if last {
-                break;
-            }
-        }
-        let next = before.filter(|_| page.is_full);
-        Ok(Response::new(v1::ListRunsResponse {
-            runs: page.items,
-            next_page_token: next
-                .map(|(time_us, uid)| query.token(&format!("{time_us}.{uid}")))
-                .unwrap_or_default(),
-        }))
+        let before = query.position(&request.page_token)?.map(run_position).transpose()?;
+        let parent = &parent;
+        let look = |before, rows| async move {
+            let runs = self.app.list_runs(parent, before, rows).await?;
+            let items = runs.into_iter().map(|run| (run_to(&run), Some((run.create_time_us, run.uid))));
+            Ok(Found::of(items.collect(), rows))
+        };
+        let (runs, next) = fill(limit, before, look).await?;
+        let token = |(time_us, uid)| query.token(&format!("{time_us}.{uid}"));
+        let next_page_token = next.flatten().map(token).unwrap_or_default();
+        Ok(v1::ListRunsResponse { runs, next_page_token })
     }
 
-    async fn list_events(
-        &self,
-        request: Request<v1::ListEventsRequest>,
-    ) -> Result<Response<v1::ListEventsResponse>, Status> {
-        let request = request.into_inner();
+    async fn list_events(&self, request: v1::ListEventsRequest) -> Result<v1::ListEventsResponse, Error> {
         record(&request.parent);
-        let name = RunName::parse(&request.parent).or_status()?;
-        let limit = page_size_within(request.page_size, DEFAULT_EVENTS, MAX_EVENTS).or_status()?;
+        let name = RunName::parse(&request.parent)?;
+        let limit = page_size_within(request.page_size, DEFAULT_EVENTS, MAX_EVENTS)?;
         let query = Query::of(&["events", &request.parent, &request.metrics.join("\0")]);
-        let mut position = query.offset(&request.page_token).or_status()?;
-        let mut page = Page::of(limit);
-        let run = self.app.run(&name).await.or_status()?;
-        while page.wants().is_some() {
-            let rows = self.app.list_events(&run, position).await.or_status()?;
-            if rows.is_empty() {
-                break;
-            }
-            for recorded in recorded_events(rows, position, &request.metrics) {
-                if !page.take(recorded) {
-                    break;
-                }
-                position += 1;
-            }
-        }
-        let next_page_token = if page.is_full { query.token(&position.to_string()) } else { String::new() };
-        Ok(Response::new(v1::ListEventsResponse { events: page.items, next_page_token }))
+        let position = query.offset(&request.page_token)?;
+        let run = self.app.run(&name).await?;
+        let (run, metrics) = (&run, &request.metrics);
+        let look = |position, _| async move {
+            let rows = self.app.list_events(run, position).await?;
+            Ok(Found::packed(
+                recorded_events(rows, position, metrics).zip(position.saturating_add(1)..).collect(),
+            ))
+        };
+        let (events, next) = fill(limit, position, look).await?;
+        let next_page_token = next.map(|it| query.token(&it.to_string())).unwrap_or_default();
+        Ok(v1::ListEventsResponse { events, next_page_token })
     }
 
     async fn list_decisions(
         &self,
-        request: Request<v1::ListDecisionsRequest>,
-    ) -> Result<Response<v1::ListDecisionsResponse>, Status> {
-        let request = request.into_inner();
+        request: v1::ListDecisionsRequest,
+    ) -> Result<v1::ListDecisionsResponse, Error> {
         record(&request.parent);
-        let name = RunName::parse(&request.parent).or_status()?;
-        let limit = page_size(request.page_size).or_status()?;
-        let filter = DecisionFilter { epoch: request.epoch, action: action_of(request.action).or_status()? };
+        let name = RunName::parse(&request.parent)?;
+        let limit = page_size(request.page_size)?;
+        let filter = DecisionFilter { epoch: request.epoch, action: action_of(request.action)? };
         let query = Query::of(&["decisions", &request.parent, &format!("{filter:?}")]);
-        let mut position = query.offset(&request.page_token).or_status()?;
-        let mut page = Page::of(limit);
-        while let Some(rows) = page.wants() {
-            let decisions = self.app.list_decisions(&name, filter, position, rows).await.or_status()?;
-            let last = i64::try_from(decisions.len()) != Ok(rows);
-            for row in decisions {
+        let position = query.offset(&request.page_token)?;
+        let run = &name;
+        let look = |position, rows| async move {
+            let decisions = self.app.list_decisions(run, filter, position, rows).await?;
+            let items = decisions.into_iter().map(|row| {
                 let behind = row.position + 1;
-                if page.take(decision_to(&name, row)) {
-                    position = behind;
-                }
-            }
-            if last {
-                break;
-            }
-        }
-        let next_page_token = if page.is_full { query.token(&position.to_string()) } else { String::new() };
-        Ok(Response::new(v1::ListDecisionsResponse { decisions: page.items, next_page_token }))
+                (decision_to(run, row), behind)
+            });
+            Ok(Found::of(items.collect(), rows))
+        };
+        let (decisions, next) = fill(limit, position, look).await?;
+        let next_page_token = next.map(|it| query.token(&it.to_string())).unwrap_or_default();
+        Ok(v1::ListDecisionsResponse { decisions, next_page_token })
     }
 
     async fn await_decision(
         &self,
-        request: Request<v1::AwaitDecisionRequest>,
-    ) -> Result<Response<v1::AwaitDecisionResponse>, Status> {
-        let v1::AwaitDecisionRequest { run, attempt, epoch, batch, wait } = request.into_inner();
+        request: v1::AwaitDecisionRequest,
+    ) -> Result<v1::AwaitDecisionResponse, Error> {
+        let v1::AwaitDecisionRequest { run, attempt, epoch, batch, wait } = request;
         record(&run);
-        let run = RunName::parse(&run).or_status()?;
-        let wait = wait.as_ref().map(duration_of).transpose().or_status()?;
+        let run = RunName::parse(&run)?;
+        let wait = wait.as_ref().map(duration_of).transpose()?;
         let moment = Moment { run: run.clone(), attempt, epoch, batch };
-        let decision = self.app.await_decision(moment, wait).await.or_status()?;
+        let decision = self.app.await_decision(moment, wait).await?;
         let decision = decision.map(|row| decision_to(&run, row));
-        Ok(Response::new(v1::AwaitDecisionResponse { decision }))
+        Ok(v1::AwaitDecisionResponse { decision })
     }
+
+    async fn stream_events(
+        &self,
+        requests: Streaming<v1::ReportEventsRequest>,
+    ) -> Result<Answers<v1::ReportEventsResponse>, Error> {
+        // One request at a time: what is not asked for is not read, so a slow database slows the sender down.
+        let answers =
+            futures::stream::try_unfold((self.app.clone(), requests), |(app, mut requests)| async move {
+                // A stream may stand for hours: it ends between two requests, and the stop need not wait for it.
+                match app.until_stop(requests.message()).await.map_err(status)?? {
+                    Some(request) => {
+                        let answer = report(&app, request).await.map_err(status)?;
+                        Ok(Some((answer, (app, requests))))
+                    }
+                    None => Ok(None),
+                }
+            });
+        Ok(answers.boxed())
+    }
+}
+
+service! {
+    Runs {
+        start_run: v1::StartRunRequest => v1::StartRunResponse,
+        report_events: v1::ReportEventsRequest => v1::ReportEventsResponse,
+        finish_run: v1::FinishRunRequest => v1::Run,
+        get_run: v1::GetRunRequest => v1::Run,
+        list_runs: v1::ListRunsRequest => v1::ListRunsResponse,
+        list_events: v1::ListEventsRequest => v1::ListEventsResponse,
+        list_decisions: v1::ListDecisionsRequest => v1::ListDecisionsResponse,
+        await_decision: v1::AwaitDecisionRequest => v1::AwaitDecisionResponse,
+        stream_events: Streaming<v1::ReportEventsRequest> => Answers<v1::ReportEventsResponse>,
+    }
+
+    type StreamEventsStream = Answers<v1::ReportEventsResponse>;
 }
 
 /// The events of rows from a position on.

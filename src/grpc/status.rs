@@ -150,18 +150,6 @@ pub(crate) fn internal(cause: &str) -> Status {
     )
 }
 
-/// For `?` on refusals and errors in a method that answers a status.
-pub(crate) trait OrStatus<T> {
-    /// The value, or the error as a status.
-    fn or_status(self) -> Result<T, Status>;
-}
-
-impl<T, E: Into<Error>> OrStatus<T> for Result<T, E> {
-    fn or_status(self) -> Result<T, Status> {
-        self.map_err(|error| status(error.into()))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
