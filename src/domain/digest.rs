@@ -1,16 +1,15 @@
-//! Digests: BLAKE3 of a chunk, of a file over its chunks, of a version over its files; and how a file is cut.
+//! Digests as values of the service; how they are computed, and how a file is cut, the clients know too (`clients/rules`).
 
 use std::fmt;
 
+use keepbest_rules::digest as rules;
 use serde::Deserialize;
 use serde::Deserializer;
 use serde::Serialize;
 use serde::Serializer;
 use serde::de::Error as _;
 
-/// Bytes of a chunk, except the last of a file. 8 MiB: large enough that requests and syncs do not count, small enough
-/// that two of them for each upload fit into memory.
-pub const CHUNK_BYTES: u64 = 8 << 20;
+pub use keepbest_rules::digest::CHUNK_BYTES;
 
 /// A BLAKE3 or SHA-256 digest, 32 bytes.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -24,38 +23,17 @@ impl Digest {
 
     /// The digest that prints so: 64 lower-case hexadecimal digits.
     pub fn parse(text: &str) -> Option<Digest> {
-        let digit = |byte: u8| match byte {
-            b'0'..=b'9' => Some(byte - b'0'),
-            b'a'..=b'f' => Some(byte - b'a' + 10),
-            _ => None,
-        };
-        let mut digest = [0; 32];
-        let (pairs, rest) = text.as_bytes().as_chunks::<2>();
-        if pairs.len() != digest.len() || !rest.is_empty() {
-            return None;
-        }
-        for (byte, [high, low]) in digest.iter_mut().zip(pairs) {
-            *byte = digit(*high)? << 4 | digit(*low)?;
-        }
-        Some(Digest(digest))
+        rules::parse_hex(text).map(Digest)
     }
 
     /// BLAKE3 of a chunk that came in pieces.
     pub fn of_pieces<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Digest {
-        let mut hasher = blake3::Hasher::new();
-        for piece in pieces {
-            hasher.update(piece);
-        }
-        Digest(*hasher.finalize().as_bytes())
+        Digest(rules::of_pieces(pieces))
     }
 
     /// A file's digest: BLAKE3 over its chunks' digests in their order. A one-chunk file keeps the rule.
     pub fn of_file(chunks: impl IntoIterator<Item = Digest>) -> Digest {
-        let mut hasher = blake3::Hasher::new();
-        for chunk in chunks {
-            hasher.update(&chunk.0);
-        }
-        Digest(*hasher.finalize().as_bytes())
+        Digest(rules::of_file(chunks.into_iter().map(|it| it.0)))
     }
 
     /// A version's digest: BLAKE3 over length and text of each path, size and digest of each file, in the order of their
@@ -75,26 +53,23 @@ impl Digest {
 
 /// A version's digest (see [`Digest::of_version`]) of files that come one after the other.
 #[derive(Clone, Debug, Default)]
-pub struct VersionDigest(blake3::Hasher);
+pub struct VersionDigest(rules::VersionDigest);
 
 impl VersionDigest {
     /// Takes the next file in the order of their paths.
     pub fn add(&mut self, path: &str, size_bytes: u64, digest: Digest) {
-        self.0.update(&(path.len() as u64).to_le_bytes());
-        self.0.update(path.as_bytes());
-        self.0.update(&size_bytes.to_le_bytes());
-        self.0.update(&digest.0);
+        self.0.add(path, size_bytes, &digest.0);
     }
 
     /// The digest of all files taken.
     pub fn finish(self) -> Digest {
-        Digest(*self.0.finalize().as_bytes())
+        Digest(self.0.finish())
     }
 }
 
 /// A running BLAKE3 of a chunk whose bytes are not kept.
 #[derive(Clone, Debug, Default)]
-pub struct ChunkDigest(blake3::Hasher);
+pub struct ChunkDigest(rules::Hasher);
 
 impl ChunkDigest {
     /// Takes the next bytes.
@@ -104,7 +79,7 @@ impl ChunkDigest {
 
     /// The digest of all bytes taken.
     pub fn finish(self) -> Digest {
-        Digest(*self.0.finalize().as_bytes())
+        Digest(self.0.finish())
     }
 }
 
@@ -139,7 +114,7 @@ impl<'de> Deserialize<'de> for Digest {
 
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        rules::write_hex(&self.0, f)
     }
 }
 
@@ -154,13 +129,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pieces_do_not_change_a_digest() {
-        let whole = Digest::of_pieces([b"hello world".as_slice()]);
-        assert_eq!(whole, Digest::of_pieces([b"hello ".as_slice(), b"", b"world"]));
-        assert_eq!(whole.to_string(), blake3::hash(b"hello world").to_string());
-    }
-
-    #[test]
     fn a_digest_reads_as_it_prints() {
         let digest = Digest::of_pieces([b"hello world".as_slice()]);
         assert_eq!(Digest::parse(&digest.to_string()), Some(digest));
@@ -168,13 +136,5 @@ mod tests {
         for bad in ["", "0", &text[1..], &text.to_uppercase(), &format!("{text}0"), &text.replace('a', "g")] {
             assert_eq!(Digest::parse(bad), None, "{bad}");
         }
-    }
-
-    #[test]
-    fn a_path_and_its_neighbour_do_not_run_together() {
-        let digest = Digest([7; 32]);
-        let one = Digest::of_version([("ab", 1, digest), ("c", 1, digest)]);
-        let two = Digest::of_version([("a", 1, digest), ("bc", 1, digest)]);
-        assert_ne!(one, two);
     }
 }

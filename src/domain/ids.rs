@@ -2,16 +2,14 @@
 
 use std::fmt;
 
+use keepbest_rules::names;
+use keepbest_rules::names::ALL;
 use serde::Deserialize;
 use serde::Serialize;
 
 use crate::domain::refusal::Refusal;
 
-/// Longest id: four of them and their words fit into one kilobyte, and each fits into a file name.
-pub const MAX_ID_BYTES: usize = 128;
-
-/// Stands for all projects in the name of a list's parent, so nothing else may bear it.
-const ALL: &str = "-";
+pub use keepbest_rules::names::MAX_ID_BYTES;
 
 /// An id of a team, project, run, artifact, writer: `[A-Za-z0-9._-]{1,128}`, not `.`, `..` or `-`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -35,7 +33,7 @@ impl From<Id> for String {
 impl Id {
     /// Parses an id; `what` names the thing in the error.
     pub fn parse(what: &str, text: &str) -> Result<Id, Refusal> {
-        if is_well_formed(text) && text != ALL {
+        if names::is_id(text) && text != ALL {
             return Ok(Id(text.to_owned()));
         }
         Err(Refusal::invalid(
@@ -62,12 +60,6 @@ impl fmt::Display for Id {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
-}
-
-fn is_well_formed(text: &str) -> bool {
-    let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
-    let length = (1..=MAX_ID_BYTES).contains(&text.len());
-    length && text.bytes().all(allowed) && text != "." && text != ".."
 }
 
 /// User text in a message: escaped, and cut so that a message stays a sentence.
@@ -152,15 +144,7 @@ fn segments<'a, const N: usize>(
 ) -> Result<[&'a str; N], Refusal> {
     let refused =
         || Refusal::invalid("BAD_NAME", format!("name `{}` is not of the form `{form}`", shown(name)));
-    let mut parts = name.split('/');
-    let mut ids = [""; N];
-    for (word, id) in words.iter().zip(ids.iter_mut()) {
-        if parts.next() != Some(word) {
-            return Err(refused());
-        }
-        *id = parts.next().ok_or_else(refused)?;
-    }
-    if parts.next().is_some() { Err(refused()) } else { Ok(ids) }
+    names::segments(name, words).ok_or_else(refused)
 }
 
 impl TeamName {

@@ -25,7 +25,7 @@ const ROOMS: [(&str, &[&str]); 15] = [
 ];
 
 /// Words that only some rooms may say.
-const WORDS: [(&str, &[&str]); 17] = [
+const WORDS: [(&str, &[&str]); 18] = [
     ("SystemTime::now", &["clock"]),
     ("TcpListener", &["server"]),
     ("anyhow", &["maintenance", "server", "cli"]),
@@ -34,6 +34,7 @@ const WORDS: [(&str, &[&str]); 17] = [
     ("crc_fast", &["app"]),
     ("keepbest_client", &["cli"]),
     ("keepbest_proto", &["grpc"]),
+    ("keepbest_rules", &["domain"]),
     ("object_store", &["store"]),
     ("prost_types", &["grpc"]),
     ("rmp_serde", &["db"]),
@@ -74,7 +75,7 @@ const MIGRATIONS: [(&str, u64); 7] = [
 ];
 
 /// Folders of our own Rust code.
-const RUST: [&str; 4] = ["src", "tests/it", "proto/src", "clients/rust/src"];
+const RUST: [&str; 5] = ["src", "tests/it", "proto/src", "clients/rules/src", "clients/rust/src"];
 
 /// Papers whose paths must exist.
 const PAPERS: [&str; 6] =

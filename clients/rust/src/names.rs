@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use keepbest_rules::names::is_id;
+
 use crate::error::{Error, Result};
 
 /// A project, as `TEAM/PROJECT`.
@@ -114,8 +116,7 @@ fn segments<'a>(text: &'a str, form: &str) -> Result<Vec<&'a str>> {
 }
 
 fn check_segment(text: &str, segment: &str) -> Result<()> {
-    let taken = segment.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
-    if taken && (1..=128).contains(&segment.len()) && segment != "." && segment != ".." {
+    if is_id(segment) {
         return Ok(());
     }
     Err(Error::Invalid(format!(

@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use keepbest_proto::v1;
+use keepbest_rules::digest::Hasher;
 use tokio::sync::mpsc;
 
 use super::part::Part;
@@ -108,7 +109,7 @@ fn write(part: &Part, start: u64, mut pieces: mpsc::Receiver<Bytes>) -> Result<(
     let failed = |error| Error::io("written", path, error);
     let mut file = OpenOptions::new().write(true).open(path).map_err(failed)?;
     file.seek(SeekFrom::Start(start)).map_err(failed)?;
-    let mut hasher = blake3::Hasher::new();
+    let mut hasher = Hasher::default();
     let mut position = start;
     while let Some(mut piece) = pieces.blocking_recv() {
         file.write_all(&piece).map_err(failed)?;
@@ -119,7 +120,7 @@ fn write(part: &Part, start: u64, mut pieces: mpsc::Receiver<Bytes>) -> Result<(
             hasher.update(&now);
             position += now.len() as u64;
             if position == chunk_end || position == part.size_bytes() {
-                part.chunk_written((position - 1) / CHUNK_BYTES, *hasher.finalize().as_bytes())?;
+                part.chunk_written((position - 1) / CHUNK_BYTES, hasher.finish())?;
                 hasher.reset();
             }
         }

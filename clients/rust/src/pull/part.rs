@@ -11,7 +11,9 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use super::path::Place;
-use crate::digest::{CHUNK_BYTES, FileDigest, file_digest, file_sha256, hex};
+use keepbest_rules::digest::{Hasher, of_file, parse_hex};
+
+use crate::digest::{CHUNK_BYTES, file_digest, file_sha256, hex};
 use crate::error::{Error, Result};
 
 /// How many chunks one call asks for: 64 MiB.
@@ -109,8 +111,8 @@ fn recorded(text: &str, header: &str, count: usize) -> Vec<Option<[u8; 32]>> {
         let entry = line.strip_suffix('\n').and_then(|line| line.split_once(' '));
         let Some((number, digest)) = entry else { continue };
         let chunk = number.parse::<usize>().ok().and_then(|number| chunks.get_mut(number));
-        if let (Some(chunk), Ok(digest)) = (chunk, blake3::Hash::from_hex(digest)) {
-            *chunk = Some(*digest.as_bytes());
+        if let (Some(chunk), Some(digest)) = (chunk, parse_hex(digest)) {
+            *chunk = Some(digest);
         }
     }
     chunks
@@ -123,9 +125,9 @@ fn keep_verified(path: &Path, size_bytes: u64, chunks: &mut [Option<[u8; 32]>]) 
     for (number, chunk) in chunks.iter_mut().enumerate() {
         let Some(digest) = chunk else { continue };
         file.seek(SeekFrom::Start(number as u64 * CHUNK_BYTES))?;
-        let mut hasher = blake3::Hasher::new();
+        let mut hasher = Hasher::default();
         std::io::copy(&mut (&mut file).take(CHUNK_BYTES), &mut hasher)?;
-        if hasher.finalize() != *digest {
+        if hasher.finish() != *digest {
             *chunk = None;
         }
     }
@@ -203,12 +205,12 @@ impl Part {
 
     fn verify(&self, sha256: &[u8]) -> Result<()> {
         let record = self.record.lock().unwrap_or_else(PoisonError::into_inner);
-        let chunks: Option<Vec<_>> = record.chunks.iter().map(Option::as_ref).collect();
+        let chunks: Option<Vec<_>> = record.chunks.iter().copied().collect();
         let target = self.place.target.display();
         let chunks = chunks.ok_or_else(|| Error::Protocol(format!("`{target}` is not whole")))?;
         let corrupt =
             |kind: &str| Error::Corrupt(format!("the bytes received for `{target}` do not match its {kind}"));
-        if FileDigest::of_chunks(chunks) != self.digest {
+        if of_file(chunks) != self.digest {
             return Err(corrupt("digest"));
         }
         if !sha256.is_empty() && file_sha256(&self.place.data)?[..] != *sha256 {

@@ -6,6 +6,9 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use keepbest_rules::digest::of_pieces;
+use keepbest_rules::paths::leads_out;
+
 use crate::digest::hex;
 use crate::error::{Error, Result};
 
@@ -26,17 +29,12 @@ pub(super) struct Place {
 pub(super) fn relative(path: &str) -> Result<PathBuf> {
     let refuse =
         |problem: &str| Error::Invalid(format!("file `{}` {problem}: it is not pulled", path.escape_debug()));
-    if path.contains(['\\', '\0']) {
-        return Err(refuse("has a backslash or a zero in its path"));
+    if let Some(problem) = leads_out(path) {
+        return Err(refuse(problem));
     }
     // On Windows `C:x` leads to another drive.
     if cfg!(windows) && path.contains(':') {
-        return Err(refuse("has a colon in its path"));
-    }
-    for segment in path.split('/') {
-        if segment.is_empty() || segment == "." || segment == ".." {
-            return Err(refuse("has a path that is absolute or has an empty, `.` or `..` segment"));
-        }
+        return Err(refuse("has a colon"));
     }
     Ok(path.split('/').collect())
 }
@@ -61,7 +59,7 @@ pub(super) fn make_room(directory: &Path, unfinished: &Path, relative: &Path) ->
     }
     make_folder(unfinished)?;
     // Short whatever the path is: a name of 255 bytes, which is the most, could not be made longer.
-    let name = hex(&blake3::hash(relative.as_os_str().as_encoded_bytes()).as_bytes()[..16]);
+    let name = hex(&of_pieces([relative.as_os_str().as_encoded_bytes()])[..16]);
     let place = Place {
         target: directory.join(relative),
         data: unfinished.join(format!("{name}.part")),

@@ -39,7 +39,7 @@ fn write_chunk(part: &Part, data: &[u8], number: usize) {
     let mut bytes = fs::read(part.data_path()).unwrap();
     bytes[range.clone()].copy_from_slice(&data[range.clone()]);
     fs::write(part.data_path(), bytes).unwrap();
-    part.chunk_written(number as u64, *blake3::hash(&data[range]).as_bytes()).unwrap();
+    part.chunk_written(number as u64, keepbest_rules::digest::of_pieces([&data[range]])).unwrap();
 }
 
 #[test]

@@ -1,0 +1,6 @@
+//! What the Keepbest server and its clients must agree upon: how bytes are digested, where a file may lie, what a name is.
+//! Functions of their arguments alone, so that each side can build its own types and errors on them.
+
+pub mod digest;
+pub mod names;
+pub mod paths;
