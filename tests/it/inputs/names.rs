@@ -92,7 +92,8 @@ async fn a_name_with_a_wrong_word_is_not_taken_for_another_kind() {
         for kind in [Names::Project, Names::Run, Names::Checkpoint, Names::Artifact, Names::Version] {
             let best =
                 method.ends_with("/GetBestVersion") && !matches!(kind, Names::Checkpoint | Names::Version);
-            if kind == names(&method) || best {
+            let files = method.ends_with("/ListFiles") && kind == Names::Checkpoint;
+            if kind == names(&method) || best || files {
                 continue;
             }
             let answer = raw::call(&channel, &method, request(&method, &example(kind), 1)).await;
@@ -199,7 +200,7 @@ async fn what_stands_elsewhere_answers_like_what_does_not_exist() {
         assert_eq!(seen[0], seen[1], "{method} tells that {theirs} exists");
         asked += 1;
     }
-    assert_eq!(asked, 21);
+    assert_eq!(asked, 23);
     witness.nothing_stored("asking for what is not there").await;
 }
 

@@ -25,8 +25,8 @@ pub(crate) fn names(method: &str) -> Names {
         | "AwaitDecision" | "GetBestVersion" => Names::Run,
         "PrepareFile" | "WriteFile" | "WriteSmallFiles" | "CommitCheckpoint" | "AbandonCheckpoint"
         | "GetCheckpoint" => Names::Checkpoint,
-        "GetArtifact" | "ListVersions" | "SetAlias" | "DeleteAlias" => Names::Artifact,
-        "GetVersion" | "ReadFile" | "DeleteVersion" => Names::Version,
+        "GetArtifact" | "ListVersions" | "ListAliases" | "SetAlias" | "DeleteAlias" => Names::Artifact,
+        "GetVersion" | "ListFiles" | "ReadFile" | "DeleteVersion" => Names::Version,
         other => panic!("{other} is a new method: say what it names"),
     }
 }
@@ -109,12 +109,14 @@ fn of_artifacts(method: &str, name: String) -> Vec<u8> {
     match method {
         "GetArtifact" => v1::GetArtifactRequest { name }.encode_to_vec(),
         "ListVersions" => v1::ListVersionsRequest { parent: name, ..Default::default() }.encode_to_vec(),
+        "ListAliases" => v1::ListAliasesRequest { parent: name, ..Default::default() }.encode_to_vec(),
         "SetAlias" => {
             let version = "v0".to_owned();
             v1::SetAliasRequest { artifact: name, alias, version, ..Default::default() }.encode_to_vec()
         }
         "DeleteAlias" => v1::DeleteAliasRequest { artifact: name, alias }.encode_to_vec(),
         "GetVersion" => v1::GetVersionRequest { name, ..Default::default() }.encode_to_vec(),
+        "ListFiles" => v1::ListFilesRequest { parent: name, ..Default::default() }.encode_to_vec(),
         "ReadFile" => {
             let path = "model.keras".to_owned();
             v1::ReadFileRequest { version: name, path, ..Default::default() }.encode_to_vec()
