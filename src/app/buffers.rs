@@ -1,18 +1,26 @@
 //! Room for bytes in memory: taken before they are read, in the order of asking, and given back when they are stored or sent.
 
+mod held;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
 use crate::app::Error;
+use crate::app::buffers::held::Holders;
 use crate::domain::refusal::Refusal;
+
+pub(super) use held::Held;
 
 /// What room is counted in: a small file takes one of them, not a whole chunk.
 const UNIT_BYTES: u64 = 1 << 20;
 /// How long a stream waits for its room before the caller is told to come back.
 const WAIT: Duration = Duration::from_secs(5);
+/// How long it waits before the slowest of those that have room is asked to give way, and until the next one is.
+const TURN: Duration = Duration::from_secs(1);
 /// Uploads that wait for room; further ones are told to come back at once. What waits has sent as much as its stream's window
 /// holds, 4 MiB, which is in no other sum: 64 MiB at most.
 pub(super) const WAITING_UPLOADS: usize = 16;
@@ -32,6 +40,7 @@ pub(super) struct Buffers {
     room: Arc<Semaphore>,
     small: Arc<Semaphore>,
     waiting: Arc<Semaphore>,
+    holders: Arc<Holders>,
 }
 
 impl Buffers {
@@ -44,7 +53,13 @@ impl Buffers {
             room: semaphore(room),
             small: semaphore(bytes.saturating_sub(room)),
             waiting: Arc::new(Semaphore::new(waiting)),
+            holders: Arc::default(),
         }
+    }
+
+    /// Takes room for a stream whose sender may turn out to be slow: then it gives way to others that wait.
+    pub(super) async fn hold(&self, bytes: u64) -> Result<Held, Error> {
+        Ok(self.holders.add(self.take(bytes).await?))
     }
 
     /// Refuses at once a caller that `take` would refuse, before it has cost more than a message.
@@ -63,10 +78,16 @@ impl Buffers {
             }
         }
         let _waiting = self.waiting.try_acquire().map_err(|_| overloaded())?;
-        match tokio::time::timeout(WAIT, Arc::clone(&self.room).acquire_many_owned(units)).await {
-            Ok(Ok(room)) => Ok(room),
-            Ok(Err(_)) | Err(_) => Err(overloaded()),
+        // One place in the queue for all of the wait.
+        let mut room = std::pin::pin!(Arc::clone(&self.room).acquire_many_owned(units));
+        for _ in 0..WAIT.as_secs() / TURN.as_secs() {
+            match timeout(TURN, room.as_mut()).await {
+                Ok(Ok(room)) => return Ok(room),
+                Ok(Err(_)) => break,
+                Err(_) => self.holders.ask_slowest(),
+            }
         }
+        Err(overloaded())
     }
 }
 

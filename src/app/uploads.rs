@@ -8,7 +8,6 @@ mod repeat;
 use std::collections::HashMap;
 use std::collections::HashSet;
 use std::collections::VecDeque;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::Stream;
@@ -156,13 +155,13 @@ impl App {
         }
         let missing = u64::try_from(file.size_bytes.saturating_sub(offset_bytes)).unwrap_or(0);
         let buffers = missing.min(STREAM_BYTES).max(read_back_bytes(&file));
-        let permit = Arc::new(self.upload_buffers.take(buffers).await?);
+        let held = self.upload_buffers.hold(buffers).await?;
         let declared = Declared::begin(self, &file).await;
         let mut cutter = Cutter {
             app: self,
             upload: &upload,
             declared: self.or_anew(&upload, &file, declared).await?,
-            permit,
+            held,
             next_offset: offset_bytes,
             file: &file,
             filling: Vec::new(),

@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::Stream;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::app::App;
 use crate::app::Error;
+use crate::app::buffers::Held;
 use crate::app::chunks::Cut;
 use crate::app::chunks::placed;
 use crate::app::chunks::step_of;
@@ -34,7 +34,7 @@ pub(super) struct Cutter<'a> {
     pub(super) app: &'a App,
     pub(super) upload: &'a Upload,
     pub(super) declared: Declared,
-    pub(super) permit: Arc<OwnedSemaphorePermit>,
+    pub(super) held: Held,
     pub(super) file: &'a StoredFile,
     /// Where the chunk that fills stands in the file.
     pub(super) next_offset: i64,
@@ -51,7 +51,11 @@ impl Cutter<'_> {
     ) -> Result<StoredFile, Error> {
         let mut pieces = std::pin::pin!(pieces);
         let mut pace = Pace::new(idle);
-        while let Some(piece) = pace.next(&mut pieces).await? {
+        let bytes = |next: &Result<Option<Piece>, Error>| match next {
+            Ok(Some(piece)) => piece.data.len(),
+            _ => 0,
+        };
+        while let Some(piece) = self.held.next(pace.next(&mut pieces), bytes).await?? {
             let (finish, begun) = (piece.finish, Instant::now());
             self.take(piece).await?;
             pace.worked_since(begun);
@@ -95,7 +99,7 @@ impl Cutter<'_> {
         let (data, offset_bytes) = self.filled();
         self.declared.take(&data).await?;
         let (app, upload, path) = (self.app.clone(), self.upload.clone(), self.file.path.clone());
-        let permit = Arc::clone(&self.permit);
+        let room = Arc::clone(&self.held.room);
         let (settled, behind) = oneshot::channel::<()>();
         let last = tokio::spawn(async move {
             let pieces = if data.is_empty() { vec![] } else { vec![Cut::of(offset_bytes, data).await?] };
@@ -109,7 +113,7 @@ impl Cutter<'_> {
                 app.writes(&upload, vec![step_of(&path, placed(&pieces, stored), finish)])
             };
             let written = app.write_pieces(upload.team(), &pieces, stored, steps).await?;
-            drop(permit);
+            drop(room);
             written.into_iter().next().ok_or_else(|| Error::Internal("a write answered no file".into()))
         });
         let before = match self.settle_all().await {
@@ -147,7 +151,7 @@ impl Cutter<'_> {
         let (data, offset_bytes) = self.filled();
         self.declared.take(&data).await?;
         let (app, upload, path) = (self.app.clone(), self.upload.clone(), self.file.path.clone());
-        let permit = Arc::clone(&self.permit);
+        let room = Arc::clone(&self.held.room);
         self.in_flight.push_back(tokio::spawn(async move {
             let pieces = [Cut::of(offset_bytes, data).await?];
             let stored = app.put_pieces(upload.team(), &pieces).await?;
@@ -155,7 +159,7 @@ impl Cutter<'_> {
                 app.writes(&upload, vec![step_of(&path, placed(&pieces, stored), false)])
             };
             app.write_pieces(upload.team(), &pieces, stored, steps).await?;
-            drop(permit);
+            drop(room);
             Ok(())
         }));
         Ok(())

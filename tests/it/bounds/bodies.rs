@@ -24,7 +24,7 @@ use crate::support::wire::announced;
 use crate::support::wire::status_of;
 
 /// How long a test waits for what must come.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// The methods whose requests are streams: they may be silent between two messages.
 const STREAMS: [&str; 2] = ["/keepbest.v1.Runs/StreamEvents", "/keepbest.v1.Checkpoints/WriteFile"];

@@ -20,7 +20,7 @@ use crate::support::server::TestServer;
 use crate::support::wire::Wire;
 
 /// How long a test waits for what must come.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(300);
 /// A file of more bytes than the buffers of downloads.
 const FILE: usize = 40 << 20;
 

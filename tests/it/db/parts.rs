@@ -22,6 +22,7 @@ use crate::support::apps::reason;
 use crate::support::apps::shown;
 use crate::support::databases::TestDatabase;
 use crate::support::databases::on_all_databases;
+use crate::support::patience::patiently;
 
 on_all_databases! {
     parts_in_any_order_are_one_version_of_all_files
@@ -144,7 +145,7 @@ async fn the_last_parts_at_the_same_moment_are_one_version_that_all_are_answered
         let calls = (0..16).map(|n| {
             let (rank, checkpoint) = (rank(&trainer, &replicas[n % 2]), checkpoint.clone());
             let part = i32::try_from(n / 2).unwrap();
-            tokio::spawn(async move { rank.save_part(&checkpoint, (part, 8), LONG).await })
+            tokio::spawn(async move { patiently(|| rank.save_part(&checkpoint, (part, 8), LONG)).await })
         });
         let answers = join_all(calls).await.into_iter().map(|it| it.unwrap());
         // A rank whose other call was faster may find that its file cannot be written any more: the version is out.

@@ -1,6 +1,5 @@
 //! What must be true when a script is over.
 
-use std::future::Future;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -8,7 +7,6 @@ use std::time::Duration;
 use std::time::Instant;
 
 use keepbest::app::App;
-use keepbest::app::Error;
 use keepbest::app::Limits;
 use keepbest::app::check::CheckReport;
 use keepbest::clock::Clock;
@@ -25,14 +23,13 @@ use super::trainer::Trainer;
 use crate::crashes::leftovers::age_unfinished;
 use crate::support::databases::TestDatabase;
 use crate::support::disk::files_below;
+use crate::support::patience::patiently;
 use crate::support::requests::epoch_end;
 
 /// Versions whose bytes are fetched through the server; the check reads all of them.
 const FETCHED: usize = 20;
 /// How long the server may take to end what cancelled calls began.
 const QUIET: Duration = Duration::from_secs(10);
-/// How long the audit asks a database that says that it is away.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// As the server is told it.
 pub(super) fn url(database: &TestDatabase) -> String {
@@ -156,12 +153,12 @@ pub(super) async fn nothing_is_left(database: &TestDatabase, objects: &Path) -> 
         graces: Graces { deleted_us: 0, chunk_us: 0, object_us: 0 },
     };
     let app = App::new(database.open().await, Store::open_folder(objects).unwrap(), clock.clone(), limits);
-    let before = repeated(|| app.check(true)).await;
+    let before = patiently(|| app.check(true)).await.unwrap();
     assert_eq!(before.problems, Vec::<String>::new());
     let stood = files_below(objects).len();
     age_unfinished(objects);
-    let collected = repeated(|| app.collect()).await;
-    let after = repeated(|| app.check(true)).await;
+    let collected = patiently(|| app.collect()).await.unwrap();
+    let after = patiently(|| app.check(true)).await.unwrap();
     assert_eq!(
         (after.manifests, after.due_manifests),
         (after.versions, 0),
@@ -187,19 +184,4 @@ pub(super) async fn nothing_is_left(database: &TestDatabase, objects: &Path) -> 
     found.sort_unstable();
     assert_eq!(found, keys);
     format!("{stood} objects before the collection, {} after it: {collected:?}; {after:?}\n", found.len())
-}
-
-/// Repeats what says that the database is away: it is only slow, while other tests have the machine.
-async fn repeated<T, F>(call: impl Fn() -> F) -> T
-where
-    F: Future<Output = Result<T, Error>>,
-{
-    let begun = Instant::now();
-    loop {
-        match call().await {
-            Ok(answer) => return answer,
-            Err(Error::Unavailable { .. }) if begun.elapsed() < PATIENCE => {}
-            Err(error) => panic!("{error:?}"),
-        }
-    }
 }

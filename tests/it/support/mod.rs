@@ -12,6 +12,7 @@ pub(crate) mod front;
 pub(crate) mod health;
 pub(crate) mod launch;
 pub(crate) mod logs;
+pub(crate) mod patience;
 pub(crate) mod plays;
 pub(crate) mod ports;
 pub(crate) mod probed;

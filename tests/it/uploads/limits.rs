@@ -147,3 +147,33 @@ async fn uploads_that_hold_all_buffers_stop_no_small_save() {
     }
     drop(slow);
 }
+
+#[tokio::test]
+async fn uploads_whose_senders_are_slow_give_way_to_one_that_waits() {
+    // Room for two large uploads, beside what is kept for small ones.
+    let server = server::start_with(|config| config.limits.upload_buffers_bytes = 56 << 20).await;
+    let mut trainer = Trainer::start(&server, "slow", best_only()).await;
+    let checkpoint = trainer.epoch(0, 0.5).await.checkpoint;
+    let data = noise(5, 3 * CHUNK + 1);
+    let mut slow = Vec::new();
+    for path in ["first", "second"] {
+        prepare(&trainer, &checkpoint, path, data.len()).await.unwrap();
+        let upload = OpenUpload::begin(server.channel(), &trainer, &checkpoint, path, 0).await;
+        upload.send(&data[..10]).await;
+        slow.push((path, upload));
+    }
+    trainer.upload(&checkpoint, "third", &data).await.unwrap();
+    let (over, held): (Vec<_>, Vec<_>) = slow.into_iter().partition(|(_, upload)| upload.is_over());
+    assert_eq!((over.len(), held.len()), (1, 1), "one is enough");
+    for (path, upload) in over {
+        let status = refusal(path, upload.answer().await, Code::ResourceExhausted, "OVERLOADED");
+        assert!(status.message().contains("ask PrepareFile where to go on"), "{status}");
+        assert!(status.get_error_details().retry_info().is_some());
+        trainer.upload(&checkpoint, path, &data).await.unwrap();
+    }
+    for (_, upload) in held {
+        upload.send(&data[10..]).await;
+        upload.finish().await.unwrap();
+    }
+    assert_eq!(trainer.commit(&checkpoint).await.unwrap().file_count, 3);
+}
