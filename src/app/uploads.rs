@@ -19,7 +19,9 @@ use crate::app::chunks::placed;
 use crate::app::chunks::step_of;
 use crate::app::micros;
 use crate::app::uploads::cutter::Cutter;
+use crate::app::uploads::declared::DIGEST_MISMATCH;
 use crate::app::uploads::declared::Declared;
+use crate::app::uploads::declared::UPLOAD_BROKEN;
 use crate::app::uploads::declared::check_small;
 use crate::app::uploads::declared::read_back_bytes;
 pub(crate) use crate::app::uploads::pace::idle_timeout;
@@ -182,7 +184,9 @@ impl App {
         file: &StoredFile,
         checked: Result<T, Error>,
     ) -> Result<T, Error> {
-        if let Err(Error::Refused(_)) = &checked {
+        if let Err(Error::Refused(refusal)) = &checked
+            && [DIGEST_MISMATCH, UPLOAD_BROKEN].contains(&refusal.reason)
+        {
             let discard = FileStep { path: file.path.clone(), discard: true, ..FileStep::default() };
             self.write_one(upload, discard).await?;
         }

@@ -71,7 +71,10 @@ impl Places {
         if let Ok(place) = Arc::clone(&lane.free).try_acquire_owned() {
             return Ok(place);
         }
-        let _waiting = lane.waiting.try_acquire().map_err(|_| overloaded())?;
+        let _waiting = lane.waiting.try_acquire().map_err(|_| match read {
+            Read::Ping | Read::Short => Error::Busy(Arc::new(sqlx::Error::PoolTimedOut)),
+            Read::Long => overloaded(),
+        })?;
         let place = Arc::clone(&lane.free).acquire_owned();
         match read {
             Read::Ping | Read::Short => place.await.map_err(|_| Error::stopped()),

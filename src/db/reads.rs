@@ -70,14 +70,26 @@ impl Db {
         Ok(Sign { time_us, asked, answered })
     }
 
+    /// A short read that was stopped is the database's fault and not its caller's, who cannot ask for less.
     async fn ask(&self, kind: Read, sql: &str, bound: Bound) -> Result<Vec<Row>, Error> {
+        match (kind, self.ask_once(kind, sql, bound).await) {
+            (Read::Short | Read::Ping, Err(Error::Late(why))) => Err(Error::Busy(why)),
+            (_, answer) => answer,
+        }
+    }
+
+    async fn ask_once(&self, kind: Read, sql: &str, bound: Bound) -> Result<Vec<Row>, Error> {
         match &self.database {
             Database::Sqlite(readers) => {
                 let mut lent = readers.lend(kind).await?;
                 #[cfg(debug_assertions)]
                 self.watch.sqlite(readers, lent.reader()?, sql, &bound).await?;
                 let rows = read(Connection::Sqlite(&mut lent.reader()?.connection), sql, bound).await;
-                lent.give_back();
+                match &rows {
+                    // Its thread is gone, and the next read opens another one.
+                    Err(Error::Unavailable(_)) => lent.close(),
+                    _ => lent.give_back(),
+                }
                 rows
             }
             Database::Postgres(pool) => {

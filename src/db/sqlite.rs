@@ -110,6 +110,11 @@ impl LentReader {
         self.lent.as_mut().map(|(reader, _)| reader).ok_or_else(Error::stopped)
     }
 
+    /// It is not lent again.
+    pub(super) fn close(mut self) {
+        drop(self.lent.take());
+    }
+
     /// The read came to its end.
     pub(super) fn give_back(mut self) {
         if let Some((reader, place)) = self.lent.take() {

@@ -31,6 +31,11 @@ pub(super) fn read_back_bytes(file: &StoredFile) -> u64 {
     u64::try_from(durable).unwrap_or(0).min(READ_BACK * CHUNK_BYTES)
 }
 
+/// The bytes are others than were declared.
+pub(super) const DIGEST_MISMATCH: &str = "DIGEST_MISMATCH";
+/// Bytes that were durable cannot be read back.
+pub(super) const UPLOAD_BROKEN: &str = "UPLOAD_BROKEN";
+
 /// The hash of a file whose SHA-256 was declared.
 pub(super) struct Declared {
     declared: Option<Digest>,
@@ -104,7 +109,7 @@ async fn read_back(app: &App, file: &StoredFile, chunk: FileChunk) -> Result<Byt
                 shown(&file.path),
                 chunk.offset_bytes
             );
-            Err(Refusal::aborted("UPLOAD_BROKEN", message).into())
+            Err(Refusal::aborted(UPLOAD_BROKEN, message).into())
         }
         read => read,
     }
@@ -137,6 +142,6 @@ fn same(path: &str, declared: Digest, received: Digest) -> Result<(), Refusal> {
         "file `{}` has the SHA-256 {received}, but {declared} was declared: none of its bytes count, write it again from byte 0",
         shown(path)
     );
-    let refusal = Refusal::invalid("DIGEST_MISMATCH", message);
+    let refusal = Refusal::invalid(DIGEST_MISMATCH, message);
     Err(refusal.with("declared_sha256", declared).with("received_sha256", received))
 }
