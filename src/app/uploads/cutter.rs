@@ -101,20 +101,22 @@ impl Cutter<'_> {
         let (app, upload, path) = (self.app.clone(), self.upload.clone(), self.file.path.clone());
         let room = Arc::clone(&self.held.room);
         let (settled, behind) = oneshot::channel::<()>();
-        let last = tokio::spawn(async move {
+        let last: JoinHandle<Result<Option<StoredFile>, Error>> = tokio::spawn(async move {
             let pieces = if data.is_empty() { vec![] } else { vec![Cut::of(offset_bytes, data).await?] };
             let stored = match pieces.is_empty() {
                 true => HashMap::new(),
                 false => app.put_pieces(upload.team(), &pieces).await?,
             };
-            // Without those before it the file is not complete: it is left as it is.
-            let finish = behind.await.is_ok();
+            // Without those before it, or if the whole is not what was declared, it is no part of the file.
+            if behind.await.is_err() {
+                return Ok(None);
+            }
             let steps = |stored: &HashMap<Digest, Stored>| {
-                app.writes(&upload, vec![step_of(&path, placed(&pieces, stored), finish)])
+                app.writes(&upload, vec![step_of(&path, placed(&pieces, stored), true)])
             };
             let written = app.write_pieces(upload.team(), &pieces, stored, steps).await?;
             drop(room);
-            written.into_iter().next().ok_or_else(|| Error::Internal("a write answered no file".into()))
+            Ok(written.into_iter().next())
         });
         let before = match self.settle_all().await {
             Ok(()) => {
@@ -130,7 +132,7 @@ impl Cutter<'_> {
         }
         let last = last.await.map_err(|error| Error::Internal(Box::new(error)))?;
         before?;
-        last
+        last?.ok_or_else(|| Error::Internal("a write answered no file".into()))
     }
 
     /// The chunk that was filled, and where it stands.

@@ -156,6 +156,20 @@ async fn prepared(trainer: &Trainer, checkpoint: &str, data: &[u8]) -> usize {
 }
 
 #[tokio::test]
+async fn a_file_of_one_chunk_keeps_no_byte_of_what_was_refused() {
+    let server = server::start().await;
+    let mut trainer = Trainer::start(&server, "one-chunk", every_epoch()).await;
+    for (epoch, size) in (0..).zip([5, 3_000_000]) {
+        let (data, other) = (noise(10, size), noise(11, size));
+        let checkpoint = trainer.epoch(epoch, 0.5).await.checkpoint;
+        declare(&trainer, &checkpoint, MODEL, &data).await.unwrap();
+        let answer = write(&trainer, &checkpoint, MODEL, &other, 0).await;
+        is_mismatch("one chunk", answer, &data, &other);
+        heals(&server, &trainer, &checkpoint, &data, "one chunk").await;
+    }
+}
+
+#[tokio::test]
 async fn what_was_durable_and_is_damaged_is_written_again() {
     let server = server::start().await;
     let mut trainer = Trainer::start(&server, "damaged", every_epoch()).await;
