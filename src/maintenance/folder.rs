@@ -16,6 +16,10 @@ use rustix::fs::Mode;
 const RIGHTS: u32 = 0o700;
 /// The rights that a folder gives to its group and to everybody.
 const OTHERS: u32 = 0o077;
+/// Of these, those of everybody.
+const EVERYBODY: u32 = 0o007;
+/// And those to write.
+const WRITES: u32 = 0o022;
 /// The file that is deleted to make room when a server starts on a full disk.
 const RESERVE: &str = "reserve";
 /// SQLite needs a page of 32 KiB for the index of each 4,096 pages in its log, before it can read: room for a log of 500 MiB.
@@ -38,14 +42,16 @@ pub(super) fn keep_rights(folder: &Path) -> anyhow::Result<()> {
         }
     };
     let given = mode & OTHERS;
-    if given != 0 {
+    if given & EVERYBODY != 0 {
         tracing::warn!(
-            "The data folder `{}` is open to others (mode {:o}), and so is what is written to it: `chmod 700` closes it",
+            "The data folder `{}` is open to everybody (mode {:o}), and so is what is written to it: `chmod 700` closes it",
             folder.display(),
             mode
         );
     }
-    rustix::process::umask(Mode::from_raw_mode(OTHERS & !given));
+    // What was forbidden before stays so, and only the owner writes.
+    let before = rustix::process::umask(Mode::from_raw_mode(OTHERS));
+    rustix::process::umask(before | Mode::from_raw_mode((OTHERS & !given) | WRITES));
     Ok(())
 }
 

@@ -52,6 +52,15 @@ async fn a_new_data_folder_is_its_owners_alone() {
 }
 
 #[tokio::test]
+async fn a_folder_that_everybody_may_write_to_holds_nothing_that_others_may_write() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    work_on(folder.path()).await;
+    let open = open_to_others(folder.path());
+    assert!(open.iter().all(|(path, mode)| path == folder.path() || mode & 0o022 == 0), "{open:?}");
+}
+
+#[tokio::test]
 async fn a_folder_that_its_owner_opened_to_a_group_stays_so() {
     let folder = tempfile::tempdir().unwrap();
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o750)).unwrap();
