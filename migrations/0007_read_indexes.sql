@@ -4,14 +4,11 @@
 CREATE INDEX decisions_by_moment ON decisions (run_uid, attempt, epoch, batch, position);
 -- ListDecisions by action.
 CREATE INDEX decisions_by_action ON decisions (run_uid, action, position);
--- ListDecisions by epoch and action; by epoch alone it is read once for each of the three actions. Replaces decisions_by_epoch.
+-- ListDecisions by epoch and action; by epoch alone it is read once for each of the three actions.
 CREATE INDEX decisions_by_epoch_and_action ON decisions (run_uid, epoch, action, position);
-DROP INDEX decisions_by_epoch;
 
--- StartRun on resume: the newest version of a run; ListVersions of one run; what is pending in a run. Replaces
--- checkpoints_by_run.
+-- StartRun on resume: the newest version of a run; ListVersions of one run; what is pending in a run.
 CREATE INDEX checkpoints_of_run ON checkpoints (run_uid, state, version);
-DROP INDEX checkpoints_by_run;
 
 -- ListVersions by number and by create_time (a later version of an artifact has a later time), and where `latest` goes when its
 -- version is deleted: without the versions that were deleted, of which there may be many more than of others.

