@@ -68,20 +68,26 @@ impl Db {
         let mut after = Some(String::new());
         while let Some(from) = after {
             let rows = self.page(sql, args![from, PAGE]).await?;
-            let run = |row: &Row| Ok((row.text(0)?, Some((row.text(1)?, row.text(2)?))));
+            let run = |row: &Row| Ok((row.text(0)?, Some((row.text(0)?, row.text(1)?, row.text(2)?))));
             let (runs, next) = page(rows.iter().map(run).collect::<Result<_, Error>>()?);
             let mut best = HashMap::new();
-            for (id, state) in runs {
+            for (run_uid, id, state) in runs {
                 match from_json::<MonitorState>("monitor state", &state) {
-                    Ok(state) => best.extend(state.best_checkpoint.map(|uid| (uid, id))),
+                    Ok(state) => best.extend(state.best_checkpoint.map(|uid| (uid, (run_uid, id)))),
                     Err(error) => found.push(format!("run `{id}`: {error}")),
                 }
             }
             let gone = "WITH {v: uid text} SELECT c.uid FROM v CROSS JOIN checkpoints c WHERE c.uid = v.uid \
                 AND c.state <> 'COMMITTED'";
             for row in self.page_of(gone, best.keys().map(|uid| args![uid]).collect()).await? {
-                let run = best.get(&row.text(0)?).map_or("", String::as_str);
-                found.push(format!("run `{run}` has a best checkpoint that is not committed"));
+                let uid = row.text(0)?;
+                let Some((run_uid, id)) = best.get(&uid) else { continue };
+                // It may have been deleted since its run was read, which then has another best.
+                let still = "SELECT 1 FROM runs WHERE uid = $1 AND monitor_state LIKE $2";
+                let of_it = format!("%\"best_checkpoint\":\"{uid}\"%");
+                if self.row(still, args![run_uid, of_it]).await?.is_some() {
+                    found.push(format!("run `{id}` has a best checkpoint that is not committed"));
+                }
             }
             after = next;
         }

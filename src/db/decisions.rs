@@ -178,10 +178,10 @@ impl Db {
             (Some(_), None) => vec![Some(Action::Save), Some(Action::Skip), Some(Action::Fail)],
             (_, action) => vec![action],
         };
-        let mut decisions = Vec::new();
-        for action in actions {
+        let mut values = args![run_uid, position, limit];
+        let mut selects = Vec::new();
+        for (n, action) in actions.into_iter().enumerate() {
             let mut sql = format!("SELECT {COLUMNS} WHERE run_uid = $1 AND position >= $2");
-            let mut values = args![run_uid, position, limit];
             if let Some(epoch) = epoch {
                 values.push(epoch.into());
                 sql.push_str(&format!(" AND epoch = ${}", values.len()));
@@ -190,11 +190,11 @@ impl Db {
                 values.push(action_to_text(action).into());
                 sql.push_str(&format!(" AND action = ${}", values.len()));
             }
-            sql.push_str(" ORDER BY position LIMIT $3");
-            for row in self.page(&sql, values).await? {
-                decisions.push(decision_of(&row)?);
-            }
+            selects.push(format!("SELECT * FROM ({sql} ORDER BY position LIMIT $3) AS part_{n}"));
         }
+        // One statement, so all of it is of one moment: no page skips what another one was too early for.
+        let rows = self.page(&selects.join(" UNION ALL "), values).await?;
+        let mut decisions: Vec<DecisionRow> = rows.iter().map(decision_of).collect::<Result<_, _>>()?;
         decisions.sort_by_key(|it| it.position);
         decisions.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
         Ok(decisions)

@@ -215,10 +215,17 @@ impl<'q> Index<'q> {
         if !self.order.descending || self.tie.is_none() {
             return Ok(entries);
         }
-        if let Some(last) = entries.last().filter(|_| entries.len() == limit).map(|it| it.place.key) {
+        while let Some(last) = entries.last().filter(|_| entries.len() == limit).map(|it| it.place.key) {
             let whole = entries.iter().take_while(|it| it.place.key != last).count();
             entries.truncate(whole);
             entries.extend(self.range(db, Range::Equals(last, i64::MIN), false, limit - whole).await?);
+            let left = limit - entries.len();
+            if left == 0 {
+                break;
+            }
+            // Some of them were deleted between the two reads: those below them take their places.
+            let lower = self.range(db, Range::Behind(last, None), true, left).await?;
+            entries.extend(lower);
         }
         for equal in entries.chunk_by_mut(|a, b| a.place.key == b.place.key) {
             equal.sort_by_key(|it| it.tie);

@@ -29,6 +29,15 @@ const COMPLETIONS: &[(&str, &str, &[&str])] = &[
     ("FROM chunks WHERE team = $1 AND digest IN", "{}", &["$2, $3"]),
     ("f.file_uid IN", "{}", &["$1, $2"]),
     ("FROM aliases WHERE checkpoint_uid IN", "{}", &["$1, $2"]),
+    (
+        "AS part_{n}",
+        "({sql} ORDER BY position LIMIT $3) AS part_{n}",
+        &[
+            "(SELECT {COLUMNS} WHERE run_uid = $1 AND position >= $2 AND epoch = $4 AND action = $5 ORDER BY position \
+           LIMIT $3) AS part_0 UNION ALL SELECT * FROM (SELECT {COLUMNS} WHERE run_uid = $1 AND position >= $2 AND epoch = $6 \
+           AND action = $7 ORDER BY position LIMIT $3) AS part_1",
+        ],
+    ),
     ("SELECT 1 FROM {table} LIMIT 1", "{table}", &["artifacts", "doomed_objects"]),
     ("SELECT 1 FROM {table} WHERE uid", "{table}", &["artifacts", "runs"]),
     (
