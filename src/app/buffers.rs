@@ -38,6 +38,8 @@ const SMALL_PART: u64 = 8;
 #[derive(Clone, Debug)]
 pub(super) struct Buffers {
     room: Arc<Semaphore>,
+    /// Units of it.
+    most: u32,
     small: Arc<Semaphore>,
     waiting: Arc<Semaphore>,
     holders: Arc<Holders>,
@@ -51,6 +53,7 @@ impl Buffers {
         let semaphore = |bytes| Arc::new(Semaphore::new(units(bytes).min(Semaphore::MAX_PERMITS)));
         Buffers {
             room: semaphore(room),
+            most: u32::try_from(units(room)).unwrap_or(u32::MAX),
             small: semaphore(bytes.saturating_sub(room)),
             waiting: Arc::new(Semaphore::new(waiting)),
             holders: Arc::default(),
@@ -67,9 +70,9 @@ impl Buffers {
         if self.waiting.available_permits() == 0 { Err(overloaded()) } else { Ok(()) }
     }
 
-    /// Takes room for so many bytes, or tells the caller to come back.
+    /// Takes room for so many bytes, or tells the caller to come back. Who asks for more than there is gets all of it, alone.
     pub(super) async fn take(&self, bytes: u64) -> Result<OwnedSemaphorePermit, Error> {
-        let units = u32::try_from(bytes.div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX);
+        let units = u32::try_from(bytes.div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX).min(self.most);
         // Nobody who waits is passed by: what becomes free is theirs.
         let small = Some(&self.small).filter(|_| bytes <= SMALL_BYTES);
         for room in [Some(&self.room), small].into_iter().flatten() {
@@ -78,8 +81,20 @@ impl Buffers {
             }
         }
         let _waiting = self.waiting.try_acquire().map_err(|_| overloaded())?;
-        // One place in the queue for all of the wait.
-        let mut room = std::pin::pin!(Arc::clone(&self.room).acquire_many_owned(units));
+        // One place in each queue for all of the wait.
+        let room = Arc::clone(&self.room).acquire_many_owned(units);
+        let kept = async {
+            match small {
+                Some(small) => Arc::clone(small).acquire_many_owned(units).await,
+                None => std::future::pending().await,
+            }
+        };
+        let mut room = std::pin::pin!(async {
+            tokio::select! {
+                room = room => room,
+                room = kept => room,
+            }
+        });
         for _ in 0..WAIT.as_secs() / TURN.as_secs() {
             match timeout(TURN, room.as_mut()).await {
                 Ok(Ok(room)) => return Ok(room),
@@ -121,6 +136,55 @@ mod tests {
         drop(first);
         drop(waiting.remove(0).await.unwrap());
     }
+
+    #[tokio::test]
+    async fn what_is_small_waits_for_either_part_and_what_is_too_large_gets_all() {
+        let buffers = Buffers::new(64 * UNIT_BYTES, 24 * UNIT_BYTES, 16);
+        let streams = buffers.take(u64::MAX).await.unwrap();
+        assert_eq!(streams.num_permits(), 56);
+        let small = [buffers.take(SMALL_BYTES).await.unwrap(), buffers.take(SMALL_BYTES).await.unwrap()];
+        let mut waiting = Box::pin(buffers.take(SMALL_BYTES));
+        assert!(waiting.as_mut().now_or_never().is_none());
+        drop(small);
+        drop(waiting.await.unwrap());
+        drop(streams);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_is_slow_gives_way_at_a_time() {
+        let buffers = Buffers::new(64 * UNIT_BYTES, 24 * UNIT_BYTES, 16);
+        let (first, second) =
+            (buffers.hold(24 * UNIT_BYTES).await.unwrap(), buffers.hold(24 * UNIT_BYTES).await.unwrap());
+        let silent = || std::future::pending::<usize>();
+        let (mut a, mut b) =
+            (Box::pin(first.next(silent(), |it| *it)), Box::pin(second.next(silent(), |it| *it)));
+        assert!(a.as_mut().now_or_never().is_none() && b.as_mut().now_or_never().is_none());
+        buffers.holders.ask_slowest();
+        assert!(a.as_mut().now_or_never().is_none() && b.as_mut().now_or_never().is_none(), "not known yet");
+        tokio::time::advance(Duration::from_secs(10)).await;
+        buffers.holders.ask_slowest();
+        buffers.holders.ask_slowest();
+        let ended = [a.as_mut().now_or_never(), b.as_mut().now_or_never()];
+        assert_eq!(
+            ended
+                .iter()
+                .flatten()
+                .filter(|it| it.as_ref().is_err_and(|it| it.reason == "OVERLOADED"))
+                .count(),
+            1
+        );
+        tokio::time::advance(TURN).await;
+        buffers.holders.ask_slowest();
+        assert_eq!(
+            [ended[0].is_none().then(|| a.now_or_never()), ended[1].is_none().then(|| b.now_or_never())]
+                .iter()
+                .flatten()
+                .flatten()
+                .count(),
+            1
+        );
+    }
+
     #[tokio::test]
     async fn streams_leave_a_part_for_what_is_small() {
         let buffers = Buffers::new(64 * UNIT_BYTES, 24 * UNIT_BYTES, 16);

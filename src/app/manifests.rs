@@ -98,8 +98,7 @@ impl App {
         let version = &head.version;
         let _room = match head.about_bytes() {
             0..SMALL_BYTES => None,
-            // All that there is, if it is larger than that: then it goes alone.
-            bytes => Some(self.upload_buffers.take(bytes.min(self.limits.upload_buffer_bytes)).await?),
+            bytes => Some(self.upload_buffers.take(bytes).await?),
         };
         let mut writer = ManifestWriter::new(head).map_err(unwritable)?;
         let files = self.db.files(&version.checkpoint).await?;

@@ -103,24 +103,30 @@ impl Budget {
 
     /// Whether a peer may have so many bytes more.
     fn has_room(&self, state: &State, peer: u64, is_small: bool, more: u64) -> bool {
-        let of_peer = state.of_peers.get(&peer).copied().unwrap_or(0);
         let most = if is_small { self.bytes } else { self.bytes - self.bytes / SMALL_PART };
-        state.taken + more <= most && of_peer + more <= self.bytes / PEER_PART
+        state.taken + more <= most && self.is_within_part(state, peer, more)
+    }
+
+    /// Whether a peer with so many bytes more would have no more than its part.
+    fn is_within_part(&self, state: &State, peer: u64, more: u64) -> bool {
+        state.of_peers.get(&peer).copied().unwrap_or(0) + more <= self.bytes / PEER_PART
     }
 }
 
 impl State {
-    /// The body that gives way: of those that are slow the oldest of the peer that has most.
-    fn slowest(&mut self, now: Instant, cuts: bool) -> Option<&mut Entry> {
+    /// The body that gives way: of those that are slow the oldest of the peer that has most, or of one peer alone.
+    fn slowest(&mut self, now: Instant, cuts: bool, of: Option<u64>) -> Option<&mut Entry> {
         let is_over = |since: Option<Instant>, most| since.is_some_and(|it| now.duration_since(it) >= most);
-        for stuck in self.claims.values().filter(|it| cuts && is_over(it.gave_way, STUCK)) {
+        let stuck = self.claims.values().filter(|it| cuts && it.taken > 0 && is_over(it.gave_way, STUCK));
+        for stuck in stuck {
             stuck.peer.cut();
         }
         let of_peers = &self.of_peers;
         let slow = self
             .claims
             .values_mut()
-            .filter(|it| it.gave_way.is_none() && it.taken > 0 && is_over(it.since, SLOW));
+            .filter(|it| it.gave_way.is_none() && it.taken > 0 && is_over(it.since, SLOW))
+            .filter(|it| of.is_none_or(|peer| it.peer.number() == peer));
         slow.max_by_key(|it| (of_peers.get(&it.peer.number()), std::cmp::Reverse(it.since)))
     }
 
@@ -176,7 +182,9 @@ impl Claim {
             }
             return Poll::Ready(Ok(()));
         }
-        if let Some(slowest) = state.slowest(Instant::now(), self.budget.cuts) {
+        // Where it is the peer's own part that has no room, only what the peer has can make some.
+        let of = (!self.budget.is_within_part(&state, peer, more)).then_some(peer);
+        if let Some(slowest) = state.slowest(Instant::now(), self.budget.cuts, of) {
             slowest.gave_way = Some(Instant::now());
             slowest.waker.take().into_iter().for_each(Waker::wake);
         }

@@ -50,13 +50,14 @@ pub(super) fn connections(listener: TcpListener, most: u32) -> impl Stream<Item 
     };
     let accepted = futures::stream::unfold((listener, places), |(listener, mut places)| async move {
         loop {
-            places.accepted += 1;
-            let peer = Peer::new(places.accepted);
             match listener.accept().await {
                 Ok((stream, _)) => {
+                    places.accepted += 1;
+                    let peer = Peer::new(places.accepted);
                     let (place, is_short) = places.take().await?;
                     places.peers.retain(|it| !it.is_closed());
-                    places.peers.push(peer.clone());
+                    // A short place ends by itself, and would give nothing to one that wants a lasting one.
+                    places.peers.extend((!is_short).then(|| peer.clone()));
                     // Small answers leave at once.
                     drop(stream.set_nodelay(true));
                     let silent = Some(Box::pin(tokio::time::sleep(PREFACE_TIMEOUT)));

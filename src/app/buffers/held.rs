@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::buffers::RETRY;
+use crate::app::buffers::TURN;
 use crate::domain::refusal::Refusal;
 
 /// A sender below this rate gives way: it needs more than a minute for a chunk of 8 MiB. A trainer on a slow line has ten times
@@ -24,7 +25,14 @@ const MEMORY: Duration = Duration::from_secs(10);
 
 /// All that hold room.
 #[derive(Debug, Default)]
-pub(super) struct Holders(Mutex<Vec<Weak<Sender>>>);
+pub(super) struct Holders(Mutex<All>);
+
+#[derive(Debug, Default)]
+struct All {
+    senders: Vec<Weak<Sender>>,
+    /// When one was asked to give way last: its room is enough for one that waits.
+    asked: Option<Instant>,
+}
 
 /// Room, and what is known of the sender who fills it.
 #[derive(Debug)]
@@ -71,18 +79,22 @@ impl Holders {
     pub(super) fn add(&self, room: OwnedSemaphorePermit) -> Held {
         let sender = Arc::<Sender>::default();
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.retain(|it| it.strong_count() > 0);
-        all.push(Arc::downgrade(&sender));
+        all.senders.retain(|it| it.strong_count() > 0);
+        all.senders.push(Arc::downgrade(&sender));
         Held { room: Arc::new(room), sender }
     }
 
-    /// Ends the slowest of the slow, if there is one.
+    /// Ends the slowest of the slow, if there is one and none was ended just now, however many wait.
     pub(super) fn ask_slowest(&self) {
-        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let senders = all.iter().filter_map(Weak::upgrade).filter(|it| !it.gives_way.is_cancelled());
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.asked.is_some_and(|asked| asked.elapsed() < TURN) {
+            return;
+        }
+        let senders = all.senders.iter().filter_map(Weak::upgrade).filter(|it| !it.gives_way.is_cancelled());
         let slow = senders.filter_map(|it| it.pace(|pace| pace.slow()).map(|rate| (rate, it)));
         if let Some((_, slowest)) = slow.min_by_key(|(rate, _)| *rate) {
             slowest.gives_way.cancel();
+            all.asked = Some(Instant::now());
         }
     }
 }
