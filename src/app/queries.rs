@@ -37,7 +37,12 @@ impl App {
         let (scope, monitor, name) = self.best_scope(parent).await?;
         let (metric, direction) = which_metric(&name, monitor, metric, direction)?;
         let query = BestQuery { scope, metric, direction };
-        match self.db.best_version(&query).await? {
+        // Postgres takes no text with a zero byte, and no metric has one.
+        let found = match query.metric.contains('\0') {
+            true => None,
+            false => self.db.best_version(&query).await?,
+        };
+        match found {
             Some(version) => Ok(version),
             None => {
                 let message =

@@ -129,6 +129,9 @@ pub fn parse_filter(text: &str) -> Result<Vec<Term>, Refusal> {
             text.len()
         )));
     }
+    if text.contains('\0') {
+        return Err(bad_filter("filter has a zero byte, which no name and no text has".to_owned()));
+    }
     let mut terms = Vec::new();
     let mut rest = text.trim();
     while !rest.is_empty() {
@@ -255,6 +258,9 @@ pub fn parse_order(text: &str) -> Result<Order, Refusal> {
     let mut words = text.split_whitespace();
     let Some(name) = words.next() else { return Ok(Order::default()) };
     let refuse = |message: String| Err(Refusal::invalid("BAD_ORDER", message));
+    if text.contains('\0') {
+        return refuse("order_by has a zero byte, which no name has".to_owned());
+    }
     let field = match parse_field(name) {
         Some(Field::Batch | Field::Step | Field::Run) | None => {
             return refuse(format!(

@@ -159,7 +159,7 @@ impl Query {
             return Ok(None);
         }
         match token.split_once('.') {
-            Some((query, position)) if query == self.0 => Ok(Some(position)),
+            Some((query, position)) if query == self.0 && !position.contains('\0') => Ok(Some(position)),
             _ => Err(bad_token()),
         }
     }
@@ -191,7 +191,7 @@ mod tests {
         for other in [Query::of(&["teams/b", "epoch = 1"]), Query::of(&["teams/aepoch = 1"])] {
             assert_eq!(other.offset(&token).unwrap_err().reason, "BAD_PAGE_TOKEN");
         }
-        for bad in ["x", ".", "17", &query.token("-1"), &query.token("x")] {
+        for bad in ["x", ".", "17", &query.token("-1"), &query.token("x"), &query.token("1\0")] {
             assert_eq!(query.offset(bad).unwrap_err().reason, "BAD_PAGE_TOKEN", "{bad}");
         }
     }

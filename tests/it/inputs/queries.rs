@@ -148,6 +148,8 @@ async fn a_filter_that_is_none_is_refused() {
         "número = 1",
         &many,
         &long,
+        "run = \"a\0b\"",
+        "metrics.a\0b < 1",
     ];
     for filter in filters {
         let request = v1::ListVersionsRequest {
