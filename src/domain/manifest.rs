@@ -23,11 +23,11 @@ pub const FORMAT: &str = "keepbest.manifest/1";
 const BEFORE_DIGEST: &str = "\n],\n\"blake3\":\"";
 /// Behind the digest.
 const END: &str = "\"}\n";
-/// A manifest is handed to the store in pieces of this size: a save of 100,000 files has one of 40 MB, which stands in memory
 /// What a file of one chunk takes in a manifest, with a path of 100 characters.
 const FILE_BYTES: u64 = 420;
 /// And each further chunk.
 const CHUNK_LINE_BYTES: u64 = 190;
+/// A manifest is handed to the store in pieces of this size: a save of 100,000 files has one of 40 MB, which stands in memory
 /// once.
 const PIECE_BYTES: usize = 1 << 20;
 

@@ -128,14 +128,15 @@ class ArtifactsServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListFiles(self, request, context):
-        """The files of a version, or of a checkpoint in any state, ordered by path.
+        """The files of a version, or of a checkpoint in any state, by path: in the order of bytes on SQLite, of its collation on
+        Postgres. Sort them by the bytes of their paths before you make a digest of them.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListAliases(self, request, context):
-        """The aliases of an artifact, ordered by name.
+        """The aliases of an artifact, by name, in the same order.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
