@@ -178,6 +178,8 @@ async fn a_database_without_the_schema_is_refused_until_it_is_migrated() {
 fn a_database_that_cannot_be_reached_is_told_with_the_reason() {
     let port = free_port();
     let folder = tempfile::tempdir().unwrap();
+    // Else the log says that it is open to everybody.
+    std::fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
     for command in [["migrate"].as_slice(), &["serve", "--listen", "127.0.0.1:0"], &["check"]] {
         let mut server = std::process::Command::new(env!("CARGO_BIN_EXE_keepbest"));
         server.args(command).arg("--data").arg(folder.path());

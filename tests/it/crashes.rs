@@ -145,7 +145,7 @@ async fn kills_of_a_server_on_a_folder_lose_nothing_and_double_nothing() {
         server.kill_and_restart();
         1
     };
-    let killing = || kill_often(rounds(KILLS), random, &training.stages, kill);
+    let killing = || kill_often(rounds(KILLS), random, &training.stages, || true, kill);
     println!("{}", tokio::task::block_in_place(killing));
     let counts = training.judge(&patient(&server)).await;
     drop(server);
@@ -172,7 +172,8 @@ async fn kills_of_three_replicas_lose_nothing_and_send_nothing_durable_again() {
         replicas.kill_and_restart(&which);
         count
     };
-    let killing = || kill_often(rounds(KILLS), random, &training.stages, kill);
+    let went_on = || front.resumes().elsewhere > 0;
+    let killing = || kill_often(rounds(KILLS), random, &training.stages, went_on, kill);
     println!("{}", tokio::task::block_in_place(killing));
     let counts = training.judge(&patient_at(front.address())).await;
     let resumes = front.resumes();

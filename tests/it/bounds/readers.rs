@@ -99,8 +99,9 @@ async fn a_slow_reader_gets_the_whole_file() {
 
 /// The answers that nobody reads, of 4 MiB each.
 const UNREAD: usize = 60;
-/// What a server may take above what it has when it is idle, and the sum of unread answers, in MiB.
-const ABOVE_IDLE: u64 = 64;
+/// What a server may take above what it has when it is idle, and the sum of unread answers, in MiB. Twice what requests may: answers
+/// that are made at the same time and find no room are in no sum until they are refused. Without the sum it was 240 and more.
+const ABOVE_IDLE: u64 = 128;
 const SUM: u64 = 16;
 
 #[tokio::test]
