@@ -51,7 +51,7 @@ pub(crate) use status::of_transport;
 pub(crate) use status::refused_body;
 
 /// Largest message in or out, which is what gRPC's clients take by default. In: 1 MiB of data is best, 3 MiB of small files are
-/// taken, and names need room. Out: 3 MiB of a list ([`pages`]) leave room for the resource that it stands in.
+/// taken, and names need room. Out: 3 MiB of a list (`grpc/pages.rs`) leave room for the resource that it stands in.
 pub const MAX_MESSAGE_BYTES: usize = 4 << 20;
 
 /// The methods whose requests are streams; of every other one the request is one message.
