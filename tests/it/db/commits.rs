@@ -29,6 +29,7 @@ use crate::support::apps::towards;
 use crate::support::apps::val_loss;
 use crate::support::databases::TestDatabase;
 use crate::support::databases::on_all_databases;
+use crate::support::patience::patiently;
 
 on_all_databases! {
     a_version_is_all_that_was_saved
@@ -125,7 +126,7 @@ async fn commits_of_many_runs_into_one_artifact_leave_no_gap(database: TestDatab
             let mut numbers = Vec::new();
             for epoch in 0..4 {
                 let refused = trainer.saved(epoch, 0.5).await;
-                assert_eq!(reason(trainer.commit(&refused).await), "NO_FILES");
+                assert_eq!(reason(patiently(|| trainer.commit(&refused)).await), "NO_FILES");
                 let version = trainer.save(epoch, f64::from((n * 7) % 20), &n.to_le_bytes()).await;
                 numbers.push(version.number);
             }

@@ -42,6 +42,7 @@ use object_store::ObjectStore;
 use object_store::memory::InMemory;
 
 use crate::support::databases::TestDatabase;
+use crate::support::patience;
 
 pub(crate) const SECOND_US: i64 = 1_000_000;
 pub(crate) const HOUR_US: i64 = 3_600 * SECOND_US;
@@ -49,7 +50,6 @@ pub(crate) const HOUR_US: i64 = 3_600 * SECOND_US;
 /// Where the tests' clocks begin.
 pub(crate) const BEGIN_US: i64 = 1_800_000_000 * SECOND_US;
 
-/// Where the tests' runs stand.
 pub(crate) const PROJECT: &str = "teams/default/projects/digits";
 
 /// A service over a database, a store for objects and a clock of its own.
@@ -333,9 +333,9 @@ impl Trainer {
 
     /// Reports an epoch that is saved, writes one file and commits it.
     pub(crate) async fn save(&mut self, epoch: i64, value: f64, data: &[u8]) -> VersionRow {
-        let checkpoint = self.saved(epoch, value).await;
-        self.write(&checkpoint, &[("model.keras", data)]).await.unwrap();
-        self.commit(&checkpoint).await.unwrap()
+        let (checkpoint, files) = (self.saved(epoch, value).await, [("model.keras", data)]);
+        patience::patiently(|| self.write(&checkpoint, &files)).await.unwrap();
+        patience::patiently(|| self.commit(&checkpoint)).await.unwrap()
     }
 
     /// The version's number and aliases.
