@@ -209,8 +209,8 @@ async fn open_existing(config: &Config) -> anyhow::Result<App> {
 
 /// Brings the schema up to date and answers its version.
 pub async fn migrate(config: &Config) -> anyhow::Result<i64> {
-    if let Some(folder) = sqlite_file(config).as_deref().and_then(Path::parent) {
-        folder::make(folder)?;
+    if let Some(file) = sqlite_file(config) {
+        folder::make(folder_of(&file))?;
     }
     let db = open_db(config, Schema::Migrate).await?;
     db.close().await;
