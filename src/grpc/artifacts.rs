@@ -23,6 +23,7 @@ use crate::grpc::convert::version_to;
 use crate::grpc::pages::Found;
 use crate::grpc::pages::Next;
 use crate::grpc::pages::Query;
+use crate::grpc::pages::ROWS_AT_ONCE;
 use crate::grpc::pages::bad_token;
 use crate::grpc::pages::fill;
 use crate::grpc::pages::page_size;
@@ -75,7 +76,7 @@ impl Face {
             };
             Ok(Found { items: items.collect(), next })
         };
-        let (versions, next) = fill(limit, (after, 0), look).await?;
+        let (versions, next) = fill(ROWS_AT_ONCE, limit, (after, 0), look).await?;
         let next = next.and_then(|(place, _)| place);
         let next_page_token = next.map(|it| query.token(&it.to_text())).unwrap_or_default();
         Ok(v1::ListVersionsResponse { versions, next_page_token })
@@ -104,7 +105,7 @@ impl Face {
             let items = artifacts.iter().map(|it| (artifact_to(it), Some(place(&it.name))));
             Ok(Found::of(items.collect(), rows))
         };
-        let (artifacts, next) = fill(limit, after, look).await?;
+        let (artifacts, next) = fill(ROWS_AT_ONCE, limit, after, look).await?;
         let token = |(project, id)| query.token(&format!("{project}/{id}"));
         let next_page_token = next.flatten().map(token).unwrap_or_default();
         Ok(v1::ListArtifactsResponse { artifacts, next_page_token })

@@ -14,7 +14,8 @@ use crate::grpc::convert::version_to;
 use crate::grpc::pages::FIRST_PAGE;
 use crate::grpc::pages::Found;
 use crate::grpc::pages::Query;
-use crate::grpc::pages::fill_small;
+use crate::grpc::pages::SMALL_ROWS_AT_ONCE;
+use crate::grpc::pages::fill;
 
 impl Face {
     /// A page of a checkpoint's files. Its token is the checkpoint's, by whatever name it was asked for.
@@ -30,7 +31,7 @@ impl Face {
             let files = self.app.list_files(checkpoint, &after, rows).await?;
             Ok(Found::of(files.into_iter().map(|file| (file_to(&file), file.path)).collect(), rows))
         };
-        let (files, next) = fill_small(limit, after, look).await?;
+        let (files, next) = fill(SMALL_ROWS_AT_ONCE, limit, after, look).await?;
         Ok((files, next.map(|path| query.token(&path)).unwrap_or_default()))
     }
 
@@ -48,7 +49,7 @@ impl Face {
             let items = aliases.into_iter().map(|alias| (alias_to(&artifact.name, &alias), alias.alias));
             Ok(Found::of(items.collect(), rows))
         };
-        let (aliases, next) = fill_small(limit, after, look).await?;
+        let (aliases, next) = fill(SMALL_ROWS_AT_ONCE, limit, after, look).await?;
         Ok((aliases, next.map(|alias| query.token(&alias)).unwrap_or_default()))
     }
 

@@ -13,9 +13,9 @@ const MAX_PAGE: i64 = 1_000;
 /// Bytes of a page, which has at least one item: every client takes messages of 4 MiB.
 const PAGE_BYTES: usize = 3 << 20;
 /// Rows looked up at once, so that pages of large rows do not take memory for what they cannot hold.
-const ROWS_AT_ONCE: i64 = 50;
+pub(crate) const ROWS_AT_ONCE: i64 = 50;
 /// The same of rows that are small whatever they hold: a whole page of them is about its bytes.
-const SMALL_ROWS_AT_ONCE: i64 = MAX_PAGE + 1;
+pub(crate) const SMALL_ROWS_AT_ONCE: i64 = MAX_PAGE + 1;
 
 /// A clamped page size.
 pub(crate) fn page_size(asked: i32) -> Result<i64, Refusal> {
@@ -71,36 +71,9 @@ impl<T, P> Found<T, P> {
     }
 }
 
-/// A page of what `look` finds behind a place, of which it is asked for so many rows at once; and where the next page begins, if
-/// there is one.
+/// A page of what `look` finds behind a place, of which it is asked for `at_once` rows at most at a time; and where the next page
+/// begins, if there is one.
 pub(crate) async fn fill<T, P, F>(
-    limit: i64,
-    place: P,
-    look: impl FnMut(P, i64) -> F,
-) -> Result<(Vec<T>, Option<P>), Error>
-where
-    T: Message,
-    P: Clone,
-    F: Future<Output = Result<Found<T, P>, Error>>,
-{
-    fill_by(ROWS_AT_ONCE, limit, place, look).await
-}
-
-/// The same of rows that are small whatever they hold.
-pub(crate) async fn fill_small<T, P, F>(
-    limit: i64,
-    place: P,
-    look: impl FnMut(P, i64) -> F,
-) -> Result<(Vec<T>, Option<P>), Error>
-where
-    T: Message,
-    P: Clone,
-    F: Future<Output = Result<Found<T, P>, Error>>,
-{
-    fill_by(SMALL_ROWS_AT_ONCE, limit, place, look).await
-}
-
-async fn fill_by<T, P, F>(
     at_once: i64,
     limit: i64,
     mut place: P,

@@ -34,6 +34,7 @@ use crate::grpc::convert::strategy_of;
 use crate::grpc::convert::version_to;
 use crate::grpc::pages::Found;
 use crate::grpc::pages::Query;
+use crate::grpc::pages::ROWS_AT_ONCE;
 use crate::grpc::pages::bad_token;
 use crate::grpc::pages::fill;
 use crate::grpc::pages::page_size;
@@ -155,7 +156,7 @@ impl Face {
             let items = runs.into_iter().map(|run| (run_to(&run), Some((run.create_time_us, run.uid))));
             Ok(Found::of(items.collect(), rows))
         };
-        let (runs, next) = fill(limit, before, look).await?;
+        let (runs, next) = fill(ROWS_AT_ONCE, limit, before, look).await?;
         let token = |(time_us, uid)| query.token(&format!("{time_us}.{uid}"));
         let next_page_token = next.flatten().map(token).unwrap_or_default();
         Ok(v1::ListRunsResponse { runs, next_page_token })
@@ -175,7 +176,7 @@ impl Face {
                 recorded_events(rows, position, metrics).zip(position.saturating_add(1)..).collect(),
             ))
         };
-        let (events, next) = fill(limit, position, look).await?;
+        let (events, next) = fill(ROWS_AT_ONCE, limit, position, look).await?;
         let next_page_token = next.map(|it| query.token(&it.to_string())).unwrap_or_default();
         Ok(v1::ListEventsResponse { events, next_page_token })
     }
@@ -199,7 +200,7 @@ impl Face {
             });
             Ok(Found::of(items.collect(), rows))
         };
-        let (decisions, next) = fill(limit, position, look).await?;
+        let (decisions, next) = fill(ROWS_AT_ONCE, limit, position, look).await?;
         let next_page_token = next.map(|it| query.token(&it.to_string())).unwrap_or_default();
         Ok(v1::ListDecisionsResponse { decisions, next_page_token })
     }
