@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from keepbest._proto.keepbest.v1.resources_pb2 import MetricValue
+from keepbest._values import Intake
 from keepbest.types import Event, EventKind, NextDue, Strategy
 
 # A request holds at most 10,000 events and 4 MiB; these leave room, and keep one transaction short.
@@ -25,53 +25,30 @@ _RIPE_SECONDS = 5.0
 # metrics are 2.2 MiB.
 _CAPACITY_BYTES = 4 << 20
 _CAPACITY = 10_000
-_INT64 = range(-(1 << 63), 1 << 63)
 
 
 def make_event(
-    kind: EventKind, epoch: int, metrics: Mapping[str, Any], batch: int | None = None, step: int | None = None
+    kind: EventKind,
+    epoch: int,
+    metrics: Mapping[Any, Any],
+    batch: int | None = None,
+    step: int | None = None,
+    intake: Intake | None = None,
 ) -> Event:
     """Build an event that happens now.
 
     Args:
         kind: epoch end, batch end or train end.
         epoch: 0-based.
-        metrics: name to value. Numbers, NumPy scalars and 0-d arrays of any framework are sent as numbers. Other
-            arrays, texts and None keep their kind; the strategy says what the server does with them.
+        metrics: name to value, see `Run.report_batch`. None of them makes this raise.
         batch: 0-based within the epoch; for batch events.
         step: optimizer steps since the run began, if they are counted.
+        intake: of the run, so that what the strategy needs is never left out, and each warning is given once.
     """
     event = Event(kind=kind, epoch=epoch, batch=batch, step=step)
     event.wall_time.GetCurrentTime()
-    for name, value in metrics.items():
-        plain = _plain(value)
-        if isinstance(plain, float):
-            event.metrics[name] = plain
-        else:
-            event.typed_metrics[name].CopyFrom(_typed(plain))
+    (intake or Intake()).fill(event, metrics)
     return event
-
-
-def _plain(value: Any) -> Any:
-    """A scalar or 0-d array as the Python number it holds; everything else unchanged."""
-    shape = getattr(value, "shape", None)
-    if shape is None or isinstance(value, (float, int)):
-        return float(value) if isinstance(value, float) else value
-    if len(shape) > 0:
-        return value
-    return value.item() if hasattr(value, "item") else float(value)
-
-
-def _typed(value: Any) -> MetricValue:
-    if value is None:
-        return MetricValue(missing=True)
-    if isinstance(value, int):
-        return MetricValue(integer=value) if value in _INT64 else MetricValue(number=float(value))
-    if isinstance(value, str):
-        return MetricValue(text=value)
-    if hasattr(value, "shape"):
-        return MetricValue(not_scalar=str(value))
-    return MetricValue(text=str(value))
 
 
 class DueCounter:

@@ -146,7 +146,7 @@ class Client:
             artifact_type=artifact_type,
             request_id=request_id or str(uuid.uuid4()),
             resume=_RESUME[resume],
-            config=struct_of(config),
+            config=struct_of(config, "config"),
         )
         start: Callable[..., StartRunResponse] = self.connection.stubs().runs.StartRun
         response = call(start, request, self.connection.patience(timeout))

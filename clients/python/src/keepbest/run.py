@@ -21,6 +21,7 @@ from keepbest._proto.keepbest.v1.runs_pb2 import (
 )
 from keepbest._retry import WAIT_SECONDS, Patience, Timeout, call, call_waiting
 from keepbest._save import Save, may_be_saved_later
+from keepbest._values import Intake
 from keepbest.errors import LIMIT_EXCEEDED, InvalidArgument, KeepbestError, ResourceExhausted, SequenceConflict
 from keepbest.types import Action, Decision, Event, EventKind, RunResource, RunState, Version
 
@@ -60,6 +61,7 @@ class Run:
         self._next_sequence = response.next_sequence if not writer else None
         self._events = EventBuffer(DueCounter.of(response.run.strategy)) if events is None else events
         self._events.correct(response.next_due)
+        self._intake = Intake(response.run.strategy)
         # Once the server has other events than this process reported, its decisions are about another model.
         self._refused: SequenceConflict | None = None
         self._due_at_rank_0 = DueCounter.of(response.run.strategy)
@@ -81,7 +83,7 @@ class Run:
             metrics: name to value; see `report_batch`.
             step: optimizer steps since the run began, if they are counted.
         """
-        return self.report(make_event(EventKind.EVENT_KIND_EPOCH_END, epoch, metrics, step=step))
+        return self.report(make_event(EventKind.EVENT_KIND_EPOCH_END, epoch, metrics, step=step, intake=self._intake))
 
     def report_batch(
         self, epoch: int, batch: int, metrics: Mapping[str, Any], step: int | None = None
@@ -91,10 +93,15 @@ class Run:
         Args:
             epoch: 0-based.
             batch: 0-based within the epoch.
-            metrics: name to value. Numbers, scalars and 0-d arrays of any framework; anything else is sent as text.
+            metrics: name to value. Numbers, scalars and 0-d arrays of any framework are numbers. Other arrays, texts,
+                booleans and None keep their kind; anything else is sent as text. Names that are no texts are made
+                ones. What an event cannot hold (more than 1,000 metrics, texts of more than 1 KiB, names of more than
+                256 bytes, empty names) is cut or left out, with one warning.
             step: optimizer steps since the run began, if they are counted.
         """
-        return self.report(make_event(EventKind.EVENT_KIND_BATCH_END, epoch, metrics, batch=batch, step=step))
+        return self.report(
+            make_event(EventKind.EVENT_KIND_BATCH_END, epoch, metrics, batch=batch, step=step, intake=self._intake)
+        )
 
     def report(self, event: Event) -> Decision | None:
         """Report an event. It is sent at once if the server may decide at it, and else with later ones.

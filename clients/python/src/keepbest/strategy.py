@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping
 from typing import Any, Literal
 
 from google.protobuf import struct_pb2
 
+from keepbest._template import misspelling_text, misspelt
+from keepbest._values import json_values
 from keepbest.types import MetricDirection, Mode, Strategy
 
 _MODES = {"auto": Mode.MODE_UNSPECIFIED, "min": Mode.MODE_MIN, "max": Mode.MODE_MAX}
@@ -37,12 +40,18 @@ def direction_values(directions: Mapping[str, str]) -> dict[str, MetricDirection
     return {name: _DIRECTIONS[direction] for name, direction in directions.items()}
 
 
-def struct_of(values: Mapping[str, Any] | None) -> struct_pb2.Struct | None:
-    """Convert a mapping of JSON values to a protobuf Struct; None stays None."""
-    if values is None:
+def struct_of(values: Any, what: str = "metadata") -> struct_pb2.Struct | None:
+    """Values of any kind as a protobuf Struct, see `json_values`; None stays None.
+
+    Args:
+        values: a mapping, or an object whose attributes are meant.
+        what: what they are called in a warning about those that cannot be kept.
+    """
+    plain = json_values(what, values)
+    if plain is None:
         return None
     struct = struct_pb2.Struct()
-    struct.update(dict(values))
+    struct.update(plain)
     return struct
 
 
@@ -83,14 +92,17 @@ def strategy(
         fields["every_epoch"] = True
     else:
         fields["every_batches"] = int(save_freq)
+    template = os.fspath(filepath)
+    if found := misspelt(template, ["epoch", "batch", monitor]):
+        warnings.warn(misspelling_text(template, found), stacklevel=2)
     return Strategy(
-        filepath=os.fspath(filepath),
+        filepath=template,
         monitor=monitor,
         verbose=int(verbose),
         save_best_only=save_best_only,
         save_weights_only=save_weights_only,
         mode=mode_value(mode),
-        options=struct_of(options),
+        options=struct_of(options, "options"),
         initial_value_threshold=initial_value_threshold,
         min_delta=min_delta,
         **fields,

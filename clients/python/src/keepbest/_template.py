@@ -1,0 +1,97 @@
+"""What can be known of a template before there is a value: whether it can ever be printed, and what is misspelt."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import string
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+# How alike two names are, from 0 to 1, when one is taken for a misspelling of the other: `epch`, `eopch` and `Epochs`
+# are like `epoch`, while `loss` and `val_loss` are two names.
+_ALIKE = 0.75
+
+
+class Placeholder(NamedTuple):
+    """`{name!conversion:spec}`; a spec with placeholders in it is kept as it is written."""
+
+    name: str
+    conversion: str
+    spec: str
+
+
+def placeholders(template: str) -> list[Placeholder]:
+    """The placeholders of a template in their order, also those in formats; none if it cannot be parsed."""
+    found = []
+    try:
+        for _, name, spec, conversion in string.Formatter().parse(template):
+            if name is not None:
+                found.append(Placeholder(name, conversion or "", spec or ""))
+                found += placeholders(spec or "")
+    except ValueError:
+        return []
+    return found
+
+
+def check_template(template: str) -> None:
+    """Refuse what can never be printed.
+
+    Raises:
+        ValueError: a brace is not closed, a placeholder has no plain name, or its format fits no value.
+    """
+    try:
+        list(string.Formatter().parse(template))
+    except ValueError as error:
+        raise ValueError(
+            f"filepath `{template}` is no template: {error}; write `{{{{` and `}}}}` for the characters themselves"
+        ) from None
+    for name, conversion, spec in placeholders(template):
+        if not name or name.isdigit() or "." in name or "[" in name:
+            raise ValueError(
+                f"field `{{{name}}}` of filepath `{template}` is no plain name; write the name of what it prints, as "
+                "`{epoch}` or `{val_loss}`"
+            )
+        values: list[Any] = ["text"] if conversion else [1] if name == "epoch" else [1, 1.5, "text"]
+        if "{" not in spec and not any(_prints(value, spec) for value in values):
+            raise ValueError(
+                f"field `{name}` cannot be printed with `{spec}` in filepath `{template}`; use a format such as `02d` "
+                "or `.4f`"
+            )
+
+
+def _prints(value: Any, spec: str) -> bool:
+    try:
+        format(value, spec)
+    except ValueError:
+        return False
+    return True
+
+
+def misspelt(template: str, known: Iterable[str]) -> dict[str, str]:
+    """The placeholders that are called almost as something known, and what that is called."""
+    names = list(dict.fromkeys(known))
+    lower = {name.lower(): name for name in reversed(names)}
+    found = {}
+    for field in placeholders(template):
+        if field.name in names or not field.name:
+            continue
+        near = difflib.get_close_matches(field.name.lower(), lower, n=1, cutoff=_ALIKE)
+        # `val_loss_1` and `val_loss_2` are two metrics.
+        if near and _letters(near[0]) == _letters(field.name.lower()) and near[0] != field.name.lower():
+            continue
+        if near:
+            found[field.name] = lower[near[0]]
+    return found
+
+
+def _letters(name: str) -> str:
+    return re.sub(r"\d", "", name)
+
+
+def misspelling_text(template: str, found: dict[str, str]) -> str:
+    """A warning for what `misspelt` found."""
+    told = "; ".join(
+        f"nothing known is called `{{{name}}}`, did you mean `{{{near}}}`?" for name, near in found.items()
+    )
+    return f"filepath `{template}`: {told}"
