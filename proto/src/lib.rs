@@ -9,5 +9,5 @@ pub mod v1 {
     tonic::include_proto!("keepbest.v1");
 }
 
-/// The encoded `FileDescriptorSet` of all files, for reflection.
+/// The encoded `FileDescriptorSet` of all files and of what stands in the details of errors, for reflection.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

@@ -5,14 +5,12 @@ use std::time::Instant;
 
 use keepbest::server::serve_until;
 use keepbest_proto::v1;
+use prost::Message;
+use prost_types::FileDescriptorProto;
 use tokio_util::sync::CancellationToken;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
-use tonic_reflection::pb::v1::ServerReflectionRequest;
-use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
-use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
-use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 
 use crate::support::requests::Trainer;
 use crate::support::requests::best_only;
@@ -95,21 +93,51 @@ async fn health_tells_of_each_service() {
     assert_eq!(health.check(unknown).await.unwrap_err().code(), tonic::Code::NotFound);
 }
 
+/// What either version of reflection answers to both questions: the services, and the file that has a symbol.
+macro_rules! reflected {
+    ($version:ident, $server:expr, $symbol:expr) => {{
+        use tonic_reflection::pb::$version::ServerReflectionRequest;
+        use tonic_reflection::pb::$version::server_reflection_client::ServerReflectionClient;
+        use tonic_reflection::pb::$version::server_reflection_request::MessageRequest;
+        use tonic_reflection::pb::$version::server_reflection_response::MessageResponse;
+
+        let asks =
+            [MessageRequest::ListServices(String::new()), MessageRequest::FileContainingSymbol($symbol)];
+        let asks = asks.map(|it| ServerReflectionRequest { host: String::new(), message_request: Some(it) });
+        let mut client = ServerReflectionClient::new($server.channel());
+        let mut answers =
+            client.server_reflection_info(futures::stream::iter(asks)).await.unwrap().into_inner();
+        let listed = answers.message().await.unwrap().unwrap().message_response;
+        let Some(MessageResponse::ListServicesResponse(listed)) = listed else { panic!("{listed:?}") };
+        let found = answers.message().await.unwrap().unwrap().message_response;
+        let Some(MessageResponse::FileDescriptorResponse(found)) = found else { panic!("{found:?}") };
+        let services: Vec<String> = listed.service.into_iter().map(|it| it.name).collect();
+        (services, found.file_descriptor_proto)
+    }};
+}
+
 #[tokio::test]
-async fn reflection_lists_the_services() {
+async fn both_reflections_know_the_services_and_what_stands_in_errors() {
     let server = server::start().await;
-    let ask = ServerReflectionRequest {
-        host: String::new(),
-        message_request: Some(MessageRequest::ListServices(String::new())),
-    };
-    let mut client = ServerReflectionClient::new(server.channel());
-    let answer = client.server_reflection_info(futures::stream::iter([ask])).await.unwrap();
-    let answer = answer.into_inner().message().await.unwrap().unwrap().message_response;
-    let Some(MessageResponse::ListServicesResponse(listed)) = answer else { panic!("{answer:?}") };
-    let names: Vec<String> = listed.service.into_iter().map(|it| it.name).collect();
-    for service in
-        ["keepbest.v1.Runs", "keepbest.v1.Checkpoints", "keepbest.v1.Artifacts", "grpc.health.v1.Health"]
-    {
-        assert!(names.iter().any(|it| it == service), "{service} is not in {names:?}");
+    for (symbol, file) in [
+        ("keepbest.v1.Runs", "keepbest/v1/runs.proto"),
+        ("google.rpc.Status", "google/rpc/status.proto"),
+        ("google.rpc.ErrorInfo", "google/rpc/error_details.proto"),
+        ("google.rpc.RetryInfo", "google/rpc/error_details.proto"),
+    ] {
+        let answers =
+            [reflected!(v1, server, symbol.to_owned()), reflected!(v1alpha, server, symbol.to_owned())];
+        for (services, files) in answers {
+            for service in [
+                "keepbest.v1.Runs",
+                "keepbest.v1.Checkpoints",
+                "keepbest.v1.Artifacts",
+                "grpc.health.v1.Health",
+            ] {
+                assert!(services.iter().any(|it| it == service), "{service} is not in {services:?}");
+            }
+            let found = FileDescriptorProto::decode(files[0].as_slice()).unwrap();
+            assert_eq!(found.name(), file, "{symbol}");
+        }
     }
 }
