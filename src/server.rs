@@ -1,6 +1,7 @@
 //! The server: one listener, limits on what may connect, and a graceful stop that ends.
 
 mod connections;
+mod greeting;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -21,6 +22,7 @@ use crate::config::Limits;
 use crate::grpc;
 use crate::layers::AnswersLayer;
 use crate::layers::Budget;
+use crate::layers::GrpcOnlyLayer;
 use crate::layers::RequestsLayer;
 use crate::layers::TraceLayer;
 use crate::maintenance;
@@ -34,10 +36,6 @@ const STREAM_WINDOW_BYTES: u32 = 4 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 /// Headers of a request: names and a token need less than one KiB.
 const HEADER_BYTES: u32 = 8 << 10;
-/// A connection that says nothing is asked so often whether it lives.
-const KEEPALIVE: Duration = Duration::from_secs(30);
-/// And closed if it does not answer in this time.
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Serves until SIGINT or SIGTERM. `on_ready` hears the address once connections are accepted.
 pub async fn serve(config: Config, on_ready: impl FnOnce(SocketAddr) + Send) -> anyhow::Result<()> {
@@ -86,6 +84,7 @@ pub async fn serve_until(
     });
     let serving = transport(&config.limits)
         .layer(TraceLayer)
+        .layer(GrpcOnlyLayer)
         .layer(answers(&config.limits))
         .layer(requests(&config.limits))
         .add_routes(routes)
@@ -138,8 +137,6 @@ fn transport(limits: &Limits) -> Server {
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_concurrent_streams(limits.max_streams_per_connection)
         .http2_max_header_list_size(HEADER_BYTES)
-        .http2_keepalive_interval(Some(KEEPALIVE))
-        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
 }
 
 /// tonic's graceful stop waits for every open stream, however long: after the drain limit this drops what is still open. Writes

@@ -76,11 +76,17 @@ impl Checkpoint {
         if attempt == newest && self.attempt == newest {
             return Ok(());
         }
-        let message = format!(
-            "checkpoint `{name}` is of attempt {}, the call of attempt {attempt}, and attempt {newest} is the run's newest: \
-             only the newest attempt writes, and only its own checkpoints",
-            self.attempt
-        );
+        let message = if attempt == 0 {
+            format!(
+                "attempt of a call to checkpoint `{name}` is not set: every call after StartRun sends the `attempt` that it answered"
+            )
+        } else {
+            format!(
+                "checkpoint `{name}` is of attempt {}, the call of attempt {attempt}, and attempt {newest} is the run's \
+                 newest: only the newest attempt writes, and only its own checkpoints",
+                self.attempt
+            )
+        };
         Err(Refusal::precondition("STALE_ATTEMPT", message).with("attempt", newest))
     }
 

@@ -23,6 +23,8 @@ pub enum Kind {
     Exhausted,
     /// It took too long.
     DeadlineExceeded,
+    /// This server does not do such a thing at all.
+    Unimplemented,
 }
 
 /// A refusal with everything the caller needs to mend it.
@@ -83,6 +85,11 @@ impl Refusal {
     /// It took too long.
     pub fn deadline(reason: &'static str, message: impl Into<String>) -> Self {
         Refusal::new(Kind::DeadlineExceeded, reason, message)
+    }
+
+    /// This server does not do such a thing.
+    pub fn unimplemented(reason: &'static str, message: impl Into<String>) -> Self {
+        Refusal::new(Kind::Unimplemented, reason, message)
     }
 
     /// Adds a machine-readable part.

@@ -100,7 +100,12 @@ impl Run {
         if attempt == self.attempt {
             return Ok(());
         }
-        let message = if attempt < self.attempt {
+        let message = if attempt == 0 {
+            format!(
+                "attempt of a call to run `{}` is not set: every call after StartRun sends the `attempt` that it answered",
+                self.name
+            )
+        } else if attempt < self.attempt {
             format!(
                 "attempt {attempt} of run `{}` is stale: attempt {} has begun since, so this process must stop writing",
                 self.name, self.attempt
@@ -220,7 +225,7 @@ mod tests {
     #[test]
     fn only_the_newest_attempt_may_write() {
         assert_eq!(run().check_attempt(2), Ok(()));
-        for (attempt, word) in [(1, "stale"), (3, "has not begun")] {
+        for (attempt, word) in [(0, "is not set"), (1, "stale"), (3, "has not begun")] {
             let refused = run().check_attempt(attempt).unwrap_err();
             assert_eq!(refused.metadata, [("attempt", "2".to_owned())]);
             assert!(refused.message.contains(word), "{refused}");

@@ -21,6 +21,8 @@ const DOMAIN: &str = "keepbest";
 const MESSAGE_BYTES: usize = 2_400;
 /// The most of a value in the metadata.
 const DETAIL_BYTES: usize = 1_400;
+/// What tells a caller how its messages may be compressed; here: not at all.
+const ACCEPT_ENCODING: &str = "grpc-accept-encoding";
 /// When a caller should come back if the database or the store is away.
 const AWAY_RETRY: Duration = Duration::from_secs(1);
 
@@ -34,6 +36,7 @@ fn code(kind: Kind) -> Code {
         Kind::OutOfRange => Code::OutOfRange,
         Kind::Exhausted => Code::ResourceExhausted,
         Kind::DeadlineExceeded => Code::DeadlineExceeded,
+        Kind::Unimplemented => Code::Unimplemented,
     }
 }
 
@@ -109,7 +112,8 @@ pub(crate) fn status(error: Error) -> Status {
 }
 
 /// What tonic says of bytes that are no request, in our words: a message over the limit is a limit, not `OUT_OF_RANGE`, and
-/// one that cannot be read is the caller's fault, not INTERNAL. Not of our own errors, which have details, nor of a
+/// one that cannot be read is the caller's fault, not INTERNAL; and a reason, without which a client takes it for a fault of
+/// the transport, that may pass. Not of our own errors, which have details, nor of a
 /// connection that broke, which has a source. A layer that refused the body said why.
 pub(crate) fn unreadable(status: &Status) -> Option<Refusal> {
     let mut causes = std::iter::successors(status.source(), |it| (*it).source());
@@ -122,13 +126,27 @@ pub(crate) fn unreadable(status: &Status) -> Option<Refusal> {
     match status.code() {
         Code::OutOfRange => Some(Refusal::exhausted("LIMIT_EXCEEDED", status.message())),
         Code::Internal => Some(Refusal::invalid("BAD_MESSAGE", status.message())),
+        Code::Unimplemented if status.metadata().contains_key(ACCEPT_ENCODING) => {
+            let message =
+                "compressed messages are not taken: send them as they are (grpc-encoding `identity`)";
+            Some(Refusal::unimplemented("COMPRESSED", message))
+        }
+        Code::Unimplemented => {
+            let message =
+                "this server has no such method: it may be older or newer than the stubs of the caller";
+            Some(Refusal::unimplemented("UNKNOWN_METHOD", message))
+        }
         _ => None,
     }
 }
 
 /// The same as a status.
 pub(crate) fn of_transport(status: &Status) -> Option<Status> {
-    unreadable(status).as_ref().map(refused)
+    let mut refused = refused(&unreadable(status)?);
+    if let Some(taken) = status.metadata().get(ACCEPT_ENCODING) {
+        refused.metadata_mut().insert(ACCEPT_ENCODING, taken.clone());
+    }
+    Some(refused)
 }
 
 /// The status of a body that is refused while it arrives: it says its refusal to a method that reads a stream, too.

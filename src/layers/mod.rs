@@ -1,14 +1,17 @@
-//! What every request passes before its service: one log line, errors that mean what they say, and bounds on bodies.
+//! What every request passes before its service: one log line, errors that mean what they say, nothing but
+//! gRPC, and bounds on bodies.
 
 mod answers;
 mod budget;
 mod framing;
+mod grpc_only;
 mod peer;
 mod requests;
 mod trace;
 
 pub use answers::AnswersLayer;
 pub use budget::Budget;
+pub use grpc_only::GrpcOnlyLayer;
 pub use peer::Peer;
 pub use requests::RequestsLayer;
 pub use trace::TraceLayer;

@@ -1,4 +1,5 @@
-//! Accepting connections: how many at once, how long one may say nothing, and room for probes when all places are taken.
+//! Accepting connections: how many at once, how it is found that a caller is gone, and room for probes when all places are
+//! taken.
 
 use std::future::Future;
 use std::io;
@@ -6,10 +7,13 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Context;
 use std::task::Poll;
+use std::task::ready;
 use std::time::Duration;
 
 use futures::Stream;
 use futures::StreamExt;
+use socket2::SockRef;
+use socket2::TcpKeepalive;
 use tokio::io::AsyncRead;
 use tokio::io::AsyncWrite;
 use tokio::io::ReadBuf;
@@ -21,11 +25,16 @@ use tokio::time::Sleep;
 use tonic::transport::server::Connected;
 
 use crate::layers::Peer;
+use crate::server::greeting::PREFACE;
+use crate::server::greeting::greet;
 
-/// A connection that says nothing at first gives its place to another.
-const PREFACE_TIMEOUT: Duration = Duration::from_secs(10);
-/// What every HTTP/2 connection begins with.
-const PREFACE_BYTES: usize = 24;
+/// A caller that says nothing is asked after this whether it lives. Its kernel answers, not its program: a trainer of one
+/// thread computes for minutes between two calls, and would be taken for dead by a PING of HTTP/2.
+const KEEPALIVE: Duration = Duration::from_secs(30);
+/// It is asked again after this,
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+/// and so often in all before its connection ends.
+const KEEPALIVE_PROBES: u32 = 3;
 /// When accepting fails (no file descriptors), the loop rests so long instead of spinning.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -58,11 +67,14 @@ pub(super) fn connections(listener: TcpListener, most: u32) -> impl Stream<Item 
                     places.peers.retain(|it| !it.is_closed());
                     // A short place ends by itself, and would give nothing to one that wants a lasting one.
                     places.peers.extend((!is_short).then(|| peer.clone()));
-                    // Small answers leave at once.
-                    drop(stream.set_nodelay(true));
-                    let silent = Some(Box::pin(tokio::time::sleep(PREFACE_TIMEOUT)));
+                    if let Err(error) = set_up(&stream) {
+                        // The caller went away at once.
+                        tracing::debug!(error = %error, "Could not set up a connection");
+                        continue;
+                    }
                     let end = is_short.then(|| Box::pin(tokio::time::sleep(SHORT_LIFE)));
-                    let connection = Connection { peer, stream, silent, end, received: 0, _place: place };
+                    let speech = Speech::Greeting(Box::pin(greet(stream)));
+                    let connection = Connection { peer, speech, end, _place: place };
                     return Some((Ok(connection), (listener, places)));
                 }
                 Err(error) => {
@@ -73,6 +85,13 @@ pub(super) fn connections(listener: TcpListener, most: u32) -> impl Stream<Item 
         }
     });
     accepted.boxed()
+}
+
+fn set_up(stream: &TcpStream) -> io::Result<()> {
+    // Small answers leave at once.
+    stream.set_nodelay(true)?;
+    let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE_INTERVAL);
+    SockRef::from(stream).set_tcp_keepalive(&keepalive.with_retries(KEEPALIVE_PROBES))
 }
 
 struct Places {
@@ -106,16 +125,48 @@ impl Places {
 }
 
 /// A connection that gives its place back when it closes.
-#[derive(Debug)]
 pub(super) struct Connection {
     peer: Peer,
-    stream: TcpStream,
+    speech: Speech,
     /// When one that has a short place ends.
     end: Option<Pin<Box<Sleep>>>,
-    /// Runs until the caller has sent its preface: keepalive only guards connections that speak HTTP/2 already.
-    silent: Option<Pin<Box<Sleep>>>,
-    received: usize,
     _place: OwnedSemaphorePermit,
+}
+
+enum Speech {
+    /// It has not said what it speaks. Until then nothing is said to it either.
+    Greeting(Pin<Box<dyn Future<Output = io::Result<TcpStream>> + Send>>),
+    /// HTTP/2; what was read of it already.
+    Http2(TcpStream, &'static [u8]),
+    /// Something else: it was told.
+    Over,
+}
+
+impl Connection {
+    /// The stream, once its caller has said that it speaks HTTP/2.
+    fn poll_greeted(&mut self, context: &mut Context<'_>) -> Poll<io::Result<&mut TcpStream>> {
+        if let Speech::Greeting(greeting) = &mut self.speech {
+            if self.peer.is_leaving() || self.peer.poll_cut(context).is_ready() {
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
+            match greeting.as_mut().poll(context) {
+                Poll::Ready(Ok(stream)) => self.speech = Speech::Http2(stream, PREFACE),
+                Poll::Ready(Err(error)) => {
+                    self.speech = Speech::Over;
+                    return Poll::Ready(Err(error));
+                }
+                Poll::Pending => return self.poll_end(context).map(|()| Err(io::ErrorKind::TimedOut.into())),
+            }
+        }
+        Poll::Ready(match &mut self.speech {
+            Speech::Http2(stream, _) => Ok(stream),
+            Speech::Greeting(_) | Speech::Over => Err(io::ErrorKind::NotConnected.into()),
+        })
+    }
+
+    fn poll_end(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        self.end.as_mut().map_or(Poll::Pending, |end| end.as_mut().poll(context))
+    }
 }
 
 impl Connected for Connection {
@@ -145,20 +196,18 @@ impl AsyncRead for Connection {
         if self.peer.poll_cut(context).is_ready() {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
-        let before = buffer.filled().len();
-        let polled = Pin::new(&mut self.stream).poll_read(context, buffer);
-        self.received = self.received.saturating_add(buffer.filled().len() - before);
-        if self.received >= PREFACE_BYTES {
-            self.silent = None;
+        ready!(self.poll_greeted(context))?;
+        let Speech::Http2(stream, read) = &mut self.speech else {
+            return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
+        };
+        if !read.is_empty() {
+            let (now, later) = read.split_at(read.len().min(buffer.remaining()));
+            buffer.put_slice(now);
+            *read = later;
+            return Poll::Ready(Ok(()));
         }
-        if let (Poll::Pending, Some(silent)) = (&polled, &mut self.silent)
-            && silent.as_mut().poll(context).is_ready()
-        {
-            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
-        }
-        if let (Poll::Pending, Some(end)) = (&polled, &mut self.end)
-            && end.as_mut().poll(context).is_ready()
-        {
+        let polled = Pin::new(stream).poll_read(context, buffer);
+        if polled.is_pending() && self.poll_end(context).is_ready() {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
         polled
@@ -171,15 +220,18 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         data: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, data)
+        Pin::new(ready!(self.poll_greeted(context))?).poll_write(context, data)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
+        Pin::new(ready!(self.poll_greeted(context))?).poll_flush(context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
+        match &mut self.speech {
+            Speech::Http2(stream, _) => Pin::new(stream).poll_shutdown(context),
+            Speech::Greeting(_) | Speech::Over => Poll::Ready(Ok(())),
+        }
     }
 
     fn poll_write_vectored(
@@ -187,10 +239,10 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+        Pin::new(ready!(self.poll_greeted(context))?).poll_write_vectored(context, slices)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        true // as a TcpStream
     }
 }

@@ -4,6 +4,7 @@ mod answers;
 mod bodies;
 mod lists;
 mod memory;
+mod quiet;
 mod readers;
 
 use std::time::Duration;

@@ -2,6 +2,7 @@
 
 mod events;
 mod files;
+mod foreign;
 mod names;
 mod queries;
 mod strategies;

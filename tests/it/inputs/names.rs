@@ -236,6 +236,7 @@ async fn a_stale_attempt_changes_nothing() {
             let what = format!("{method} by attempt {attempt}");
             let status = refusal(&what, answer, Code::FailedPrecondition, "STALE_ATTEMPT");
             assert_eq!(detail(&status, "attempt"), "2", "{what}");
+            assert_eq!(status.message().contains("is not set"), attempt == 0, "{what}: {status:?}");
             witness.nothing_stored(what).await;
         }
     }

@@ -1,4 +1,4 @@
-//! What is no request at all: messages that are too long or no messages, methods that do not exist.
+//! What is no request at all: messages that are too long, or no messages.
 
 use bytes::Bytes;
 use keepbest_proto::v1;
@@ -117,16 +117,4 @@ async fn bytes_that_are_no_message_are_the_callers_fault() {
     witness.nothing_stored("garbage").await;
     let status = raw::call(&channel, &methods()[0], Bytes::from_static(b"\xff")).await.unwrap_err();
     assert_eq!(reason(&status), "BAD_MESSAGE");
-}
-
-#[tokio::test]
-async fn an_unknown_method_is_unimplemented() {
-    let server = server::start().await;
-    let channel = server.channel();
-    for path in
-        ["/keepbest.v1.Runs/DropTable", "/keepbest.v2.Runs/GetRun", "/x/y", "/keepbest.v1.Runs/getrun"]
-    {
-        let status = raw::call(&channel, path, Bytes::new()).await.unwrap_err();
-        assert_eq!(status.code(), Code::Unimplemented, "{path}: {status:?}");
-    }
 }

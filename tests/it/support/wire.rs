@@ -49,6 +49,14 @@ impl Wire {
         Call { request, response }
     }
 
+    /// Sends a request with a body and waits for the answer's head.
+    pub(crate) async fn send(&mut self, request: Request<()>, body: Bytes) -> Response<RecvStream> {
+        self.requests = self.requests.clone().ready().await.unwrap();
+        let (response, mut stream) = self.requests.send_request(request, false).unwrap();
+        stream.send_data(body, true).unwrap();
+        response.await.unwrap()
+    }
+
     /// Makes a call with one message and leaves its answer where it is.
     pub(crate) async fn ask(&mut self, path: &str, message: &[u8]) -> ResponseFuture {
         let mut call = self.open(path).await;
