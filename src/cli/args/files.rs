@@ -1,0 +1,76 @@
+//! The arguments of the commands that move files.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::Mode;
+
+/// Download a version and verify every byte of it
+///
+/// A file appears only when all its bytes match their digest. Started again after an interruption, the download goes on where it
+/// was. Files that are there already are left alone if they are equal and replaced if they differ; other files stay.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  keepbest pull cnn:best
+  keepbest pull vision/mnist/cnn:v3 ./model")]
+pub(in crate::cli) struct Pull {
+    /// Version by its alias or number; without TEAM/PROJECT/ it is in --project
+    #[arg(value_name = "TEAM/PROJECT/ARTIFACT:ALIAS")]
+    pub(in crate::cli) version: String,
+    /// Folder to write to [default: ARTIFACT-vN in the current one]
+    #[arg(value_name = "DIR")]
+    pub(in crate::cli) directory: Option<PathBuf>,
+}
+
+/// Store a file or a directory as the next version of an artifact
+///
+/// It is stored whatever its metrics are, and becomes `best` if they are better. The artifact is created if it does not exist.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  keepbest push model.h5 cnn --metric val_loss=0.21 --metric val_accuracy=0.93
+  keepbest push saved_model/ vision/mnist/cnn --metric f1=0.8 --monitor f1 --mode max --epoch 12")]
+pub(in crate::cli) struct Push {
+    /// File or directory
+    pub(in crate::cli) path: PathBuf,
+    /// Artifact; without TEAM/PROJECT/ it is in --project
+    #[arg(value_name = "TEAM/PROJECT/ARTIFACT")]
+    pub(in crate::cli) artifact: String,
+    /// A metric of this model; give the option once for each
+    #[arg(long = "metric", value_name = "NAME=VALUE", value_parser = parse_metric)]
+    pub(in crate::cli) metrics: Vec<(String, f64)>,
+    /// Metric that decides which version is `best`, if the artifact is new [default: the first --metric]
+    #[arg(long)]
+    pub(in crate::cli) monitor: Option<String>,
+    /// Which of its values are better, if the artifact is new [default: judged by its name]
+    #[arg(long)]
+    pub(in crate::cli) mode: Option<Mode>,
+    /// Epoch of this model, counted from 1
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(i64).range(1..))]
+    pub(in crate::cli) epoch: i64,
+}
+
+fn parse_metric(text: &str) -> Result<(String, f64), String> {
+    let (name, value) = text.split_once('=').ok_or("it must be NAME=VALUE, as `val_loss=0.21`")?;
+    if name.is_empty() {
+        return Err("the name before `=` is empty".to_owned());
+    }
+    let value = value.parse().map_err(|_| format!("`{value}` is not a number"))?;
+    Ok((name.to_owned(), value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse_metric;
+
+    #[test]
+    fn a_metric_is_a_name_and_a_number() {
+        assert_eq!(parse_metric("val_loss=0.21"), Ok(("val_loss".to_owned(), 0.21)));
+        assert!(parse_metric("a=NaN").unwrap().1.is_nan());
+        for text in ["val_loss", "=1", "a=b", "a="] {
+            assert!(parse_metric(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! The arguments of the commands that find versions.
+
+use clap::{Args, ValueEnum};
+
+const FILTER: &str = "Only versions for which this is true: comparisons joined by AND, of number, epoch, batch (both from 0), \
+                      step, size_bytes, create_time, run and metrics.NAME";
+
+const ORDER: &str = "List in this order: by number, create_time, epoch, size_bytes or metrics.NAME, then asc or desc \
+                     [default: number desc]";
+
+/// Show a run, an artifact, or a version with its files
+///
+/// If a run and an artifact have the same name, the artifact is shown; the run's full name,
+/// teams/TEAM/projects/PROJECT/runs/RUN, shows the run.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  keepbest show run-7                      a run in --project
+  keepbest show vision/mnist/cnn           an artifact with its aliases
+  keepbest show vision/mnist/cnn:best      a version with its files")]
+pub(in crate::cli) struct Show {
+    /// TEAM/PROJECT/RUN, TEAM/PROJECT/ARTIFACT or TEAM/PROJECT/ARTIFACT:ALIAS; without TEAM/PROJECT/ in --project
+    pub(in crate::cli) name: String,
+}
+
+/// Find the best version in a team, a project, an artifact or a run
+///
+/// The best value wins, and among equal values the version that was saved first. Infinities are compared like other numbers, as
+/// in Keras; NaN is never best.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  keepbest best vision/mnist
+  keepbest best vision --metric val_accuracy --mode max
+  keepbest best --run vision/mnist/run-7")]
+pub(in crate::cli) struct Best {
+    /// Where to look [default: --project]
+    #[arg(value_name = "TEAM[/PROJECT[/ARTIFACT]]", conflicts_with = "run")]
+    pub(in crate::cli) parent: Option<String>,
+    /// Look only among the versions of this run
+    #[arg(long, value_name = "TEAM/PROJECT/RUN")]
+    pub(in crate::cli) run: Option<String>,
+    /// Metric to compare [default: the one that the artifacts there watch, if it is the same for all]
+    #[arg(long)]
+    pub(in crate::cli) metric: Option<String>,
+    /// Which values are better; needed with a metric that the artifacts do not watch
+    #[arg(long)]
+    pub(in crate::cli) mode: Option<Mode>,
+}
+
+/// List the versions of an artifact, newest first
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  keepbest versions cnn
+  keepbest versions vision/mnist/cnn --filter 'epoch >= 3 AND metrics.val_loss < 0.2'
+  keepbest versions vision/mnist/cnn --order-by 'metrics.val_loss asc' --limit 5")]
+pub(in crate::cli) struct Versions {
+    /// Artifact; without TEAM/PROJECT/ it is in --project
+    #[arg(value_name = "TEAM/PROJECT/ARTIFACT")]
+    pub(in crate::cli) artifact: String,
+    #[arg(long, help = FILTER, default_value = "", hide_default_value = true)]
+    pub(in crate::cli) filter: String,
+    #[arg(long, help = ORDER, default_value = "", hide_default_value = true, value_name = "FIELD [asc|desc]")]
+    pub(in crate::cli) order_by: String,
+    /// List at most this many
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(in crate::cli) limit: u32,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(in crate::cli) enum Mode {
+    /// smaller is better
+    Min,
+    /// larger is better
+    Max,
+}
