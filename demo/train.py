@@ -7,7 +7,6 @@ import numpy as np
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-import keepbest
 from keepbest.keras import ModelCheckpoint
 
 
@@ -53,20 +52,12 @@ def main() -> None:
         run=arguments.run,
     )
 
-    # The first start begins at epoch 0, a restart after the last epoch that was reported.
-    first = checkpoint.initial_epoch()
-    if first == 0:
-        model = new_model()
-    else:
-        version = keepbest.Client().pull(f"demo/digits/run-{arguments.run}-model:latest", arguments.directory)
-        model = keras.models.load_model(f"{arguments.directory}/{version.path}")
-        print(f"Going on at epoch {first + 1} with the weights of epoch {version.epoch + 1}, pulled from the server")
-
+    model = new_model()
     model.fit(
         train_images,
         train_labels,
         validation_data=(valid_images, valid_labels),
-        initial_epoch=first,
+        initial_epoch=checkpoint.resume(model),  # 0 at the first start, after a restart behind the newest save
         epochs=arguments.epochs,
         callbacks=[checkpoint],
         verbose=2,

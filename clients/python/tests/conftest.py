@@ -21,6 +21,7 @@ from google.protobuf import message
 from google.rpc import error_details_pb2, status_pb2
 
 import keepbest
+from keepbest import _ending
 
 _ADDRESS = re.compile(r"127\.0\.0\.1:(\d+)")
 _START_SECONDS = 30.0
@@ -252,6 +253,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     server.start()
     yield server
     server.stop()
+
+
+@pytest.fixture(autouse=True)
+def end_of_trainings() -> Iterator[None]:
+    """Trainings that a test leaves behind, as if their process had died, are not told at the end of all tests."""
+    yield
+    _ending._forget_all()
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ os.environ.setdefault("KERAS_BACKEND", "jax")
 import grpc
 import pytest
 from conftest import Interposer, Proxy, Refused, Server
+from training import Drive, X, Y, model, names, versions
 
 import keepbest
 from keepbest import _outage, _retry, _session
@@ -21,44 +22,6 @@ keras = pytest.importorskip("keras", minversion="3.0")
 import numpy as np  # noqa: E402
 
 from keepbest.keras import ModelCheckpoint, dialect  # noqa: E402
-
-X = np.random.default_rng(1).random((30, 3), dtype="float32")
-Y = np.eye(3, dtype="float32")[np.random.default_rng(2).integers(0, 3, 30)]
-
-
-def model():
-    keras.utils.set_random_seed(1)
-    made = keras.Sequential([keras.layers.Input((3,)), keras.layers.Dense(5), keras.layers.Dense(3, "softmax")])
-    made.compile(loss="categorical_crossentropy", optimizer="sgd", metrics=["accuracy", keras.metrics.AUC(name="auc")])
-    return made
-
-
-class Drive:
-    """Calls a callback's hooks in the order of `fit`, with logs that the test chooses."""
-
-    def __init__(self, callback, made=None):
-        self.model = made or model()
-        self.model.train_on_batch(X, Y)
-        self.callback = callback
-        callback.set_model(self.model)
-        callback.on_train_begin()
-
-    def epoch(self, epoch, **logs):
-        self.callback.on_epoch_begin(epoch)
-        self.callback.on_train_batch_end(0, {"loss": 1.0})
-        self.callback.on_epoch_end(epoch, logs)
-        return self
-
-    def end(self):
-        self.callback.on_train_end()
-
-
-def versions(client, callback):
-    return list(client.versions(client.run(callback.run_name).artifact))
-
-
-def names(directory):
-    return sorted(path.relative_to(directory).as_posix() for path in directory.rglob("*") if path.is_file())
 
 
 @pytest.fixture
@@ -160,15 +123,6 @@ def test_a_missing_monitor_warns_and_saves_as_keras_does(make, tmp_path):
 def test_a_missing_key_in_the_template_raises_as_keras_does(make):
     with pytest.raises(KeyError, match="Failed to format this callback filepath"):
         Drive(make("m-{val_nothing:.2f}.weights.h5")).epoch(0, val_loss=1.0)
-
-
-def test_a_bad_template_fails_at_the_first_batch(make):
-    callback = make("m-{epoch:zz}-{.weights.h5")
-    made = model()
-    made.train_on_batch(X, Y)
-    callback.set_model(made)
-    with pytest.raises(ValueError, match="field `epoch` cannot be printed with `zz`"):
-        callback.on_train_batch_end(0, {})
 
 
 def test_a_directory_at_the_path_is_an_error_and_the_save_is_abandoned(client, make, tmp_path):

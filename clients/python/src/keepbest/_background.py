@@ -32,10 +32,10 @@ class Background:
                 self._running = True
                 threading.Thread(target=self._work, name="keepbest-upload").start()
 
-    def wait(self) -> None:
-        """Block until all jobs are done."""
+    def wait(self, seconds: float | None = None) -> bool:
+        """Block until all jobs are done, or for so many seconds; whether they are done."""
         with self._changed:
-            self._changed.wait_for(lambda: not self._running)
+            return self._changed.wait_for(lambda: not self._running, seconds)
 
     def raise_error(self) -> None:
         """Raise the first error of a job that has not been raised here before."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import builtins
+import contextlib
+import copy
+import errno
 import functools
 import os
 import uuid
@@ -11,30 +13,35 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from keepbest import _identity
+from keepbest._ending import Ending
 from keepbest._events import EventBuffer, make_event
 from keepbest._held import HeldFiles
-from keepbest._local import replace, split_template
+from keepbest._identity import Copies, Identity
+from keepbest._keras_errors import directories_refused, exception_of
+from keepbest._local import remove, replace, split_template
 from keepbest._proto.keepbest.v1.runs_pb2 import GetRunRequest
+from keepbest._resume import Resuming
 from keepbest._retry import Patience
 from keepbest._session import Session
+from keepbest._template import check_template, misspelling_text, misspelt, never_reported
+from keepbest._values import Intake, json_values
 from keepbest.client import Client
-from keepbest.errors import InvalidArgument, NotFound, Unavailable
-from keepbest.names import project_name, run_name
+from keepbest.ranks import training_rank
 from keepbest.run import Run
 from keepbest.strategy import strategy
-from keepbest.types import Action, Decision, EventKind, Mode, RunState
+from keepbest.types import Action, Decision, EventKind, Mode, Strategy
 
-PROJECT_VARIABLE = "KEEPBEST_PROJECT"
-RUN_VARIABLE = "KEEPBEST_RUN"
-DEFAULT_PROJECT = "default/default"
 # Default for the size of all models that are held while the server is away: room for a few large ones.
 HELD_BYTES = 20 << 30
+# Default for a dying process: Kubernetes and Slurm give 30 s, and some of it is for the rest of the program.
+GRACE_SECONDS = 25.0
 
-# The only exceptions that a FAIL may name: those that str.format and Keras raise for a template.
-_EXCEPTIONS = {"AttributeError", "IndexError", "KeyError", "OSError", "OverflowError", "TypeError", "ValueError"}
+# A full disk, a used up quota.
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
-class CheckpointCallback:
+class CheckpointCallback(Resuming):
     """Turns a framework's hooks into calls of a `Session`.
 
     A subclass derives from its framework's Callback as well. It supplies what differs between the frameworks: fields of
@@ -44,6 +51,8 @@ class CheckpointCallback:
     # The framework whose models this callback takes; then the other framework and the callback to use with it.
     _framework: ClassVar[str]
     _other: ClassVar[tuple[str, str]]
+    # Whether the framework compares an array of one element as a number.
+    _one_element_is_number: ClassVar[bool] = False
 
     model: Any
 
@@ -71,6 +80,10 @@ class CheckpointCallback:
         retry_seconds: float,
         finish_run: bool,
         held_bytes: int,
+        every_epochs: int,
+        keep_local: bool,
+        copies: Copies,
+        grace_seconds: float,
         options: Mapping[str, Any] | None = None,
     ) -> None:
         """Check the arguments and keep them. The server is first asked at the first event."""
@@ -78,6 +91,12 @@ class CheckpointCallback:
             raise ValueError(f"on_unavailable `{on_unavailable}` is neither `warn` nor `raise`")
         if held_bytes < 0:
             raise ValueError(f"held_bytes `{held_bytes}` is negative")
+        if every_epochs < 1:
+            raise ValueError(f"every_epochs `{every_epochs}` is no number of epochs; 1 is each")
+        if grace_seconds < 0:
+            raise ValueError(f"grace_seconds `{grace_seconds}` is negative")
+        if artifact:
+            _identity.check_id("artifact", artifact)
         self.filepath = os.fspath(filepath)
         self.monitor = monitor
         self.verbose = verbose
@@ -85,8 +104,11 @@ class CheckpointCallback:
         self.save_weights_only = save_weights_only
         self.mode = mode
         self.save_freq = save_freq
-        self.best = initial_value_threshold
+        self.best = self._threshold = initial_value_threshold
         self._directory, template = split_template(self.filepath)
+        check_template(template)
+        for warning in never_reported(template, by_epochs=save_freq == "epoch"):
+            warnings.warn(f"filepath `{self.filepath}`: {warning}", stacklevel=3)
         self._strategy = strategy(
             template,
             monitor,
@@ -103,19 +125,47 @@ class CheckpointCallback:
         )
         self._client = client or Client(server)
         self._own_client = client is None
-        self._project = project_name(project or os.environ.get(PROJECT_VARIABLE) or DEFAULT_PROJECT)
-        named = run or os.environ.get(RUN_VARIABLE)
-        self._run_is_new = not named
-        self._run_id = named or f"run-{uuid.uuid4().hex[:12]}"
+        self._identity = Identity(project, run, copies)
         self._asynchronous = asynchronous
         self._survive = on_unavailable == "warn"
-        self._start_arguments = {"artifact": artifact, "config": config}
-        self._metadata = dict(metadata) if metadata is not None else None
+        self._start_arguments = {"artifact": artifact, "config": json_values("config", config)}
+        self._metadata = json_values("metadata", metadata)
         self._retry_seconds = retry_seconds
         self._finish_run = finish_run
         self._held_bytes = held_bytes
+        self._every_epochs = every_epochs
+        self._keep_local = keep_local
+        self._grace_seconds = grace_seconds
+        self._forget_training()
+
+    def _forget_training(self) -> None:
+        """Begin without a training."""
         self._current_epoch = 0
         self._session: Session | None = None
+        self._ending: Ending | None = None
+        self._intake = Intake(self._strategy, one_element_is_number=self._one_element_is_number)
+        # Whether another rank of this training saves.
+        self._silent = False
+        self._next_epoch = None
+        self._trained = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All that a copy of this callback, in this process or another, has in common with it."""
+        ours = ("_session", "_ending", "_intake", "_trained")
+        theirs = ("_model", "model", "params")  # set again by the framework
+        state = {key: value for key, value in self.__dict__.items() if key not in ours}
+        state |= {key: None for key in theirs if key in state}
+        return state | {"_strategy": self._strategy.SerializeToString()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Become a copy, with a run of its own unless it was told otherwise."""
+        self.__dict__.update(state)
+        self._strategy = Strategy.FromString(state["_strategy"])
+        self._identity = copy.copy(self._identity)
+        self._identity.of_a_copy()
+        self._client, self._own_client = copy.deepcopy(self._client), True
+        self.best = self._threshold
+        self._forget_training()
 
     # Supplied by the framework's subclass.
 
@@ -127,46 +177,9 @@ class CheckpointCallback:
         """The direction, `up` or `down`, of each compiled metric for which the framework knows it."""
         raise NotImplementedError
 
-    def _print(self, line: str) -> None:
-        """Print a line as the framework does."""
-        raise NotImplementedError
-
     def _write(self, path: str) -> None:
         """Write the model, or its weights, to a path."""
         raise NotImplementedError
-
-    # Called by the training script.
-
-    @property
-    def run_name(self) -> str:
-        """The run's resource name: `teams/{team}/projects/{project}/runs/{run}`."""
-        return run_name(self._project, self._run_id)
-
-    def initial_epoch(self) -> int:
-        """The epoch to go on with: `model.fit(..., initial_epoch=callback.initial_epoch())`.
-
-        For a new run it is 0, else the epoch after the last one that was reported. When saves go by batches and the run
-        was killed, it is the last reported epoch itself, which may not have been completed. Unless it is 0, load the
-        weights before the training goes on, for example with `Client.pull` and the alias `latest`.
-
-        Raises:
-            Unavailable: the server was away for `retry_seconds`. Beginning at 0 instead would repeat the training.
-        """
-        if self._run_is_new:
-            return 0
-        try:
-            run = self._client.run(self.run_name, timeout=self._retry_seconds)
-        except NotFound:
-            return 0
-        except Unavailable as error:
-            raise Unavailable(
-                f"the server is away, so where run `{self.run_name}` stands is unknown: start it (`keepbest serve`), "
-                f"or name another with server=...: {error}"
-            ) from error
-        if not run.HasField("last_epoch"):
-            return 0
-        complete = self.save_freq == "epoch" or run.state == RunState.RUN_STATE_FINISHED
-        return run.last_epoch + 1 if complete else run.last_epoch
 
     # Called by the framework.
 
@@ -182,35 +195,82 @@ class CheckpointCallback:
             raise TypeError(f"the model is of {other}, this callback is for {self._framework}; use {callback}")
         super().set_model(model)  # type: ignore[misc]
 
+    def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
+        """Find out who else trains: other ranks, and other callbacks under the same name of a run."""
+        rank, ranks, found = training_rank(told=self._identity.told)
+        self._silent = rank > 0
+        if self._silent:
+            self._print(f"Keepbest: this is rank {rank} of {ranks} ({found}); rank 0 reports and saves")
+            return
+        if self._ending is not None:
+            self._ending.end("another training began with its callback", self._grace_seconds)
+        other = _identity.in_training(self.run_name)
+        if other is not None and other is not self and other._trains() is self._trains() is not None:
+            first = self._identity.run
+            self._identity.run = _identity.beside(first, self._strategy, other._strategy)
+            self._print(
+                f"Keepbest: run `{self.run_name}`, because another callback of this training saves to run `{first}`"
+            )
+        _identity.enter_training(self.run_name, self)
+        self._ending = Ending(self._tell_failure, self._grace_seconds)
+
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Remember the epoch: the hooks of batches are not given it."""
         self._current_epoch = epoch
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Report the batch if saves go by batches; else start the run, so that a bad strategy fails early."""
+        if self._silent:
+            return
         if self.save_freq == "epoch":
             if self._session is None:
+                self._tell_misspellings(logs or {})
                 self._open_session().open()
             return
         self._report(EventKind.EVENT_KIND_BATCH_END, self._current_epoch, logs, batch)
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Report the epoch, and save if the server decides SAVE."""
-        self._report(EventKind.EVENT_KIND_EPOCH_END, epoch, logs)
+        if (epoch + 1) % self._every_epochs == 0 or self.save_freq != "epoch":
+            self._report(EventKind.EVENT_KIND_EPOCH_END, epoch, logs)
+        elif not self._silent:
+            event = make_event(EventKind.EVENT_KIND_EPOCH_END, epoch, logs or {}, intake=self._intake)
+            (self._session or self._open_session()).record(event)
 
     def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
         """Send and upload what is left, finish the run, and warn of what could not be saved."""
-        if self._session is None:
-            return
+        ending, self._ending = self._ending, None
+        _identity.leave_training(self.run_name, self)
         session, self._session = self._session, None
-        event = make_event(EventKind.EVENT_KIND_TRAIN_END, self._current_epoch, logs or {})
         try:
-            losses = session.close(event, self._finish_run)
+            losses = []
+            if session is not None:
+                event = make_event(EventKind.EVENT_KIND_TRAIN_END, self._current_epoch, logs or {}, intake=self._intake)
+                losses = session.close(event, self._finish_run)
         finally:
+            if ending is not None:
+                ending.close()
             if self._own_client:
                 self._client.close()  # a later `fit` or `initial_epoch` opens it again
         if losses:
             warnings.warn(f"Keepbest, run `{self.run_name}`: " + "; ".join(losses), stacklevel=2)
+
+    def _tell_failure(self, reason: str, seconds: float, in_a_save: bool) -> None:
+        """The training died: finish what is uploaded in the background, and tell that the run has failed."""
+        _identity.leave_training(self.run_name, self)
+        session, self._session = self._session, None
+        if session is None:
+            return
+        for loss in session.fail(reason, self._current_epoch, seconds, in_a_save):
+            warnings.warn(f"Keepbest, run `{self.run_name}`: {loss}", stacklevel=2)
+
+    def _tell_misspellings(self, logs: Mapping[str, Any]) -> None:
+        """Warn at the first batch, when the metrics' names are known, of a placeholder that is called almost as one."""
+        metrics = [*self._metric_directions(), *map(str, logs)]
+        known = ["epoch", "batch", self.monitor, *metrics, *(f"val_{name}" for name in metrics)]
+        found = misspelt(self._strategy.filepath, known)
+        if found:
+            warnings.warn(misspelling_text(self.filepath, found), stacklevel=2)
 
     def _open_session(self) -> Session:
         request_id = str(uuid.uuid4())
@@ -226,7 +286,9 @@ class CheckpointCallback:
 
         modes = {"min": Mode.MODE_MIN, "max": Mode.MODE_MAX}
         direction = modes.get(self.mode, Mode.MODE_UNSPECIFIED)
-        held = HeldFiles(self.filepath, self.monitor, self.save_best_only, direction, self._run_id, self._held_bytes)
+        held = HeldFiles(
+            self.filepath, self.monitor, self.save_best_only, direction, self._identity.run, self._held_bytes
+        )
         self._session = Session(
             start=start,
             ask=ask,
@@ -237,13 +299,14 @@ class CheckpointCallback:
             asynchronous=self._asynchronous,
             metadata=self._metadata,
             final_path=self._final_path,
+            on_saved=_keep if self._keep_local else remove,
         )
         return self._session
 
     def _start(self, request_id: str, directions: dict[str, str], events: EventBuffer, patience: Patience) -> Run:
         run = self._client.start_run(
-            self._project,
-            self._run_id,
+            self._identity.project,
+            self._identity.run,
             self._strategy,
             metric_directions=directions,
             request_id=request_id,
@@ -253,31 +316,45 @@ class CheckpointCallback:
         )
         for warning in run.warnings:
             warnings.warn(warning, stacklevel=2)
-        if self._run_is_new:
-            self._run_is_new = False
-            self._print(f"Keepbest: run `{run.name}`; pass run={self._run_id!r} to continue it after a restart")
+        if self._identity.is_new:
+            self._identity.is_new = False
+            self._print(f"Keepbest: run `{run.name}`; pass run={self._identity.run!r} to continue it after a restart")
+        elif run.resumed:
+            self._check_begin(run.resource)
+        self._note_begin()
         if run.resource.monitor_state.HasField("best"):
             self.best = run.resource.monitor_state.best
         return run
 
     def _report(self, kind: EventKind, epoch: int, logs: Mapping[str, Any] | None, batch: int | None = None) -> None:
+        if self._silent:
+            return
         session = self._session or self._open_session()
-        decision = session.report(make_event(kind, epoch, logs or {}, batch=batch), self._write)
-        if decision is not None:
-            self._carry_out(session, decision)
+        event = make_event(kind, epoch, logs or {}, batch=batch, intake=self._intake)
+        with contextlib.nullcontext() if self._ending is None else self._ending.saving():
+            decision = session.report(event, self._write)
+            if decision is not None:
+                self._carry_out(session, decision)
 
     def _carry_out(self, session: Session, decision: Decision) -> None:
         for warning in decision.warnings:
             warnings.warn(warning, stacklevel=2)
         if decision.action == Action.ACTION_FAIL:
-            raise _exception(decision)
+            raise exception_of(decision, self._strategy.filepath, self.filepath)
         if self.verbose > 0 and decision.message:
             self._print(decision.message)
         if decision.action != Action.ACTION_SAVE:
             return
         path = self._final_path(decision)
         try:
-            self._write_local(path)
+            with directories_refused(os.path.join(self._directory, decision.path)):
+                replace(path, self._write)
+        except OSError as error:
+            session.abandon(decision)
+            if self._keep_local or error.errno not in _FULL:
+                raise
+            warnings.warn(f"Keepbest: epoch {decision.epoch + 1} is not saved, there is no room: {error}", stacklevel=2)
+            return
         except BaseException:
             session.abandon(decision)
             raise
@@ -290,18 +367,6 @@ class CheckpointCallback:
     def _final_path(self, decision: Decision) -> Path:
         return Path(self._directory) / decision.path
 
-    def _write_local(self, path: Path) -> None:
-        try:
-            replace(path, self._write)
-        except IsADirectoryError:
-            raise OSError(
-                "Please specify a non-directory filepath for ModelCheckpoint. "
-                f"Filepath used is an existing directory: {path}"
-            ) from None
 
-
-def _exception(decision: Decision) -> Exception:
-    """The exception that the framework itself would raise where the server decided FAIL."""
-    kind = getattr(builtins, decision.error_type) if decision.error_type in _EXCEPTIONS else InvalidArgument
-    error: Exception = kind(decision.reason_text)
-    return error
+def _keep(path: Path) -> None:
+    """Leave a local file where it is, once it is saved."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import urlsplit
 
 # Read by gRPC when it is first imported: makes it stop its threads before os.fork() and start them again after it.
@@ -97,6 +98,10 @@ class Connection:
     root_certificates: bytes | None = None
     # By process id. A forked child keeps its parent's, because closing them would disturb the parent's connection.
     _stubs: dict[int, Stubs] = field(default_factory=dict)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy has in common with this one: it opens a channel of its own."""
+        return self.__dict__ | {"_stubs": {}}
 
     def patience(self, timeout: Timeout = None) -> Patience:
         """The patience for a call: of its caller's timeout, or of this client's if there is none."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,12 @@ from keepbest.types import Action, Decision, Event, Strategy
 
 # A server that accepts calls but does not answer counts as away after this time, even if `retry_seconds` is longer.
 _SILENCE_SECONDS = 10.0
+# The writer of epochs between those at which a save may be due: no decision is made about its events.
+_BETWEEN = "between-saves"
+# How many of them wait; of more the oldest are dropped, while the server is away.
+_BETWEEN_EVENTS = 1_000
+# How long a dying training tries to tell so. It must not keep its process from ending.
+_FAIL_SECONDS = 5.0
 
 Start = Callable[[EventBuffer, Patience], Run]
 
@@ -90,6 +97,8 @@ class Session:
     asynchronous: bool
     metadata: dict[str, Any] | None
     final_path: Callable[[Decision], Path]
+    # Is given the local path of each model that is committed.
+    on_saved: Callable[[Path], None] = lambda path: None
     run: Run | None = None
     # What could not be reported or saved, as sentences for the warning at the end.
     losses: list[str] = field(default_factory=list)
@@ -101,6 +110,8 @@ class Session:
     _refused: SequenceConflict | None = None
     # Whether the warning of the current outage was given.
     _told_away: bool = False
+    # Epochs between those at which a save may be due.
+    _between: deque[Event] = field(default_factory=lambda: deque(maxlen=_BETWEEN_EVENTS))
     # The training is over, so waiting for the server delays nothing.
     _closing: bool = False
 
@@ -131,6 +142,10 @@ class Session:
         if not self._tolerate(lambda: decisions.append(self._flush())) and entry.due:
             self._hold(entry, save)
         return decisions[0] if decisions else None
+
+    def record(self, event: Event) -> None:
+        """Keep an event about which the server shall not decide; it is sent with the next one that is reported."""
+        self._between.append(event)
 
     def save(self, decision: Decision, path: Path) -> None:
         """Upload the model at `path` and commit it, in the background if the session is asynchronous."""
@@ -177,6 +192,33 @@ class Session:
             losses.append(f"the server is away: {self._outage.error}")
         return losses
 
+    def fail(self, reason: str, epoch: int, seconds: float, in_a_save: bool) -> list[str]:
+        """The training died: finish uploads, send what waits and end the run as failed, within so many seconds.
+
+        Args:
+            reason: why it died.
+            epoch: in which it died.
+            seconds: how long the uploads in the background may take, and then as long again the rest, at most 5 s.
+            in_a_save: whether this interrupts `report` or `save`, so that events must stay as they are.
+
+        Returns:
+            What could not be saved, as sentences.
+        """
+        losses = list(self.losses)
+        if not self._background.wait(seconds):
+            losses.append(f"an upload did not end within {seconds:g} s")
+        try:
+            self._background.raise_error()
+        except Exception as error:
+            losses.append(f"an upload failed: {error}")
+        if self.run is not None and self._refused is None:
+            try:
+                patience = Patience(min(seconds, _FAIL_SECONDS))
+                self.run.fail(reason, epoch=epoch, flush=not in_a_save, timeout=patience)
+            except KeepbestError as error:
+                losses.append(f"that the training ended ({reason}) could not be told: {error}")
+        return losses
+
     def _end(self, finish: bool) -> None:
         self._flush()
         if finish and self.run is not None:
@@ -191,6 +233,11 @@ class Session:
         self._connect()
         assert self.run is not None
         self._retry_unfinished(self.run)
+        while self._between:
+            sent = list(self._between)
+            self.run.record(sent, _BETWEEN, timeout=self._patience())
+            for _ in sent:
+                self._between.popleft()
         return self.run.flush(self._decided_late, timeout=self._patience())
 
     def _probe(self, deadline_seconds: float) -> Any:
@@ -250,6 +297,8 @@ class Session:
         except BaseException:
             job.forget()
             raise
+        if job.unchanged():
+            self.on_saved(self.final_path(job.decision))
         job.forget()
 
     def _retry_unfinished(self, run: Run) -> None:

@@ -85,6 +85,16 @@ def misspelt(template: str, known: Iterable[str]) -> dict[str, str]:
     return found
 
 
+def never_reported(template: str, *, by_epochs: bool) -> list[str]:
+    """What is wrong with placeholders whose values are not there at the moments of saves, as Keras reports them."""
+    names = {field.name for field in placeholders(template)}
+    moment = "an epoch" if by_epochs else "a batch"
+    missing = names & {"batch"} if by_epochs else {name for name in names if name.startswith("val_")}
+    return [
+        f"`{{{name}}}` has no value at the end of {moment}, so the first save will fail" for name in sorted(missing)
+    ]
+
+
 def _letters(name: str) -> str:
     return re.sub(r"\d", "", name)
 

@@ -13,6 +13,11 @@ from keepbest.types import File, Version
 _PAGE_FILES = 1_000
 
 
+def epoch_after(version: Version) -> int:
+    """The epoch to go on with from a version: the next one, or its own if it was saved in the middle of it."""
+    return version.epoch if version.HasField("batch") else version.epoch + 1
+
+
 def version_of(connection: Connection, name: str, patience: Patience) -> Version:
     """The version with this resource name, which ends in a number or an alias. Its files are left out."""
     method: Callable[..., Version] = connection.stubs().artifacts.GetVersion

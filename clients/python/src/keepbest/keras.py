@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import keras
 
-from keepbest._callback import HELD_BYTES, CheckpointCallback
+from keepbest._callback import GRACE_SECONDS, HELD_BYTES, CheckpointCallback
 from keepbest.client import Client
 
 _VERSION = tuple(int(part) for part in keras.__version__.split(".")[:2])
@@ -81,6 +81,10 @@ class ModelCheckpoint(CheckpointCallback, keras.callbacks.Callback):  # type: ig
         retry_seconds: float = 30.0,
         finish_run: bool = True,
         held_bytes: int = HELD_BYTES,
+        every_epochs: int = 1,
+        keep_local: bool = True,
+        copies: Literal["own", "same"] = "own",
+        grace_seconds: float = GRACE_SECONDS,
     ) -> None:
         """Check the arguments as Keras does. The first eight are Keras' own, in Keras' order.
 
@@ -108,6 +112,14 @@ class ModelCheckpoint(CheckpointCallback, keras.callbacks.Callback):  # type: ig
             finish_run: whether the end of the training ends the run; a later `fit` opens it again.
             held_bytes: how large the models together may be that are kept while the server is away. When they exceed
                 it, the oldest are removed, and a warning names them; the newest is always kept.
+            every_epochs: with `save_freq="epoch"`, a save may be due in each so many epochs, as Keras' former `period`
+                had it. The others are reported, and not decided upon.
+            keep_local: whether a local file stays once it is safe on the server. If not, it is removed then, and a full
+                disk at a save is a warning.
+            copies: what a copy of this callback reports to, by `copy.deepcopy` or pickle: a run of its `own`, as each
+                trial of a tuner needs it, or the `same`.
+            grace_seconds: how long a save that runs may take to end when the process is told to (SIGTERM), or dies of
+                an exception.
 
         Raises:
             ValueError: an argument is not what Keras allows.
@@ -142,6 +154,10 @@ class ModelCheckpoint(CheckpointCallback, keras.callbacks.Callback):  # type: ig
             retry_seconds=retry_seconds,
             finish_run=finish_run,
             held_bytes=held_bytes,
+            every_epochs=every_epochs,
+            keep_local=keep_local,
+            copies=copies,
+            grace_seconds=grace_seconds,
         )
 
     def _dialect(self) -> dict[str, Any]:
@@ -165,6 +181,12 @@ class ModelCheckpoint(CheckpointCallback, keras.callbacks.Callback):  # type: ig
             self.model.save_weights(path, overwrite=True)
         else:
             self.model.save(path, overwrite=True)
+
+    def _load(self, model: Any, path: str) -> None:
+        optimizer = getattr(model, "optimizer", None)
+        if optimizer is not None and not optimizer.built:  # else its state would be passed over
+            optimizer.build(model.trainable_variables)
+        model.load_weights(path)
 
 
 def dialect(version: tuple[int, ...]) -> dict[str, Any]:

@@ -7,9 +7,11 @@ value into the environment. Where none does, rank 0 makes one and sends it to th
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import uuid
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, TypedDict
 
@@ -76,6 +78,56 @@ def launch_from_environment(
     if broadcast is None:
         return Launch(rank=rank, ranks=ranks, launch=_launch(found, rank, ranks))
     return Launch(rank=rank, ranks=ranks, launch=broadcast(str(uuid.uuid4()) if rank == 0 else ""))
+
+
+def training_rank(*, told: bool) -> tuple[int, int, str]:
+    """Which rank of how many this process is in a training whose ranks hold the same model; and how that is known.
+
+    Nothing is raised, and no framework is imported: a process of which nothing is known trains alone, as 0 of 1.
+
+    Args:
+        told: whether all processes were given the name of one run. Slurm also starts trainings side by side that have
+            nothing to do with each other, so its tasks count as ranks of one training only then.
+    """
+    group = _torch_group()
+    if group is not None:
+        return group.get_rank(), group.get_world_size(), "torch.distributed"
+    jax = sys.modules.get("jax")
+    started = getattr(getattr(jax, "distributed", None), "is_initialized", None)
+    if jax is not None and started is not None and started():
+        return jax.process_index(), jax.process_count(), "jax.distributed"
+    try:
+        return _training_place(os.environ, told)
+    except ValueError as error:
+        warnings.warn(f"Keepbest: {error}; this process saves as if it trained alone", stacklevel=2)
+        return 0, 1, ""
+
+
+def _training_place(found: Mapping[str, str], told: bool) -> tuple[int, int, str]:
+    for names in (*_PLACES, ("HOROVOD_RANK", "HOROVOD_SIZE")):
+        if all(name in found for name in names):
+            return _number(found, names[0]), _number(found, names[1]), f"the environment's {names[0]}"
+    if found.get("TF_CONFIG"):
+        rank, ranks = _tensorflow_place(found["TF_CONFIG"])
+        return rank, ranks, "the environment's TF_CONFIG"
+    if told and all(name in found for name in _STEP):
+        return _number(found, _STEP[2]), _number(found, _STEP[3]), f"the environment's {_STEP[2]}"
+    return 0, 1, ""
+
+
+def _tensorflow_place(text: str) -> tuple[int, int]:
+    """Rank and number of those that train: the chief, then the workers."""
+    try:
+        config = json.loads(text)
+        cluster, task = config.get("cluster", {}), config.get("task", {})
+        sizes = {kind: len(cluster.get(kind, [])) for kind in ("chief", "master", "worker")}
+        kind, index = task.get("type", ""), int(task.get("index", 0))
+    except (ValueError, TypeError, AttributeError):
+        raise ValueError(f"the environment's TF_CONFIG is `{text:.80}`, which names no cluster and task") from None
+    if kind not in sizes:
+        return 0, 1
+    before = sum(sizes[other] for other in list(sizes)[: list(sizes).index(kind)])
+    return before + index, max(sum(sizes.values()), 1)
 
 
 def _torch_group() -> Any:

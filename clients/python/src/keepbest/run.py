@@ -22,11 +22,14 @@ from keepbest._proto.keepbest.v1.runs_pb2 import (
 from keepbest._retry import WAIT_SECONDS, Patience, Timeout, call, call_waiting
 from keepbest._save import Save, may_be_saved_later
 from keepbest._values import Intake
+from keepbest._versions import epoch_after
 from keepbest.errors import LIMIT_EXCEEDED, InvalidArgument, KeepbestError, ResourceExhausted, SequenceConflict
 from keepbest.types import Action, Decision, Event, EventKind, RunResource, RunState, Version
 
 # How long another rank waits for rank 0's report, which may have a long validation to do first.
 _DECISION_SECONDS = 3600.0
+# The metric of the last event of a run that failed, which says why.
+FAILURE = "failure"
 
 LateDecision = Callable[[Entry, Decision], None]
 
@@ -39,7 +42,8 @@ class Run:
         attempt: the number of this start. After a later start all calls of this one fail with `StaleAttempt`.
         resumed: whether the run existed before.
         resume_from: the newest committed version of the run, from which to go on; None if there is none.
-        next_epoch: the epoch after the last one that was reported, 0-based; 0 in a new run.
+        next_epoch: the epoch to go on with after `resume_from`, 0-based: the next one, or its own if it was saved in
+            the middle of it; 0 if there is none. What was reported behind it was not saved: it is to be trained again.
         rank: of the processes that save together, which this is, from 0.
         ranks: how many such processes there are; 1: this one saves alone.
         resource: the run as it was when it started, or ended.
@@ -62,6 +66,9 @@ class Run:
         self._events = EventBuffer(DueCounter.of(response.run.strategy)) if events is None else events
         self._events.correct(response.next_due)
         self._intake = Intake(response.run.strategy)
+        self._epoch = response.run.last_epoch
+        # The next sequence of each other writer.
+        self._next_of: dict[str, int] = {}
         # Once the server has other events than this process reported, its decisions are about another model.
         self._refused: SequenceConflict | None = None
         self._due_at_rank_0 = DueCounter.of(response.run.strategy)
@@ -72,7 +79,7 @@ class Run:
         self.attempt: int = response.attempt
         self.resumed: bool = response.resumed
         self.resume_from: Version | None = response.resume_from if response.HasField("resume_from") else None
-        self.next_epoch: int = response.run.last_epoch + 1 if response.run.HasField("last_epoch") else 0
+        self.next_epoch: int = 0 if self.resume_from is None else epoch_after(self.resume_from)
         self.warnings: list[str] = list(response.warnings)
 
     def report_epoch(self, epoch: int, metrics: Mapping[str, Any], step: int | None = None) -> Decision | None:
@@ -124,6 +131,7 @@ class Run:
         """
         if self._refused is not None:
             raise self._refused
+        self._epoch = event.epoch
         if self.rank > 0:
             return self._decision_of_rank_0(event) if self._due_at_rank_0.step(event) else None
         entry = self._events.add(event)
@@ -164,6 +172,18 @@ class Run:
                 else:
                     on_late(entry, decision)
         return newest
+
+    def record(self, events: list[Event], writer: str, *, timeout: Timeout = None) -> None:
+        """Store events of another writer of this run, about which nothing is decided; at most 1,000 of them.
+
+        Args:
+            events: in their order.
+            writer: its name.
+            timeout: how long to repeat, in seconds; None: as for the client.
+        """
+        if writer not in self._next_of:
+            self._next_of[writer] = self._report([], 0, timeout, writer).next_sequence
+        self._next_of[writer] = self._report(events, self._next_of[writer], timeout, writer).next_sequence
 
     def ask(self, deadline_seconds: float) -> Any:
         """Begin an empty report, and return gRPC's future. The server answers it if it would accept events too."""
@@ -237,11 +257,35 @@ class Run:
         unsaved = self.flush(timeout=timeout)
         if unsaved is not None:
             self.abandon(unsaved)
-        state = RunState.RUN_STATE_FAILED if failed else RunState.RUN_STATE_FINISHED
+        return self._finish(RunState.RUN_STATE_FAILED if failed else RunState.RUN_STATE_FINISHED, timeout)
+
+    def _finish(self, state: RunState, timeout: Timeout) -> RunResource:
         request = FinishRunRequest(name=self.name, attempt=self.attempt, state=state)
         patience = self._connection.patience(timeout)
         self.resource = call(self._connection.stubs().runs.FinishRun, request, patience)
         return self.resource
+
+    def fail(
+        self, reason: str, *, epoch: int | None = None, flush: bool = True, timeout: Timeout = None
+    ) -> RunResource:
+        """End the run as failed. The reason is kept as the text `failure` of a last event. A later start goes on.
+
+        Args:
+            reason: for people, as `KeyError: 'x'`.
+            epoch: in which it failed; None: in the newest one that was reported by this object.
+            flush: whether to send that event, and those that wait, if the server takes them.
+            timeout: how long to repeat each call, in seconds; None: as for the client.
+        """
+        if self.rank > 0:
+            return self.resource
+        if flush:
+            epoch = self._epoch if epoch is None else epoch
+            self._events.add(make_event(EventKind.EVENT_KIND_TRAIN_END, epoch, {FAILURE: reason}))
+            with contextlib.suppress(KeepbestError):
+                unsaved = self.flush(timeout=timeout)
+                if unsaved is not None:
+                    self.abandon(unsaved)
+        return self._finish(RunState.RUN_STATE_FAILED, timeout)
 
     def __enter__(self) -> Run:
         """The run itself."""
@@ -255,7 +299,7 @@ class Run:
             self.finish()
             return
         with contextlib.suppress(KeepbestError):
-            self.finish(failed=True, timeout=5.0)
+            self.fail(f"{type(error).__name__}: {error}".rstrip(": "), timeout=5.0)
 
     def _decision_of_rank_0(self, event: Event) -> Decision | None:
         request = AwaitDecisionRequest(run=self.name, attempt=self.attempt, epoch=event.epoch)
@@ -278,10 +322,16 @@ class Run:
                 self._events.discard()
             raise
 
-    def _report(self, events: list[Event], first_sequence: int, timeout: Timeout) -> ReportEventsResponse:
+    def _report(
+        self, events: list[Event], first_sequence: int, timeout: Timeout, writer: str | None = None
+    ) -> ReportEventsResponse:
         """Send one report. Without events it stores nothing, and the answer says where this writer goes on."""
         request = ReportEventsRequest(
-            run=self.name, attempt=self.attempt, writer=self._writer, first_sequence=first_sequence, events=events
+            run=self.name,
+            attempt=self.attempt,
+            writer=self._writer if writer is None else writer,
+            first_sequence=first_sequence,
+            events=events,
         )
         patience = self._connection.patience(timeout)
         report: Callable[..., ReportEventsResponse] = self._connection.stubs().runs.ReportEvents

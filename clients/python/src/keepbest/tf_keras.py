@@ -17,7 +17,7 @@ try:
 except ImportError:
     tf_keras = tf.keras
 
-from keepbest._callback import HELD_BYTES, CheckpointCallback
+from keepbest._callback import GRACE_SECONDS, HELD_BYTES, CheckpointCallback
 from keepbest.client import Client
 
 if not tf_keras.__version__.startswith("2."):
@@ -36,6 +36,7 @@ class ModelCheckpoint(CheckpointCallback, tf_keras.callbacks.Callback):  # type:
 
     _framework = "tf_keras"
     _other = ("keras", "keepbest.keras.ModelCheckpoint")
+    _one_element_is_number = True
 
     def __init__(
         self,
@@ -62,6 +63,10 @@ class ModelCheckpoint(CheckpointCallback, tf_keras.callbacks.Callback):  # type:
         retry_seconds: float = 30.0,
         finish_run: bool = True,
         held_bytes: int = HELD_BYTES,
+        every_epochs: int = 1,
+        keep_local: bool = True,
+        copies: Literal["own", "same"] = "own",
+        grace_seconds: float = GRACE_SECONDS,
     ) -> None:
         """Check the arguments as tf_keras does. They are those of `keepbest.keras.ModelCheckpoint`, except:
 
@@ -103,6 +108,10 @@ class ModelCheckpoint(CheckpointCallback, tf_keras.callbacks.Callback):  # type:
             retry_seconds=retry_seconds,
             finish_run=finish_run,
             held_bytes=held_bytes,
+            every_epochs=every_epochs,
+            keep_local=keep_local,
+            copies=copies,
+            grace_seconds=grace_seconds,
         )
 
     def _implements_train_batch_hooks(self) -> bool:
@@ -133,6 +142,9 @@ class ModelCheckpoint(CheckpointCallback, tf_keras.callbacks.Callback):  # type:
         else:
             plain = path.endswith(".keras")
             self.model.save(path, overwrite=True, **({} if plain else {"options": self._options}))
+
+    def _load(self, model: Any, path: str) -> None:
+        model.load_weights(path)
 
 
 def _checked_options(filepath: str, save_weights_only: bool, options: Any) -> Any:

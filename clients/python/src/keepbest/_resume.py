@@ -1,0 +1,155 @@
+"""Where a run goes on: the newest version that is committed says which epoch comes next, and has the weights of it.
+
+What was reported behind it counts for nothing: a training that died before a save was committed repeats its epoch.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import warnings
+import weakref
+from pathlib import Path
+from typing import Any
+
+from keepbest import _identity
+from keepbest._identity import Identity
+from keepbest._versions import epoch_after
+from keepbest.client import Client
+from keepbest.errors import NotFound, Unavailable
+from keepbest.types import RunResource, Strategy, Version
+
+
+def newest_version(client: Client, run: RunResource) -> Version | None:
+    """The newest committed version of a run; None: it has none."""
+    run_id = run.name.rpartition("/")[2]
+    try:
+        # Runs may share an artifact, so its alias `latest` may be another's.
+        return next(client.versions(run.artifact, filter=f'run = "{run_id}"', page_size=1), None)
+    except NotFound:
+        return None
+
+
+class Resuming:
+    """The part of a callback that knows where its run goes on."""
+
+    _identity: Identity
+    _strategy: Strategy
+    _client: Client
+    _directory: str
+    _retry_seconds: float
+    _current_epoch: int
+    # The epoch to go on with, once somebody asked for it.
+    _next_epoch: int | None
+    # The model that this callback trained last.
+    _trained: weakref.ref[Any] | None
+
+    def _print(self, line: str) -> None:
+        """Print a line as the framework does."""
+        raise NotImplementedError
+
+    def _load(self, model: Any, path: str) -> None:
+        """Give a model the weights of what this callback wrote to a path, and its optimizer's state."""
+        raise NotImplementedError
+
+    def _trains(self) -> Any:
+        """The model, as the framework gave it; None: none."""
+        model = self.__dict__.get("_model")
+        return self.__dict__.get("model") if model is None else model
+
+    @property
+    def run_name(self) -> str:
+        """The run's resource name: `teams/{team}/projects/{project}/runs/{run}`."""
+        return self._identity.name
+
+    def resume(self, model: Any) -> int:
+        """Give the model the newest weights that are saved, and return the epoch to go on with after them.
+
+        `model.fit(..., initial_epoch=checkpoint.resume(model))`. For a new run, and one of which nothing is saved, it
+        returns 0 and leaves the model as it is. What was reported and not saved counts for nothing: after a preemption
+        in the middle of an upload that epoch is trained again. With `save_best_only` the newest weights are the best
+        ones, and when saves go by batches, it returns the epoch in the middle of which they were saved. The model must
+        have its weights already, as it has once its input's shape is known.
+
+        Raises:
+            Unavailable: the server was away for `retry_seconds`. Beginning at 0 instead would repeat the training.
+        """
+        version = self._newest()
+        if version is None:
+            return 0
+        directory = Path(self._directory or ".")
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".keepbest-resume-", dir=directory) as pulled:
+            self._client.pull(version.name, pulled)
+            self._load(model, os.path.join(pulled, version.path))
+        first = epoch_after(version)
+        self._print(
+            f"Keepbest: run `{self.run_name}` goes on with epoch {first + 1}, from the weights of epoch "
+            f"{version.epoch + 1} (`v{version.number}`)"
+        )
+        return first
+
+    def initial_epoch(self) -> int:
+        """The epoch to go on with, for whoever loads the weights himself: those of the run's newest version.
+
+        `resume` loads them too. For a new run, and one of which nothing is saved, it is 0.
+
+        Raises:
+            Unavailable: the server was away for `retry_seconds`. Beginning at 0 instead would repeat the training.
+        """
+        version = self._newest()
+        return 0 if version is None else epoch_after(version)
+
+    def _newest(self) -> Version | None:
+        """The newest committed version of the run, which says where the training goes on."""
+        self._next_epoch = 0
+        if self._identity.is_new:
+            return None
+        try:
+            run = self._standing()
+            version = None if run is None else newest_version(self._client, run)
+        except Unavailable as error:
+            raise Unavailable(
+                f"the server is away, so where run `{self.run_name}` stands is unknown: start it (`keepbest serve`), "
+                f"or name another with server=...: {error}"
+            ) from error
+        if version is not None:
+            self._next_epoch = epoch_after(version)
+        return version
+
+    def _standing(self) -> RunResource | None:
+        """The run as it is; of two that callbacks of one training shared a name for, this one's."""
+        run = self._look_at(self.run_name)
+        if run is None or _identity.same_saves(self._strategy, run.strategy):
+            return run
+        beside = _identity.beside(self._identity.run, self._strategy, run.strategy)
+        second = self._look_at(f"{self._identity.project}/runs/{beside}")
+        if second is None or not _identity.same_saves(self._strategy, second.strategy):
+            return run
+        self._identity.run = beside
+        return second
+
+    def _look_at(self, name: str) -> RunResource | None:
+        try:
+            return self._client.run(name, timeout=self._retry_seconds)
+        except NotFound:
+            return None
+
+    def _note_begin(self) -> None:
+        """The run has started: what was asked about it before does not matter any more."""
+        model = self._trains()
+        self._next_epoch, self._trained = None, None if model is None else weakref.ref(model)
+
+    def _check_begin(self, run: RunResource) -> None:
+        """Tell loudly that an old run goes on, though its training seems to be a new one."""
+        if self._current_epoch > 0 or not run.HasField("last_epoch") or self._next_epoch == 0:
+            return
+        if self._trained is not None and self._trained() is self._trains():  # `fit` was called twice
+            return
+        best = f" and goes on with its best, {run.monitor_state.best:g}" if run.monitor_state.HasField("best") else ""
+        warnings.warn(
+            f"Keepbest: run `{run.name}` is an old one, which has reported epoch {run.last_epoch + 1}; this training "
+            f"resumes it at epoch 1{best}. For a new training (a fold, a trial) name a run of its own, or none; to go "
+            "on with the old one pass initial_epoch=checkpoint.resume(model)",
+            stacklevel=2,
+        )

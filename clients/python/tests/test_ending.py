@@ -1,0 +1,202 @@
+"""Ends of a training that its framework does not tell: the run has failed, and a save that runs is finished."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import plain
+import pytest
+
+import keepbest
+from keepbest.types import RunState
+
+FAILED, FINISHED, ACTIVE = RunState.RUN_STATE_FAILED, RunState.RUN_STATE_FINISHED, RunState.RUN_STATE_ACTIVE
+# Writes the model, and is asked to end before it is uploaded.
+_SIGTERM_IN_A_SAVE = """
+write = callback._write
+def write_and_ask(path):
+    write(path)
+    callback._write = write
+    os.kill(os.getpid(), 15)
+callback._write = write_and_ask
+"""
+# The upload hangs for ever.
+_SIGTERM_IN_A_SAVE_THAT_HANGS = """
+import threading
+def hang(*_, **__):
+    os.kill(os.getpid(), 15)
+    threading.Event().wait()
+callback._session.run.save = hang
+"""
+_BACKGROUND_FAILS = """
+callback._session._background.wait()
+def fail(*_, **__):
+    raise ValueError("the upload failed")
+callback._session.run.save = fail
+write = callback._write
+def write_and_die(path):
+    write(path)
+    callback.on_epoch_begin = die
+def die(epoch, logs=None):
+    raise KeyError("x")
+callback._write = write_and_die
+"""
+
+
+@pytest.fixture
+def train(server, project, tmp_path):
+    """Trains in another process, which runs this code in the second epoch."""
+
+    def train(code, **arguments):
+        arguments = {"filepath": str(tmp_path / "out/m-{epoch}.txt"), "server": server.address, **arguments}
+        arguments |= {"project": project, "run": "r"}
+        command = [sys.executable, "-W", "always", plain.__file__, json.dumps(arguments), code]
+        return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+
+    return train
+
+
+def outcome(client, project):
+    """The run's state, the reason of its end, and the epochs that were saved."""
+    run = client.run(f"teams/{project.replace('/', '/projects/')}/runs/r")
+    events = list(client.events(run.name))
+    reasons = [event.event.typed_metrics["failure"].text for event in events if event.event.typed_metrics]
+    return run.state, reasons, [version.epoch for version in client.versions(run.artifact)]
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+@pytest.mark.parametrize(
+    ("code", "exit_code", "reason"),
+    [
+        ("raise KeyError('x')", 1, "KeyError: 'x'"),
+        ("os.kill(os.getpid(), 2)", -2, "KeyboardInterrupt"),
+        ("sys.exit(3)", 3, "an exception ended fit"),
+        ("os.kill(os.getpid(), 15)", -15, "SIGTERM"),
+    ],
+)
+def test_a_process_that_ends_tells_why(client, project, train, asynchronous, code, exit_code, reason):
+    ended = train(code, asynchronous=asynchronous)
+    assert ended.returncode == exit_code, ended.stderr
+    assert outcome(client, project) == (FAILED, [reason], [0])
+
+
+def test_a_save_that_runs_is_finished_before_the_process_ends(client, project, train):
+    ended = train(_SIGTERM_IN_A_SAVE)
+    assert ended.returncode == -signal.SIGTERM, ended.stderr
+    assert outcome(client, project) == (FAILED, ["SIGTERM"], [1, 0])
+
+
+def test_a_save_that_does_not_end_keeps_the_process_for_the_grace_only(client, project, train):
+    ended = train(_SIGTERM_IN_A_SAVE_THAT_HANGS, grace_seconds=0.5)
+    assert ended.returncode == -signal.SIGTERM, ended.stderr
+    assert outcome(client, project) == (FAILED, [], [0])
+
+
+def test_the_error_of_an_upload_in_the_background_is_told_by_a_process_that_dies(client, project, train):
+    ended = train(_BACKGROUND_FAILS, asynchronous=True)
+    assert ended.returncode == 1 and "an upload failed: the upload failed" in ended.stderr
+    assert outcome(client, project) == (FAILED, ["KeyError: 'x'"], [0])
+
+
+def test_a_handler_of_the_trainings_own_is_left_alone(client, project, train):
+    handler = "import signal; signal.signal(15, signal.default_int_handler)"
+    ended = train(f"{handler}; os.kill(os.getpid(), 15)")
+    assert outcome(client, project) == (FAILED, ["KeyboardInterrupt"], [0]), ended.stderr
+
+
+def test_the_end_of_a_forked_child_is_not_the_end_of_its_parents_training(client, project, train):
+    fork = """
+child = os.fork()
+if not child:
+    os.kill(os.getpid(), 15)
+assert os.waitpid(child, 0)[1] == 15
+child = os.fork()
+if not child:
+    sys.exit(0)
+assert os.waitpid(child, 0)[1] == 0
+"""
+    ended = train(fork)
+    assert ended.returncode == 0, ended.stderr
+    assert outcome(client, project) == (FINISHED, [], [2, 1, 0])
+
+
+@pytest.fixture
+def callback(server, project, tmp_path):
+    return plain.Callback(tmp_path / "m-{epoch}.txt", server=server.address, project=project, run="r")
+
+
+def test_an_exception_that_is_caught_ends_the_run_too(client, project, callback):
+    def fails(epoch):
+        if epoch == 1:
+            raise RuntimeError("out of memory")
+
+    with pytest.raises(RuntimeError):
+        plain.fit(callback, in_epoch=fails)
+    for thread in threading.enumerate():
+        if thread.name == "keepbest-ending":
+            thread.join()
+    state, reasons, epochs = outcome(client, project)
+    assert (state, len(reasons), epochs) == (FAILED, 1, [0])
+    # And the same callback may go on.
+    plain.fit(callback, 3, first=1)
+    assert outcome(client, project)[::2] == (FINISHED, [2, 1, 0])
+
+
+def test_an_ordinary_end_leaves_no_handler_behind(client, project, callback):
+    plain.fit(callback)
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert outcome(client, project) == (FINISHED, [], [1, 0])
+
+
+def test_a_run_of_a_script_fails_with_the_reason(client, project, tmp_path):
+    rule = keepbest.strategy("m", "loss", mode="min")
+    with pytest.raises(ValueError, match="wrong"), client.start_run(project, "r", rule) as run:
+        (tmp_path / "m").write_text("m")
+        run.save(run.report_epoch(0, {"loss": 0.5}), tmp_path / "m")
+        raise ValueError("wrong")
+    assert outcome(client, project) == (FAILED, ["ValueError: wrong"], [0])
+
+
+def test_local_files_go_once_they_are_safe_if_asked(client, project, server, tmp_path):
+    for asynchronous in (False, True):
+        callback = plain.Callback(
+            tmp_path / "m-{epoch}.txt",
+            server=server.address,
+            project=project,
+            run="r",
+            keep_local=False,
+            asynchronous=asynchronous,
+        )
+        with pytest.warns(UserWarning, match="is an old one") if asynchronous else contextlib.nullcontext():
+            plain.fit(callback)
+        assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == []
+    assert outcome(client, project)[2] == [1, 0, 1, 0]
+
+
+def test_a_full_disk_of_the_trainers_ends_no_training_whose_files_are_not_kept(client, project, server, tmp_path):
+    def full(path):
+        Path(path).write_text("half")
+        raise OSError(28, "No space left on device")
+
+    arguments = {"server": server.address, "project": project, "run": "r"}
+    callback = plain.Callback(tmp_path / "m-{epoch}.txt", keep_local=False, **arguments)
+    write, callback._write = callback._write, full
+
+    def room_again(epoch):
+        if epoch == 1:
+            callback._write = write
+
+    with pytest.warns(UserWarning, match="epoch 1 is not saved, there is no room: .*No space left"):
+        plain.fit(callback, in_epoch=room_again)
+    assert outcome(client, project) == (FINISHED, [], [1])
+    kept = plain.Callback(tmp_path / "m-{epoch}.txt", **arguments)
+    kept._write = full
+    kept.initial_epoch()
+    with pytest.raises(OSError, match="No space left"):
+        plain.fit(kept)
