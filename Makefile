@@ -20,7 +20,7 @@ export JAX_PLATFORMS := cpu
 STAGES := setup fmt lint docs deny proto stubs settings test-rust test-s3 test-python conformance
 
 .PHONY: help demo test setup build python fmt format lint docs deny proto stubs settings
-.PHONY: test-rust test-s3 test-azure test-python test-tf-keras test-deploy conformance bench clean
+.PHONY: test-rust test-s3 test-azure test-python test-tf-keras test-deploy test-languages conformance bench clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -43,18 +43,19 @@ setup: python ## What the tests need: .venv, the Postgres server and strace (ins
 
 fmt: python ## Is all code formatted?
 	cargo fmt --all --check
-	cd clients/python && ruff format --check . ../../demo ../../benches ../../tests/deploy --config pyproject.toml
+	cd clients/python && ruff format --check . ../../demo ../../benches ../../tests/deploy ../../tests/languages --config pyproject.toml
 
 format: python ## Format all code
 	cargo fmt --all
-	cd clients/python && ruff format . ../../demo ../../benches ../../tests/deploy --config pyproject.toml
+	cd clients/python && ruff format . ../../demo ../../benches ../../tests/deploy ../../tests/languages --config pyproject.toml
 	buf format -w proto
 
 lint: python ## clippy, ruff, mypy and shellcheck; warnings are errors
 	cargo clippy $(locked) --workspace --all-targets -- -D warnings
-	cd clients/python && ruff check . ../../demo ../../benches ../../tests/deploy --config pyproject.toml
+	cd clients/python && ruff check . ../../demo ../../benches ../../tests/deploy ../../tests/languages --config pyproject.toml
 	cd clients/python && mypy
-	shellcheck scripts/setup-* scripts/check-stubs scripts/stages deploy/compose-secrets demo/run .ci/run clients/python/generate.sh
+	shellcheck scripts/setup-* scripts/check-stubs scripts/stages deploy/compose-secrets demo/run .ci/run clients/python/generate.sh \
+		clients/examples/shell/plain clients/examples/shell/complete
 
 deny: python ## Licences and sources of the dependencies
 	cargo-deny $(locked) check bans licenses sources
@@ -99,6 +100,10 @@ test-deploy: build setup ## The files of deploy/ and the runbook: replicas behin
 	scripts/setup-python deploy
 	scripts/setup-sqlite
 	PATH="$(CURDIR)/.venv-deploy/bin:$$PATH" pytest -q -p no:cacheprovider tests/deploy
+
+test-languages: build python ## clients/examples, built with their toolchains, and the same faults for all (Go, Java, Node, C++)
+	scripts/setup-languages
+	PYTHONPATH=clients/python/src pytest -q -p no:cacheprovider tests/languages
 
 conformance: build python ## Keras' own ModelCheckpoint tests, on our callback
 	PYTHONPATH=tests/conformance pytest -q -p dropin_plugin --pyargs keras.src.callbacks.model_checkpoint_test

@@ -79,8 +79,16 @@ const MIGRATIONS: [(&str, u64); 8] = [
 const RUST: [&str; 5] = ["src", "tests/it", "proto/src", "clients/rules/src", "clients/rust/src"];
 
 /// Papers whose paths must exist.
-const PAPERS: [&str; 6] =
-    ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "migrations", "docs/adr", "docs/operations.md"];
+const PAPERS: [&str; 8] = [
+    "README.md",
+    "ARCHITECTURE.md",
+    "CONTRIBUTING.md",
+    "migrations",
+    "docs/adr",
+    "docs/operations.md",
+    "docs/any-language.md",
+    "clients/examples/README.md",
+];
 
 #[test]
 fn rooms_name_only_what_they_may() {
