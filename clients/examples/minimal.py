@@ -14,8 +14,15 @@ from pathlib import Path
 import grpc
 from keepbest.v1 import checkpoints_pb2, checkpoints_pb2_grpc, resources_pb2, runs_pb2, runs_pb2_grpc
 
-# The server is away, busy or restarting, or the connection broke.
-AGAIN = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "ABORTED", "RESOURCE_EXHAUSTED", "INTERNAL", "CANCELLED")
+# The server is away, busy or restarting.
+AGAIN = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "ABORTED")
+
+
+def may_pass(error):
+    """Whether trying again may help: an error without ErrorInfo is the transport's, one with RetryInfo says so."""
+    details = dict(error.trailing_metadata() or ()).get("grpc-status-details-bin", b"")
+    said = b"google.rpc.ErrorInfo" in details and b"google.rpc.RetryInfo" not in details
+    return error.code().name in AGAIN or not said
 
 
 def retry(step, tries=100):
@@ -25,7 +32,7 @@ def retry(step, tries=100):
             return step()
         except grpc.RpcError as error:
             tries -= 1
-            if tries == 0 or error.code().name not in AGAIN:
+            if tries == 0 or not may_pass(error):
                 raise
             time.sleep(0.2)
 
