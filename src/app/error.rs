@@ -73,10 +73,10 @@ impl From<db::Error> for Error {
     }
 }
 
-/// Not to be tried again as it is: it would take as long.
+/// A limit, which does not pass: the same read would take as long again.
 fn late() -> Refusal {
     let message = "the database took too long for this read and was stopped: ask for less, with a smaller page or a narrower filter";
-    Refusal::deadline("QUERY_TIMEOUT", message)
+    Refusal::exhausted("QUERY_TIMEOUT", message)
 }
 
 #[cfg(debug_assertions)]

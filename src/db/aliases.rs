@@ -160,5 +160,5 @@ fn check_expected(alias: &Id, current: Option<i64>, expected: Expected) -> Resul
         None => ("none".to_owned(), "does not exist".to_owned()),
     };
     let message = format!("alias `{alias}` {text}, not as expected: look where it points and decide again");
-    Err(Refusal::aborted("ALIAS_MOVED", message).with("version", stands))
+    Err(Refusal::precondition("ALIAS_MOVED", message).with("version", stands))
 }

@@ -25,6 +25,8 @@ const DETAIL_BYTES: usize = 1_400;
 const ACCEPT_ENCODING: &str = "grpc-accept-encoding";
 /// When a caller should come back if the database or the store is away.
 const AWAY_RETRY: Duration = Duration::from_secs(1);
+/// When a caller should come back if the store is full: somebody has to free space first, or the collector's next pass does.
+const FULL_RETRY: Duration = Duration::from_secs(60);
 
 fn code(kind: Kind) -> Code {
     match kind {
@@ -101,7 +103,7 @@ pub(crate) fn status(error: Error) -> Status {
             tracing::error!(error = %causes(&*source), "Answered RESOURCE_EXHAUSTED: {what} is full");
             let message =
                 format!("{what} is full: free space or delete versions, then try the same call again");
-            with_reason(Code::ResourceExhausted, "STORE_FULL", message, None)
+            with_reason(Code::ResourceExhausted, "STORE_FULL", message, Some(FULL_RETRY))
         }
         Error::DataLoss(why) => {
             tracing::error!(error = %why, "Answered DATA_LOSS");

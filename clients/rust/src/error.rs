@@ -9,6 +9,8 @@ use std::time::Duration;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
+use crate::passing::may_pass;
+
 /// The result of every call of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -68,10 +70,8 @@ pub struct Refusal {
 
 /// The reason of a stream whose file another stream has taken over.
 pub(crate) const UPLOAD_SUPERSEDED: &str = "UPLOAD_SUPERSEDED";
-
-/// Reasons that are not retried although their code is ABORTED. In the first two cases somebody else has changed the same thing
-/// and must not be overruled by a retry; the last two ask to go on waiting, which [`Run`](crate::Run) does without a budget.
-const FINAL_REASONS: [&str; 4] = [UPLOAD_SUPERSEDED, "ALIAS_MOVED", "PARTS_MISSING", "EVENT_MISSING"];
+/// The reasons of a call whose own wait for other processes is over. [`Run`](crate::Run) waits on, without a budget.
+pub(crate) const WAITED_OUT: [&str; 2] = ["PARTS_MISSING", "EVENT_MISSING"];
 
 impl Error {
     pub(crate) fn from_status(rpc: &'static str, status: &Status) -> Error {
@@ -150,17 +150,7 @@ impl Refusal {
     }
 
     fn is_retryable(&self) -> bool {
-        match self.code {
-            Code::Unavailable => true,
-            // The same question would take as long again.
-            Code::DeadlineExceeded => self.reason != "QUERY_TIMEOUT",
-            Code::Aborted => !FINAL_REASONS.contains(&self.reason.as_str()),
-            Code::ResourceExhausted => self.retry_after.is_some() || self.transport,
-            // Whoever cancels a call on this side drops it and sees no answer. So a proxy cancelled this one, or its time was up.
-            Code::Cancelled => true,
-            Code::Unknown | Code::Internal => self.transport,
-            _ => false,
-        }
+        may_pass(self.code, &self.reason, self.retry_after.is_some(), &self.message)
     }
 }
 
@@ -207,29 +197,6 @@ mod tests {
         assert_eq!(error.reason(), "STALE_ATTEMPT");
         let Error::Refused(refusal) = error else { panic!("{error}") };
         assert_eq!(refusal.metadata["attempt"], "2");
-    }
-
-    #[test]
-    fn only_what_can_work_later_is_retryable() {
-        let second = Some(Duration::from_secs(1));
-        let table = [
-            (Code::Unavailable, "", None, true),
-            (Code::DeadlineExceeded, "IDLE_TIMEOUT", None, true),
-            (Code::DeadlineExceeded, "QUERY_TIMEOUT", None, false),
-            (Code::Cancelled, "", None, true),
-            (Code::Aborted, "", None, true),
-            (Code::Aborted, "UPLOAD_SUPERSEDED", None, false),
-            (Code::Aborted, "ALIAS_MOVED", None, false),
-            (Code::ResourceExhausted, "OVERLOADED", second, true),
-            (Code::ResourceExhausted, "STORE_FULL", None, false),
-            (Code::FailedPrecondition, "STALE_ATTEMPT", None, false),
-            (Code::NotFound, "NOT_FOUND", None, false),
-            (Code::Unknown, "", None, false),
-            (Code::Internal, "", None, false),
-        ];
-        for (code, reason, retry_after, retryable) in table {
-            assert_eq!(refused(code, reason, retry_after).is_retryable(), retryable, "{code:?} {reason}");
-        }
     }
 
     #[test]

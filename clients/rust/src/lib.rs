@@ -33,6 +33,7 @@ mod client;
 mod digest;
 mod error;
 mod names;
+mod passing;
 mod patience;
 mod progress;
 mod pull;

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::error::{Error, UPLOAD_SUPERSEDED};
+use crate::error::{Error, UPLOAD_SUPERSEDED, WAITED_OUT};
 use crate::patience::Patience;
 
-/// How often an upload takes its file back after another stream took it over, if that may have been a broken stream of its own.
+/// How often an upload takes its file back after another stream took it over, which may be an earlier one of its own that was
+/// cancelled and that the server reads late.
 /// Without a limit, two processes that upload the same file by mistake would take it from each other for ever.
 const MAX_TAKEOVERS: u32 = 3;
 
@@ -53,7 +54,6 @@ impl Retry {
             budget: patience.budget(self.budget),
             failures: 0,
             failing_since: None,
-            broke_off: false,
             takeovers: 0,
         }
     }
@@ -73,8 +73,6 @@ pub(crate) struct Backoff<'a> {
     budget: Duration,
     failures: u32,
     failing_since: Option<Instant>,
-    /// A stream broke off without an answer. The server may go on with it for a while.
-    broke_off: bool,
     takeovers: u32,
 }
 
@@ -129,11 +127,13 @@ impl Backoff<'_> {
     }
 
     fn may_go_on(&mut self, error: &Error) -> bool {
-        if error.reason() == UPLOAD_SUPERSEDED && self.broke_off && self.takeovers < MAX_TAKEOVERS {
-            self.takeovers += 1;
-            return true;
+        if WAITED_OUT.contains(&error.reason()) {
+            return false;
         }
-        self.broke_off |= error.is_retryable();
+        if error.reason() == UPLOAD_SUPERSEDED {
+            self.takeovers += 1;
+            return self.takeovers <= MAX_TAKEOVERS;
+        }
         error.is_retryable()
     }
 }
@@ -204,14 +204,12 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_was_taken_over_is_fought_for_only_after_a_break_and_not_for_ever() {
+    fn a_file_that_was_taken_over_is_taken_back_and_not_for_ever() {
         let details = ErrorDetails::with_error_info("UPLOAD_SUPERSEDED", "keepbest", HashMap::new());
         let status = Status::with_error_details(tonic::Code::Aborted, "another stream", details);
         let taken = Error::from_status("WriteFile", &status);
         let (retry, patience, now) = (Retry::default(), Patience::default(), Instant::now());
         let mut backoff = retry.start(&patience);
-        assert_eq!(backoff.delay(&taken, now, 0.0), None, "nothing of ours can have taken it");
-        assert_eq!(backoff.delay(&unavailable(), now, 0.0), Some(Duration::ZERO));
         for _ in 0..3 {
             assert_eq!(backoff.delay(&taken, now, 0.0), Some(Duration::ZERO));
             backoff.progressed();

@@ -241,7 +241,7 @@ async fn the_servers_aliases_and_malformed_ones_are_refused() {
         ("v 0", "", Code::InvalidArgument, "BAD_NAME"),
         ("v0", "best", Code::InvalidArgument, "BAD_NAME"),
         ("v0", "0", Code::InvalidArgument, "BAD_NAME"),
-        ("v0", "v1", Code::Aborted, "ALIAS_MOVED"),
+        ("v0", "v1", Code::FailedPrecondition, "ALIAS_MOVED"),
     ] {
         let set = v1::SetAliasRequest {
             artifact: artifact.clone(),

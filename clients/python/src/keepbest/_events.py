@@ -124,6 +124,7 @@ class EventBuffer:
         self._waiting: deque[Entry] = deque()
         self._waiting_bytes = 0
         self._group: list[Entry] = []  # may have reached the server, so it is sent again unchanged
+        self._most = _GROUP_EVENTS  # events in the next group
         self._confirmed = counter
         self._newest = copy.copy(counter)
         self._since = time.monotonic()
@@ -164,7 +165,7 @@ class EventBuffer:
         if self._group:
             return self._group
         counter, size_bytes = copy.copy(self._confirmed), 0
-        while self._waiting and len(self._group) < _GROUP_EVENTS:
+        while self._waiting and len(self._group) < self._most:
             size_bytes += self._waiting[0].size_bytes
             if self._group and size_bytes > _GROUP_BYTES:
                 break
@@ -180,14 +181,28 @@ class EventBuffer:
         for entry in self._group[:taken]:
             self._confirmed.step(entry.event)
         self._group = self._group[taken:]
+        self._most = min(2 * self._most, _GROUP_EVENTS)
         self._since = time.monotonic()
         self.correct(next_due)
 
-    def discard(self) -> None:
-        """Give up the group, which the server will never accept."""
-        self.refused += len(self._group)
-        self._left += [entry for entry in self._group if entry.held is not None]
-        self._group = []
+    def refuse(self) -> list[Entry]:
+        """Take note that the server will never accept the group.
+
+        Of several events one is at fault, so the next groups are half as large until it stands alone. No other is lost
+        with it.
+
+        Returns:
+            The one event that was given up; nothing as long as several are left to be tried.
+        """
+        group, self._group = self._group, []
+        if len(group) > 1:
+            self._most = len(group) // 2
+            self._waiting.extendleft(reversed(group))
+            self._waiting_bytes += sum(entry.size_bytes for entry in group)
+            return []
+        self.refused += len(group)
+        self._left += [entry for entry in group if entry.held is not None]
+        return group
 
     def correct(self, next_due: NextDue) -> None:
         """Adopt what the server says about the next decision."""

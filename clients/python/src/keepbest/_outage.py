@@ -10,10 +10,7 @@ from typing import Any
 import grpc
 
 from keepbest._retry import CALL_SECONDS
-from keepbest.errors import KeepbestError, ResourceExhausted, Unavailable, from_rpc_error
-
-# The errors that a training survives with on_unavailable="warn": the server is away, overloaded, or its disk is full.
-TOLERATED = (Unavailable, ResourceExhausted)
+from keepbest.errors import KeepbestError, from_rpc_error
 
 # From the end of one probe, or from a failure, to the next probe.
 _PROBE_SECONDS = 5.0
@@ -83,4 +80,4 @@ class Outage:
         probe, self._probe = self._probe, None
         self._next_probe = self._clock() + _PROBE_SECONDS
         error = probe.exception()
-        return not (isinstance(error, grpc.RpcError) and isinstance(from_rpc_error(error), TOLERATED))
+        return not (isinstance(error, grpc.RpcError) and from_rpc_error(error).retryable)

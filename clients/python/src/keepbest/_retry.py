@@ -26,8 +26,9 @@ _SHORTEST_CALL_SECONDS = 5.0
 _STREAM_IDLE_SECONDS = 75.0
 # A stream is cut after this time and continued on a new one, so that no connection is kept for ever.
 _STREAM_SECONDS = 600.0
-# How often an upload takes its file back from another stream, which may be its own earlier one that broke off. Without
-# a limit, two processes that upload the same file by mistake would take it from each other for ever.
+# How often an upload takes its file back from another stream, which may be an earlier one of its own that was cancelled
+# and that the server reads late. Without a limit, two processes that upload the same file by mistake would take it from
+# each other for ever.
 _MAX_TAKEOVERS = 3
 # How long the server is asked to wait for other ranks in one call: well below the call's deadline.
 WAIT_SECONDS = 20
@@ -60,8 +61,6 @@ class Backoff:
         """Start the clock."""
         self._patience = patience
         self._silence_seconds = patience.silence_seconds
-        # Whether a call ended without the server's answer, so that it may still be running there.
-        self._broke_off = False
         self._takeovers = 0
         self._call_seconds = 0.0
         self.progress()
@@ -92,10 +91,9 @@ class Backoff:
             self._silence_seconds -= self._call_seconds
             if self._silence_seconds <= 0:
                 return False
-        if error.reason == UPLOAD_SUPERSEDED and self._broke_off and self._takeovers < _MAX_TAKEOVERS:
+        if error.reason == UPLOAD_SUPERSEDED:
             self._takeovers += 1
-            return True
-        self._broke_off = self._broke_off or error.retryable
+            return self._takeovers <= _MAX_TAKEOVERS
         return error.retryable
 
 

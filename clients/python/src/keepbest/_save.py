@@ -15,7 +15,6 @@ from keepbest._upload import Uploader
 from keepbest._versions import files_of
 from keepbest.errors import (
     CHECKPOINT_COMMITTED,
-    STORE_FULL,
     FailedPrecondition,
     FileChanged,
     KeepbestError,
@@ -32,7 +31,7 @@ def may_be_saved_later(error: Exception) -> bool:
     """
     if not isinstance(error, KeepbestError):
         return False
-    return error.retryable or error.reason == STORE_FULL or isinstance(error, StaleAttempt)
+    return error.retryable or isinstance(error, StaleAttempt)
 
 
 @dataclass

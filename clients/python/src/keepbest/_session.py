@@ -15,7 +15,7 @@ from keepbest._events import DueCounter, Entry, EventBuffer
 from keepbest._files import Fingerprint, collect
 from keepbest._held import HeldFiles
 from keepbest._local import Saver, move, parts_of, remove, snapshot
-from keepbest._outage import TOLERATED, Outage
+from keepbest._outage import Outage
 from keepbest._retry import Patience
 from keepbest.errors import KeepbestError, SequenceConflict, StaleAttempt
 from keepbest.run import Run
@@ -106,8 +106,8 @@ class Session:
     # Held models that were removed for newer ones.
     _removed: list[Path] = field(default_factory=list)
     _background: Background = field(default_factory=Background)
-    # Set once another process was found to report in this attempt too: nothing more is sent.
-    _refused: SequenceConflict | None = None
+    # Set once another process was found to report in this attempt, or in a newer one: nothing more is sent.
+    _refused: KeepbestError | None = None
     # Whether the warning of the current outage was given.
     _told_away: bool = False
     # Epochs between those at which a save may be due.
@@ -257,20 +257,27 @@ class Session:
         begin = time.monotonic()
         try:
             step()
-        except SequenceConflict as error:
+        except (SequenceConflict, StaleAttempt) as error:
             self._refused = error
             warnings.warn(
                 f"Keepbest: no model is saved any more, the training goes on without the server: {error}", stacklevel=2
             )
             return False
-        except TOLERATED as error:
-            if not self.survive:
+        except KeepbestError as error:
+            if not self.survive or (self.run is None and not error.retryable):
                 raise
-            self._note_away(error, time.monotonic() - begin)
+            self._fails(error, time.monotonic() - begin)
             return False
         self._outage.ends()
         self._told_away = False
         return True
+
+    def _fails(self, error: KeepbestError, spent_seconds: float) -> None:
+        """Take note of an error: one that passes is an outage, any other only tells what the server refused."""
+        if error.retryable:
+            self._note_away(error, spent_seconds)
+        else:
+            warnings.warn(f"Keepbest: the server refuses, and the training goes on: {error}", stacklevel=2)
 
     def _note_away(self, error: KeepbestError, spent_seconds: float = 0.0) -> None:
         if not self._told_away:
@@ -282,8 +289,8 @@ class Session:
         """Upload now; or later, if the server is away and the training goes on without it."""
         try:
             self._upload(job)
-        except TOLERATED as error:
-            if not self.survive:
+        except KeepbestError as error:
+            if not self.survive or not error.retryable:
                 raise
             self._unfinished.append(job)
             self._note_away(error)
@@ -292,10 +299,9 @@ class Session:
         assert self.run is not None, "a decision comes from a run"
         try:
             self.run.save(job.decision, job.files, self.metadata, timeout=self._patience())
-        except TOLERATED:
-            raise  # the job is kept, and tried again
-        except BaseException:
-            job.forget()
+        except BaseException as error:
+            if not (isinstance(error, KeepbestError) and error.retryable):  # else the job is kept, and tried again
+                job.forget()
             raise
         if job.unchanged():
             self.on_saved(self.final_path(job.decision))
@@ -308,9 +314,9 @@ class Session:
             if job.unchanged():
                 try:
                     self._upload(job)
-                except (*TOLERATED, StaleAttempt):
-                    raise
                 except (KeepbestError, OSError, ValueError) as error:
+                    if isinstance(error, StaleAttempt) or (isinstance(error, KeepbestError) and error.retryable):
+                        raise
                     self.losses.append(f"epoch {job.decision.epoch + 1}: not saved: {error}")
             else:
                 run.abandon(job.decision)

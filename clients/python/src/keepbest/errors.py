@@ -11,17 +11,13 @@ from collections.abc import Iterable, Mapping
 import grpc
 from google.rpc import error_details_pb2, status_pb2
 
+from keepbest._passing import may_pass
+
 _DETAILS_KEY = "grpc-status-details-bin"
 # Another stream has begun to write the file that this one was writing.
 UPLOAD_SUPERSEDED = "UPLOAD_SUPERSEDED"
 # A committed checkpoint takes no more files.
 CHECKPOINT_COMMITTED = "CHECKPOINT_COMMITTED"
-# The server's disk is full. Only people can help, so the server names no time to come back.
-STORE_FULL = "STORE_FULL"
-# The request is larger than any may be.
-LIMIT_EXCEEDED = "LIMIT_EXCEEDED"
-# Repeating the call cannot help, whatever its code says: another caller interfered on purpose, or it asks for too much.
-_LOST_FOR_GOOD = frozenset({UPLOAD_SUPERSEDED, "ALIAS_MOVED", "QUERY_TIMEOUT"})
 
 # A wait for other ranks ended before they came.
 _STILL_WAITING = frozenset({"PARTS_MISSING", "EVENT_MISSING"})
@@ -70,14 +66,8 @@ class KeepbestError(Exception):
 
     @property
     def retryable(self) -> bool:
-        """Whether the same call may succeed if it is repeated."""
-        if self.reason in _LOST_FOR_GOOD:
-            return False
-        if self.code is grpc.StatusCode.ABORTED:
-            return True
-        if self.code is grpc.StatusCode.RESOURCE_EXHAUSTED:
-            return self.retry_seconds is not None
-        return isinstance(self, Unavailable)
+        """Whether the same call may succeed if it is repeated; `_passing` has the table."""
+        return may_pass(self.code, self.reason, self.retry_seconds, str(self))
 
 
 class InvalidArgument(KeepbestError, ValueError):
@@ -121,7 +111,7 @@ class ResourceExhausted(KeepbestError):
 
 
 class Unavailable(KeepbestError):
-    """The server, its database or its store is away, or did not answer in time."""
+    """The server, its database or its store is away, did not answer in time, or the connection broke."""
 
 
 class OutOfRange(KeepbestError):
@@ -178,24 +168,9 @@ def from_rpc_error(error: grpc.RpcError) -> KeepbestError:
         text = f"{text}: {_OTHER_EVENTS[reason]}"
     elif reason in _STILL_WAITING:
         kind = StillWaiting
-    elif kind is KeepbestError and _is_lost_connection(code, text):
+    elif not reason and may_pass(code, reason, retry_seconds, text):
         kind = Unavailable
     return kind(text, code=code, reason=reason, metadata=metadata, retry_seconds=retry_seconds)
-
-
-def _is_lost_connection(code: grpc.StatusCode, text: str) -> bool:
-    """Whether the connection broke during the call, although the code is not `UNAVAILABLE`."""
-    if code is grpc.StatusCode.CANCELLED:  # by the server or a proxy: this client cancels no call that it waits for
-        return True
-    broken = (
-        "RST_STREAM",
-        "Stream removed",
-        "GOAWAY",
-        "Connection reset",
-        "Socket closed",
-        "HTTP status code 502",
-    )
-    return any(sign in text for sign in broken)
 
 
 def _details(error: grpc.RpcError) -> tuple[str, dict[str, str], float | None]:

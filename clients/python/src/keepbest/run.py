@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any
@@ -23,7 +24,7 @@ from keepbest._retry import WAIT_SECONDS, Patience, Timeout, call, call_waiting
 from keepbest._save import Save, may_be_saved_later
 from keepbest._values import Intake
 from keepbest._versions import epoch_after
-from keepbest.errors import LIMIT_EXCEEDED, InvalidArgument, KeepbestError, ResourceExhausted, SequenceConflict
+from keepbest.errors import KeepbestError, SequenceConflict, StaleAttempt
 from keepbest.types import Action, Decision, Event, EventKind, RunResource, RunState, Version
 
 # How long another rank waits for rank 0's report, which may have a long validation to do first.
@@ -123,8 +124,8 @@ class Run:
             StillWaiting: rank 0 did not report this moment within an hour.
             Unavailable: the server is away. The event is kept, and sent with the next report or `flush`. If it leads to
                 a SAVE when newer events wait behind it, that is abandoned: its model is gone.
-            InvalidArgument, ResourceExhausted: the server will never accept this event, or one that was sent with it;
-                they are dropped.
+            InvalidArgument, ResourceExhausted: the server will never accept this event; it is dropped. Of an earlier
+                one that waited, a warning tells.
             SequenceConflict: another process reports in this attempt too. The server refuses this event and all later
                 ones, and this method raises the error from now on.
             StaleAttempt: a newer attempt of the run was started.
@@ -157,6 +158,8 @@ class Run:
                 self._next_sequence = self._report([], 0, timeout).next_sequence
             first = self._next_sequence
             response = self._send(group, first, timeout)
+            if response is None:
+                continue
             # With many decisions the server may take only the first events.
             taken = min(response.next_sequence - first, len(group))
             if taken <= 0:
@@ -310,17 +313,24 @@ class Run:
         answer = call_waiting(method, request, self._connection.patience(), _DECISION_SECONDS)
         return answer.decision if answer.HasField("decision") else None
 
-    def _send(self, group: list[Entry], first_sequence: int, timeout: Timeout) -> ReportEventsResponse:
+    def _send(self, group: list[Entry], first_sequence: int, timeout: Timeout) -> ReportEventsResponse | None:
+        """Report a group. None: the server refuses one of its events, and what is left is to be tried again."""
         try:
             return self._report([entry.event for entry in group], first_sequence, timeout)
         except SequenceConflict as error:
             self._refused = error
             raise
-        except (InvalidArgument, ResourceExhausted) as error:
-            if isinstance(error, InvalidArgument) or error.reason == LIMIT_EXCEEDED:
-                # It was not stored and never will be, so later events must not wait behind it.
-                self._events.discard()
+        except StaleAttempt:
             raise
+        except KeepbestError as error:
+            if error.retryable:
+                raise
+            # It was not stored and never will be, so later events must not wait behind it.
+            for entry in self._events.refuse():
+                if not len(self._events):
+                    raise
+                _warn_refused(entry, error)
+            return None
 
     def _report(
         self, events: list[Event], first_sequence: int, timeout: Timeout, writer: str | None = None
@@ -336,3 +346,11 @@ class Run:
         patience = self._connection.patience(timeout)
         report: Callable[..., ReportEventsResponse] = self._connection.stubs().runs.ReportEvents
         return call(report, request, patience)
+
+
+def _warn_refused(entry: Entry, error: KeepbestError) -> None:
+    event = entry.event
+    moment = f"epoch {event.epoch + 1}" + (f", batch {event.batch + 1}" if event.HasField("batch") else "")
+    warnings.warn(
+        f"Keepbest: the server refuses what was reported of {moment}, which is left out: {error}", stacklevel=2
+    )
