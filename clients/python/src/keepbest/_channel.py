@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -12,6 +12,7 @@ os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "1")
 
 import grpc
 
+from keepbest._contact import Contact
 from keepbest._proto.keepbest.v1 import (
     artifacts_pb2_grpc,
     checkpoints_pb2_grpc,
@@ -22,6 +23,10 @@ from keepbest._retry import Patience, Timeout
 ADDRESS_VARIABLE = "KEEPBEST_ADDRESS"
 DEFAULT_ADDRESS = "http://127.0.0.1:7400"
 _DEFAULT_PORT = 7400
+# How long a call is repeated before its error is raised, if nobody says: once a server has answered, which may restart;
+# and before that, when the address is probably wrong or nothing was started.
+DEFAULT_SECONDS = 300.0
+_FIRST_SECONDS = 5.0
 
 _OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_send_message_length", 8 << 20),
@@ -93,11 +98,16 @@ class Connection:
     """
 
     address: Address
-    # How long a call is repeated before its error is raised, unless its caller gives a time.
-    timeout_seconds: float
+    # How long a call is repeated before its error is raised, unless its caller gives a time. None: DEFAULT_SECONDS, but
+    # _FIRST_SECONDS until a server has answered.
+    timeout_seconds: float | None
     root_certificates: bytes | None = None
     # By process id. A forked child keeps its parent's, because closing them would disturb the parent's connection.
     _stubs: dict[int, Stubs] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Know nothing of the server yet."""
+        self._contact = Contact(self.address.target, self.address.tls)
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy has in common with this one: it opens a channel of its own."""
@@ -105,9 +115,12 @@ class Connection:
 
     def patience(self, timeout: Timeout = None) -> Patience:
         """The patience for a call: of its caller's timeout, or of this client's if there is none."""
-        return (
-            timeout if isinstance(timeout, Patience) else Patience(self.timeout_seconds if timeout is None else timeout)
-        )
+        if isinstance(timeout, Patience):
+            return replace(timeout, contact=self._contact)
+        seconds = self.timeout_seconds if timeout is None else timeout
+        if seconds is None:
+            seconds = DEFAULT_SECONDS if self._contact.reached else _FIRST_SECONDS
+        return Patience(seconds, contact=self._contact)
 
     def stubs(self) -> Stubs:
         """The stubs on this process's own channel."""

@@ -6,11 +6,12 @@ import random
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import grpc
 
+from keepbest._contact import Contact
 from keepbest.errors import UPLOAD_SUPERSEDED, KeepbestError, StillWaiting, Unavailable, from_rpc_error
 
 _FIRST_PAUSE_SECONDS = 0.1
@@ -48,6 +49,8 @@ class Patience:
 
     budget_seconds: float
     silence_seconds: float = float("inf")
+    # Of the connection that is used, filled in by it.
+    contact: Contact | None = field(default=None, compare=False)
 
 
 # What callers pass as `timeout`: seconds without progress, or None for the client's setting.
@@ -71,6 +74,11 @@ class Backoff:
         self._pause_ceiling = _FIRST_PAUSE_SECONDS
         self._call_ceiling = _FIRST_CALL_SECONDS
 
+    def answered(self) -> None:
+        """Take note that a try succeeded."""
+        if self._patience.contact is not None:
+            self._patience.contact.answered()
+
     def call_seconds(self) -> float:
         """The deadline for the next try."""
         left = max(_SHORTEST_CALL_SECONDS, self._end - time.monotonic())
@@ -78,10 +86,18 @@ class Backoff:
         return self._call_seconds
 
     def pause(self, error: KeepbestError) -> None:
-        """Sleep before the next try, or raise `error` if there is to be none."""
+        """Sleep before the next try, or raise `error` if there is to be none.
+
+        If no server ever answered at the address, the error says what is there instead.
+        """
+        contact, for_good = self._patience.contact, False
+        if contact is not None:
+            error, for_good = contact.explain(error)
         pause = pause_seconds(error.retry_seconds, self._pause_ceiling)
-        if not self._may_go_on(error) or time.monotonic() + pause >= self._end:
+        if for_good or not self._may_go_on(error) or time.monotonic() + pause >= self._end:
             raise error
+        if contact is not None:
+            contact.tell(error, self._end - time.monotonic())
         self._pause_ceiling = min(2 * self._pause_ceiling, _LONGEST_PAUSE_SECONDS)
         time.sleep(pause)
 
@@ -116,9 +132,12 @@ def call(method: Callable[..., T], request: object, patience: Patience) -> T:
     backoff = Backoff(patience)
     while True:
         try:
-            return call_once(method, request, backoff.call_seconds())
+            answer = call_once(method, request, backoff.call_seconds())
         except KeepbestError as error:
             backoff.pause(error)
+        else:
+            backoff.answered()
+            return answer
 
 
 def call_waiting(method: Callable[..., T], request: object, patience: Patience, wait_seconds: float | None) -> T:

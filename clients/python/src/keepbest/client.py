@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, Literal
 
 from keepbest import _pull
-from keepbest._channel import Address, Connection
+from keepbest._channel import DEFAULT_SECONDS, Address, Connection
 from keepbest._events import EventBuffer
 from keepbest._proto.keepbest.v1.artifacts_pb2 import (
     GetBestVersionRequest,
@@ -49,7 +49,7 @@ class Client:
     """
 
     def __init__(
-        self, address: str | None = None, *, timeout: float = 300.0, root_certificates: bytes | None = None
+        self, address: str | None = None, *, timeout: float | None = None, root_certificates: bytes | None = None
     ) -> None:
         """Make a client. It connects at its first call.
 
@@ -57,7 +57,9 @@ class Client:
             address: `host:port`, `http://host:port`, or `https://host:port` for TLS. None: the environment's
                 KEEPBEST_ADDRESS, else http://127.0.0.1:7400.
             timeout: how long a call is repeated before its error is raised, in seconds; of an upload or a download, how
-                long it may make no progress.
+                long it may make no progress. None: 300 s, but 5 s as long as no server has ever answered at the
+                address. What cannot work, such as https to a server without TLS, fails at once; when a call is
+                repeated, the logger `keepbest` says so once.
             root_certificates: certificate authorities to trust with https, as PEM; None: gRPC's own.
 
         Raises:
@@ -68,7 +70,8 @@ class Client:
     @property
     def timeout(self) -> float:
         """How long a call is repeated before its error is raised, in seconds; by the client's runs too."""
-        return self.connection.timeout_seconds
+        seconds = self.connection.timeout_seconds
+        return DEFAULT_SECONDS if seconds is None else seconds
 
     @timeout.setter
     def timeout(self, seconds: float) -> None:

@@ -1,0 +1,156 @@
+"""Whether the server at an address ever answered; and if it does not, what stands in its place, for people to read."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import ssl
+from dataclasses import dataclass, field
+
+import grpc
+
+from keepbest.errors import KeepbestError, Unavailable
+
+_log = logging.getLogger("keepbest")
+
+# For each step of a look at an address: it delays the first error by some of these at most.
+_LOOK_SECONDS = 2.0
+# How HTTP/2 begins on a connection, and the number of the frame that a server must begin with.
+_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+_FRAME_BYTES = 9
+_SETTINGS = 4
+# The variables by which gRPC finds a proxy. Behind one, what this machine sees of the address says nothing.
+_PROXIES = ("grpc_proxy", "https_proxy", "http_proxy", "HTTPS_PROXY", "HTTP_PROXY")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Why an address gives no answer.
+
+    Attributes:
+        text: what is there, and what would be right.
+        for_good: whether the same address cannot answer later either, unless somebody changes it.
+    """
+
+    text: str
+    for_good: bool = False
+
+
+@dataclass
+class Contact:
+    """What a client and its runs know of the server at their address.
+
+    Attributes:
+        target: `host:port`.
+        tls: whether the address is an https one.
+        reached: whether anything ever answered as a Keepbest server does.
+    """
+
+    target: str
+    tls: bool
+    reached: bool = False
+    # Whether this outage was told of.
+    _told: bool = False
+    _found: Finding | None = field(default=None, repr=False)
+
+    @property
+    def url(self) -> str:
+        """The address as a user writes it."""
+        return f"{'https' if self.tls else 'http'}://{self.target}"
+
+    def answered(self) -> None:
+        """Take note of an answer, if only of a refusal."""
+        self.reached, self._told, self._found = True, False, None
+
+    def explain(self, error: KeepbestError) -> tuple[KeepbestError, bool]:
+        """Look what is at the address, if a call found no server there and none ever answered.
+
+        Returns:
+            The error, with what was found in its text; and whether to try no more.
+        """
+        if error.reason:
+            self.answered()
+        if self.reached or error.code is not grpc.StatusCode.UNAVAILABLE:
+            return error, False
+        if self._found is None:
+            self._found = look(self.target, self.tls, str(error))
+        found = self._found
+        told = Unavailable(f"the server at `{self.url}` cannot be reached: {found.text}", code=error.code)
+        told.unanswered = error.unanswered
+        return told, found.for_good
+
+    def tell(self, error: KeepbestError, seconds_left: float) -> None:
+        """Log that a call is repeated: once in each outage."""
+        if not self._told and not error.reason:
+            self._told = True
+            _log.warning("Keepbest: %s. Trying again for up to %.0f s", error, seconds_left)
+
+
+def look(target: str, tls: bool, said: str) -> Finding:
+    """See what is at an address.
+
+    Args:
+        target: `host:port`.
+        tls: whether it is an https address.
+        said: what gRPC said of it.
+    """
+    host, _, port = target.rpartition(":")
+    host = host.strip("[]")
+    start = f"start a server (`keepbest serve --listen {target}`), or name another address (KEEPBEST_ADDRESS)"
+    if not host.startswith(("127.", "localhost", "::1")) and any(os.environ.get(name) for name in _PROXIES):
+        return Finding(f"{said} (through a proxy)")
+    try:
+        ends = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)
+    except socket.gaierror as error:
+        text = f"there is no host `{host}` ({error.strerror}): name another address (KEEPBEST_ADDRESS)"
+        return Finding(text, for_good=error.errno == socket.EAI_NONAME)
+    try:
+        with socket.create_connection((str(ends[0][4][0]), int(port)), _LOOK_SECONDS) as connected:
+            greet = _greet_tls if tls else _greet
+            return greet(connected, host, int(port), said)
+    except ConnectionRefusedError:
+        return Finding(f"nobody listens there: {start}")
+    except TimeoutError:
+        return Finding(f"no answer came within {_LOOK_SECONDS:g} s: is it the right host, and is its port open?")
+    except OSError as error:
+        return Finding(f"{error.strerror or error}: {start}")
+
+
+def _greet(connected: socket.socket, host: str, port: int, said: str) -> Finding:
+    connected.sendall(_PREFACE)
+    try:
+        begin = connected.recv(_FRAME_BYTES)
+    except ConnectionResetError:
+        begin = b""
+    if len(begin) > 3 and begin[3] == _SETTINGS:
+        return Finding(said)
+    with socket.create_connection((host, port), _LOOK_SECONDS) as again:
+        if _speaks_tls(again, host):
+            return Finding(f"it speaks TLS: write https://{host}:{port}", for_good=True)
+    if begin:
+        return Finding("what answers there is no gRPC server: is it the right port?", for_good=True)
+    return Finding(said)
+
+
+def _greet_tls(connected: socket.socket, host: str, port: int, said: str) -> Finding:
+    if not _speaks_tls(connected, host):
+        return Finding(f"it speaks no TLS: write http://{host}:{port}", for_good=True)
+    if "VERIFY_FAILED" in said or "erification" in said:
+        text = f"its certificate is not trusted, or is of another name: pass root_certificates=... ({said})"
+        return Finding(text, for_good=True)
+    return Finding(said)
+
+
+def _speaks_tls(connected: socket.socket, host: str) -> bool:
+    """Whether a TLS handshake succeeds, with whatever certificate: this asks only which protocol is spoken."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.set_alpn_protocols(["h2"])
+    try:
+        context.wrap_socket(connected, server_hostname=host).close()
+    except TimeoutError:
+        raise
+    except (ssl.SSLError, OSError):
+        return False
+    return True
