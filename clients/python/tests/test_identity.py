@@ -180,6 +180,11 @@ def test_of_several_ranks_one_saves(client, make, tmp_path, monkeypatch, capsys)
         ({"template": "m-{epoch.weights.h5"}, "is no template: "),
         ({"template": "m-{}.weights.h5"}, "is no plain name"),
         ({"template": "m-{a[0]}.weights.h5"}, "is no plain name"),
+        ({"template": "m" * 1025 + ".weights.h5"}, "has more than 1024 bytes"),
+        ({"monitor": "x" * 257}, "is no name of a metric"),
+        ({"monitor": "a\nb"}, "is no name of a metric"),
+        ({"initial_value_threshold": float("nan")}, "initial_value_threshold is NaN"),
+        ({"min_delta": -0.1}, "min_delta `-0.1` is no distance"),
         ({"grace_seconds": -1}, "grace_seconds `-1` is negative"),
     ],
 )

@@ -6,6 +6,7 @@ import contextlib
 import copy
 import errno
 import functools
+import math
 import os
 import uuid
 import warnings
@@ -25,7 +26,7 @@ from keepbest._resume import Resuming
 from keepbest._retry import Patience
 from keepbest._session import Session
 from keepbest._template import check_template, misspelling_text, misspelt, never_reported
-from keepbest._values import Intake, json_values
+from keepbest._values import Intake, check_monitor, json_values
 from keepbest.client import Client
 from keepbest.ranks import training_rank
 from keepbest.run import Run
@@ -38,7 +39,7 @@ HELD_BYTES = 20 << 30
 GRACE_SECONDS = 25.0
 
 # A full disk, a used up quota.
-_FULL = (errno.ENOSPC, errno.EDQUOT)
+_FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 
 
 class CheckpointCallback(Resuming):
@@ -97,6 +98,11 @@ class CheckpointCallback(Resuming):
             raise ValueError(f"grace_seconds `{grace_seconds}` is negative")
         if artifact:
             _identity.check_id("artifact", artifact)
+        check_monitor(monitor)
+        if initial_value_threshold is not None and math.isnan(initial_value_threshold):
+            raise ValueError("initial_value_threshold is NaN, which no value can beat: pass a number, or none")
+        if not 0 <= min_delta < math.inf:
+            raise ValueError(f"min_delta `{min_delta}` is no distance: it must be a finite number, 0 or more")
         self.filepath = os.fspath(filepath)
         self.monitor = monitor
         self.verbose = verbose

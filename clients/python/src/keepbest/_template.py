@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 # How alike two names are, from 0 to 1, when one is taken for a misspelling of the other: `epch`, `eopch` and `Epochs`
 # are like `epoch`, while `loss` and `val_loss` are two names.
 _ALIKE = 0.75
+# The longest template that the contract allows.
+_TEMPLATE_BYTES = 1_024
 
 
 class Placeholder(NamedTuple):
@@ -38,8 +40,10 @@ def check_template(template: str) -> None:
     """Refuse what can never be printed.
 
     Raises:
-        ValueError: a brace is not closed, a placeholder has no plain name, or its format fits no value.
+        ValueError: it is too long, a brace is not closed, a placeholder has no plain name, or its format fits no value.
     """
+    if len(template.encode(errors="replace")) > _TEMPLATE_BYTES:
+        raise ValueError(f"filepath `{template[:64]}…` has more than {_TEMPLATE_BYTES} bytes behind its directory")
     try:
         list(string.Formatter().parse(template))
     except ValueError as error:

@@ -176,6 +176,18 @@ class Intake:
         return cut
 
 
+def check_monitor(name: str) -> None:
+    """Refuse what cannot be the name of a metric on the wire.
+
+    Raises:
+        ValueError: it is too long or has control characters; the text says what would be right.
+    """
+    if len(encodable(name).encode()) > _NAME_BYTES or any(unicodedata.category(char) == "Cc" for char in name):
+        raise ValueError(
+            f"monitor `{name[:64]!r}` is no name of a metric: at most {_NAME_BYTES} bytes without control characters"
+        )
+
+
 def json_values(what: str, values: Any) -> dict[str, Any] | None:
     """Values of any kind as a mapping that a protobuf Struct takes, at most 64 KiB of JSON.
 
