@@ -26,8 +26,9 @@ impl App {
         check_json("metadata", metadata.as_ref())?;
         for _ in 0..MOST_CHANGES {
             let (checkpoint, files) = self.db.checkpoint_to_commit(&name).await?;
-            let contents =
-                checkpoint.check_pending(&name).and_then(|()| Contents::of(&name, &files, file_count));
+            let contents = checkpoint
+                .check_pending(&name)
+                .and_then(|()| Contents::of(&name, &checkpoint.path, &files, file_count));
             let commit = Commit {
                 name: name.clone(),
                 attempt,

@@ -247,13 +247,13 @@ pub(super) async fn write(
         return Ok(());
     }
     let sql = "WITH {v: uid text, version bigint, size_bytes bigint, file_count bigint, digest bytes, metadata text, \
-        commit_time_us bigint} UPDATE checkpoints SET state = 'COMMITTED', version = v.version, size_bytes = v.size_bytes, \
-        file_count = v.file_count, digest = v.digest, metadata = COALESCE(v.metadata, checkpoints.metadata), \
-        commit_time_us = v.commit_time_us FROM v WHERE checkpoints.uid = v.uid";
+        commit_time_us bigint, path text} UPDATE checkpoints SET state = 'COMMITTED', version = v.version, \
+        size_bytes = v.size_bytes, file_count = v.file_count, digest = v.digest, metadata = COALESCE(v.metadata, checkpoints.metadata), \
+        commit_time_us = v.commit_time_us, path = v.path FROM v WHERE checkpoints.uid = v.uid";
     let row = |it: &Publication| {
-        let Contents { file_count, size_bytes, digest } = it.contents;
+        let Contents { path, file_count, size_bytes, digest } = it.contents.clone();
         let (uid, metadata) = (&it.checkpoint.uid, it.metadata.clone());
-        args![uid, it.number, size_bytes, file_count, digest, metadata, it.commit_time_us]
+        args![uid, it.number, size_bytes, file_count, digest, metadata, it.commit_time_us, path]
     };
     tx.execute_of(sql, publications.iter().map(row).collect()).await?;
     insert_metrics(tx, &publications).await?;

@@ -259,7 +259,8 @@ impl Book {
         let mut artifacts = Artifacts::take(tx, uids.collect()).await?;
         for (place, (checkpoint, files)) in std::mem::take(&mut self.last) {
             let (Some(part), Some(outcome)) = (set.get(place), outcomes.get_mut(place)) else { continue };
-            let contents = Contents::of(&part.name, &files_of(tx, &checkpoint.uid).await?, Some(files));
+            let stored = files_of(tx, &checkpoint.uid).await?;
+            let contents = Contents::of(&part.name, &checkpoint.path, &stored, Some(files));
             let refused = match contents {
                 Ok(contents) if artifacts.has(&checkpoint.artifact_uid) => {
                     let Some(run) = self.runs.get_mut(&part.name.run) else { continue };

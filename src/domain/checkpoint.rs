@@ -174,8 +174,10 @@ pub fn ranked_metrics(metrics: &Metrics) -> Vec<(String, f64)> {
 }
 
 /// The files of a checkpoint that may be committed: all are complete.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Contents {
+    /// Where what was saved lies in the version; empty: at its root.
+    pub path: String,
     /// How many there are.
     pub file_count: i64,
     /// Bytes of all of them.
@@ -185,9 +187,10 @@ pub struct Contents {
 }
 
 impl Contents {
-    /// Of files in the order of their paths, of which there shall be `expected`.
+    /// Of files in the order of their paths, of which there shall be `expected`, saved for a decision with the path `rendered`.
     pub fn of(
         name: &CheckpointName,
+        rendered: &str,
         files: &[StoredFile],
         expected: Option<i64>,
     ) -> Result<Contents, Refusal> {
@@ -214,7 +217,23 @@ impl Contents {
         let parts = files.iter().filter_map(|file| {
             Some((file.path.as_str(), u64::try_from(file.size_bytes).unwrap_or(0), file.digest?))
         });
-        Ok(Contents { file_count, size_bytes, digest: Digest::of_version(parts) })
+        let path = place(rendered, files.iter().map(|it| it.path.as_str())).to_owned();
+        Ok(Contents { path, file_count, size_bytes, digest: Digest::of_version(parts) })
+    }
+}
+
+/// Where a puller finds what was saved: at the rendered path, if a file or a folder is called so or files begin with it and a dot,
+/// as TensorFlow's weights do; else at the only file, if that is in no folder; else at the root, which is empty.
+fn place<'a>(rendered: &'a str, mut files: impl Iterator<Item = &'a str> + Clone) -> &'a str {
+    let is_there = |path: &str| {
+        path.strip_prefix(rendered).is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '.']))
+    };
+    if files.clone().any(is_there) {
+        return rendered;
+    }
+    match (files.next(), files.next()) {
+        (Some(only), None) if !only.contains('/') => only,
+        _ => "",
     }
 }
 
@@ -236,4 +255,25 @@ fn check_folders(name: &CheckpointName, files: &[StoredFile]) -> Result<(), Refu
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::place;
+
+    #[test]
+    fn a_version_says_where_a_puller_finds_what_was_saved() {
+        for (rendered, files, path) in [
+            ("m-01.keras", &["m-01.keras"][..], "m-01.keras"),
+            ("01/m.keras", &["01/m.keras", "notes"], "01/m.keras"),
+            ("01/m.keras", &["m.keras"], "m.keras"),
+            ("sm-01", &["sm-01/saved_model.pb", "sm-01/variables/v.index"], "sm-01"),
+            ("sm-01", &["saved_model.pb", "variables/v.index"], ""),
+            ("w-01", &["w-01.data-00000-of-00001", "w-01.index"], "w-01"),
+            ("w-1", &["w-10.data", "w-10.index"], ""),
+            ("sm-01", &["variables/v.index"], ""),
+        ] {
+            assert_eq!(place(rendered, files.iter().copied()), path, "{files:?}");
+        }
+    }
 }

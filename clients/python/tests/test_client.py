@@ -39,7 +39,7 @@ def test_only_improvements_become_versions(client, project, tmp_path):
         ]
     assert [version.number if version else None for version in versions] == [0, None, None, None, 1]
     best = client.best(run.name)
-    assert (best.number, best.epoch, best.path, best.metrics["val_loss"]) == (1, 4, "m-05.bin", 0.2)
+    assert (best.number, best.epoch, best.path, best.metrics["val_loss"]) == (1, 4, "m", 0.2)
     assert client.best(project, "val_loss", "max").number == 0
     assert [version.number for version in client.versions(f"{project}/run-r-model")] == [1, 0]
     assert client.version(f"{project}/run-r-model:best").name == best.name

@@ -16,7 +16,6 @@ from training import Drive, X, Y, model, names, versions
 
 import keepbest
 from keepbest import _outage, _retry, _session
-from keepbest._local import split_template
 
 keras = pytest.importorskip("keras", minversion="3.0")
 import numpy as np  # noqa: E402
@@ -444,11 +443,3 @@ def test_the_dialect_follows_the_version_of_keras():
         "announce_finished": True,
         "direction_inference": "DIRECTION_INFERENCE_METRIC_DIRECTIONS",
     }
-
-
-def test_templates_are_split_where_the_first_placeholder_stands():
-    assert split_template("m.keras") == ("", "m.keras")
-    assert split_template("a/b/m-{epoch}.keras") == ("a/b", "m-{epoch}.keras")
-    assert split_template("/a/{epoch}/m.keras") == ("/a", "{epoch}/m.keras")
-    assert split_template("/m.keras") == ("/", "m.keras")
-    assert split_template("a{epoch}/b/m.keras") == ("", "a{epoch}/b/m.keras")

@@ -265,7 +265,8 @@ impl<'a> Moment<'a> {
     fn shown_path(&self, path: &str) -> String {
         match self.strategy.local_directory.as_str() {
             "" => path.to_owned(),
-            directory if directory.ends_with('/') => format!("{directory}{path}"),
+            // A separator or the colon of a drive, as the trainer's system has them.
+            directory if directory.ends_with(['/', '\\', ':']) => format!("{directory}{path}"),
             directory => format!("{directory}/{path}"),
         }
     }

@@ -121,6 +121,11 @@ fn the_lines_are_those_of_keras_and_show_the_local_path() {
         decision.reason_text,
         "`val_loss` improved: it is 0.5 and there is no best yet (lower is better)."
     );
+    for typed in ["./a//b/", "models\\", "e:"] {
+        let mut run = Run::start(Strategy { local_directory: typed.to_owned(), ..best_only() });
+        let line = format!("\nEpoch 1: finished saving model to {typed}m-1.h5");
+        assert_eq!(run.epoch(0, 0.5).finished_message, line);
+    }
     let decision = run.epoch(1, 0.5);
     assert_eq!(decision.message, "\nEpoch 2: val_loss did not improve from 0.50000");
     assert_eq!((decision.finished_message.as_str(), decision.path.as_deref()), ("", Some("m-2.h5")));

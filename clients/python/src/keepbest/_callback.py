@@ -20,7 +20,8 @@ from keepbest._events import EventBuffer, make_event
 from keepbest._held import HeldFiles
 from keepbest._identity import Copies, Identity
 from keepbest._keras_errors import directories_refused, exception_of
-from keepbest._local import remove, replace, split_template
+from keepbest._local import remove, replace
+from keepbest._paths import split_template
 from keepbest._proto.keepbest.v1.runs_pb2 import GetRunRequest
 from keepbest._resume import Resuming
 from keepbest._retry import Patience
@@ -371,7 +372,7 @@ class CheckpointCallback(Resuming):
             self._print(decision.finished_message)
 
     def _final_path(self, decision: Decision) -> Path:
-        return Path(self._directory) / decision.path
+        return Path(self._directory + decision.path)
 
 
 def _keep(path: Path) -> None:

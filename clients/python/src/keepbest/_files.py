@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import stat
+import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
@@ -52,6 +53,8 @@ class LocalFile:
     path: Path
     fingerprint: Fingerprint
     ctime_ns: int
+    # Windows cannot read at an offset without moving the descriptor's position, which all its readers share.
+    _position: threading.Lock = field(default_factory=threading.Lock, compare=False, repr=False)
 
     @property
     def size_bytes(self) -> int:
@@ -112,13 +115,15 @@ class LocalFile:
         return digest
 
     def read(self, descriptor: int, offset_bytes: int, size_bytes: int) -> bytes:
-        """Read `size_bytes` bytes from an offset, without moving the descriptor's position."""
+        """Read `size_bytes` bytes from an offset; other threads may read the same descriptor through this object."""
         data = b""
-        while len(data) < size_bytes:
-            more = os.pread(descriptor, size_bytes - len(data), offset_bytes + len(data))
-            if not more:
-                raise self._changed(f"it ends at byte {offset_bytes + len(data)} of {self.size_bytes}")
-            data = data + more if data else more
+        with self._position:
+            os.lseek(descriptor, offset_bytes, os.SEEK_SET)
+            while len(data) < size_bytes:
+                more = os.read(descriptor, size_bytes - len(data))
+                if not more:
+                    raise self._changed(f"it ends at byte {offset_bytes + len(data)} of {self.size_bytes}")
+                data = data + more if data else more
         return data
 
     def _changed(self, how: str) -> FileChanged:
@@ -131,7 +136,8 @@ class LocalFile:
 def collect(what: Saveable) -> list[LocalFile]:
     """Find the files of a save, ordered by their paths in the checkpoint.
 
-    A file is named by its base name, a directory's files by their paths below it.
+    A file is named by its base name, a directory's files by their paths below it. A link that is named itself stands
+    for what it leads to; in a directory links are refused, because they could lead anywhere.
 
     Raises:
         ValueError: nothing to save, a symlink or special file in a directory, or two files of one name.
@@ -166,7 +172,11 @@ def _walk(directory: Path) -> Iterator[Path]:
     with os.scandir(directory) as entries:
         for entry in entries:
             if entry.is_symlink():
-                raise ValueError(f"`{entry.path}` is a symlink; a checkpoint holds plain files only")
+                raise ValueError(
+                    f"`{entry.path}` is a symlink to `{os.readlink(entry.path)}`; a directory is saved with "
+                    "its plain files only: replace the link by what it leads to, or pass a map from path to file, "
+                    "which follows links"
+                )
             if entry.is_dir():
                 yield from _walk(Path(entry.path))
             else:
@@ -174,7 +184,12 @@ def _walk(directory: Path) -> Iterator[Path]:
 
 
 def _file(name: str, path: Path) -> LocalFile:
-    status = path.stat()
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        if path.is_symlink():
+            raise FileNotFoundError(f"`{path}` is a link to `{os.readlink(path)}`, where nothing is") from None
+        raise
     if not stat.S_ISREG(status.st_mode):
         raise ValueError(f"`{path}` is no plain file; a checkpoint holds plain files only")
     return LocalFile(name, path, Fingerprint.of(status), status.st_ctime_ns)

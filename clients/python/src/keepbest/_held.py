@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from keepbest._events import Entry
-from keepbest._local import Saver, extension_of, remove, replace, size_of, split_template
+from keepbest._local import Saver, extension_of, remove, replace, size_of
+from keepbest._paths import split_template
 from keepbest.types import Event, Mode
 
 

@@ -15,22 +15,6 @@ _EXTENSIONS = (".weights.h5", ".keras", ".h5")
 Saver = Callable[[str], None]
 
 
-def split_template(filepath: str) -> tuple[str, str]:
-    """Split a template into its leading directory, which has no placeholders, and the rest, a relative path.
-
-    `"runs/a/{epoch}/m.keras"` is `("runs/a", "{epoch}/m.keras")`; without a directory the first is empty.
-
-    Raises:
-        ValueError: it is a URL.
-    """
-    if "://" in filepath:
-        raise ValueError(f"filepath `{filepath}` is remote; pass a local path, the server keeps the copy that lasts")
-    brace = min((at for at in (filepath.find("{"), filepath.find("}")) if at >= 0), default=len(filepath))
-    directory, slash, _ = filepath[:brace].rpartition("/")
-    rest = filepath[len(directory) + len(slash) :]
-    return directory or slash, rest
-
-
 def extension_of(filepath: str) -> str:
     """The ending that tells a framework the format; empty if there is none."""
     return next((ending for ending in _EXTENSIONS if filepath.endswith(ending)), "")

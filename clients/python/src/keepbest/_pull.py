@@ -1,24 +1,28 @@
-"""Download a version. A file appears under its name only once all its bytes were checked."""
+"""Download a version. A file appears under its name only once all its bytes were checked; a broken download goes on."""
 
 from __future__ import annotations
 
-import hashlib
-import os
-import uuid
+import contextlib
+import warnings
 from collections.abc import Callable, Iterator
-from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from pathlib import Path
 
 from keepbest._channel import Connection
-from keepbest._digest import FileDigest, version_digest
+from keepbest._digest import version_digest
+from keepbest._part import Part, is_equal, unfinished_folder
+from keepbest._paths import target_path
 from keepbest._proto.keepbest.v1.artifacts_pb2 import (
     ReadFileRequest,
     ReadFileResponse,
 )
 from keepbest._proto.keepbest.v1.resources_pb2 import File, Version
+from keepbest._pulled import PulledFiles
 from keepbest._retry import Backoff, Patience, Stream
 from keepbest._versions import files_of, version_of
 from keepbest.errors import DataLoss, KeepbestError
+
+# How many files of others a warning names.
+_NAMED_FILES = 5
 
 
 def pull(connection: Connection, name: str, directory: Path, patience: Patience) -> Version:
@@ -26,16 +30,31 @@ def pull(connection: Connection, name: str, directory: Path, patience: Patience)
 
     Raises:
         DataLoss: the list of files does not match the version's digest, or the bytes received not a file's.
-        ValueError: a path leaves the directory, or goes through a symlink in it.
+        ValueError: a path leaves the directory, or goes through a symlink in it; or another pull writes the same file.
         KeepbestError: the server refused, or was away for longer than the budget.
     """
     version = version_of(connection, name, patience)
     version.files.extend(files_of(connection, version.name, patience))
     _check_files(version)
     targets = [(file, target_path(directory, file.path)) for file in version.files]
-    for file, target in targets:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        _pull_file(connection, version.name, file, target, patience)
+    directory.mkdir(parents=True, exist_ok=True)
+    missing = [(file, target) for file, target in targets if not is_equal(target, file.size_bytes, file.digest)]
+    pulled = PulledFiles(directory)
+    pulled.expect([file for file, _ in missing])
+    unfinished = unfinished_folder(directory, [file.path for file in version.files])
+    try:
+        for file, target in missing:
+            if target.is_dir():
+                raise ValueError(f"`{target}` is a folder; move it away to pull the file `{file.path}`")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with Part(file, target, unfinished) as part:
+                _receive(connection, version.name, file, part, patience)
+                part.finish(version.name)
+    finally:
+        with contextlib.suppress(OSError):  # it is kept if it is not empty: the next pull goes on from there
+            unfinished.rmdir()
+    pulled.remove_others(list(version.files))
+    _tell_of_others(directory, version, {target for _, target in targets})
     return version
 
 
@@ -50,68 +69,54 @@ def _check_files(version: Version) -> None:
         )
 
 
-def target_path(directory: Path, path: str) -> Path:
-    """The local path for a file of the version.
-
-    Raises:
-        ValueError: `path` is absolute, has `..` or a backslash in it, or leads through a symlink.
-    """
-    relative = PurePosixPath(path)
-    parts = relative.parts
-    if not parts or relative.is_absolute() or ".." in parts or "\\" in path or "\0" in path or Path(path).drive:
-        raise ValueError(f"path `{path}` of the version leaves the directory; it must be relative and without `..`")
-    target = directory
-    for part in parts:
-        target = target / part
-        if target.is_symlink():
-            raise ValueError(f"`{target}` is a symlink; move it away to pull `{path}`")
-    return target
-
-
-def _pull_file(connection: Connection, version: str, file: File, target: Path, patience: Patience) -> None:
-    temporary = target.with_name(f".keepbest-{uuid.uuid4().hex}")
-    # The kernel applies the umask to a file created like this. Reading the umask would change it for all threads.
-    with temporary.open("xb") as opened:
-        try:
-            _receive(connection, version, file, opened, patience)
-            opened.flush()
-            os.fsync(opened.fileno())
-            temporary.replace(target)
-        except BaseException:
-            temporary.unlink()
-            raise
+def _tell_of_others(directory: Path, version: Version, targets: set[Path]) -> None:
+    """Warn if other files lie beside those of a version of several: a loader may take them for some of its own."""
+    if len(targets) < 2:
+        return
+    folders = {directory} | {target.parent for target in targets}
+    others = sorted(
+        path for folder in folders for path in folder.iterdir() if path not in targets and not path.is_dir()
+    )
+    if others:
+        more = f" and {len(others) - _NAMED_FILES} more" if len(others) > _NAMED_FILES else ""
+        warnings.warn(
+            f"Keepbest: `{directory}` holds files that are not of {version.name}, and they stay: "
+            f"{', '.join(map(str, others[:_NAMED_FILES]))}{more}; pull into a folder of its own if they should not be "
+            "taken for a part of it",
+            stacklevel=4,
+        )
 
 
-def _receive(connection: Connection, version: str, file: File, opened: BinaryIO, patience: Patience) -> None:
-    """Write the file's bytes to `opened` and check them. After a broken stream, continue where it stopped."""
-    digest, sha256, received, backoff = FileDigest(), hashlib.sha256(), 0, Backoff(patience)
-    while received < file.size_bytes:
-        try:
-            for data in _read(connection, version, file.path, received, patience):
-                opened.write(data)
-                digest.update(data)
-                if file.sha256:
-                    sha256.update(data)
-                received += len(data)
-                backoff.progress()
-            if received < file.size_bytes:
-                raise DataLoss(f"`{file.path}` of {version} ended at byte {received} of {file.size_bytes}")
-        except KeepbestError as error:
-            backoff.pause(error)
-    if received != file.size_bytes:
-        raise DataLoss(f"`{file.path}` of {version} has {received} bytes instead of {file.size_bytes}")
-    if digest.digest() != file.digest:
-        raise DataLoss(f"`{file.path}` of {version} does not match its digest {file.digest.hex()}")
-    if file.sha256 and sha256.digest() != file.sha256:
-        raise DataLoss(f"`{file.path}` of {version} does not match its declared SHA-256 {file.sha256.hex()}")
+def _receive(connection: Connection, version: str, file: File, part: Part, patience: Patience) -> None:
+    """Receive the ranges that are missing. After a broken stream, continue where it stopped."""
+    backoff = Backoff(patience)
+    for start, end in part.missing():
+        received = start
+        part.begin(start)
+        while received < end:
+            try:
+                for data in _read(connection, version, file.path, (received, end), patience):
+                    part.write(data)
+                    received += len(data)
+                    backoff.progress()
+                if received < end:
+                    raise DataLoss(f"`{file.path}` of {version} ended at byte {received} of {end}")
+            except KeepbestError as error:
+                backoff.pause(error)
 
 
-def _read(connection: Connection, version: str, path: str, offset_bytes: int, patience: Patience) -> Iterator[bytes]:
-    request = ReadFileRequest(version=version, path=path, offset_bytes=offset_bytes)
+def _read(
+    connection: Connection, version: str, path: str, bytes_range: tuple[int, int], patience: Patience
+) -> Iterator[bytes]:
+    offset_bytes, end = bytes_range
+    request = ReadFileRequest(version=version, path=path, offset_bytes=offset_bytes, length_bytes=end - offset_bytes)
     read: Callable[..., Iterator[ReadFileResponse]] = connection.stubs().artifacts.ReadFile
     with Stream(lambda seconds: read(request, timeout=seconds), lambda: offset_bytes, patience) as stream:
         for message in stream.call:
-            if message.data and message.offset_bytes != offset_bytes:
-                raise DataLoss(f"`{path}` of {version}: got byte {message.offset_bytes} instead of {offset_bytes}")
+            if message.data and (message.offset_bytes != offset_bytes or offset_bytes + len(message.data) > end):
+                raise DataLoss(
+                    f"`{path}` of {version}: got {len(message.data)} bytes from {message.offset_bytes} on instead of "
+                    f"those from {offset_bytes} to {end}"
+                )
             offset_bytes += len(message.data)
             yield message.data

@@ -48,14 +48,15 @@ class SaveJob:
     @classmethod
     def of(cls, decision: Decision, path: Path, snapshot: Path | None = None) -> SaveJob:
         """A job for a file, a directory, or the files that share a prefix (TensorFlow's weights format)."""
-        name = decision.path.rpartition("/")[2] or path.name
+        name = decision.path or path.name
         parts = {name + part.name.removeprefix(path.name): part for part in parts_of(path)}
         found = collect(path if path.is_dir() else parts)
+        above = f"{name}/" if path.is_dir() else ""
         return cls(
             decision,
             path,
-            {file.name: file.path for file in found},
-            {file.name: file.fingerprint for file in found},
+            {above + file.name: file.path for file in found},
+            {above + file.name: file.fingerprint for file in found},
             snapshot,
         )
 

@@ -229,12 +229,19 @@ class Client:
     def pull(self, name: str, directory: str | os.PathLike[str]) -> Version:
         """Download all files of a version, `team/project/artifact:alias`, into a directory.
 
-        The list of files is checked against the version's digest before anything is downloaded. Each file is checked
-        against its size and digest before it appears under its name, where it replaces an older one.
+        What was saved is then at `path` of the returned version below it. The list of files is checked against the
+        version's digest before anything is downloaded. Each file is checked against its size and digest before it
+        appears under its name, where it replaces an older one. A file that is there already and equal is not received
+        again, and a download that broke off goes on where it stopped, also with what `keepbest pull` left.
+
+        Files that an earlier pull put there, and that are not of this version, are removed if they are unchanged; a
+        hidden file beside the directory records them. All other files stay, with a warning if this version is of
+        several files.
 
         Raises:
             DataLoss: the list, or what was received, does not match.
-            ValueError: a path of the version leads out of the directory, or through a symlink in it.
+            ValueError: a path of the version leads out of the directory, or through a symlink in it; or another pull
+                is writing there.
         """
         return _pull.pull(self.connection, version_name(name), Path(directory), self.connection.patience())
 

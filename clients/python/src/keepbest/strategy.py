@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from google.protobuf import struct_pb2
 
+from keepbest._paths import plain_template
 from keepbest._template import misspelling_text, misspelt
 from keepbest._values import json_values
 from keepbest.types import MetricDirection, Mode, Strategy
@@ -92,7 +93,7 @@ def strategy(
         fields["every_epoch"] = True
     else:
         fields["every_batches"] = int(save_freq)
-    template = os.fspath(filepath)
+    template = plain_template(os.fspath(filepath))
     if found := misspelt(template, ["epoch", "batch", monitor]):
         warnings.warn(misspelling_text(template, found), stacklevel=2)
     return Strategy(
