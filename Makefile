@@ -17,10 +17,10 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export KERAS_BACKEND := jax
 export JAX_PLATFORMS := cpu
 
-STAGES := setup fmt lint docs deny proto stubs settings test-rust test-s3 test-python conformance
+STAGES := setup fmt lint docs deny proto stubs settings test-rust test-s3 test-python test-pins conformance
 
 .PHONY: help demo test setup build python fmt format lint docs deny proto stubs settings
-.PHONY: test-rust test-s3 test-azure test-python test-tf-keras test-deploy test-languages conformance bench clean
+.PHONY: test-rust test-s3 test-azure test-python test-pins test-tf-keras test-deploy test-languages conformance bench clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -54,7 +54,7 @@ lint: python ## clippy, ruff, mypy and shellcheck; warnings are errors
 	cargo clippy $(locked) --workspace --all-targets -- -D warnings
 	cd clients/python && ruff check . ../../demo ../../benches ../../tests/deploy ../../tests/languages --config pyproject.toml
 	cd clients/python && mypy
-	shellcheck scripts/setup-* scripts/check-stubs scripts/stages deploy/compose-secrets demo/run .ci/run clients/python/generate.sh \
+	shellcheck scripts/setup-* scripts/check-stubs scripts/stages scripts/test-pins deploy/compose-secrets demo/run .ci/run clients/python/generate.sh \
 		clients/examples/shell/plain clients/examples/shell/complete
 
 deny: python ## Licences and sources of the dependencies
@@ -90,6 +90,9 @@ test-azure: setup ## Uploads and downloads on Postgres and Azurite (npm, 365 MB)
 
 test-python: build python ## The Python client's tests, against the real server
 	cd clients/python && pytest
+
+test-pins: build python ## The client with the oldest and the newest protobuf, grpcio and Python that it allows
+	scripts/test-pins
 
 test-tf-keras: build ## The tests of the callback for tf_keras, with TensorFlow in .venv-tf (1.5 GB)
 	scripts/setup-python tf
