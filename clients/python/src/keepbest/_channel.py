@@ -7,9 +7,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import urlsplit
 
-# Read by gRPC when it is first imported: makes it stop its threads before os.fork() and start them again after it.
-os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "1")
-
 import grpc
 
 from keepbest._contact import Contact

@@ -24,8 +24,8 @@ def split_template(filepath: str) -> tuple[str, str]:
     filepath = filepath.rstrip(_SEPARATORS) or filepath
     brace = min((at for at in (filepath.find("{"), filepath.find("}")) if at >= 0), default=len(filepath))
     end = max(filepath.rfind(separator, 0, brace) for separator in _SEPARATORS) + 1
-    if end == 0 and filepath[1:2] == ":":
-        end = 2
+    if filepath[end + 1 : end + 2] == ":":  # a drive, or what would be one where the file is pulled to
+        end += 2
     return filepath[:end], plain_template(filepath[end:])
 
 

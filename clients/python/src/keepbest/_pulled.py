@@ -6,7 +6,6 @@ The record lies beside the directory, because in it is the version and nothing e
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import uuid
 from pathlib import Path
@@ -15,7 +14,8 @@ from keepbest._part import is_equal
 from keepbest._paths import target_path
 from keepbest.types import File
 
-_FORMAT = 1
+# Then a line for each file: size in bytes, digest, path. `keepbest pull` reads and writes the same.
+_HEADER = "keepbest-pulled 1"
 # Longest record that is read: a version has 100,000 files at most, with paths of 1 KiB.
 _RECORD_BYTES = 256 << 20
 
@@ -33,7 +33,7 @@ class PulledFiles:
         self._path = whole.parent / f".{whole.name}.keepbest-pulled" if whole.name else None
         # By path in the directory: size in bytes, and digest in hexadecimal digits.
         self._files: dict[str, tuple[int, str]] = {}
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        with contextlib.suppress(OSError, ValueError):
             self._files = self._read()
 
     def expect(self, files: list[File]) -> None:
@@ -73,19 +73,21 @@ class PulledFiles:
     def _read(self) -> dict[str, tuple[int, str]]:
         if self._path is None or self._path.stat().st_size > _RECORD_BYTES:
             return {}
-        record = json.loads(self._path.read_text())
-        if record["format"] != _FORMAT:
+        header, *lines = self._path.read_text(encoding="utf-8").split("\n")
+        if header != _HEADER:
             return {}
-        return {str(path): (int(size_bytes), str(digest)) for path, (size_bytes, digest) in record["files"].items()}
+        fields = [line.split(" ", 2) for line in lines if line]
+        return {path: (int(size_bytes), digest) for size_bytes, digest, path in fields}
 
     def _write(self) -> None:
         if self._path is None:
             return
-        text = json.dumps({"format": _FORMAT, "files": self._files})
+        lines = (f"{size_bytes} {digest} {path}\n" for path, (size_bytes, digest) in self._files.items())
+        text = f"{_HEADER}\n{''.join(lines)}"
         temporary = self._path.with_name(f"{self._path.name}-{uuid.uuid4().hex}")
         with contextlib.suppress(OSError):
             try:
-                temporary.write_text(text)
+                temporary.write_bytes(text.encode())
                 temporary.replace(self._path)
             finally:
                 temporary.unlink(missing_ok=True)

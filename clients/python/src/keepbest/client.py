@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
@@ -12,44 +13,47 @@ from typing import Any, Literal
 from keepbest import _pull
 from keepbest._channel import DEFAULT_SECONDS, Address, Connection
 from keepbest._events import EventBuffer
+from keepbest._files import Saveable
 from keepbest._proto.keepbest.v1.artifacts_pb2 import (
-    GetBestVersionRequest,
-    ListVersionsRequest,
-    ListVersionsResponse,
+    DeleteVersionRequest,
+    DeleteVersionResponse,
     SetAliasRequest,
 )
 from keepbest._proto.keepbest.v1.runs_pb2 import (
     RESUME_ALLOW,
     RESUME_MUST,
     RESUME_NEVER,
-    GetRunRequest,
-    ListDecisionsRequest,
-    ListDecisionsResponse,
-    ListEventsRequest,
-    ListEventsResponse,
     StartRunRequest,
     StartRunResponse,
 )
+from keepbest._reads import Reads
 from keepbest._retry import Timeout, call
-from keepbest._versions import files_of, version_of
-from keepbest.names import parent_name, project_name, version_name
+from keepbest.errors import KeepbestError, NotFound
+from keepbest.names import artifact_name, default_project, project_name, version_name
 from keepbest.run import Run
-from keepbest.strategy import direction_values, mode_value, struct_of
+from keepbest.strategy import direction_values, struct_of
 from keepbest.strategy import strategy as make_strategy
-from keepbest.types import Decision, RecordedEvent, RunResource, Strategy, Version
+from keepbest.types import Mode, Strategy, Version
 
 _RESUME = {"allow": RESUME_ALLOW, "never": RESUME_NEVER, "must": RESUME_MUST}
 
 
-class Client:
+class Client(Reads):
     """A client of one Keepbest server.
 
     It may be used from several threads. It connects at the first call, and again in a forked child. A call that fails
     because the connection broke, or the server restarts or is overloaded, is repeated.
+
+    Runs, artifacts and versions may be named in full, as `team/project/name`, or by their name alone in `project`.
     """
 
     def __init__(
-        self, address: str | None = None, *, timeout: float | None = None, root_certificates: bytes | None = None
+        self,
+        address: str | None = None,
+        *,
+        timeout: float | None = None,
+        root_certificates: bytes | None = None,
+        project: str | None = None,
     ) -> None:
         """Make a client. It connects at its first call.
 
@@ -61,10 +65,14 @@ class Client:
                 address. What cannot work, such as https to a server without TLS, fails at once; when a call is
                 repeated, the logger `keepbest` says so once.
             root_certificates: certificate authorities to trust with https, as PEM; None: gRPC's own.
+            project: `team/project` of names that name none. None: the environment's KEEPBEST_PROJECT, else
+                `default/default`.
 
         Raises:
-            ValueError: the address is none of these.
+            ValueError: the address is none of these, or the project is malformed.
         """
+        self.project = project or default_project()
+        project_name(self.project)
         self.connection = Connection(Address.parse(address), timeout, root_certificates)
 
     @property
@@ -79,7 +87,7 @@ class Client:
 
     def start_run(
         self,
-        project: str,
+        project: str | None = None,
         run: str | None = None,
         strategy: Strategy | Mapping[str, Any] | None = None,
         *,
@@ -99,7 +107,8 @@ class Client:
         """Start a run or resume it. This begins a new attempt, after which older ones can change nothing any more.
 
         Args:
-            project: `team/project` or `teams/{team}/projects/{project}`; made if it does not exist.
+            project: `team/project` or `teams/{team}/projects/{project}`; made if it does not exist. None: the
+                client's.
             run: id of the run; None: the server makes one.
             strategy: a `Strategy`, or the arguments of `keepbest.strategy` as a mapping, as
                 `{"filepath": "m.safetensors", "save_best_only": True}`.
@@ -130,84 +139,25 @@ class Client:
         """
         if not 0 <= rank < ranks:
             raise ValueError(f"rank {rank} of {ranks}: ranks count from 0")
-        request_id = launch or request_id
-        if ranks > 1 and not request_id:
+        if ranks > 1 and not (launch or request_id):
             raise ValueError(
                 f"{ranks} ranks need a launch that is the same on all of them and new in each start: pass "
                 "**keepbest.launch_from_environment()"
             )
-        if resume not in _RESUME:
-            raise ValueError(f"resume `{resume}` is none of `allow`, `never`, `must`")
-        if strategy is not None and not isinstance(strategy, Strategy):
-            strategy = make_strategy(**strategy)
-        request = StartRunRequest(
-            parent=project_name(project),
-            run_id=run or "",
-            strategy=strategy,
-            metric_directions=direction_values(metric_directions or {}),
-            artifact_id=artifact,
+        request = start_request(
+            project or self.project,
+            run,
+            strategy,
+            metric_directions=metric_directions,
+            artifact=artifact,
             artifact_type=artifact_type,
-            request_id=request_id or str(uuid.uuid4()),
-            resume=_RESUME[resume],
-            config=struct_of(config, "config"),
+            config=config,
+            resume=resume,
+            request_id=launch or request_id,
         )
         start: Callable[..., StartRunResponse] = self.connection.stubs().runs.StartRun
         response = call(start, request, self.connection.patience(timeout))
         return Run(self.connection, response, writer, _events, (rank, ranks))
-
-    def run(self, name: str, *, timeout: Timeout = None) -> RunResource:
-        """Look at a run as it is now, without starting an attempt.
-
-        Args:
-            name: its resource name, `teams/{team}/projects/{project}/runs/{run}`.
-            timeout: for this call; None: as for the client.
-        """
-        get: Callable[..., RunResource] = self.connection.stubs().runs.GetRun
-        return call(get, GetRunRequest(name=name), self.connection.patience(timeout))
-
-    def best(
-        self, parent: str, metric: str | None = None, mode: str | None = None, include_files: bool = False
-    ) -> Version:
-        """The best version in a team, project, artifact or run.
-
-        Args:
-            parent: `team`, `team/project`, `team/project/artifact`, or a full resource name (of a run too).
-            metric: name of the metric; None: the monitor.
-            mode: `min` or `max`; required for a metric that is not the monitor.
-            include_files: whether to fill `Version.files`.
-
-        Raises:
-            NotFound: no version has the metric.
-        """
-        request = GetBestVersionRequest(
-            parent=parent_name(parent), metric=metric or "", mode=mode_value(mode or "auto")
-        )
-        get: Callable[..., Version] = self.connection.stubs().artifacts.GetBestVersion
-        return self._filled(call(get, request, self.connection.patience()), include_files)
-
-    def version(self, name: str, include_files: bool = False) -> Version:
-        """A version by number or alias: `team/project/artifact:v3`, `team/project/artifact:best`."""
-        return self._filled(version_of(self.connection, version_name(name), self.connection.patience()), include_files)
-
-    def versions(self, artifact: str, filter: str = "", order_by: str = "", page_size: int = 0) -> Iterator[Version]:
-        """The versions of an artifact, fetched page by page.
-
-        Args:
-            artifact: `team/project/artifact`, or a full resource name, such as `Run.resource.artifact`.
-            filter: comparisons joined by AND: `epoch >= 3 AND metrics.val_loss < 0.2`.
-            order_by: for example `metrics.val_loss asc`; empty: newest number first.
-            page_size: versions a call; 0: the server's choice.
-        """
-        request = ListVersionsRequest(
-            parent=parent_name(artifact), filter=filter, order_by=order_by, page_size=page_size
-        )
-        while True:
-            method: Callable[..., ListVersionsResponse] = self.connection.stubs().artifacts.ListVersions
-            page = call(method, request, self.connection.patience())
-            yield from page.versions
-            if not page.next_page_token:
-                return
-            request.page_token = page.next_page_token
 
     def set_alias(self, version: str, alias: str, expected: str = "") -> Version:
         """Point an alias of an artifact at a version. It is made if it does not exist, else moved.
@@ -221,10 +171,70 @@ class Client:
         Raises:
             Aborted: it does not point where `expected` says.
         """
-        artifact, _, number = version_name(version).rpartition("/versions/")
+        artifact, _, number = version_name(version, self.project).rpartition("/versions/")
         request = SetAliasRequest(artifact=artifact, alias=alias, version=number, expected_version=expected)
         method: Callable[..., Version] = self.connection.stubs().artifacts.SetAlias
         return call(method, request, self.connection.patience())
+
+    def delete(self, version: str, *, delete_aliases: bool = False) -> int:
+        """Delete a version. Its number is never used again; `latest` and `best` move to what is right.
+
+        Args:
+            version: by number, `team/project/artifact:v3`. An alias could move meanwhile, so it is refused.
+            delete_aliases: also if aliases of yours point at it, which go with it.
+
+        Returns:
+            Its size in bytes. What other versions share of it stays.
+
+        Raises:
+            FailedPrecondition: aliases of yours point at it (`VERSION_HAS_ALIASES`).
+        """
+        request = DeleteVersionRequest(name=version_name(version, self.project), delete_aliases=delete_aliases)
+        method: Callable[..., DeleteVersionResponse] = self.connection.stubs().artifacts.DeleteVersion
+        return call(method, request, self.connection.patience()).size_bytes
+
+    def push(
+        self,
+        what: Saveable,
+        artifact: str,
+        *,
+        metrics: Mapping[str, Any] | None = None,
+        epoch: int = 0,
+        monitor: str | None = None,
+        mode: Literal["auto", "min", "max"] = "auto",
+        metadata: Mapping[str, Any] | None = None,
+    ) -> Version:
+        """Store files as the next version of an artifact, through a run of its own that reports one epoch.
+
+        Args:
+            what: a file, a directory, several of them, or a map from path in the version to file.
+            artifact: its name; made if it does not exist.
+            metrics: name to value.
+            epoch: 0-based.
+            monitor: the metric by which versions of the artifact are compared; None: the artifact's, or the first of
+                `metrics`.
+            mode: whether `min` or `max` of it is best; `auto`: as the artifact has it, or as its name says.
+            metadata: free JSON, kept on the version.
+
+        Raises:
+            FailedPrecondition: the artifact has another monitor (`MONITOR_CONFLICT`).
+        """
+        name = artifact_name(self.project, artifact)
+        project, _, artifact_id = name.rpartition("/artifacts/")
+        direction = mode
+        with contextlib.suppress(NotFound):
+            existing = self.artifact(name)
+            monitor = monitor or existing.monitor
+            if mode == "auto":
+                direction = "max" if existing.direction == Mode.MODE_MAX else "min"
+        monitor = monitor or next(iter(metrics or {}), "")
+        path = Path(what).name if isinstance(what, (str, os.PathLike)) else artifact_id
+        template = make_strategy(path.replace("{", "{{").replace("}", "}}"), monitor, mode=direction)
+        with self.start_run(project, f"push-{uuid.uuid4()}", template, artifact=artifact_id) as run:
+            decision = run.report_epoch(epoch, metrics or {})
+            if decision is None:
+                raise KeepbestError(f"the server decided nothing about the epoch of {run.name}")
+            return run.save(decision, what, metadata)
 
     def pull(self, name: str, directory: str | os.PathLike[str]) -> Version:
         """Download all files of a version, `team/project/artifact:alias`, into a directory.
@@ -243,38 +253,18 @@ class Client:
             ValueError: a path of the version leads out of the directory, or through a symlink in it; or another pull
                 is writing there.
         """
-        return _pull.pull(self.connection, version_name(name), Path(directory), self.connection.patience())
-
-    def decisions(self, run: str, epoch: int | None = None) -> Iterator[Decision]:
-        """The run's decisions, oldest first: why its model was saved or not. Of one epoch (0-based), or of all."""
-        request = ListDecisionsRequest(parent=run, epoch=epoch)
-        while True:
-            method: Callable[..., ListDecisionsResponse] = self.connection.stubs().runs.ListDecisions
-            page = call(method, request, self.connection.patience())
-            yield from page.decisions
-            if not page.next_page_token:
-                return
-            request.page_token = page.next_page_token
-
-    def events(self, run: str, metrics: list[str] | None = None) -> Iterator[RecordedEvent]:
-        """The run's events, oldest first, with these metrics or all."""
-        request = ListEventsRequest(parent=run, metrics=metrics or [])
-        while True:
-            method: Callable[..., ListEventsResponse] = self.connection.stubs().runs.ListEvents
-            page = call(method, request, self.connection.patience())
-            yield from page.events
-            if not page.next_page_token:
-                return
-            request.page_token = page.next_page_token
-
-    def _filled(self, version: Version, include_files: bool) -> Version:
-        if include_files:
-            version.files.extend(files_of(self.connection, version.name, self.connection.patience()))
-        return version
+        return _pull.pull(
+            self.connection, version_name(name, self.project), Path(directory), self.connection.patience()
+        )
 
     def close(self) -> None:
         """Close the connection. A later call opens a new one."""
         self.connection.close()
+
+    def __repr__(self) -> str:
+        """Where it connects to, and the project of names that name none."""
+        scheme = "https" if self.connection.address.tls else "http"
+        return f"Client('{scheme}://{self.connection.address.target}', project={self.project!r})"
 
     def __enter__(self) -> Client:
         """The client itself."""
@@ -285,3 +275,33 @@ class Client:
     ) -> None:
         """Close the connection."""
         self.close()
+
+
+def start_request(
+    project: str,
+    run: str | None,
+    strategy: Strategy | Mapping[str, Any] | None,
+    *,
+    metric_directions: Mapping[str, str] | None = None,
+    artifact: str = "",
+    artifact_type: str = "",
+    config: Mapping[str, Any] | None = None,
+    resume: Literal["allow", "never", "must"] = "allow",
+    request_id: str | None = None,
+) -> StartRunRequest:
+    """The message of `Client.start_run`, whose arguments these are."""
+    if resume not in _RESUME:
+        raise ValueError(f"resume `{resume}` is none of `allow`, `never`, `must`")
+    if strategy is not None and not isinstance(strategy, Strategy):
+        strategy = make_strategy(**strategy)
+    return StartRunRequest(
+        parent=project_name(project),
+        run_id=run or "",
+        strategy=strategy,
+        metric_directions=direction_values(metric_directions or {}),
+        artifact_id=artifact,
+        artifact_type=artifact_type,
+        request_id=request_id or str(uuid.uuid4()),
+        resume=_RESUME[resume],
+        config=struct_of(config, "config"),
+    )

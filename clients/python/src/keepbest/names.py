@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+import os
+
+PROJECT_VARIABLE = "KEEPBEST_PROJECT"
+DEFAULT_PROJECT = "default/default"
 _SHAPE = "teams/{team}/projects/{project}"
+
+
+def default_project() -> str:
+    """The project of what names none: the environment's KEEPBEST_PROJECT, else `default/default`."""
+    return os.environ.get(PROJECT_VARIABLE) or DEFAULT_PROJECT
 
 
 def project_name(text: str) -> str:
@@ -39,21 +48,76 @@ def parent_name(text: str) -> str:
     raise ValueError(f"`{text}` is none of `team`, `team/project`, `team/project/artifact` or a full resource name")
 
 
-def run_name(project: str, run: str) -> str:
-    """The resource name of a run: of an id inside `project`, or a full name taken as it is."""
-    return run if run.startswith("teams/") else f"{project_name(project)}/runs/{run}"
-
-
-def version_name(text: str) -> str:
-    """The resource name of a version: `T/P/A:vN`, `T/P/A:alias`, or a full name taken as it is.
+def listed_name(text: str) -> str:
+    """The resource name of a project whose things are listed; of a team it stands for all its projects.
 
     Raises:
         ValueError: it is neither.
     """
+    match text.split("/"):
+        case [team] | ["teams", team] if team:
+            return f"teams/{team}/projects/-"
+    return project_name(text)
+
+
+def run_name(project: str, run: str) -> str:
+    """The resource name of a run: of an id inside `project`, of `T/P/R`, or a full name taken as it is.
+
+    Raises:
+        ValueError: it is none of these.
+    """
+    return _in_project(project, run, "run")
+
+
+def artifact_name(project: str, artifact: str) -> str:
+    """The resource name of an artifact: of an id inside `project`, of `T/P/A`, or a full name taken as it is.
+
+    Raises:
+        ValueError: it is none of these.
+    """
+    return _in_project(project, artifact, "artifact")
+
+
+def version_name(text: str, project: str = "") -> str:
+    """The resource name of a version: `T/P/A:vN`, `T/P/A:alias`, or a full name taken as it is.
+
+    Args:
+        text: the name.
+        project: where `A:vN` and `A:alias` are looked up; empty: nowhere.
+
+    Raises:
+        ValueError: it is none of these.
+    """
     if text.startswith("teams/") and "/versions/" in text:
         return text
     artifact, colon, version = text.rpartition(":")
-    parts = artifact.split("/")
-    if colon and version and len(parts) == 3 and all(parts):
-        return f"teams/{parts[0]}/projects/{parts[1]}/artifacts/{parts[2]}/versions/{version}"
-    raise ValueError(f"version `{text}` is neither `team/project/artifact:alias` nor a full resource name")
+    if colon and version and artifact and "/" not in version:
+        if "/" not in artifact and project:
+            return f"{artifact_name(project, artifact)}/versions/{version}"
+        match artifact.split("/"):
+            case [team, name, artifact] if team and name and artifact:
+                return f"teams/{team}/projects/{name}/artifacts/{artifact}/versions/{version}"
+            case ["teams", _, "projects", _, "artifacts", _]:
+                return f"{artifact}/versions/{version}"
+    raise ValueError(
+        f"version `{text}` is neither `team/project/artifact:alias` nor a full resource name"
+        + (f" nor `artifact:alias` in {project}" if project else "")
+    )
+
+
+def _in_project(project: str, text: str, kind: str) -> str:
+    match text.split("/"):
+        case ["teams", team, "projects", name, kinds, identifier] if kinds == f"{kind}s" and team and name:
+            return text if identifier else _refuse(text, kind)
+        case [team, name, identifier] if team and name and identifier:
+            return f"{project_name(f'{team}/{name}')}/{kind}s/{identifier}"
+        case [identifier] if identifier:
+            return f"{project_name(project)}/{kind}s/{identifier}"
+    return _refuse(text, kind)
+
+
+def _refuse(text: str, kind: str) -> str:
+    raise ValueError(
+        f"{kind} `{text}` is none of `{kind}`, `team/project/{kind}` or `teams/{{team}}/projects/{{project}}/{kind}s/"
+        f"{{{kind}}}`"
+    )

@@ -83,6 +83,10 @@ class Run:
         self.next_epoch: int = 0 if self.resume_from is None else epoch_after(self.resume_from)
         self.warnings: list[str] = list(response.warnings)
 
+    def __repr__(self) -> str:
+        """Its name, its attempt, and where it goes on."""
+        return f"Run(name={self.name!r}, attempt={self.attempt}, next_epoch={self.next_epoch})"
+
     def report_epoch(self, epoch: int, metrics: Mapping[str, Any], step: int | None = None) -> Decision | None:
         """Report the end of an epoch; see `report`.
 

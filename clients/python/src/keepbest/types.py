@@ -1,11 +1,12 @@
 """The messages that the client takes and returns, for import from one place.
 
 They are the generated protobuf classes, with the fields that the proto files document: `Version.metrics["val_loss"]`,
-`Decision.reason_text` and so on. Epochs and batches are 0-based.
+`Decision.reason_text` and so on. Epochs and batches are 0-based. Printed they show all their fields.
 """
 
 from keepbest._proto.keepbest.v1.resources_pb2 import (
     Action,
+    Alias,
     Artifact,
     Checkpoint,
     Decision,
@@ -23,9 +24,14 @@ from keepbest._proto.keepbest.v1.resources_pb2 import (
     Version,
 )
 from keepbest._proto.keepbest.v1.resources_pb2 import Run as RunResource
+from keepbest._repr import show_as_text
+
+show_as_text(Alias, Artifact, Checkpoint, Decision, Event, File, MonitorState, NextDue, RecordedEvent, RunResource)
+show_as_text(Strategy, Version)
 
 __all__ = [
     "Action",
+    "Alias",
     "Artifact",
     "Checkpoint",
     "Decision",

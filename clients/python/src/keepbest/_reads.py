@@ -1,0 +1,138 @@
+"""The part of the client that only reads: runs, artifacts, versions, decisions and events."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from keepbest._channel import Connection
+from keepbest._proto.keepbest.v1.artifacts_pb2 import (
+    GetArtifactRequest,
+    GetBestVersionRequest,
+    ListArtifactsRequest,
+    ListVersionsRequest,
+)
+from keepbest._proto.keepbest.v1.runs_pb2 import (
+    GetRunRequest,
+    ListDecisionsRequest,
+    ListEventsRequest,
+    ListRunsRequest,
+)
+from keepbest._retry import Timeout, call
+from keepbest._versions import files_of, version_of
+from keepbest.names import artifact_name, listed_name, parent_name, run_name, version_name
+from keepbest.strategy import mode_value
+from keepbest.types import Artifact, Decision, RecordedEvent, RunResource, Version
+
+
+class Reads:
+    """Answers questions about what a server keeps.
+
+    Runs, artifacts and versions may be named in full, as `team/project/name`, or by their name alone in `project`.
+
+    Attributes:
+        connection: to the server.
+        project: `team/project`, where names without one are looked up.
+    """
+
+    connection: Connection
+    project: str
+
+    def run(self, name: str, *, timeout: Timeout = None) -> RunResource:
+        """Look at a run as it is now, without starting an attempt.
+
+        Args:
+            name: of the run.
+            timeout: for this call; None: as for the client.
+        """
+        get: Callable[..., RunResource] = self.connection.stubs().runs.GetRun
+        return call(get, GetRunRequest(name=run_name(self.project, name)), self.connection.patience(timeout))
+
+    def runs(self, parent: str | None = None, page_size: int = 0) -> Iterator[RunResource]:
+        """The runs of a project or a team, newest first, fetched page by page.
+
+        Args:
+            parent: `team/project` or `team`; None: the client's project.
+            page_size: runs a call; 0: the server's choice.
+        """
+        request = ListRunsRequest(parent=listed_name(parent or self.project), page_size=page_size)
+        return self._pages(self.connection.stubs().runs.ListRuns, request, "runs")
+
+    def artifact(self, name: str) -> Artifact:
+        """An artifact, with the first hundred of its aliases."""
+        get: Callable[..., Artifact] = self.connection.stubs().artifacts.GetArtifact
+        request = GetArtifactRequest(name=artifact_name(self.project, name))
+        return call(get, request, self.connection.patience())
+
+    def artifacts(self, parent: str | None = None, page_size: int = 0) -> Iterator[Artifact]:
+        """The artifacts of a project or a team, fetched page by page.
+
+        Args:
+            parent: `team/project` or `team`; None: the client's project.
+            page_size: artifacts a call; 0: the server's choice.
+        """
+        request = ListArtifactsRequest(parent=listed_name(parent or self.project), page_size=page_size)
+        return self._pages(self.connection.stubs().artifacts.ListArtifacts, request, "artifacts")
+
+    def best(
+        self, parent: str, metric: str | None = None, mode: str | None = None, include_files: bool = False
+    ) -> Version:
+        """The best version in a team, project, artifact or run.
+
+        Args:
+            parent: `team`, `team/project`, `team/project/artifact`, or a full resource name (of a run too).
+            metric: name of the metric; None: the monitor.
+            mode: `min` or `max`; required for a metric that is not the monitor.
+            include_files: whether to fill `Version.files`.
+
+        Raises:
+            NotFound: no version has the metric.
+        """
+        request = GetBestVersionRequest(
+            parent=parent_name(parent), metric=metric or "", mode=mode_value(mode or "auto")
+        )
+        get: Callable[..., Version] = self.connection.stubs().artifacts.GetBestVersion
+        return self._filled(call(get, request, self.connection.patience()), include_files)
+
+    def version(self, name: str, include_files: bool = False) -> Version:
+        """A version by number or alias: `team/project/artifact:v3`, `artifact:best`."""
+        patience = self.connection.patience()
+        return self._filled(version_of(self.connection, version_name(name, self.project), patience), include_files)
+
+    def versions(self, artifact: str, filter: str = "", order_by: str = "", page_size: int = 0) -> Iterator[Version]:
+        """The versions of an artifact, fetched page by page.
+
+        Args:
+            artifact: its name, as `Run.resource.artifact` too.
+            filter: comparisons joined by AND: `epoch >= 3 AND metrics.val_loss < 0.2`.
+            order_by: for example `metrics.val_loss asc`; empty: newest number first.
+            page_size: versions a call; 0: the server's choice.
+        """
+        request = ListVersionsRequest(
+            parent=artifact_name(self.project, artifact), filter=filter, order_by=order_by, page_size=page_size
+        )
+        return self._pages(self.connection.stubs().artifacts.ListVersions, request, "versions")
+
+    def decisions(self, run: str, epoch: int | None = None) -> Iterator[Decision]:
+        """The run's decisions, oldest first: why its model was saved or not. Of one epoch (0-based), or of all."""
+        request = ListDecisionsRequest(parent=run_name(self.project, run), epoch=epoch)
+        return self._pages(self.connection.stubs().runs.ListDecisions, request, "decisions")
+
+    def events(self, run: str, metrics: list[str] | None = None) -> Iterator[RecordedEvent]:
+        """The run's events, oldest first, with these metrics or all."""
+        request = ListEventsRequest(parent=run_name(self.project, run), metrics=metrics or [])
+        return self._pages(self.connection.stubs().runs.ListEvents, request, "events")
+
+    def _pages(self, method: Callable[..., Any], request: Any, what: str) -> Iterator[Any]:
+        """What is in the field `what` of all pages, from that of `request` on."""
+        while True:
+            page = call(method, request, self.connection.patience())
+            yield from getattr(page, what)
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
+
+    def _filled(self, version: Version, include_files: bool) -> Version:
+        if include_files:
+            version.files.extend(files_of(self.connection, version.name, self.connection.patience()))
+        return version

@@ -1,0 +1,124 @@
+"""What a user of the client sees: names, lists, prints, types, and what importing it costs."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+
+import pytest
+from conftest import random_file
+
+import keepbest
+from keepbest import names
+from keepbest.types import File, MonitorState, RunResource
+
+EVERY = keepbest.strategy("m.bin", monitor="loss", mode="min")
+
+
+def python_of(code: str) -> str:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+
+
+def test_importing_the_client_imports_next_to_nothing():
+    code = "import sys; before = set(sys.modules); import keepbest; print(*sorted(set(sys.modules) - before))"
+    imported = python_of(code).split()
+    assert "keepbest" in imported
+    assert len(imported) <= 3, imported
+
+
+def test_every_name_is_there_in_whatever_order_modules_are_imported():
+    for first in ("", "import keepbest.client", "import keepbest.strategy", "from keepbest.strategy import strategy"):
+        used = "keepbest.strategy('m.bin').filepath, keepbest.SAVE, keepbest.Client('h:1')"
+        code = f"{first}\nimport keepbest\nprint({used})"
+        assert python_of(code) == "m.bin 1 Client('http://h:1', project='default/default')\n"
+    assert {name for name in keepbest.__all__ if not hasattr(keepbest, name)} == set()
+    assert set(keepbest.__all__) <= set(dir(keepbest))
+    with pytest.raises(AttributeError, match="no attribute `Clinet`"):
+        keepbest.Clinet  # noqa: B018
+    assert re.fullmatch(r"\d+\.\d+\.\d+", keepbest.__version__)
+
+
+def test_grpc_survives_a_fork_though_it_is_imported_later():
+    code = "import keepbest, os; print(os.environ['GRPC_ENABLE_FORK_SUPPORT'])"
+    assert python_of(code) == "1\n"
+
+
+def test_short_names_are_looked_up_in_the_clients_project(server, project, tmp_path, monkeypatch):
+    monkeypatch.setenv("KEEPBEST_PROJECT", project)
+    client = keepbest.Client(server.address, timeout=30)
+    random_file(tmp_path / "m.bin", 10)
+    with client.start_run(run="r", strategy=EVERY) as run:
+        version = run.save(run.report_epoch(0, {"loss": 1.0}), tmp_path / "m.bin")
+    assert version.name.startswith(names.project_name(project))
+    whole = f"{project}/run-r-model"
+    for artifact in ("run-r-model", whole, run.resource.artifact):
+        assert [it.name for it in client.versions(artifact)] == [version.name]
+        for alias in ("best", "v0"):
+            assert client.version(f"{artifact}:{alias}").name == version.name
+            assert client.pull(f"{artifact}:{alias}", tmp_path / "out").name == version.name
+        assert client.set_alias(f"{artifact}:v0", "shown").name == version.name
+        assert client.artifact(artifact).version_count == 1
+    for name in ("r", f"{project}/r", run.name):
+        assert client.run(name).name == run.name
+        assert len(list(client.decisions(name))) == len(list(client.events(name))) == 1
+    other = keepbest.Client(server.address, project="tests/other", timeout=30)
+    with pytest.raises(keepbest.NotFound):
+        other.run("r")
+    for wrong in ("a/b", "t//r", "", "teams/t/projects/p/artifacts/a"):
+        with pytest.raises(ValueError, match="is none of `run`"):
+            client.run(wrong)
+    with pytest.raises(ValueError, match="project `x` is neither"):
+        keepbest.Client(project="x")
+
+
+def test_runs_and_artifacts_of_a_project_and_of_a_team_are_listed(client, project):
+    for run in ("a", "b"):
+        client.start_run(project, run, EVERY)
+    client.start_run(f"{project}-2", "c", EVERY)
+    prefix = names.project_name(project)
+    assert [run.name for run in client.runs(project, page_size=1)] == [f"{prefix}/runs/b", f"{prefix}/runs/a"]
+    ids = [artifact.name for artifact in client.artifacts(project, page_size=1)]
+    assert sorted(ids) == [f"{prefix}/artifacts/run-{run}-model" for run in ("a", "b")]
+    assert {f"{prefix}/runs/a", f"{prefix}-2/runs/c"} <= {run.name for run in client.runs("tests")}
+    assert f"{prefix}-2/artifacts/run-c-model" in {artifact.name for artifact in client.artifacts("tests")}
+
+
+def test_push_stores_a_version_that_delete_removes(client, project, tmp_path):
+    data = random_file(tmp_path / "m-{epoch}.bin", 100)
+    client.project = project
+    first = client.push(tmp_path / "m-{epoch}.bin", "final", metrics={"auc": 0.5}, mode="max", metadata={"by": "hand"})
+    assert (first.path, first.epoch, first.metadata["by"]) == ("m-{epoch}.bin", 0, "hand")
+    second = client.push({"a/b": tmp_path / "m-{epoch}.bin"}, "final", metrics={"auc": 0.4}, epoch=3)
+    assert client.best("/".join((project, "final"))).name == first.name
+    assert [version.epoch for version in client.versions("final")] == [3, 0]
+    client.pull("final:latest", tmp_path / "out")
+    assert (tmp_path / "out" / "a" / "b").read_bytes() == data
+    assert client.delete("final:v0") == 100
+    assert [version.name for version in client.versions("final")] == [second.name]
+    assert client.best("/".join((project, "final"))).name == second.name
+    assert {run.state for run in client.runs()} == {2}
+
+
+def test_what_is_printed_can_be_read(client, project, tmp_path):
+    random_file(tmp_path / "m.bin", 10)
+    run = client.start_run(project, "r", EVERY, config={"lr": 0.1})
+    version = run.save(run.report_epoch(0, {"loss": 0.0}), tmp_path / "m.bin")
+    shown = repr(client.version(version.name, include_files=True))
+    assert shown.startswith(f"Version(name='{version.name}', number=0, run='{run.name}', ")
+    for part in (
+        "epoch=0, batch=None, step=None, path='m.bin'",
+        f"digest={version.digest.hex()}",
+        "metrics={'loss': 0.0}",
+        "reason=REASON_EVERY_EPOCH",
+        "files=[File(path='m.bin', size_bytes=10, ",
+    ):
+        assert part in shown
+    assert re.search(r"create_time=\d{4}-\d\d-\d\dT[\d:.]+Z", shown)
+    assert str(version) == repr(version) and "\\0" not in shown
+    assert "config={'lr': 0.1}" in repr(client.run("r") if client.project == project else client.run(run.name))
+    assert repr(run) == f"Run(name='{run.name}', attempt=1, next_epoch=0)"
+    assert repr(MonitorState()) == "MonitorState(best=None, best_checkpoint='', batches_since_save=0, in_flight=[])"
+    many = repr(RunResource(monitor_state=MonitorState(in_flight=[str(it) for it in range(12)])))
+    assert "'9', ... 2 more]" in many
+    assert "state=7" in repr(File(state=7)), "a state that a newer server has"
