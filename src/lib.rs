@@ -4,6 +4,7 @@
 
 pub mod domain;
 pub mod failpoint;
+pub mod turns;
 
 pub mod clock;
 pub mod db;

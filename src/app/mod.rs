@@ -101,16 +101,8 @@ impl App {
             db: Arc::new(db),
             store,
             clock,
-            upload_buffers: Buffers::new(
-                limits.upload_buffer_bytes.max(uploads::STREAM_BYTES),
-                uploads::STREAM_BYTES,
-                buffers::WAITING_UPLOADS,
-            ),
-            download_buffers: Buffers::new(
-                limits.download_buffer_bytes.max(reads::STREAM_BYTES),
-                reads::STREAM_BYTES,
-                buffers::WAITING_DOWNLOADS,
-            ),
+            upload_buffers: Buffers::of_uploads(limits.upload_buffer_bytes),
+            download_buffers: Buffers::of_downloads(limits.download_buffer_bytes),
             keys: Arc::default(),
             stopping: CancellationToken::new(),
             limits,

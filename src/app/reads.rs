@@ -1,16 +1,18 @@
 //! Bytes out: a file or a range of it, each chunk verified before its first byte leaves.
 
 use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::Stream;
 use futures::StreamExt;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc;
 
 use crate::app::App;
 use crate::app::Error;
+use crate::app::buffers::Held;
 use crate::db;
 use crate::db::FileChunk;
 use crate::db::VersionRow;
@@ -21,11 +23,11 @@ use crate::domain::ids::VersionName;
 use crate::domain::ids::shown;
 use crate::domain::path;
 use crate::domain::refusal::Refusal;
+use crate::turns::Caller;
+use crate::turns::Taken;
 
 /// Chunks that are read while an earlier one leaves.
 const READ_AHEAD: usize = 1;
-/// The most that a reader takes of the buffers: a chunk that is read, one that waits, and one that leaves.
-pub const STREAM_BYTES: u64 = 3 * CHUNK_BYTES;
 /// Chunks looked up at once; more would hold many rows for a slow reader.
 const PAGE_CHUNKS: i64 = 256;
 /// Bytes of such a page.
@@ -51,15 +53,18 @@ impl App {
         let version = self.version(name).await?;
         let file = self.db.file(version.checkpoint.checkpoint.as_str(), file_path).await?;
         let until = range_end(&file, offset_bytes, length_bytes)?;
-        let wanted = u64::try_from(until.saturating_sub(offset_bytes)).unwrap_or(0);
-        let permit = self.download_buffers.take(wanted.min(STREAM_BYTES)).await?;
+        // Chunks are read whole. For the first one the caller waits here, where it is told best when to come back.
+        let held = self.download_buffers.reader();
+        let chunk_bytes = u64::try_from(file.size_bytes).unwrap_or(0).min(CHUNK_BYTES);
+        let first = self.download_buffers.take(if until > offset_bytes { chunk_bytes } else { 0 }).await?;
         let pages = pages(offset_bytes, until);
         let (app, file_uid) = (self.clone(), file.uid.clone());
         let chunks = futures::stream::iter(pages).then(move |(from, to)| {
             let (app, file_uid) = (app.clone(), file_uid.clone());
             async move { app.db.file_chunks(&file_uid, from, to).await.map(|it| (from, to, it)) }
         });
-        let reader = Arc::new(Reader { app: self.clone(), version, path: file.path.clone() });
+        let first = Mutex::new(Some(first));
+        let reader = Arc::new(Reader { app: self.clone(), version, path: file.path.clone(), held, first });
         let checking = Arc::clone(&reader);
         let chunks = chunks.then(move |page| Arc::clone(&checking).check_page(page));
         let pieces = chunks.flat_map(move |page| match page {
@@ -72,7 +77,7 @@ impl App {
             }
             Err(error) => futures::stream::iter([Err(error)]).boxed(),
         });
-        Ok((file, handed_over(pieces, permit, self.limits.upload_idle)))
+        Ok((file, handed_over(pieces, self.limits.upload_idle)))
     }
 
     /// A chunk's bytes, verified. Wrong bytes are read once more before they count as lost: a bit that flipped on the way, or
@@ -108,33 +113,36 @@ impl App {
 }
 
 /// Reads in a task of its own, so that a reader that takes nothing for the idle time gives back what was read ahead for it.
-/// What it was handed and what waits for it stays accounted until its stream is dropped.
+/// A chunk that is read, one that waits and one that leaves are the most that it has of the buffers, each for as long as its bytes
+/// are somewhere.
 fn handed_over(
     pieces: impl Stream<Item = Result<ReadPiece, Error>> + Send + 'static,
-    mut permit: OwnedSemaphorePermit,
     idle: Duration,
 ) -> impl Stream<Item = Result<ReadPiece, Error>> + Send {
-    let handed = permit.split(permit.num_permits() * 2 / 3);
     // `None` is the end; a channel that closes without it is a reader that was too slow.
     let (sender, receiver) = mpsc::channel(1);
-    tokio::spawn(async move {
-        let _read_ahead = permit;
+    tokio::spawn(Caller::current().scope(async move {
         let mut pieces = std::pin::pin!(pieces.map(Some).chain(futures::stream::iter([None])));
-        while let Some(piece) = pieces.next().await {
+        loop {
+            let piece = tokio::select! {
+                piece = pieces.next() => piece,
+                () = sender.closed() => return,
+            };
+            let Some(piece) = piece else { return };
             if !matches!(tokio::time::timeout(idle, sender.send(piece)).await, Ok(Ok(()))) {
                 return;
             }
         }
-    });
-    futures::stream::unfold((Some(receiver), handed), move |(receiver, handed)| async move {
+    }));
+    futures::stream::unfold(Some(receiver), move |receiver| async move {
         let mut receiver = receiver?;
         match receiver.recv().await {
-            Some(Some(piece)) => Some((piece, (Some(receiver), handed))),
+            Some(Some(piece)) => Some((piece, Some(receiver))),
             Some(None) => None,
             None => {
                 let message =
                     format!("the reader took nothing for {} s: read on from where it is", idle.as_secs());
-                Some((Err(Refusal::deadline("IDLE_TIMEOUT", message).into()), (None, handed)))
+                Some((Err(Refusal::deadline("IDLE_TIMEOUT", message).into()), None))
             }
         }
     })
@@ -190,6 +198,21 @@ struct Reader {
     app: App,
     version: VersionRow,
     path: String,
+    held: Held,
+    /// Room for the first chunk.
+    first: Mutex<Option<Taken>>,
+}
+
+/// Bytes with the room that they have.
+struct Roomed {
+    data: Bytes,
+    _room: Taken,
+}
+
+impl AsRef<[u8]> for Roomed {
+    fn as_ref(&self) -> &[u8] {
+        &self.data
+    }
 }
 
 /// A range of a file, and the chunks that touch it.
@@ -207,6 +230,11 @@ impl Reader {
 
     /// The part of the chunk that lies in the range.
     async fn read(self: Arc<Self>, chunk: FileChunk, from: i64, until: i64) -> Result<ReadPiece, Error> {
+        let first = self.first.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let room = match first {
+            Some(room) => room,
+            None => self.held.take(u64::try_from(chunk.size_bytes).unwrap_or(0)).await?,
+        };
         let data = match self.app.read_chunk(&chunk.object_key, chunk.size_bytes, chunk.digest).await {
             Ok(data) => data,
             Err(Error::DataLoss(why)) => {
@@ -220,7 +248,7 @@ impl Reader {
         let keep = usize::try_from((until - chunk.offset_bytes).max(0)).unwrap_or(usize::MAX).min(data.len());
         Ok(ReadPiece {
             offset_bytes: chunk.offset_bytes.saturating_add(i64::try_from(skip).unwrap_or(0)),
-            data: data.slice(skip..keep.max(skip)),
+            data: Bytes::from_owner(Roomed { data, _room: room }).slice(skip..keep.max(skip)),
         })
     }
 

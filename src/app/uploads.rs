@@ -29,7 +29,6 @@ use crate::db::ExpireTimes;
 use crate::db::FileStep;
 use crate::db::Stored;
 use crate::db::WriteFiles;
-use crate::domain::digest::CHUNK_BYTES;
 use crate::domain::digest::Digest;
 use crate::domain::file::NewFile;
 use crate::domain::file::StoredFile;
@@ -43,10 +42,8 @@ use crate::failpoint::failpoint;
 pub const MAX_FILE_BYTES: i64 = 16 << 40;
 /// Most files in one WriteSmallFiles.
 pub const MAX_SMALL_FILES: usize = 1_000;
-/// Chunks of one stream that are stored while the next one fills.
+/// Chunks of one stream that are stored while the next one fills: of the buffers it has those and that one, at most.
 const CHUNKS_IN_FLIGHT: usize = 2;
-/// The most that a stream takes of the buffers: those, and the chunk that fills.
-pub const STREAM_BYTES: u64 = (CHUNKS_IN_FLIGHT as u64 + 1) * CHUNK_BYTES;
 /// Small files in one transaction; the next ones of a large call let others pass.
 const SLICE_FILES: usize = 64;
 
@@ -155,15 +152,20 @@ impl App {
         if file.digest.is_some() {
             return self.repeat_file(file, offset_bytes, pieces).await;
         }
-        let missing = u64::try_from(file.size_bytes.saturating_sub(offset_bytes)).unwrap_or(0);
-        let buffers = missing.min(STREAM_BYTES).max(read_back_bytes(&file));
-        let held = self.upload_buffers.hold(buffers).await?;
-        let declared = Declared::begin(self, &file).await;
+        let held = self.upload_buffers.sender();
+        let declared = match read_back_bytes(&file) {
+            0 => Declared::begin(self, &file).await,
+            bytes => {
+                let _room = held.take(bytes).await?;
+                Declared::begin(self, &file).await
+            }
+        };
         let mut cutter = Cutter {
             app: self,
             upload: &upload,
             declared: self.or_anew(&upload, &file, declared).await?,
             held,
+            room: Vec::new(),
             next_offset: offset_bytes,
             file: &file,
             filling: Vec::new(),

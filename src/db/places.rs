@@ -4,11 +4,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::OwnedSemaphorePermit;
-use tokio::sync::Semaphore;
-
 use crate::db::Error;
 use crate::domain::refusal::Refusal;
+use crate::turns::Caller;
+use crate::turns::Denied;
+use crate::turns::Taken;
+use crate::turns::Turns;
 
 /// How long a long read waits for its place.
 const LONG_WAIT: Duration = Duration::from_secs(5);
@@ -33,62 +34,49 @@ pub(super) enum Read {
 /// Places of all kinds.
 #[derive(Clone, Debug)]
 pub(super) struct Places {
-    ping: Lane,
-    short: Lane,
-    long: Lane,
-}
-
-/// Places of one kind.
-#[derive(Clone, Debug)]
-struct Lane {
-    free: Arc<Semaphore>,
-    waiting: Arc<Semaphore>,
-}
-
-impl Lane {
-    fn new(places: usize, waiting: usize) -> Lane {
-        Lane { free: Arc::new(Semaphore::new(places)), waiting: Arc::new(Semaphore::new(waiting)) }
-    }
+    ping: Turns,
+    short: Turns,
+    long: Turns,
 }
 
 impl Places {
-    pub(super) fn new(short: usize, long: usize) -> Places {
+    /// One caller has at most all but one of those for long reads, which may be taken for seconds.
+    pub(super) fn new(short: u64, long: u64) -> Places {
         Places {
-            ping: Lane::new(1, MOST_SHORT_WAITING),
-            short: Lane::new(short, MOST_SHORT_WAITING),
-            long: Lane::new(long, MOST_LONG_WAITING),
+            ping: Turns::new(1, 1, MOST_SHORT_WAITING),
+            short: Turns::new(short, short, MOST_SHORT_WAITING),
+            long: Turns::new(long, long.saturating_sub(1).max(1), MOST_LONG_WAITING),
         }
     }
 
-    /// Takes a place, in the order of asking. A short read waits as long as its caller does.
-    pub(super) async fn take(&self, read: Read) -> Result<OwnedSemaphorePermit, Error> {
+    /// Takes a place when it is its caller's turn. A short read waits as long as its caller does.
+    pub(super) async fn take(&self, read: Read) -> Result<Taken, Error> {
         let lane = match read {
             Read::Ping => &self.ping,
             Read::Short => &self.short,
             Read::Long => &self.long,
         };
+        let caller = Caller::current().number();
         // Without a timer where nobody has to wait.
-        if let Ok(place) = Arc::clone(&lane.free).try_acquire_owned() {
+        if let Some(place) = lane.try_take(caller, 1) {
             return Ok(place);
         }
-        let _waiting = lane.waiting.try_acquire().map_err(|_| match read {
-            Read::Ping | Read::Short => Error::Busy(Arc::new(sqlx::Error::PoolTimedOut)),
-            Read::Long => overloaded(),
-        })?;
-        let place = Arc::clone(&lane.free).acquire_owned();
-        match read {
-            Read::Ping | Read::Short => place.await.map_err(|_| Error::stopped()),
-            Read::Long => match tokio::time::timeout(LONG_WAIT, place).await {
-                Ok(place) => place.map_err(|_| Error::stopped()),
-                Err(_) => Err(overloaded()),
-            },
-        }
+        let place = lane.take(caller, 1);
+        let place = match read {
+            Read::Ping | Read::Short => place.await,
+            Read::Long => tokio::time::timeout(LONG_WAIT, place).await.unwrap_or(Err(Denied::Crowded)),
+        };
+        place.map_err(|denied| match (denied, read) {
+            (Denied::Closed, _) => Error::stopped(),
+            (Denied::Crowded, Read::Long) => overloaded(),
+            (Denied::Crowded, _) => Error::Busy(Arc::new(sqlx::Error::PoolTimedOut)),
+        })
     }
 
     /// Nobody gets a place any more.
     pub(super) fn close(&self) {
         for lane in [&self.ping, &self.short, &self.long] {
-            lane.free.close();
+            lane.close();
         }
     }
 }
@@ -107,7 +95,12 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn long_reads_wait_for_their_own_places_and_not_for_ever() {
         let places = Places::new(1, 2);
-        let held = [places.take(Read::Long).await.unwrap(), places.take(Read::Long).await.unwrap()];
+        let mine = places.take(Read::Long).await.unwrap();
+        let mut more = Box::pin(places.take(Read::Long));
+        assert!(more.as_mut().now_or_never().is_none(), "the last one is for others");
+        let other = || Caller::new(7).scope(places.take(Read::Long));
+        let held = [mine, other().await.unwrap()];
+        drop(more);
         let mut next = Box::pin(places.take(Read::Long));
         assert!(next.as_mut().now_or_never().is_none());
         drop(places.take(Read::Short).await.unwrap());
@@ -116,6 +109,29 @@ mod tests {
         assert!(matches!(&refused, Error::Refused(it) if it.reason == "OVERLOADED"), "{refused:?}");
         drop(held);
         drop(next.await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_caller_with_many_short_reads_does_not_keep_another_from_one() {
+        let places = Places::new(4, 3);
+        let take = |caller| Caller::new(caller).scope(places.take(Read::Short));
+        let mut held = Vec::new();
+        let mut flood = Vec::new();
+        for _ in 0..100 {
+            let mut read = Box::pin(take(1));
+            match read.as_mut().now_or_never() {
+                Some(place) => held.push(place.unwrap()),
+                None => flood.push(read),
+            }
+        }
+        let mut other = Box::pin(take(2));
+        assert!(other.as_mut().now_or_never().is_none());
+        held.pop();
+        assert!(
+            other.now_or_never().is_some_and(|place| place.is_ok()),
+            "it goes before the rest of the flood"
+        );
+        drop(flood);
     }
 
     #[tokio::test]

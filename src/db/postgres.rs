@@ -16,7 +16,6 @@ use sqlx::pool::PoolConnection;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::postgres::PgPoolOptions;
 use tokio::runtime::Handle;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use crate::db::Error;
@@ -25,6 +24,7 @@ use crate::db::connection::Connection;
 use crate::db::places::Places;
 use crate::db::places::Read;
 use crate::db::schema;
+use crate::turns::Taken;
 
 /// How long a call waits until a connection is its own: below the two seconds after which a caller shall know.
 const TURN_TIMEOUT: Duration = Duration::from_millis(1_700);
@@ -33,9 +33,9 @@ const START_TIMEOUT: Duration = Duration::from_secs(5);
 /// Between two tries at the start.
 const START_PAUSE: Duration = Duration::from_millis(100);
 /// Of so many connections one is for short reads, whose callers wait.
-const SHARE_OF_SHORT_READS: usize = 6;
+const SHARE_OF_SHORT_READS: u64 = 6;
 /// Of so many connections one is for long reads.
-const SHARE_OF_LONG_READS: usize = 8;
+const SHARE_OF_LONG_READS: u64 = 8;
 /// One for each kind of reads, for the question whether the database is there, and for writes.
 pub(super) const FEWEST_CONNECTIONS: u32 = 4;
 /// A section that takes longer has lost its database: the cable is cut, or the server hangs. Longer than what the session
@@ -146,11 +146,11 @@ impl Pool {
                 })
             })
             .connect_lazy_with(connect.statement_cache_capacity(STATEMENTS));
-        let connections = usize::try_from(options.connections.max(FEWEST_CONNECTIONS)).unwrap_or(usize::MAX);
+        let connections = u64::from(options.connections.max(FEWEST_CONNECTIONS));
         let (short, long) =
             (connections.div_ceil(SHARE_OF_SHORT_READS), (connections / SHARE_OF_LONG_READS).max(1));
         // Writes have what is left: they wait for rows that others have locked, and reads do not.
-        let writes = (connections - short - long - 1).max(1);
+        let writes = usize::try_from((connections - short - long - 1).max(1)).unwrap_or(usize::MAX);
         Ok(Pool { connections: pool, reads: Places::new(short, long), places: writes })
     }
 
@@ -201,7 +201,7 @@ impl Pool {
 pub(super) struct Lent {
     connection: Option<PoolConnection<sqlx::Postgres>>,
     /// Of a read.
-    place: Option<OwnedSemaphorePermit>,
+    place: Option<Taken>,
 }
 
 impl Lent {

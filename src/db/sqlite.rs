@@ -16,16 +16,16 @@ use sqlx::Connection as _;
 use sqlx::SqliteConnection;
 use sqlx::sqlite::SqliteConnectOptions;
 use tokio::runtime::Handle;
-use tokio::sync::OwnedSemaphorePermit;
 
 use crate::db::Error;
 use crate::db::places::Places;
 use crate::db::places::Read;
+use crate::turns::Taken;
 
 /// Short reads at once; each takes well below a millisecond of a core.
-const SHORT: usize = 4;
+const SHORT: u64 = 4;
 /// Long reads at once: more would only share the cores that short ones and writes need.
-const LONG: usize = 3;
+const LONG: u64 = 3;
 /// How long a read may take, as on Postgres.
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
 /// Instructions between two looks at the clock: a tenth of a millisecond.
@@ -89,7 +89,7 @@ impl Readers {
         }
     }
 
-    fn take_back(&self, reader: Reader, place: OwnedSemaphorePermit) {
+    fn take_back(&self, reader: Reader, place: Taken) {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(reader);
         drop(place);
     }
@@ -101,7 +101,7 @@ fn millis(time: Duration) -> u64 {
 
 /// A connection on loan. One that is dropped before it is given back was left in the middle of a statement.
 pub(super) struct LentReader {
-    lent: Option<(Reader, OwnedSemaphorePermit)>,
+    lent: Option<(Reader, Taken)>,
     home: Arc<Readers>,
 }
 

@@ -12,9 +12,15 @@ macro_rules! service {
                 &self,
                 request: tonic::Request<$request>,
             ) -> Result<tonic::Response<$answer>, tonic::Status> {
+                let place = self.large.place(stringify!($method)).await;
+                let place = place.map_err(|it| $crate::grpc::status::refused(&it))?;
                 // The face's own method, which goes before that of the trait.
                 let answer = Face::$method(self, request.into_inner()).await;
-                answer.map(tonic::Response::new).map_err($crate::grpc::status::status)
+                let mut answer = answer.map(tonic::Response::new).map_err($crate::grpc::status::status)?;
+                if let Some(place) = place {
+                    answer.extensions_mut().insert(place);
+                }
+                Ok(answer)
             })*
         }
     };
@@ -25,6 +31,7 @@ mod checkpoints;
 mod convert;
 mod counts;
 mod health;
+mod large;
 mod lists;
 mod pages;
 mod runs;
@@ -42,10 +49,12 @@ use tonic::server::NamedService;
 use tonic::service::Routes;
 
 use crate::app::App;
+use crate::grpc::large::Large;
 
 pub(crate) use counts::Counts;
 pub use health::Health;
 pub use health::LIVENESS;
+pub(crate) use large::Place;
 pub(crate) use status::internal;
 pub(crate) use status::of_transport;
 pub(crate) use status::refused_body;
@@ -82,11 +91,12 @@ type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 #[derive(Clone, Debug)]
 struct Face {
     app: App,
+    large: Large,
 }
 
 /// All services, health and reflection among them, and what tells whether they are ready.
 pub async fn routes(app: App) -> Result<(Routes, Health), tonic_reflection::server::Error> {
-    let face = Face { app };
+    let face = Face { app, large: Large::default() };
     let (reporter, service) = tonic_health::server::health_reporter();
     let ours = [RunsServer::<Face>::NAME, CheckpointsServer::<Face>::NAME, ArtifactsServer::<Face>::NAME];
     let health = Health::new(reporter, [""].into_iter().chain(ours).collect()).await;

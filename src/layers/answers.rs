@@ -3,19 +3,17 @@
 //! hyper asks for the next bytes before it knows whether the peer takes any, and what it was handed stays with it until they are
 //! written. So a large answer is handed over in parts, the next one when the last has left: what waits is here, where it can end.
 
+mod on_the_way;
+
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::Weak;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering;
 use std::task::Context;
 use std::task::Poll;
 use std::task::ready;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::task::AtomicWaker;
 use http::HeaderMap;
 use http::Request;
 use http::Response;
@@ -23,20 +21,27 @@ use http_body::Body as _;
 use http_body::Frame;
 use tokio::task::JoinHandle;
 use tokio::time::Sleep;
+use tokio_util::sync::WaitForCancellationFutureOwned;
 use tonic::Status;
 use tonic::body::Body;
 use tower::Layer;
 use tower::Service;
 
 use crate::domain::refusal::Refusal;
+use crate::grpc::Place;
 use crate::grpc::refused_body;
 use crate::grpc::streams_answers;
+use crate::layers::answers::on_the_way::OnTheWay;
+use crate::layers::answers::on_the_way::watch;
 use crate::layers::budget::Budget;
 use crate::layers::budget::Claim;
+use crate::layers::budget::RETRY;
 use crate::layers::budget::Wait;
 use crate::layers::budget::overloaded;
 use crate::layers::peer::OpenCall;
 use crate::layers::peer::Peer;
+use crate::turns::Caller;
+use crate::turns::Pace;
 
 /// Bytes of one message's answer that are in no sum: most answers are no longer, and a peer has few calls at once.
 const SMALL_BYTES: usize = 16 << 10;
@@ -87,13 +92,21 @@ where
         let peer = request.extensions().get::<Peer>().cloned().unwrap_or_default();
         let (layer, streams) = (self.layer.clone(), streams_answers(request.uri().path()));
         let open = peer.begin();
-        let answer = self.inner.call(request);
+        let caller = Caller::new(peer.number());
+        let answer = caller.clone().scope(self.inner.call(request));
         Box::pin(async move {
-            let response = answer.await?;
-            Ok(response.map(|body| match body.is_end_stream() {
-                true => body,
-                false => Body::new(Answered::new(body, streams, open, peer, layer)),
-            }))
+            let mut response = answer.await?;
+            let place = response.extensions_mut().remove::<Place>();
+            let (head, body) = response.into_parts();
+            if body.is_end_stream() {
+                return Ok(Response::from_parts(head, body));
+            }
+            let mut answered = Answered::new(body, streams, open, peer, caller, layer);
+            if let Err(refusal) = answered.begin().await {
+                return Ok(refused_body(refusal).into_http());
+            }
+            drop(place);
+            Ok(Response::from_parts(head, Body::new(answered)))
         })
     }
 }
@@ -104,12 +117,19 @@ struct Answered {
     _open: OpenCall,
     layer: AnswersLayer,
     peer: Peer,
+    caller: Caller,
+    /// Ready when it must give way to others that wait for what the method holds for it.
+    gives_way: Pin<Box<WaitForCancellationFutureOwned>>,
     claim: Claim,
     on_the_way: Arc<OnTheWay>,
+    /// Bytes of the part that is on the way.
+    handed: usize,
     /// Cuts the connection should hyper not ask for more; there is none before the first part.
     watch: Option<JoinHandle<()>>,
     /// Whether it is more than one message: then what the method still holds for it is watched from the first one on.
     streams: bool,
+    /// What it begins with, where that is small.
+    first: Option<Option<Result<Frame<Bytes>, Status>>>,
     /// Bytes that came from the method.
     passed: usize,
     /// What is handed over in parts, and whether it has its room.
@@ -123,17 +143,29 @@ struct Answered {
 type Polled = Poll<Option<Result<Frame<Bytes>, Status>>>;
 
 impl Answered {
-    fn new(body: Body, streams: bool, open: OpenCall, peer: Peer, layer: AnswersLayer) -> Answered {
+    fn new(
+        body: Body,
+        streams: bool,
+        open: OpenCall,
+        peer: Peer,
+        caller: Caller,
+        layer: AnswersLayer,
+    ) -> Answered {
         let claim = layer.budget.claim(&peer);
+        let gives_way = Box::pin(caller.takes().gives_way().clone().cancelled_owned());
         Answered {
             body,
             _open: open,
             layer,
             peer,
+            caller,
+            gives_way,
             claim,
             on_the_way: Arc::default(),
+            handed: 0,
             watch: None,
             streams,
+            first: None,
             passed: 0,
             rest: Bytes::new(),
             has_room: false,
@@ -147,10 +179,16 @@ impl Answered {
     fn poll_left(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Status>> {
         if self.on_the_way.poll_left(context).is_ready() {
             self.patience = None;
+            if self.handed > 0 {
+                self.caller.takes().moved(std::mem::take(&mut self.handed));
+            }
             return Poll::Ready(Ok(()));
         }
         if self.claim.gave_way(context) {
             return Poll::Ready(Err(cut(overloaded())));
+        }
+        if self.gives_way.as_mut().poll(context).is_ready() {
+            return Poll::Ready(Err(cut(slow())));
         }
         let idle = self.layer.idle;
         let patience = self.patience.get_or_insert_with(|| Box::pin(tokio::time::sleep(idle)));
@@ -159,29 +197,69 @@ impl Answered {
         Poll::Ready(Err(cut(Refusal::deadline("IDLE_TIMEOUT", message))))
     }
 
+    /// Takes an answer of one message from its method, and room for it, before the transport has it: until then it keeps the place
+    /// in which it was made, and one for which there is no room is refused as a whole.
+    async fn begin(&mut self) -> Result<(), Refusal> {
+        if self.streams {
+            return Ok(());
+        }
+        std::future::poll_fn(|context| {
+            if self.rest.is_empty() {
+                match ready!(Pin::new(&mut self.body).poll_frame(context)) {
+                    Some(Ok(frame)) if frame.data_ref().is_some_and(|it| it.len() > SMALL_BYTES) => {
+                        self.rest = frame.into_data().unwrap_or_default();
+                        self.passed = self.rest.len();
+                    }
+                    small => {
+                        let data = small.as_ref().and_then(|it| it.as_ref().ok()?.data_ref());
+                        self.passed = data.map_or(0, Bytes::len);
+                        self.first = Some(small);
+                        return Poll::Ready(Ok(()));
+                    }
+                }
+            }
+            self.poll_room(context)
+        })
+        .await
+    }
+
+    /// Takes room for all of what the method gave.
+    fn poll_room(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Refusal>> {
+        if self.has_room {
+            return Poll::Ready(Ok(()));
+        }
+        // A longer one than a peer's part goes when it has all of that.
+        let bytes = (self.rest.len() as u64).min(self.claim.most());
+        let room = match self.claim.poll_grow(bytes, bytes, context) {
+            Poll::Ready(room) => room,
+            Poll::Pending => {
+                ready!(self.wait.get_or_insert_with(Wait::begin).poll_over(context));
+                Err(overloaded())
+            }
+        };
+        self.wait = None;
+        self.has_room = room.is_ok();
+        Poll::Ready(room)
+    }
+
     /// The next part of what the method gave, once there is room for all of it.
     fn poll_part(&mut self, context: &mut Context<'_>) -> Polled {
-        if !self.has_room {
-            // A longer one than a peer's part goes when it has all of that.
-            let bytes = (self.rest.len() as u64).min(self.claim.most());
-            let room = match self.claim.poll_grow(bytes, bytes, context) {
-                Poll::Ready(room) => room,
-                Poll::Pending => {
-                    ready!(self.wait.get_or_insert_with(Wait::begin).poll_over(context));
-                    Err(overloaded())
-                }
-            };
-            self.wait = None;
-            if let Err(refusal) = room {
-                return self.end_with(refusal);
-            }
-            self.has_room = true;
+        if let Err(refusal) = ready!(self.poll_room(context)) {
+            return self.end_with(refusal);
         }
         let data = self.rest.split_to(PART_BYTES.min(self.rest.len()));
         self.claim.goes_on();
         self.watch.get_or_insert_with(|| {
-            tokio::spawn(watch(Arc::downgrade(&self.on_the_way), self.peer.clone(), self.layer.idle))
+            let gives_way = self.caller.takes().gives_way().clone();
+            tokio::spawn(watch(
+                Arc::downgrade(&self.on_the_way),
+                self.peer.clone(),
+                self.layer.idle,
+                gives_way,
+            ))
         });
+        self.handed = data.len();
+        self.caller.takes().wait();
         let part = self.on_the_way.begin(data);
         Poll::Ready(Some(Ok(Frame::data(Bytes::from_owner(part)))))
     }
@@ -216,11 +294,15 @@ impl http_body::Body for Answered {
         if it.ended {
             return Poll::Ready(None);
         }
+        if let Some(first) = it.first.take() {
+            return Poll::Ready(first);
+        }
         if it.rest.is_empty() {
             if std::mem::take(&mut it.has_room) {
                 it.claim.shrink(0);
             }
-            match ready!(Pin::new(&mut it.body).poll_frame(context)) {
+            // What the method does for the rest of a stream it does here.
+            match ready!(it.caller.enter(|| Pin::new(&mut it.body).poll_frame(context))) {
                 Some(Ok(frame)) if frame.is_data() => {
                     let data = frame.into_data().unwrap_or_default();
                     it.passed += data.len();
@@ -236,7 +318,7 @@ impl http_body::Body for Answered {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.ended || (self.rest.is_empty() && self.body.is_end_stream())
+        self.ended || (self.first.is_none() && self.rest.is_empty() && self.body.is_end_stream())
     }
 }
 
@@ -247,64 +329,10 @@ fn cut(refusal: Refusal) -> Status {
     status
 }
 
-/// Cuts the connection of a peer that takes nothing, where the answer cannot end by itself: hyper holds a part for which the
-/// peer gives no window, and does not ask for more.
-async fn watch(on_the_way: Weak<OnTheWay>, peer: Peer, idle: Duration) {
-    let (mut before, mut still) = ((0, 0), 0);
-    loop {
-        tokio::time::sleep(idle / 2).await;
-        let Some(on_the_way) = on_the_way.upgrade() else { return };
-        let now = (on_the_way.begun.load(Ordering::Acquire), on_the_way.left.load(Ordering::Acquire));
-        still = if now == before && now.0 > now.1 { still + 1 } else { 0 };
-        before = now;
-        // By then an answer that is asked for more has ended by itself.
-        if still == 3 {
-            tracing::info!("Cut a connection that takes nothing of an answer");
-            return peer.cut();
-        }
-    }
-}
-
-/// Parts of one answer that were handed over, and those of them that were written.
-#[derive(Debug, Default)]
-struct OnTheWay {
-    begun: AtomicU64,
-    left: AtomicU64,
-    waker: AtomicWaker,
-}
-
-impl OnTheWay {
-    fn begin(self: &Arc<OnTheWay>, data: Bytes) -> Part {
-        self.begun.fetch_add(1, Ordering::AcqRel);
-        Part { data, on_the_way: Arc::clone(self) }
-    }
-
-    fn poll_left(&self, context: &Context<'_>) -> Poll<()> {
-        let have_left = || self.left.load(Ordering::Acquire) == self.begun.load(Ordering::Acquire);
-        if have_left() {
-            return Poll::Ready(());
-        }
-        self.waker.register(context.waker());
-        if have_left() { Poll::Ready(()) } else { Poll::Pending }
-    }
-}
-
-/// Bytes that tell when the transport has dropped them, which it does once they are written.
-#[derive(Debug)]
-struct Part {
-    data: Bytes,
-    on_the_way: Arc<OnTheWay>,
-}
-
-impl AsRef<[u8]> for Part {
-    fn as_ref(&self) -> &[u8] {
-        &self.data
-    }
-}
-
-impl Drop for Part {
-    fn drop(&mut self) {
-        self.on_the_way.left.fetch_add(1, Ordering::AcqRel);
-        self.on_the_way.waker.wake();
-    }
+fn slow() -> Refusal {
+    let message = format!(
+        "the reader took less than {} KiB/s while others waited for its room in the server's memory: read on from where it is",
+        Pace::SLOW_KIB_PER_SECOND
+    );
+    Refusal::exhausted("OVERLOADED", message).retry_after(RETRY)
 }

@@ -32,7 +32,7 @@ const PEER_PART: u64 = 2;
 /// A body that is not whole after this gives way when others need its room: 4 MiB at 4 MB/s.
 const SLOW: Duration = Duration::from_secs(1);
 /// An answer that then is still there cannot end by itself: its connection is cut.
-const STUCK: Duration = Duration::from_secs(5);
+pub(super) const STUCK: Duration = Duration::from_secs(5);
 /// Requests that wait for room. Each has as much on the way as its stream's window holds, 4 MiB, which is in no sum.
 const WAITING_REQUESTS: usize = 16;
 /// Answers that wait for room: each is in memory, up to 4 MiB of it, in no sum.
@@ -42,7 +42,7 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// So often, and then its caller is told to come back.
 const LOOKS: usize = 5;
 /// When a caller that found no room should come back.
-const RETRY: Duration = Duration::from_secs(2);
+pub(super) const RETRY: Duration = Duration::from_secs(2);
 
 /// The sum.
 #[derive(Debug)]

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,6 +13,7 @@ use tokio::time::Instant;
 use crate::app::App;
 use crate::app::Error;
 use crate::app::buffers::Held;
+use crate::app::buffers::UNIT_BYTES;
 use crate::app::chunks::Cut;
 use crate::app::chunks::placed;
 use crate::app::chunks::step_of;
@@ -28,6 +28,11 @@ use crate::domain::digest::Digest;
 use crate::domain::file::StoredFile;
 use crate::domain::ids::shown;
 use crate::domain::refusal::Refusal;
+use crate::turns::Caller;
+use crate::turns::Taken;
+
+/// So much of a chunk must have come before it gets room for all of it.
+const BEGUN_BYTES: u64 = 1 << 20;
 
 /// Cuts a stream into chunks and stores a few of them at once.
 pub(super) struct Cutter<'a> {
@@ -35,6 +40,8 @@ pub(super) struct Cutter<'a> {
     pub(super) upload: &'a Upload,
     pub(super) declared: Declared,
     pub(super) held: Held,
+    /// What the chunk that fills has.
+    pub(super) room: Vec<Taken>,
     pub(super) file: &'a StoredFile,
     /// Where the chunk that fills stands in the file.
     pub(super) next_offset: i64,
@@ -78,16 +85,34 @@ impl Cutter<'_> {
             return Err(size_mismatch(self.file, after, "at least ").into());
         }
         while !data.is_empty() {
-            if self.filling.is_empty() {
-                let left = u64::try_from(self.file.size_bytes.saturating_sub(self.next_offset)).unwrap_or(0);
-                self.filling.reserve_exact(usize::try_from(left.min(CHUNK_BYTES)).unwrap_or(0));
-            }
-            let room = usize::try_from(CHUNK_BYTES).unwrap_or(usize::MAX) - self.filling.len();
-            self.filling.extend_from_slice(&data.split_to(room.min(data.len())));
+            let left = usize::try_from(CHUNK_BYTES).unwrap_or(usize::MAX) - self.filling.len();
+            let part = data.split_to(left.min(data.len()));
+            self.cover(part.len()).await?;
+            self.filling.extend_from_slice(&part);
             if self.filling.len() as u64 == CHUNK_BYTES {
                 self.store_chunk().await?;
             }
         }
+        Ok(())
+    }
+
+    /// Takes room for so many bytes more of the chunk that fills. What begins has room for what came; once its sender has shown
+    /// that it sends, the chunk has room for all of it, so that it never waits for others in its middle.
+    async fn cover(&mut self, more: usize) -> Result<(), Error> {
+        let left = u64::try_from(self.file.size_bytes.saturating_sub(self.next_offset)).unwrap_or(0);
+        let size = left.min(CHUNK_BYTES);
+        if self.filling.is_empty() {
+            self.filling.reserve_exact(usize::try_from(size).unwrap_or(0));
+        }
+        let has = self.room.iter().map(Taken::units).sum::<u64>() * UNIT_BYTES;
+        let filled = self.filling.len() as u64;
+        if filled + more as u64 <= has {
+            return Ok(());
+        }
+        self.room.push(match filled < BEGUN_BYTES {
+            true => self.held.take_first(filled + more as u64 - has).await?,
+            false => self.held.take(size - has).await?,
+        });
         Ok(())
     }
 
@@ -99,25 +124,26 @@ impl Cutter<'_> {
         let (data, offset_bytes) = self.filled();
         self.declared.take(&data).await?;
         let (app, upload, path) = (self.app.clone(), self.upload.clone(), self.file.path.clone());
-        let room = Arc::clone(&self.held.room);
+        let room = std::mem::take(&mut self.room);
         let (settled, behind) = oneshot::channel::<()>();
-        let last: JoinHandle<Result<Option<StoredFile>, Error>> = tokio::spawn(async move {
-            let pieces = if data.is_empty() { vec![] } else { vec![Cut::of(offset_bytes, data).await?] };
-            let stored = match pieces.is_empty() {
-                true => HashMap::new(),
-                false => app.put_pieces(upload.team(), &pieces).await?,
-            };
-            // Without those before it, or if the whole is not what was declared, it is no part of the file.
-            if behind.await.is_err() {
-                return Ok(None);
-            }
-            let steps = |stored: &HashMap<Digest, Stored>| {
-                app.writes(&upload, vec![step_of(&path, placed(&pieces, stored), true)])
-            };
-            let written = app.write_pieces(upload.team(), &pieces, stored, steps).await?;
-            drop(room);
-            Ok(written.into_iter().next())
-        });
+        let last: JoinHandle<Result<Option<StoredFile>, Error>> =
+            tokio::spawn(Caller::current().scope(async move {
+                let pieces = if data.is_empty() { vec![] } else { vec![Cut::of(offset_bytes, data).await?] };
+                let stored = match pieces.is_empty() {
+                    true => HashMap::new(),
+                    false => app.put_pieces(upload.team(), &pieces).await?,
+                };
+                // Without those before it, or if the whole is not what was declared, it is no part of the file.
+                if behind.await.is_err() {
+                    return Ok(None);
+                }
+                let steps = |stored: &HashMap<Digest, Stored>| {
+                    app.writes(&upload, vec![step_of(&path, placed(&pieces, stored), true)])
+                };
+                let written = app.write_pieces(upload.team(), &pieces, stored, steps).await?;
+                drop(room);
+                Ok(written.into_iter().next())
+            }));
         let before = match self.settle_all().await {
             Ok(()) => {
                 let checked = self.declared.check(&self.file.path).await;
@@ -153,8 +179,8 @@ impl Cutter<'_> {
         let (data, offset_bytes) = self.filled();
         self.declared.take(&data).await?;
         let (app, upload, path) = (self.app.clone(), self.upload.clone(), self.file.path.clone());
-        let room = Arc::clone(&self.held.room);
-        self.in_flight.push_back(tokio::spawn(async move {
+        let room = std::mem::take(&mut self.room);
+        self.in_flight.push_back(tokio::spawn(Caller::current().scope(async move {
             let pieces = [Cut::of(offset_bytes, data).await?];
             let stored = app.put_pieces(upload.team(), &pieces).await?;
             let steps = |stored: &HashMap<Digest, Stored>| {
@@ -163,7 +189,7 @@ impl Cutter<'_> {
             app.write_pieces(upload.team(), &pieces, stored, steps).await?;
             drop(room);
             Ok(())
-        }));
+        })));
         Ok(())
     }
 

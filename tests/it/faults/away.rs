@@ -7,8 +7,6 @@ use futures::FutureExt;
 use futures::TryFutureExt;
 use futures::future::BoxFuture;
 use keepbest::app::Error;
-use keepbest::app::reads;
-use keepbest::app::uploads;
 use keepbest::store;
 use keepbest::store::CALL_LIMIT;
 use keepbest::store::Store;
@@ -135,12 +133,9 @@ async fn given_up<T>(objects: &FaultyStore, puts: usize, call: impl Future<Outpu
 
 #[tokio::test]
 async fn a_store_that_never_answers_is_given_up_and_holds_no_buffers() {
-    // Room for one upload and one download.
-    let limits = keepbest::app::Limits {
-        upload_buffer_bytes: uploads::STREAM_BYTES,
-        download_buffer_bytes: reads::STREAM_BYTES,
-        ..limits()
-    };
+    // Room for the three chunks of one upload, and for one chunk of a download.
+    let limits =
+        keepbest::app::Limits { upload_buffer_bytes: 64 << 20, download_buffer_bytes: 24 << 20, ..limits() };
     let objects = FaultyStore::over(Arc::new(InMemory::new()));
     let test = TestApp::limited(databases::sqlite().await, Arc::new(objects.clone()), limits).await;
     let model = noise(1, 3 * CHUNK);
