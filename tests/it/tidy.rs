@@ -77,7 +77,8 @@ const MIGRATIONS: [(&str, u64); 8] = [
 ];
 
 /// Folders of our own Rust code.
-const RUST: [&str; 5] = ["src", "tests/it", "proto/src", "clients/rules/src", "clients/rust/src"];
+const RUST: [&str; 6] =
+    ["src", "tests/it", "proto/src", "clients/rules/src", "clients/rust/src", "clients/examples/rust"];
 
 /// Papers whose paths must exist.
 const PAPERS: [&str; 8] = [

@@ -14,6 +14,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "clients/examples"
+_TARGET = Path(os.environ["KEEPBEST_BIN"]).parent
 _JAVA = ["java", "-cp", f"{EXAMPLES}/java/target/trainer-1.jar"]
 
 # How the plain and the complete program of each language are run, and how they take an address.
@@ -26,6 +27,7 @@ PROGRAMS = {
         "{}",
     ),
     "cpp": ([f"{EXAMPLES}/cpp/build/plain"], [f"{EXAMPLES}/cpp/build/complete"], "{}"),
+    "rust": ([f"{_TARGET}/plain"], [f"{_TARGET}/complete"], "http://{}"),
     "shell": ([f"{EXAMPLES}/shell/plain"], [f"{EXAMPLES}/shell/complete"], "{}"),
 }
 

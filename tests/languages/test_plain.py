@@ -18,6 +18,7 @@ _SOURCES = {
     "go": "go/plain/main.go",
     "java": "java/src/main/java/Plain.java",
     "typescript": "typescript/src/plain.ts",
+    "rust": "rust/src/bin/plain.rs",
     "shell": "shell/plain",
 }
 
