@@ -100,7 +100,7 @@ def test_a_save_that_does_not_end_keeps_the_process_for_the_grace_only(client, p
 
 def test_the_error_of_an_upload_in_the_background_is_told_by_a_process_that_dies(client, project, train):
     ended = train(_BACKGROUND_FAILS, asynchronous=True)
-    assert ended.returncode == 1 and "an upload failed: the upload failed" in ended.stderr
+    assert ended.returncode == 1 and "not saved: the upload failed" in ended.stderr
     assert outcome(client, project) == (FAILED, ["KeyError: 'x'"], [0])
 
 

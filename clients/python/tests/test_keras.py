@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import os
-import warnings
 from pathlib import Path
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
@@ -165,30 +164,22 @@ def test_asynchronous_uploads_keep_what_was_decided(client, make, tmp_path):
     assert names(tmp_path / "out") == ["same.weights.h5"]
 
 
-def test_asynchronous_errors_are_not_lost(client, make):
-    callback = make(asynchronous=True)
+def test_asynchronous_errors_are_told_at_once_and_at_the_end(interposer: Interposer, client, make):
+    callback = make(server=interposer.address, asynchronous=True)
+
+    def refuse(request, forward):
+        raise Refused(grpc.StatusCode.DATA_LOSS, "DATA_LOSS")
+
     drive = Drive(callback).epoch(0, val_loss=1.0)
     callback._session._background.wait()
-
-    def fail(job):
-        raise keepbest.DataLoss("the upload failed")
-
-    callback._session._upload = fail
-    drive.epoch(1, val_loss=1.0)
-    callback._session._background.wait()
-    with pytest.raises(keepbest.DataLoss, match="the upload failed"):
-        drive.epoch(2, val_loss=1.0)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        drive.end()
-
-    last = make(asynchronous=True, run="r2")
-    drive = Drive(last).epoch(0, val_loss=1.0)
-    last._session._background.wait()
-    last._session._upload = fail
-    drive.epoch(1, val_loss=1.0)
-    with pytest.raises(keepbest.DataLoss, match="the upload failed"):
-        drive.end()
+    interposer.hooks["CommitCheckpoint"] = refuse
+    with pytest.warns(UserWarning, match="epoch 2: not saved: DATA_LOSS"):
+        drive.epoch(1, val_loss=1.0)
+        callback._session._background.wait()
+    del interposer.hooks["CommitCheckpoint"]
+    with pytest.warns(UserWarning, match="epoch 2: not saved: DATA_LOSS"):
+        drive.epoch(2, val_loss=1.0).end()
+    assert [version.epoch for version in versions(client, callback)] == [2, 0]
 
 
 def away(monkeypatch):

@@ -1,60 +1,51 @@
-"""Uploads in the background: a bounded queue, one thread, and errors that are handed to the caller."""
+"""Work in the background: one thread, which ends when there is nothing to do."""
 
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Callable
-
-# Besides the upload that runs. A trainer that saves faster than the network carries has to wait for a place.
-_QUEUE = 2
 
 
 class Background:
-    """Runs jobs one after the other, in a thread that ends when there are none left.
+    """Runs a piece of work whenever it is woken, never twice at a time.
 
-    It is not a daemon thread, so the interpreter waits for the last job before it exits.
+    Its thread is not a daemon: the interpreter waits for the work that was asked for before it exits.
     """
 
-    def __init__(self) -> None:
-        """Begin without a thread; the first job starts one."""
+    def __init__(self, work: Callable[[], object]) -> None:
+        """Begin without a thread; the first call of `wake` starts one."""
         self._changed = threading.Condition()
-        self._jobs: deque[Callable[[], None]] = deque()
-        self._running = False
-        self._error: BaseException | None = None
+        self._work = work
+        self._asked = self._running = False
 
-    def submit(self, job: Callable[[], None]) -> None:
-        """Queue a job; block while the queue is full."""
+    def wake(self) -> None:
+        """Have the work done from now on, and once more if it is under way."""
         with self._changed:
-            self._changed.wait_for(lambda: len(self._jobs) < _QUEUE)
-            self._jobs.append(job)
+            self._asked = True
             if not self._running:
                 self._running = True
-                threading.Thread(target=self._work, name="keepbest-upload").start()
+                threading.Thread(target=self._run, name="keepbest-upload").start()
 
     def wait(self, seconds: float | None = None) -> bool:
-        """Block until all jobs are done, or for so many seconds; whether they are done."""
+        """Block until nothing is asked for, or for so many seconds; whether nothing is."""
         with self._changed:
             return self._changed.wait_for(lambda: not self._running, seconds)
 
-    def raise_error(self) -> None:
-        """Raise the first error of a job that has not been raised here before."""
-        with self._changed:
-            error, self._error = self._error, None
-        if error is not None:
-            raise error
-
-    def _work(self) -> None:
-        while True:
+    def _run(self) -> None:
+        try:
+            while self._next():
+                self._work()
+        except BaseException:
             with self._changed:
-                if not self._jobs:
-                    self._running = False
-                    self._changed.notify_all()
-                    return
-                job = self._jobs.popleft()
+                self._asked = self._running = False
                 self._changed.notify_all()
-            try:
-                job()
-            except BaseException as error:
-                with self._changed:
-                    self._error = self._error or error
+            raise
+
+    def _next(self) -> bool:
+        """Whether to do the work once more. If not, the thread counts as ended in the same moment."""
+        with self._changed:
+            again, self._asked = self._asked, False
+            if not again:
+                self._running = False
+                self._changed.notify_all()
+            return again

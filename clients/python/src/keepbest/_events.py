@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import threading
 import time
 import warnings
 from collections import deque
@@ -11,15 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from keepbest._sender import DURABLE_SECONDS
 from keepbest._values import Intake
 from keepbest.types import Event, EventKind, NextDue, Strategy
 
 # A request holds at most 10,000 events and 4 MiB; these leave room, and keep one transaction short.
 _GROUP_EVENTS = 1_000
 _GROUP_BYTES = 1 << 20
-# Events that no decision depends on are sent once this many wait, or the oldest has waited this long.
+# Events that no decision depends on are sent once this many wait, or the oldest has waited DURABLE_SECONDS.
 _RIPE_EVENTS = 256
-_RIPE_SECONDS = 5.0
 # What is buffered while the server is away. Counted in bytes on the wire: with many small metrics an event takes up to
 # 13 times that in memory. Counted in events as well, because each takes 2 KB even if it is empty. 10,000 events of 10
 # metrics are 2.2 MiB.
@@ -117,10 +118,11 @@ class Entry:
 
 
 class EventBuffer:
-    """Keeps events in order until the server acknowledges them."""
+    """Keeps events in order until the server acknowledges them. One thread may add while another sends."""
 
     def __init__(self, counter: DueCounter) -> None:
         """Begin empty."""
+        self._lock = threading.RLock()
         self._waiting: deque[Entry] = deque()
         self._waiting_bytes = 0
         self._group: list[Entry] = []  # may have reached the server, so it is sent again unchanged
@@ -143,47 +145,65 @@ class EventBuffer:
 
     def add(self, event: Event) -> Entry:
         """Buffer an event. If there is no room, the oldest that were never sent are dropped, with one warning."""
-        if not len(self):
-            self._since = time.monotonic()
-        entry = Entry(event, self._newest.step(event), event.ByteSize())
-        while self._waiting and not self._has_room_for(entry):
-            self._drop(self._waiting.popleft())
-        self._waiting.append(entry)
-        self._waiting_bytes += entry.size_bytes
-        return entry
+        with self._lock:
+            if not len(self):
+                self._since = time.monotonic()
+            entry = Entry(event, self._newest.step(event), event.ByteSize())
+            while self._waiting and not self._has_room_for(entry):
+                self._drop(self._waiting.popleft())
+            self._waiting.append(entry)
+            self._waiting_bytes += entry.size_bytes
+            return entry
 
-    def ripe(self) -> bool:
-        """Whether to send the buffer although no decision depends on it: it is large or old, or an epoch has ended."""
-        if self._waiting and self._waiting[-1].event.kind == EventKind.EVENT_KIND_EPOCH_END:
-            return True
-        if self._waiting_bytes >= _GROUP_BYTES:
-            return True
-        return len(self) >= _RIPE_EVENTS or (len(self) > 0 and time.monotonic() - self._since >= _RIPE_SECONDS)
+    def waits(self) -> float | None:
+        """In how many seconds what no decision depends on is to be sent; None: there is no such event.
 
-    def group(self) -> list[Entry]:
-        """The events to send in the next request: all up to the first at which the server may decide, within limits."""
-        if self._group:
+        Zero if much waits or an epoch has ended.
+        """
+        with self._lock:
+            if not self._group and not (self._waiting and not self._waiting[0].due):
+                return None
+            if self._group and self._group[-1].due:
+                return None
+            newest = self._waiting[-1] if self._waiting else self._group[-1]
+            ended = newest.event.kind == EventKind.EVENT_KIND_EPOCH_END
+            if ended or self._waiting_bytes >= _GROUP_BYTES or len(self) >= _RIPE_EVENTS:
+                return 0.0
+            return max(0.0, self._since + DURABLE_SECONDS - time.monotonic())
+
+    def group(self, undue: bool = False) -> list[Entry]:
+        """The events to send in the next request: all up to the first at which the server may decide, within limits.
+
+        Args:
+            undue: only those before it.
+        """
+        with self._lock:
+            if self._group:
+                return [] if undue and self._group[-1].due else self._group
+            counter, size_bytes = copy.copy(self._confirmed), 0
+            while self._waiting and len(self._group) < self._most:
+                size_bytes += self._waiting[0].size_bytes
+                if self._group and size_bytes > _GROUP_BYTES:
+                    break
+                due = counter.step(self._waiting[0].event)
+                if undue and (due or self._waiting[0].due):
+                    break
+                entry = self._waiting.popleft()
+                self._waiting_bytes -= entry.size_bytes
+                self._group.append(entry)
+                if due:
+                    break
             return self._group
-        counter, size_bytes = copy.copy(self._confirmed), 0
-        while self._waiting and len(self._group) < self._most:
-            size_bytes += self._waiting[0].size_bytes
-            if self._group and size_bytes > _GROUP_BYTES:
-                break
-            entry = self._waiting.popleft()
-            self._waiting_bytes -= entry.size_bytes
-            self._group.append(entry)
-            if counter.step(entry.event):
-                break
-        return self._group
 
     def confirm(self, taken: int, next_due: NextDue) -> None:
         """Forget the first so many of the group, which the server has taken. The rest of it is the next group."""
-        for entry in self._group[:taken]:
-            self._confirmed.step(entry.event)
-        self._group = self._group[taken:]
-        self._most = min(2 * self._most, _GROUP_EVENTS)
-        self._since = time.monotonic()
-        self.correct(next_due)
+        with self._lock:
+            for entry in self._group[:taken]:
+                self._confirmed.step(entry.event)
+            self._group = self._group[taken:]
+            self._most = min(2 * self._most, _GROUP_EVENTS)
+            self._since = time.monotonic()
+            self.correct(next_due)
 
     def refuse(self) -> list[Entry]:
         """Take note that the server will never accept the group.
@@ -194,21 +214,23 @@ class EventBuffer:
         Returns:
             The one event that was given up; nothing as long as several are left to be tried.
         """
-        group, self._group = self._group, []
-        if len(group) > 1:
-            self._most = len(group) // 2
-            self._waiting.extendleft(reversed(group))
-            self._waiting_bytes += sum(entry.size_bytes for entry in group)
-            return []
-        self.refused += len(group)
-        self._left += [entry for entry in group if entry.held is not None]
-        return group
+        with self._lock:
+            group, self._group = self._group, []
+            if len(group) > 1:
+                self._most = len(group) // 2
+                self._waiting.extendleft(reversed(group))
+                self._waiting_bytes += sum(entry.size_bytes for entry in group)
+                return []
+            self.refused += len(group)
+            self._left += [entry for entry in group if entry.held is not None]
+            return group
 
     def correct(self, next_due: NextDue) -> None:
         """Adopt what the server says about the next decision."""
-        self._confirmed.correct(next_due)
-        if not len(self):
-            self._newest = copy.copy(self._confirmed)
+        with self._lock:
+            self._confirmed.correct(next_due)
+            if not len(self):
+                self._newest = copy.copy(self._confirmed)
 
     def _has_room_for(self, entry: Entry) -> bool:
         return len(self._waiting) < _CAPACITY and self._waiting_bytes + entry.size_bytes <= _CAPACITY_BYTES

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import warnings
+from collections import deque
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
+from keepbest._background import Background
 from keepbest._channel import Connection
 from keepbest._digest import version_digest
 from keepbest._files import LocalFile, Saveable, collect
 from keepbest._proto.keepbest.v1.checkpoints_pb2 import CommitCheckpointRequest
 from keepbest._retry import WAIT_SECONDS, Patience, call, call_waiting
-from keepbest._upload import Uploader
+from keepbest._upload import OnProgress, Uploader
 from keepbest._versions import files_of
 from keepbest.errors import (
     CHECKPOINT_COMMITTED,
@@ -34,6 +38,33 @@ def may_be_saved_later(error: Exception) -> bool:
     return error.retryable or isinstance(error, StaleAttempt)
 
 
+class SaveThread:
+    """Saves in the background, one after the other, in a thread that the interpreter waits for."""
+
+    def __init__(self) -> None:
+        """Begin without a thread."""
+        self._jobs: deque[tuple[Callable[[], Version], str, Future[Version]]] = deque()
+        self._background = Background(self._work_off)
+
+    def submit(self, save: Callable[[], Version], what: str) -> Future[Version]:
+        """Queue a save. If it fails, a warning tells, and names it `what`."""
+        future: Future[Version] = Future()
+        self._jobs.append((save, what, future))
+        self._background.wake()
+        return future
+
+    def _work_off(self) -> None:
+        while self._jobs:
+            save, what, future = self._jobs.popleft()
+            if not future.set_running_or_notify_cancel():
+                continue
+            try:
+                future.set_result(save())
+            except Exception as error:
+                future.set_exception(error)
+                warnings.warn(f"Keepbest: {what}: not saved: {error}", stacklevel=2)
+
+
 @dataclass
 class Save:
     """What one process saves of a checkpoint. It may be done again from the start, also after it succeeded.
@@ -54,7 +85,11 @@ class Save:
     _repeated: bool = False
 
     def commit(
-        self, what: Saveable | None, metadata: Mapping[str, Any] | None, sha256: bool
+        self,
+        what: Saveable | None,
+        metadata: Mapping[str, Any] | None,
+        sha256: bool,
+        on_progress: OnProgress | None = None,
     ) -> tuple[Version, list[tuple[str, int, bytes]]]:
         """Upload the files and commit.
 
@@ -62,7 +97,7 @@ class Save:
             The version; and for each file its path in the version, its size in bytes, and the digest of what was read.
         """
         files = [] if what is None and self.ranks > 1 else collect(what or [])
-        digests = self._upload(files, sha256)
+        digests = self._upload(files, sha256, on_progress)
         request = CommitCheckpointRequest(
             checkpoint=self.checkpoint, attempt=self.attempt, file_count=len(files), metadata=struct_of(metadata)
         )
@@ -89,9 +124,9 @@ class Save:
                 "never changes; report the event anew, and save what it decides"
             )
 
-    def _upload(self, files: list[LocalFile], sha256: bool) -> dict[str, bytes]:
+    def _upload(self, files: list[LocalFile], sha256: bool, on_progress: OnProgress | None) -> dict[str, bytes]:
         """Upload, unless all is committed already; the digest of each file as it was read here."""
-        uploader = Uploader(self.connection, self.checkpoint, self.attempt, self.patience, sha256)
+        uploader = Uploader(self.connection, self.checkpoint, self.attempt, self.patience, sha256, on_progress)
         try:
             return uploader.upload(files)
         except FailedPrecondition as error:

@@ -1,7 +1,8 @@
-"""A callback's dealings with the server: start the run late, and let the training go on while the server is away."""
+"""A callback's dealings with the server: start the run late, and let the training go on whatever the server says."""
 
 from __future__ import annotations
 
+import threading
 import time
 import warnings
 from collections import deque
@@ -12,11 +13,12 @@ from typing import Any
 
 from keepbest._background import Background
 from keepbest._events import DueCounter, Entry, EventBuffer
-from keepbest._files import Fingerprint, collect
 from keepbest._held import HeldFiles
-from keepbest._local import Saver, move, parts_of, remove, snapshot
+from keepbest._local import Saver, move, remove
 from keepbest._outage import Outage
 from keepbest._retry import Patience
+from keepbest._saves import SaveJob, SaveQueue
+from keepbest._state import SENDING, TRANSITIONS, Happening, State
 from keepbest.errors import KeepbestError, SequenceConflict, StaleAttempt
 from keepbest.run import Run
 from keepbest.types import Action, Decision, Event, Strategy
@@ -29,56 +31,19 @@ _BETWEEN = "between-saves"
 _BETWEEN_EVENTS = 1_000
 # How long a dying training tries to tell so. It must not keep its process from ending.
 _FAIL_SECONDS = 5.0
+# Another process took over: nothing that this one sends is accepted any more.
+_OVERTAKEN = (SequenceConflict, StaleAttempt)
 
 Start = Callable[[EventBuffer, Patience], Run]
 
 
-@dataclass
-class SaveJob:
-    """A model to upload: the decision, and where the model lies."""
-
-    decision: Decision
-    path: Path
-    # Path in the checkpoint to local file.
-    files: dict[str, Path]
-    fingerprints: dict[str, Fingerprint]
-    # The directory of a snapshot, to be removed after the upload.
-    snapshot: Path | None = None
-
-    @classmethod
-    def of(cls, decision: Decision, path: Path, snapshot: Path | None = None) -> SaveJob:
-        """A job for a file, a directory, or the files that share a prefix (TensorFlow's weights format)."""
-        name = decision.path or path.name
-        parts = {name + part.name.removeprefix(path.name): part for part in parts_of(path)}
-        found = collect(path if path.is_dir() else parts)
-        above = f"{name}/" if path.is_dir() else ""
-        return cls(
-            decision,
-            path,
-            {above + file.name: file.path for file in found},
-            {above + file.name: file.fingerprint for file in found},
-            snapshot,
-        )
-
-    def forget(self) -> None:
-        """Remove the snapshot, if there is one."""
-        if self.snapshot is not None:
-            remove(self.snapshot)
-
-    def unchanged(self) -> bool:
-        """Whether the files are still the ones that were saved for the decision."""
-        try:
-            return all(
-                Fingerprint.of(self.files[name].stat()) == fingerprint
-                for name, fingerprint in self.fingerprints.items()
-            )
-        except FileNotFoundError:
-            return False
-
-
-@dataclass
+@dataclass(eq=False)
 class Session:
     """What one training has told the server, and what it has yet to tell it.
+
+    With `survive` none of its methods raises for what a server refuses or does not answer once the run is started: what
+    may pass is waited for beside the training, and the rest becomes a warning. `_state` has the states and what leads
+    from one to another.
 
     Attributes:
         start: starts the run; it gets the events that wait already, and the patience for the call.
@@ -101,16 +66,15 @@ class Session:
     # Is given the local path of each model that is committed.
     on_saved: Callable[[Path], None] = lambda path: None
     run: Run | None = None
+    state: State = State.CONNECTED
     # What could not be reported or saved, as sentences for the warning at the end.
     losses: list[str] = field(default_factory=list)
-    _unfinished: list[SaveJob] = field(default_factory=list)
     # Held models that were removed for newer ones.
     _removed: list[Path] = field(default_factory=list)
-    _background: Background = field(default_factory=Background)
-    # Set once another process was found to report in this attempt, or in a newer one: nothing more is sent.
-    _refused: KeepbestError | None = None
-    # Whether the warning of the current outage was given.
-    _told_away: bool = False
+    # Why the session is fenced.
+    _overtaken: KeepbestError | None = None
+    # Without `survive`: the first error of a save in the background, to be raised in the training's thread.
+    _error: BaseException | None = None
     # Epochs between those at which a save may be due.
     _between: deque[Event] = field(default_factory=lambda: deque(maxlen=_BETWEEN_EVENTS))
     # The training is over, so waiting for the server delays nothing.
@@ -120,13 +84,17 @@ class Session:
         """Begin with no events."""
         self._events = EventBuffer(DueCounter.of(self.strategy))
         self._outage = Outage(self._probe)
+        self._saves = SaveQueue(self.held.limit_bytes)
+        self._background = Background(self._work_off)
+        # Guards the state and the outage: saves in the background meet errors too.
+        self._lock = threading.RLock()
 
     def open(self) -> None:
         """Start the run, unless it is started."""
         self._tolerate(self._connect)
 
     def report(self, event: Event, save: Saver) -> Decision | None:
-        """Report an event. If the server is away at an event that it would have decided, set the model aside.
+        """Report an event. If the server does not decide about it although it is due, set the model aside.
 
         Args:
             event: what to report.
@@ -135,9 +103,11 @@ class Session:
         Returns:
             The decision about this event; None if no save was due, or the server was away.
         """
-        self._background.raise_error()
+        self._raise_error()
         entry = self._events.add(event)
-        if not entry.due and not self._events.ripe():
+        if not entry.due:
+            if self.run is not None and self.state is State.CONNECTED:
+                self.run.send_soon()
             return None
         decisions: list[Decision | None] = []
         if not self._tolerate(lambda: decisions.append(self._flush())) and entry.due:
@@ -150,12 +120,13 @@ class Session:
 
     def save(self, decision: Decision, path: Path) -> None:
         """Upload the model at `path` and commit it, in the background if the session is asynchronous."""
-        if not self.asynchronous:
-            self._save_or_keep(SaveJob.of(decision, path))
-            return
-        copy = snapshot(path, path.parent / f".keepbest-{decision.checkpoint.rpartition('/')[2]}")
-        job = SaveJob.of(decision, copy, snapshot=copy.parent.parent)
-        self._background.submit(lambda: self._save_or_keep(job))
+        for job in self._saves.add((SaveJob.of_snapshot if self.asynchronous else SaveJob.of)(decision, path)):
+            self._lose(job, "newer models took its place, because those that waited exceeded `held_bytes`")
+        if self.asynchronous:
+            self._background.wake()
+        else:
+            self._work_off()
+            self._raise_error()
 
     def abandon(self, decision: Decision) -> None:
         """Give up a SAVE, because the model could not be written locally."""
@@ -171,26 +142,12 @@ class Session:
         self._events.add(event)
         self._background.wait()
         self._closing = True
-        self._outage.ends()
+        with self._lock:
+            self._outage.ends()
         self._tolerate(lambda: self._end(finish))
-        self._background.raise_error()
-        losses = self.losses + [
-            f"epoch {job.decision.epoch + 1}: not uploaded, its model is at {job.path}" for job in self._unfinished
-        ]
-        if len(self._events):
-            losses.append(f"{len(self._events)} events: not reported")
-        if self._removed:
-            losses.append(f"models removed to make room for newer ones: {', '.join(map(str, self._removed))}")
-        if kept := self._events.held():
-            losses.append(f"models kept aside, of which the server did not decide: {', '.join(map(str, kept))}")
-        if self._events.dropped:
-            losses.append(f"{self._events.dropped} events: dropped, because too many waited for the server")
-        if self._events.refused:
-            losses.append(f"{self._events.refused} events: refused by the server")
-        if self._refused is not None:
-            losses.append(f"the server refused all events: {self._refused}")
-        elif self._outage.error is not None:
-            losses.append(f"the server is away: {self._outage.error}")
+        losses = self._sum_up()
+        self._meets(Happening.CLOSED)
+        self._raise_error()
         return losses
 
     def fail(self, reason: str, epoch: int, seconds: float, in_a_save: bool) -> list[str]:
@@ -205,23 +162,52 @@ class Session:
         Returns:
             What could not be saved, as sentences.
         """
-        losses = list(self.losses)
-        if not self._background.wait(seconds):
-            losses.append(f"an upload did not end within {seconds:g} s")
+        late = [] if self._background.wait(seconds) else [f"an upload did not end within {seconds:g} s"]
+        losses = [*self.losses, *late, *self._not_uploaded()]
         try:
-            self._background.raise_error()
+            self._raise_error()
         except Exception as error:
             losses.append(f"an upload failed: {error}")
-        if self.run is not None and self._refused is None:
+        if self.run is not None and self.state in SENDING:
             try:
                 patience = Patience(min(seconds, _FAIL_SECONDS))
                 self.run.fail(reason, epoch=epoch, flush=not in_a_save, timeout=patience)
             except KeepbestError as error:
                 losses.append(f"that the training ended ({reason}) could not be told: {error}")
+        self._meets(Happening.CLOSED)
         return losses
+
+    def _sum_up(self) -> list[str]:
+        losses = self.losses + self._not_uploaded()
+        if len(self._events):
+            losses.append(f"{len(self._events)} events: not reported")
+        if self._removed:
+            losses.append(f"models removed to make room for newer ones: {', '.join(map(str, self._removed))}")
+        if kept := self._events.held():
+            losses.append(f"models kept aside, of which the server did not decide: {', '.join(map(str, kept))}")
+        if self._events.dropped:
+            losses.append(f"{self._events.dropped} events: dropped, because too many waited for the server")
+        if self._events.refused:
+            losses.append(f"{self._events.refused} events: refused by the server")
+        if self._overtaken is not None:
+            losses.append(f"the server refused all events: {self._overtaken}")
+        elif self._outage.error is not None:
+            what = "is away" if self.state is State.AWAY else "does not take what waits"
+            losses.append(f"the server {what}: {self._outage.error}")
+        return losses
+
+    def _not_uploaded(self) -> list[str]:
+        return [
+            f"epoch {job.decision.epoch + 1}: not uploaded, its model is at {job.path}" for job in self._saves.left()
+        ]
+
+    # What needs the server.
 
     def _end(self, finish: bool) -> None:
         self._flush()
+        if not self._saves.work(self._upload):
+            assert self._outage.error is not None, "a save waits because of an error"
+            raise self._outage.error
         if finish and self.run is not None:
             self.run.finish(timeout=self._patience())
 
@@ -233,7 +219,10 @@ class Session:
     def _flush(self) -> Decision | None:
         self._connect()
         assert self.run is not None
-        self._retry_unfinished(self.run)
+        if not self.asynchronous and not self._saves.work(self._upload):
+            # What was decided later is not better than this, or the server would have wanted it instead.
+            assert self._outage.error is not None, "a save waits because of an error"
+            raise self._outage.error
         while self._between:
             sent = list(self._between)
             self.run.record(sent, _BETWEEN, timeout=self._patience())
@@ -250,80 +239,97 @@ class Session:
         return Patience(self.retry_seconds if self._outage.error is None else 0.0, _SILENCE_SECONDS)
 
     def _tolerate(self, step: Callable[[], object]) -> bool:
-        """Do a step that needs the server. False: it was away, or refuses all events, and the training goes on."""
-        if self._refused is not None:
-            return False
-        if not self._outage.may_step():
-            return False
-        begin = time.monotonic()
+        """Do a step that needs the server. False: it could not be done, and the training goes on."""
+        with self._lock:
+            if self.state not in SENDING or not self._outage.may_step():
+                return False
+        started, begin = self.run is not None, time.monotonic()
         try:
             step()
-        except (SequenceConflict, StaleAttempt) as error:
-            self._refused = error
-            warnings.warn(
-                f"Keepbest: no model is saved any more, the training goes on without the server: {error}", stacklevel=2
-            )
-            return False
         except KeepbestError as error:
-            if not self.survive or (self.run is None and not error.retryable):
+            told_at_start = not started and self.run is None and self.state is State.CONNECTED and not error.retryable
+            if told_at_start or not (self.survive or isinstance(error, _OVERTAKEN)):
                 raise
             self._fails(error, time.monotonic() - begin)
             return False
-        self._outage.ends()
-        self._told_away = False
+        with self._lock:
+            self._outage.ends()
+            waits = len(self._saves) > 0
+            self._meets(Happening.ANSWERED if waits else Happening.CAUGHT_UP)
+        if waits and self.asynchronous:
+            self._background.wake()
         return True
 
-    def _fails(self, error: KeepbestError, spent_seconds: float) -> None:
-        """Take note of an error: one that passes is an outage, any other only tells what the server refused."""
-        if error.retryable:
-            self._note_away(error, spent_seconds)
-        else:
-            warnings.warn(f"Keepbest: the server refuses, and the training goes on: {error}", stacklevel=2)
-
-    def _note_away(self, error: KeepbestError, spent_seconds: float = 0.0) -> None:
-        if not self._told_away:
-            self._told_away = True
-            warnings.warn(f"Keepbest: the server is away, the training goes on without it: {error}", stacklevel=2)
-        self._outage.fails(error, spent_seconds)
-
-    def _save_or_keep(self, job: SaveJob) -> None:
-        """Upload now; or later, if the server is away and the training goes on without it."""
-        try:
-            self._upload(job)
-        except KeepbestError as error:
-            if not self.survive or not error.retryable:
-                raise
-            self._unfinished.append(job)
-            self._note_away(error)
-
-    def _upload(self, job: SaveJob) -> None:
-        assert self.run is not None, "a decision comes from a run"
-        try:
-            self.run.save(job.decision, job.files, self.metadata, timeout=self._patience())
-        except BaseException as error:
-            if not (isinstance(error, KeepbestError) and error.retryable):  # else the job is kept, and tried again
-                job.forget()
-            raise
-        if job.unchanged():
-            self.on_saved(self.final_path(job.decision))
-        job.forget()
-
-    def _retry_unfinished(self, run: Run) -> None:
-        """Upload what could not be uploaded before, unless its files have been overwritten since."""
-        while self._unfinished:
-            job = self._unfinished[0]
-            if job.unchanged():
-                try:
-                    self._upload(job)
-                except (KeepbestError, OSError, ValueError) as error:
-                    if isinstance(error, StaleAttempt) or (isinstance(error, KeepbestError) and error.retryable):
-                        raise
-                    self.losses.append(f"epoch {job.decision.epoch + 1}: not saved: {error}")
+    def _fails(self, error: KeepbestError, spent_seconds: float = 0.0) -> None:
+        """Take note of an error, and warn if it leads to another state or is lost otherwise."""
+        with self._lock:
+            before = self.state
+            if isinstance(error, _OVERTAKEN):
+                self._overtaken = error
+                self._meets(Happening.OVERTAKEN)
+                text = "no model is saved any more, the training goes on without the server"
+            elif error.retryable:
+                self._outage.fails(error, spent_seconds)
+                self._meets(Happening.NOT_NOW if error.reason else Happening.NO_ANSWER)
+                away = self.state is State.AWAY
+                text = f"the server {'is away' if away else 'cannot now'}, the training goes on without it"
             else:
-                run.abandon(job.decision)
-                job.forget()
-                self.losses.append(f"epoch {job.decision.epoch + 1}: not saved: {job.path} was overwritten meanwhile")
-            self._unfinished.remove(job)
+                before, text = State.ENDED, "the server refuses, and the training goes on"
+            told = before is self.state or {before, self.state} == {State.AWAY, State.BEHIND}
+        if not told:
+            warnings.warn(f"Keepbest: {text}: {error}", stacklevel=2)
+
+    def _meets(self, happening: Happening) -> None:
+        with self._lock:
+            self.state = TRANSITIONS[self.state][happening]
+
+    # Saves.
+
+    def _work_off(self) -> None:
+        """Upload what waits; what cannot be done now stays, and is tried again when the server answers."""
+        if self._error is None and self.state in SENDING and not self._saves.work(self._upload):
+            return
+        with self._lock:
+            if self.state is State.BEHIND and self._outage.error is None and not len(self._events):
+                self._meets(Happening.CAUGHT_UP)
+
+    def _upload(self, job: SaveJob) -> bool:
+        """Whether the job is done with: its model is saved, or never will be. If not, `_outage` has the error."""
+        assert self.run is not None, "a decision comes from a run"
+        begin = time.monotonic()
+        try:
+            if not job.unchanged():
+                self.run.abandon(job.decision)
+                raise ValueError(f"{job.path} was overwritten meanwhile")
+            self.run.save(job.decision, job.files, self.metadata, timeout=self._patience())
+        except Exception as error:
+            if not self.survive:
+                self._error = self._error or error
+            elif isinstance(error, KeepbestError) and (error.retryable or isinstance(error, _OVERTAKEN)):
+                self._fails(error, time.monotonic() - begin)
+                return False
+            else:
+                self._lose(job, str(error))
+                return True
+        else:
+            if job.unchanged():
+                self.on_saved(self.final_path(job.decision))
+        job.forget()
+        return True
+
+    def _lose(self, job: SaveJob, why: str) -> None:
+        """Tell of a save that will never be, at once and at the end."""
+        job.forget()
+        text = f"epoch {job.decision.epoch + 1}: not saved: {why}"
+        self.losses.append(text)
+        warnings.warn(f"Keepbest: {text}", stacklevel=2)
+
+    def _raise_error(self) -> None:
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
+
+    # Models that the server could not be asked about.
 
     def _hold(self, entry: Entry, save: Saver) -> None:
         try:
@@ -352,7 +358,7 @@ class Session:
         elif decision.action == Action.ACTION_SAVE and entry.held is not None:
             path = self.final_path(decision)
             move(entry.held, path)
-            self._save_or_keep(SaveJob.of(decision, path))
+            self.save(decision, path)
         elif entry.held is not None:
             remove(entry.held)
         entry.held = None

@@ -21,6 +21,9 @@ from keepbest._proto.keepbest.v1.resources_pb2 import FILE_STATE_COMPLETE, File
 from keepbest._retry import Backoff, Patience, Stream, call, call_once
 from keepbest.errors import FileChanged, KeepbestError
 
+# Is given how many bytes were sent, and how many there are in all.
+OnProgress = Callable[[int, int], None]
+
 MESSAGE_BYTES = 1 << 20
 SMALL_FILE_BYTES = 256 << 10
 # The server accepts 1,000 files and 4 MiB in a request; this leaves 1 MiB for the paths.
@@ -52,6 +55,10 @@ class Uploader:
     attempt: int
     patience: Patience
     sha256: bool = False
+    on_progress: OnProgress | None = None
+    # How many bytes the files have together; and those that are complete.
+    _all_bytes: int = 0
+    _complete_bytes: int = 0
 
     def upload(self, files: Iterable[LocalFile]) -> dict[str, bytes]:
         """Upload files, the small ones many to a call.
@@ -66,11 +73,14 @@ class Uploader:
         """
         digests: dict[str, bytes] = {}
         small: list[LocalFile] = []
+        files = list(files)
+        self._all_bytes = sum(file.size_bytes for file in files)
         for file in files:
             if file.size_bytes < SMALL_FILE_BYTES:
                 small.append(file)
             else:
                 digests[file.name] = self._upload_large(file)
+                self._completed([file])
         for batch in _batches(small):
             digests |= self._upload_small(batch)
         return digests
@@ -89,7 +99,17 @@ class Uploader:
         kept = {file.path: file for file in call(method, request, self.patience).files}
         for file in batch:
             _check_kept(file, kept.get(file.name, File()), digests[file.name])
+        self._completed(batch)
         return digests
+
+    def _completed(self, files: list[LocalFile]) -> None:
+        self._complete_bytes += sum(file.size_bytes for file in files)
+        self._tell(0)
+
+    def _tell(self, sent_bytes: int) -> None:
+        """Tell of progress: so many bytes of the file that is being sent."""
+        if self.on_progress is not None:
+            self.on_progress(self._complete_bytes + sent_bytes, self._all_bytes)
 
     def _upload_large(self, file: LocalFile) -> bytes:
         """Prepare and write until the file is complete. It is kept open, so replacing it meanwhile does no harm."""
@@ -138,7 +158,7 @@ class Uploader:
         first = WriteFileRequest(
             checkpoint=self.checkpoint, attempt=self.attempt, path=file.name, offset_bytes=offset_bytes
         )
-        return _Messages(file, descriptor, first, digest)
+        return _Messages(file, descriptor, first, digest, self._tell)
 
     def _write(self, messages: _Messages) -> File:
         method = self.connection.stubs().checkpoints.WriteFile
@@ -168,7 +188,14 @@ class _Messages(Iterator[WriteFileRequest]):
         error: why a message could not be built.
     """
 
-    def __init__(self, file: LocalFile, descriptor: int, first: WriteFileRequest, digest: FileDigest) -> None:
+    def __init__(
+        self,
+        file: LocalFile,
+        descriptor: int,
+        first: WriteFileRequest,
+        digest: FileDigest,
+        tell: Callable[[int], None] = lambda sent_bytes: None,
+    ) -> None:
         """Begin behind the bytes of `digest`, with a first message that lacks only its data."""
         self.digest = digest
         self.of_all: bytes | None = None
@@ -177,6 +204,7 @@ class _Messages(Iterator[WriteFileRequest]):
         self._file = file
         self._descriptor = descriptor
         self._next: WriteFileRequest | None = first
+        self._tell = tell
 
     def __next__(self) -> WriteFileRequest:
         if self._next is None:
@@ -193,6 +221,7 @@ class _Messages(Iterator[WriteFileRequest]):
         if self._crc32c is not None:
             message.crc32c = self._crc32c(message.data)
         self.digest.update(message.data)
+        self._tell(self.digest.size_bytes)
         message.finish = self.digest.size_bytes == self._file.size_bytes
         if message.finish:
             self.of_all = self.digest.digest()

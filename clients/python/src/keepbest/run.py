@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal, overload
 
 from keepbest._channel import Connection
 from keepbest._events import DueCounter, Entry, EventBuffer, make_event
@@ -16,23 +16,21 @@ from keepbest._proto.keepbest.v1.runs_pb2 import (
     AwaitDecisionRequest,
     AwaitDecisionResponse,
     FinishRunRequest,
-    ReportEventsRequest,
-    ReportEventsResponse,
     StartRunResponse,
 )
+from keepbest._reports import LateDecision, Reports
 from keepbest._retry import WAIT_SECONDS, Patience, Timeout, call, call_waiting
-from keepbest._save import Save, may_be_saved_later
+from keepbest._save import Save, SaveThread, may_be_saved_later
+from keepbest._upload import OnProgress
 from keepbest._values import Intake
 from keepbest._versions import epoch_after
-from keepbest.errors import KeepbestError, SequenceConflict, StaleAttempt
+from keepbest.errors import KeepbestError
 from keepbest.types import Action, Decision, Event, EventKind, RunResource, RunState, Version
 
 # How long another rank waits for rank 0's report, which may have a long validation to do first.
 _DECISION_SECONDS = 3600.0
 # The metric of the last event of a run that failed, which says why.
 FAILURE = "failure"
-
-LateDecision = Callable[[Entry, Decision], None]
 
 
 class Run:
@@ -61,17 +59,9 @@ class Run:
     ) -> None:
         """Take the server's answer to StartRun; `Client.start_run` calls this."""
         self._connection = connection
-        self._writer = writer
-        # The answer is about the default writer. A named one asks for its own before its first event.
-        self._next_sequence = response.next_sequence if not writer else None
-        self._events = EventBuffer(DueCounter.of(response.run.strategy)) if events is None else events
-        self._events.correct(response.next_due)
+        self._saves = SaveThread()
         self._intake = Intake(response.run.strategy)
         self._epoch = response.run.last_epoch
-        # The next sequence of each other writer.
-        self._next_of: dict[str, int] = {}
-        # Once the server has other events than this process reported, its decisions are about another model.
-        self._refused: SequenceConflict | None = None
         self._due_at_rank_0 = DueCounter.of(response.run.strategy)
         self._due_at_rank_0.correct(response.next_due)
         self.rank, self.ranks = rank_of_ranks
@@ -82,6 +72,11 @@ class Run:
         self.resume_from: Version | None = response.resume_from if response.HasField("resume_from") else None
         self.next_epoch: int = 0 if self.resume_from is None else epoch_after(self.resume_from)
         self.warnings: list[str] = list(response.warnings)
+        events = EventBuffer(DueCounter.of(response.run.strategy)) if events is None else events
+        events.correct(response.next_due)
+        # The answer is about the default writer. A named one asks for its own before its first event.
+        sequence = response.next_sequence if not writer else None
+        self._reports = Reports(connection, self.name, self.attempt, writer, sequence, events)
 
     def __repr__(self) -> str:
         """Its name, its attempt, and where it goes on."""
@@ -115,8 +110,14 @@ class Run:
             make_event(EventKind.EVENT_KIND_BATCH_END, epoch, metrics, batch=batch, step=step, intake=self._intake)
         )
 
+    def event(self, epoch: int, metrics: Mapping[str, Any], batch: int | None = None, step: int | None = None) -> Event:
+        """An event that happens now, for `report_many`: the end of an epoch, or of a batch if one is named."""
+        kind = EventKind.EVENT_KIND_EPOCH_END if batch is None else EventKind.EVENT_KIND_BATCH_END
+        return make_event(kind, epoch, metrics, batch=batch, step=step, intake=self._intake)
+
     def report(self, event: Event) -> Decision | None:
-        """Report an event. It is sent at once if the server may decide at it, and else with later ones.
+        """Report an event. If the server may decide at it, it is sent at once; else in the background, and this returns
+        at once. There it is durable after 5 s, or before the next decision.
 
         On ranks above 0 nothing is sent. They wait, at most an hour, until rank 0 has reported the same moment, and
         return the decision about that.
@@ -134,15 +135,44 @@ class Run:
                 ones, and this method raises the error from now on.
             StaleAttempt: a newer attempt of the run was started.
         """
-        if self._refused is not None:
-            raise self._refused
         self._epoch = event.epoch
         if self.rank > 0:
             return self._decision_of_rank_0(event) if self._due_at_rank_0.step(event) else None
-        entry = self._events.add(event)
-        if not entry.due and not self._events.ripe():
-            return None
-        return self.flush()
+        if self._reports.add(event).due:
+            return self.flush()
+        self.send_soon()
+        return None
+
+    def report_many(self, events: Iterable[Event]) -> list[Decision]:
+        """Report several events in their order, in as few requests as they take; see `report`.
+
+        Args:
+            events: made by `event`.
+
+        Returns:
+            All decisions about them. To save a SAVE, its model must still be there.
+        """
+        if self.rank > 0:
+            return [decision for event in events if (decision := self.report(event)) is not None]
+        entries = [self._reports.add(event) for event in events]
+        if not any(entry.due for entry in entries):
+            self.send_soon()
+            return []
+        decisions: list[Decision] = []
+        mine = set(map(id, entries))
+
+        def late(entry: Entry, decision: Decision) -> None:
+            if id(entry) in mine:
+                decisions.append(decision)
+            else:
+                self.abandon(decision)
+
+        newest = self.flush(late)
+        return decisions if newest is None else [*decisions, newest]
+
+    def send_soon(self) -> None:
+        """Send what waits, and no decision depends on, in the background."""
+        self._reports.send_soon()
 
     def flush(self, on_late: LateDecision | None = None, timeout: Timeout = None) -> Decision | None:
         """Send all events that wait.
@@ -154,31 +184,7 @@ class Run:
         Returns:
             The decision about the newest event; None if no save was due at it.
         """
-        if self._refused is not None:
-            raise self._refused
-        newest = None
-        while group := self._events.group():
-            if self._next_sequence is None:
-                self._next_sequence = self._report([], 0, timeout).next_sequence
-            first = self._next_sequence
-            response = self._send(group, first, timeout)
-            if response is None:
-                continue
-            # With many decisions the server may take only the first events.
-            taken = min(response.next_sequence - first, len(group))
-            if taken <= 0:
-                raise KeepbestError(f"the server took no event of {self.name} from sequence {first} on")
-            self._events.confirm(taken, response.next_due)
-            self._next_sequence = first + taken
-            for decision in response.decisions:
-                entry = group[decision.sequence - first]
-                if entry is group[-1] and not len(self._events):
-                    newest = decision
-                elif on_late is None:
-                    self.abandon(decision)
-                else:
-                    on_late(entry, decision)
-        return newest
+        return self._reports.flush(on_late or (lambda entry, decision: self.abandon(decision)), timeout)
 
     def record(self, events: list[Event], writer: str, *, timeout: Timeout = None) -> None:
         """Store events of another writer of this run, about which nothing is decided; at most 1,000 of them.
@@ -188,14 +194,37 @@ class Run:
             writer: its name.
             timeout: how long to repeat, in seconds; None: as for the client.
         """
-        if writer not in self._next_of:
-            self._next_of[writer] = self._report([], 0, timeout, writer).next_sequence
-        self._next_of[writer] = self._report(events, self._next_of[writer], timeout, writer).next_sequence
+        self._reports.record(events, writer, timeout)
 
     def ask(self, deadline_seconds: float) -> Any:
         """Begin an empty report, and return gRPC's future. The server answers it if it would accept events too."""
-        request = ReportEventsRequest(run=self.name, attempt=self.attempt, writer=self._writer)
-        return self._connection.stubs().runs.ReportEvents.future(request, timeout=deadline_seconds)
+        return self._reports.ask(deadline_seconds)
+
+    @overload
+    def save(
+        self,
+        decision: Decision,
+        what: Saveable | None,
+        metadata: Mapping[str, Any] | None = None,
+        *,
+        asynchronous: Literal[False] = False,
+        sha256: bool = False,
+        on_progress: OnProgress | None = None,
+        timeout: Timeout = None,
+    ) -> Version: ...
+
+    @overload
+    def save(
+        self,
+        decision: Decision,
+        what: Saveable | None,
+        metadata: Mapping[str, Any] | None = None,
+        *,
+        asynchronous: Literal[True],
+        sha256: bool = False,
+        on_progress: OnProgress | None = None,
+        timeout: Timeout = None,
+    ) -> Future[Version]: ...
 
     def save(
         self,
@@ -203,9 +232,11 @@ class Run:
         what: Saveable | None,
         metadata: Mapping[str, Any] | None = None,
         *,
+        asynchronous: bool = False,
         sha256: bool = False,
+        on_progress: OnProgress | None = None,
         timeout: Timeout = None,
-    ) -> Version:
+    ) -> Version | Future[Version]:
         """Upload files to the checkpoint of a SAVE and commit it.
 
         It may be repeated: with the same files and metadata it returns the same version.
@@ -220,7 +251,13 @@ class Run:
             what: a file, a directory, several of them, or a map from path in the checkpoint to file. None: this is one
                 of several ranks, and has no files.
             metadata: free JSON, kept on the version; rank 0's, if there are several.
+            asynchronous: whether to do it in a thread, one save after the other, and return at once: a future, which is
+                done when the version is durable, or has the error. The files must stay as they are until then; a change
+                is found. A warning tells of an error as soon as it happens. The interpreter waits for these saves when
+                it exits.
             sha256: whether to declare each file's SHA-256, for which it is read twice.
+            on_progress: is given how many bytes were sent, and how many there are in all, now and then. After a break
+                the first number may go back.
             timeout: how long to go on without progress, in seconds; None: as for the client.
 
         Raises:
@@ -234,10 +271,15 @@ class Run:
             raise ValueError(
                 f"the decision about event {decision.sequence} is {Action.Name(decision.action)}, not SAVE"
             )
+        if asynchronous:
+            return self._saves.submit(
+                lambda: self.save(decision, what, metadata, sha256=sha256, on_progress=on_progress, timeout=timeout),
+                f"epoch {decision.epoch + 1}",
+            )
         patience = self._connection.patience(timeout)
         save = Save(self._connection, decision.checkpoint, self.attempt, self.rank, self.ranks, patience)
         try:
-            version, files = save.commit(what, metadata, sha256)
+            version, files = save.commit(what, metadata, sha256, on_progress)
         except Exception as error:
             if not may_be_saved_later(error):
                 self.abandon(decision)
@@ -287,7 +329,8 @@ class Run:
             return self.resource
         if flush:
             epoch = self._epoch if epoch is None else epoch
-            self._events.add(make_event(EventKind.EVENT_KIND_TRAIN_END, epoch, {FAILURE: reason}))
+            with contextlib.suppress(KeepbestError):
+                self._reports.add(make_event(EventKind.EVENT_KIND_TRAIN_END, epoch, {FAILURE: reason}))
             with contextlib.suppress(KeepbestError):
                 unsaved = self.flush(timeout=timeout)
                 if unsaved is not None:
@@ -316,45 +359,3 @@ class Run:
         method: Callable[..., AwaitDecisionResponse] = self._connection.stubs().runs.AwaitDecision
         answer = call_waiting(method, request, self._connection.patience(), _DECISION_SECONDS)
         return answer.decision if answer.HasField("decision") else None
-
-    def _send(self, group: list[Entry], first_sequence: int, timeout: Timeout) -> ReportEventsResponse | None:
-        """Report a group. None: the server refuses one of its events, and what is left is to be tried again."""
-        try:
-            return self._report([entry.event for entry in group], first_sequence, timeout)
-        except SequenceConflict as error:
-            self._refused = error
-            raise
-        except StaleAttempt:
-            raise
-        except KeepbestError as error:
-            if error.retryable:
-                raise
-            # It was not stored and never will be, so later events must not wait behind it.
-            for entry in self._events.refuse():
-                if not len(self._events):
-                    raise
-                _warn_refused(entry, error)
-            return None
-
-    def _report(
-        self, events: list[Event], first_sequence: int, timeout: Timeout, writer: str | None = None
-    ) -> ReportEventsResponse:
-        """Send one report. Without events it stores nothing, and the answer says where this writer goes on."""
-        request = ReportEventsRequest(
-            run=self.name,
-            attempt=self.attempt,
-            writer=self._writer if writer is None else writer,
-            first_sequence=first_sequence,
-            events=events,
-        )
-        patience = self._connection.patience(timeout)
-        report: Callable[..., ReportEventsResponse] = self._connection.stubs().runs.ReportEvents
-        return call(report, request, patience)
-
-
-def _warn_refused(entry: Entry, error: KeepbestError) -> None:
-    event = entry.event
-    moment = f"epoch {event.epoch + 1}" + (f", batch {event.batch + 1}" if event.HasField("batch") else "")
-    warnings.warn(
-        f"Keepbest: the server refuses what was reported of {moment}, which is left out: {error}", stacklevel=2
-    )

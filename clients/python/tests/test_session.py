@@ -1,0 +1,234 @@
+"""A session: its states, and that nothing the server does ends, slows or spoils the training that it goes with."""
+
+from __future__ import annotations
+
+import threading
+
+import grpc
+import pytest
+from conftest import Interposer, Refused, Server
+
+import keepbest
+from keepbest import _outage, _session
+from keepbest._events import make_event
+from keepbest._held import HeldFiles
+from keepbest._proto.keepbest.v1.runs_pb2 import GetRunRequest
+from keepbest._saves import SaveJob, SaveQueue
+from keepbest._session import Session
+from keepbest._state import TRANSITIONS, Happening, State
+from keepbest.types import Action, Decision, EventKind, Mode, RunState
+
+Code = grpc.StatusCode
+
+
+@pytest.fixture(autouse=True)
+def probes_at_once(monkeypatch):
+    monkeypatch.setattr(_outage, "_PROBE_SECONDS", 0.0)
+
+
+class Trainer:
+    """A training that reports epochs to a session and saves what is decided, as a callback does."""
+
+    def __init__(self, address, project, folder, run="r", best_only=True, start=None, **settings):
+        client = keepbest.Client(address, timeout=20)
+        name = "best.bin" if best_only else "m-{epoch}.bin"
+        rule = keepbest.strategy(name, save_best_only=best_only, mode="min")
+        self.client, self.project, self.folder, self.name = client, project, folder, name
+        runs = client.connection.stubs().runs
+        request = GetRunRequest(name=f"teams/tests/projects/{project.partition('/')[2]}/runs/{run}")
+        settings = {"retry_seconds": 1.0, "survive": True, "asynchronous": False, "metadata": None, **settings}
+        self.session = Session(
+            start=start
+            or (lambda events, patience: client.start_run(project, run, rule, timeout=patience, _events=events)),
+            ask=lambda seconds: runs.GetRun.future(request, timeout=seconds),
+            strategy=rule,
+            held=HeldFiles(str(folder / name), "val_loss", best_only, Mode.MODE_MIN, run, 1 << 20),
+            final_path=lambda decision: folder / decision.path,
+            **settings,
+        )
+
+    def epoch(self, epoch, loss):
+        def write(path):
+            with open(path, "w") as file:  # noqa: PTH123
+                file.write(f"{loss}")
+
+        event = make_event(EventKind.EVENT_KIND_EPOCH_END, epoch, {"val_loss": loss})
+        decision = self.session.report(event, write)
+        if decision is not None and decision.action == Action.ACTION_SAVE:
+            path = self.folder / decision.path
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = path.with_name("temporary")
+            write(temporary)
+            temporary.replace(path)
+            self.session.save(decision, path)
+        return self.session.state
+
+    def end(self):
+        return self.session.close(make_event(EventKind.EVENT_KIND_TRAIN_END, 0, {}), finish=True)
+
+    def saved(self):
+        versions = self.client.versions(self.session.run.resource.artifact, order_by="epoch asc")
+        return {version.epoch: version.metrics["val_loss"] for version in versions}
+
+
+def refuse(code, reason, retry_seconds=None):
+    def hook(request, forward):
+        raise Refused(code, reason, retry_seconds)
+
+    return hook
+
+
+def test_the_table_of_states_is_whole():
+    connected, away, behind, fenced, ended = State
+    assert {
+        state: [TRANSITIONS[state][happening] for happening in Happening] for state in State
+    } == {
+        # caught up, answered, not now, no answer, overtaken, closed
+        connected: [connected, behind, behind, away, fenced, ended],
+        away: [connected, behind, behind, away, fenced, ended],
+        behind: [connected, behind, behind, away, fenced, ended],
+        fenced: [fenced, fenced, fenced, fenced, fenced, ended],
+        ended: [ended, ended, ended, ended, ended, ended],
+    }  # fmt: skip
+
+
+def test_a_session_goes_through_its_states(interposer: Interposer, project, tmp_path):
+    trainer = Trainer(interposer.address, project, tmp_path)
+    assert trainer.epoch(0, 0.9) is State.CONNECTED
+    for hook, state, text in [
+        (refuse(Code.UNAVAILABLE, "STOPPING"), State.BEHIND, "the server cannot now"),
+        (refuse(Code.FAILED_PRECONDITION, "STALE_ATTEMPT"), State.FENCED, "no model is saved any more"),
+    ]:
+        interposer.hooks["ReportEvents"] = hook
+        with pytest.warns(UserWarning, match=text):
+            assert trainer.epoch(1, 0.8) is state
+        del interposer.hooks["ReportEvents"]
+        if state is State.BEHIND:
+            epoch = 2
+            while trainer.epoch(epoch, 0.7) is not State.CONNECTED:  # until a probe was answered in time
+                epoch += 1
+            assert trainer.session.state is State.CONNECTED
+    assert trainer.epoch(1_000, 0.6) is State.FENCED
+    losses = trainer.end()
+    assert trainer.session.state is State.ENDED
+    assert any("the server refused all events" in loss for loss in losses)
+
+
+def test_a_server_that_is_gone_is_away_and_then_caught_up_with(own_server: Server, project, tmp_path):
+    trainer = Trainer(own_server.address, project, tmp_path, retry_seconds=0.2)
+    trainer.epoch(0, 0.9)
+    own_server.kill()
+    with pytest.warns(UserWarning, match="the server is away"):
+        assert trainer.epoch(1, 0.1) is State.AWAY
+    assert trainer.epoch(2, 0.5) is State.AWAY
+    own_server.start()
+    trainer.session.retry_seconds = 30.0
+    assert trainer.end() == []
+    assert trainer.saved() == {0: 0.9, 1: 0.1}
+    assert (tmp_path / "best.bin").read_text() == "0.1"
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_the_best_model_outlives_a_full_store(interposer: Interposer, project, tmp_path, asynchronous):
+    trainer = Trainer(interposer.address, project, tmp_path, asynchronous=asynchronous, retry_seconds=0.1)
+    trainer.epoch(0, 0.9)
+    trainer.session._background.wait()
+    interposer.hooks["WriteSmallFiles"] = refuse(Code.RESOURCE_EXHAUSTED, "STORE_FULL", 60.0)
+    with pytest.warns(UserWarning, match="the server cannot now.*STORE_FULL"):
+        trainer.epoch(1, 0.1)
+        trainer.session._background.wait()
+    assert trainer.session.state is State.BEHIND
+    for epoch, loss in [(2, 0.2), (3, 0.15)]:
+        trainer.epoch(epoch, loss)
+        assert (tmp_path / "best.bin").read_text() == "0.1", "nothing worse takes its place"
+    # Not even one that is written over it by somebody else costs what was told as saved.
+    (tmp_path / "other").write_text("other")
+    (tmp_path / "other").replace(tmp_path / "best.bin")
+    del interposer.hooks["WriteSmallFiles"]
+    assert not [loss for loss in trainer.end() if "epoch 2" in loss]
+    assert trainer.saved()[1] == 0.1
+    best = trainer.client.best(trainer.session.run.name)
+    trainer.client.pull(best.name, tmp_path / "pulled")
+    assert (tmp_path / "pulled" / "best.bin").read_text() == "0.1"
+    assert trainer.client.run(trainer.session.run.name).state == RunState.RUN_STATE_FINISHED
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_save_that_can_never_be_is_told_and_ends_nothing(interposer: Interposer, project, tmp_path, asynchronous):
+    trainer = Trainer(interposer.address, project, tmp_path, best_only=False, asynchronous=asynchronous)
+    interposer.hooks["CommitCheckpoint"] = refuse(Code.DATA_LOSS, "DATA_LOSS")
+    with pytest.warns(UserWarning, match="epoch 1: not saved: DATA_LOSS"):
+        trainer.epoch(0, 0.9)
+        trainer.session._background.wait()
+    del interposer.hooks["CommitCheckpoint"]
+    trainer.epoch(1, 0.8)
+    assert trainer.end() == ["epoch 1: not saved: DATA_LOSS"]
+    assert trainer.saved() == {1: 0.8}
+
+
+def test_an_upload_that_hangs_in_the_background_holds_no_epoch_up(interposer: Interposer, project, tmp_path):
+    trainer = Trainer(interposer.address, project, tmp_path, best_only=False, asynchronous=True, retry_seconds=60.0)
+    trainer.session.open()
+    begun, go_on = threading.Event(), threading.Event()
+
+    def hang(request, forward):
+        begun.set()
+        go_on.wait()
+        return forward(request)
+
+    interposer.hooks["WriteSmallFiles"] = hang
+    for epoch in range(10):
+        trainer.epoch(epoch, 1.0 - epoch / 100)
+        begun.wait()
+    # Ten epochs went by while the first upload hangs.
+    assert len(trainer.session._saves) == 10
+    go_on.set()
+    assert trainer.end() == []
+    assert sorted(trainer.saved()) == list(range(10))
+
+
+def test_saves_that_wait_are_bounded_in_bytes_and_the_oldest_gives_way(tmp_path):
+    queue, jobs = SaveQueue(limit_bytes=250), []
+    for number in range(4):
+        (tmp_path / f"m-{number}").write_bytes(bytes(100))
+        jobs.append(SaveJob.of(Decision(epoch=number, path=f"m-{number}"), tmp_path / f"m-{number}"))
+    assert [queue.add(job) for job in jobs[:3]] == [[], [], [jobs[0]]]
+    seen = []
+
+    def upload(job):
+        seen.append(job)
+        if job is jobs[1]:
+            assert queue.add(jobs[3]) == [jobs[2]], "what is being uploaded gives way to nothing"
+        return True
+
+    assert queue.work(upload)
+    assert seen == [jobs[1], jobs[3]]
+
+
+def test_without_a_server_at_the_start_a_training_is_told_and_goes_on(project, tmp_path):
+    trainer = Trainer("127.0.0.1:1", project, tmp_path, retry_seconds=0.1)
+    with pytest.warns(UserWarning, match="the server is away.*keepbest serve"):
+        trainer.session.open()
+    trainer.epoch(0, 0.9)
+    assert [path.read_text() for path in (tmp_path / "keepbest-held").iterdir()] == ["0.9"]
+    assert any("models kept aside" in loss for loss in trainer.end())
+
+
+def test_the_silence_of_a_server_is_waited_for_once(own_server: Server, project, tmp_path, monkeypatch):
+    trainer = Trainer(own_server.address, project, tmp_path, retry_seconds=20.0)
+    trainer.epoch(0, 0.9)
+    own_server.pause()
+    monkeypatch.setattr(_session, "_SILENCE_SECONDS", 0.3)
+    waits, flush = [], trainer.session.run.flush
+    monkeypatch.setattr(
+        trainer.session.run,
+        "flush",
+        lambda on_late=None, timeout=None: waits.append(timeout) or flush(on_late, timeout),
+    )
+    with pytest.warns(UserWarning, match="the server is away"):
+        for epoch in range(1, 20):
+            trainer.epoch(epoch, 0.9 - epoch / 100)
+    assert len(waits) == 1
+    own_server.resume()
+    assert all("a later model took its place" in loss for loss in trainer.end())
+    assert min(trainer.saved().values()) == pytest.approx(0.71)
