@@ -92,7 +92,8 @@ pub async fn serve_until(
             let stop = stop.clone();
             async move { stop.cancelled().await }
         });
-    tracing::info!(address = %address, database = %config.database(), objects = %config.objects(), "Listening");
+    let version = env!("CARGO_PKG_VERSION");
+    tracing::info!(version, address = %address, database = %config.database(), objects = %config.objects(), "Listening");
     on_ready(address);
 
     let drain = Duration::from_secs(config.limits.drain_seconds);

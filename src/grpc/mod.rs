@@ -49,6 +49,7 @@ use tonic::server::NamedService;
 use tonic::service::Routes;
 
 use crate::app::App;
+use crate::domain::ids::MAX_ID_BYTES;
 use crate::grpc::large::Large;
 
 pub(crate) use counts::Counts;
@@ -129,9 +130,13 @@ pub async fn routes(app: App) -> Result<(Routes, Health), tonic_reflection::serv
     Ok((routes.routes(), health))
 }
 
-/// Puts the name of the thing into the request's log line.
+/// The longest resource name has four ids, with words between them. What is longer names nothing.
+const LONGEST_NAME: usize = 4 * MAX_ID_BYTES + 64;
+
+/// Puts the name of the thing into the request's log line: whole, so that it can be searched for, and escaped.
 fn record(name: &str) {
-    tracing::Span::current().record("resource", tracing::field::display(crate::domain::ids::shown(name)));
+    let shown: String = name.chars().take(LONGEST_NAME).flat_map(char::escape_debug).collect();
+    tracing::Span::current().record("resource", tracing::field::display(shown));
 }
 
 #[cfg(test)]

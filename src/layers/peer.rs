@@ -1,5 +1,6 @@
 //! A connection as the bodies on it know it: who it is, whether calls are open on it, and how it ends.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
@@ -18,6 +19,8 @@ pub struct Peer(Arc<Shared>);
 #[derive(Debug, Default)]
 struct Shared {
     number: u64,
+    /// Where it comes from; none where a test has no network.
+    address: Option<SocketAddr>,
     is_cut: AtomicBool,
     waker: AtomicWaker,
     usage: Mutex<Use>,
@@ -42,6 +45,15 @@ impl Peer {
     /// The connection of that number.
     pub fn new(number: u64) -> Peer {
         Peer(Arc::new(Shared { number, ..Shared::default() }))
+    }
+
+    /// The same, of one that comes from `address`.
+    pub fn connected(number: u64, address: SocketAddr) -> Peer {
+        Peer(Arc::new(Shared { number, address: Some(address), ..Shared::default() }))
+    }
+
+    pub(super) fn address(&self) -> Option<SocketAddr> {
+        self.0.address
     }
 
     pub(super) fn number(&self) -> u64 {

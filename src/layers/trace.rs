@@ -1,9 +1,12 @@
-//! One log line a request: method, resource, code, latency, request id. And two repairs on the way: a panic becomes
+//! One log line a request: method, resource, caller, code, latency, bytes, request id. And two repairs on the way: a panic becomes
 //! INTERNAL with an id, and what tonic says of a message that is too long or no message gets our codes and reasons.
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
 use std::task::Context;
 use std::task::Poll;
 use std::task::ready;
@@ -24,11 +27,14 @@ use tracing::Span;
 
 use crate::grpc::internal;
 use crate::grpc::of_transport;
+use crate::layers::peer::Peer;
 
 /// The request id comes in and goes out under this name; one is made if it is missing.
 const REQUEST_ID: &str = "x-request-id";
 /// Longest request id taken from a caller.
 const MAX_REQUEST_ID_BYTES: usize = 64;
+/// What the caller says that it is, as `grpc-python/1.80.0 grpc-c/52.0.0`: the longest that is logged.
+const MAX_PROGRAM_BYTES: usize = 128;
 
 /// Puts `Trace` around a service.
 #[derive(Clone, Copy, Debug, Default)]
@@ -69,10 +75,19 @@ where
         let started = Instant::now();
         let request_id = request_id(request.headers());
         let method = request.uri().path().trim_start_matches('/').to_owned();
+        let peer = request.extensions().get::<Peer>().and_then(Peer::address);
         let span = tracing::info_span!(
-            "request", rpc.method = %method, request.id = %request_id, resource = tracing::field::Empty
+            "request",
+            rpc.method = %method,
+            request.id = %request_id,
+            peer.address = peer.map(tracing::field::display),
+            peer.program = program(request.headers()),
+            resource = tracing::field::Empty
         );
-        let mut line = Line { started, span: span.clone(), code: None };
+        let received = Arc::new(AtomicU64::new(0));
+        let counted = Arc::clone(&received);
+        let request = request.map(|body| Body::new(Counted { body, received: counted }));
+        let mut line = Line { started, span: span.clone(), code: None, received, sent_bytes: 0 };
         let answer = async move {
             let answered = AssertUnwindSafe(inner.call(request)).catch_unwind().await;
             let mut response = match answered {
@@ -98,6 +113,13 @@ fn request_id(headers: &HeaderMap) -> String {
     };
     let given = headers.get(REQUEST_ID).and_then(|value| value.to_str().ok()).filter(harmless);
     given.map_or_else(|| uuid::Uuid::new_v4().simple().to_string(), str::to_owned)
+}
+
+/// What the caller says that it is, if that can stand in a log line.
+fn program(headers: &HeaderMap) -> Option<&str> {
+    let program = headers.get(http::header::USER_AGENT)?.to_str().ok()?;
+    let is_harmless = program.bytes().all(|b| b.is_ascii_graphic() || b == b' ');
+    (program.len() <= MAX_PROGRAM_BYTES && is_harmless).then_some(program)
 }
 
 fn code_in(headers: &HeaderMap) -> Option<Code> {
@@ -127,17 +149,58 @@ struct Line {
     started: Instant,
     span: Span,
     code: Option<Code>,
+    /// Bytes of the request's body that have arrived.
+    received: Arc<AtomicU64>,
+    /// Bytes of the answer's body that were given to the connection.
+    sent_bytes: u64,
 }
 
 impl Drop for Line {
     fn drop(&mut self) {
         let code = self.code.unwrap_or(Code::Cancelled);
         let latency_ms = self.started.elapsed().as_secs_f64() * 1_000.0;
-        self.span.in_scope(|| tracing::info!(rpc.code = ?code, latency_ms, "Answered"));
+        let (received_bytes, sent_bytes) = (self.received.load(Ordering::Relaxed), self.sent_bytes);
+        self.span.in_scope(
+            || tracing::info!(rpc.code = ?code, latency_ms, received_bytes, sent_bytes, "Answered"),
+        );
     }
 }
 
-/// Passes a body on and remembers the code in its trailers.
+/// Passes the body of a request on and counts its bytes.
+struct Counted {
+    body: Body,
+    received: Arc<AtomicU64>,
+}
+
+impl http_body::Body for Counted {
+    type Data = <Body as http_body::Body>::Data;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Status>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
+        if let Some(Ok(frame)) = &frame {
+            self.received.fetch_add(data_bytes(frame), Ordering::Relaxed);
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        self.body.size_hint()
+    }
+}
+
+fn data_bytes(frame: &Frame<bytes::Bytes>) -> u64 {
+    frame.data_ref().map_or(0, |data| u64::try_from(data.len()).unwrap_or(u64::MAX))
+}
+
+/// Passes a body on, and remembers the code in its trailers and its bytes.
 struct Logged {
     body: Body,
     line: Line,
@@ -164,6 +227,7 @@ impl http_body::Body for Logged {
         };
         match &frame {
             Some(Ok(frame)) => {
+                self.line.sent_bytes += data_bytes(frame);
                 if let Some(trailers) = frame.trailers_ref() {
                     self.line.code = Some(code_in(trailers).unwrap_or(Code::Ok));
                 }

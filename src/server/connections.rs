@@ -60,9 +60,9 @@ pub(super) fn connections(listener: TcpListener, most: u32) -> impl Stream<Item 
     let accepted = futures::stream::unfold((listener, places), |(listener, mut places)| async move {
         loop {
             match listener.accept().await {
-                Ok((stream, _)) => {
+                Ok((stream, address)) => {
                     places.accepted += 1;
-                    let peer = Peer::new(places.accepted);
+                    let peer = Peer::connected(places.accepted, address);
                     let (place, is_short) = places.take().await?;
                     places.peers.retain(|it| !it.is_closed());
                     // A short place ends by itself, and would give nothing to one that wants a lasting one.

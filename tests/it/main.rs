@@ -20,6 +20,7 @@ mod format;
 #[cfg(debug_assertions)]
 mod history;
 mod inputs;
+mod log_lines;
 mod manifests;
 mod outages;
 mod rebuild;
