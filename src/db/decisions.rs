@@ -41,6 +41,8 @@ pub struct DecisionFilter {
     pub epoch: Option<i64>,
     /// Only this action.
     pub action: Option<Action>,
+    /// The order of the list.
+    pub newest_first: bool,
 }
 
 const COLUMNS: &str =
@@ -164,7 +166,7 @@ impl Db {
         row.as_ref().map(decision_of).transpose()
     }
 
-    /// A run's decisions from `position` on, oldest first.
+    /// A run's decisions from `position` on, oldest first; or those before it, newest first.
     pub async fn list_decisions(
         &self,
         run_uid: &str,
@@ -172,7 +174,8 @@ impl Db {
         position: i64,
         limit: i64,
     ) -> Result<Vec<DecisionRow>, Error> {
-        let DecisionFilter { epoch, action } = filter;
+        let DecisionFilter { epoch, action, newest_first } = filter;
+        let (from, order) = if newest_first { ("<", " DESC") } else { (">=", "") };
         // The index of epochs has an action before the position: of all actions so many are more than enough.
         let actions = match (epoch, action) {
             (Some(_), None) => vec![Some(Action::Save), Some(Action::Skip), Some(Action::Fail)],
@@ -181,7 +184,7 @@ impl Db {
         let mut values = args![run_uid, position, limit];
         let mut selects = Vec::new();
         for (n, action) in actions.into_iter().enumerate() {
-            let mut sql = format!("SELECT {COLUMNS} WHERE run_uid = $1 AND position >= $2");
+            let mut sql = format!("SELECT {COLUMNS} WHERE run_uid = $1 AND position {from} $2");
             if let Some(epoch) = epoch {
                 values.push(epoch.into());
                 sql.push_str(&format!(" AND epoch = ${}", values.len()));
@@ -190,12 +193,15 @@ impl Db {
                 values.push(action_to_text(action).into());
                 sql.push_str(&format!(" AND action = ${}", values.len()));
             }
-            selects.push(format!("SELECT * FROM ({sql} ORDER BY position LIMIT $3) AS part_{n}"));
+            selects.push(format!("SELECT * FROM ({sql} ORDER BY position{order} LIMIT $3) AS part_{n}"));
         }
         // One statement, so all of it is of one moment: no page skips what another one was too early for.
         let rows = self.page(&selects.join(" UNION ALL "), values).await?;
         let mut decisions: Vec<DecisionRow> = rows.iter().map(decision_of).collect::<Result<_, _>>()?;
         decisions.sort_by_key(|it| it.position);
+        if newest_first {
+            decisions.reverse();
+        }
         decisions.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
         Ok(decisions)
     }

@@ -188,14 +188,19 @@ impl Face {
         record(&request.parent);
         let name = RunName::parse(&request.parent)?;
         let limit = page_size(request.page_size)?;
-        let filter = DecisionFilter { epoch: request.epoch, action: action_of(request.action)? };
+        let v1::ListDecisionsRequest { epoch, newest_first, .. } = request;
+        let filter = DecisionFilter { epoch, action: action_of(request.action)?, newest_first };
         let query = Query::of(&["decisions", &request.parent, &format!("{filter:?}")]);
-        let position = query.offset(&request.page_token)?;
+        let position = match request.page_token.is_empty() && newest_first {
+            true => i64::MAX,
+            false => query.offset(&request.page_token)?,
+        };
         let run = &name;
         let look = |position, rows| async move {
             let decisions = self.app.list_decisions(run, filter, position, rows).await?;
             let items = decisions.into_iter().map(|row| {
-                let behind = row.position + 1;
+                // The newest first, each position is the end of what follows.
+                let behind = if newest_first { row.position } else { row.position + 1 };
                 (decision_to(run, row), behind)
             });
             Ok(Found::of(items.collect(), rows))

@@ -278,11 +278,18 @@ async fn reads_of_decisions_go_by_an_index(database: TestDatabase) {
         (Some(5), Some(Action::Skip), 500, 50),
         (Some(5), Some(Action::Fail), 0, 0),
     ] {
-        let filter = DecisionFilter { epoch, action };
-        let what = format!("decisions by {filter:?}");
-        let listed = within(&db, &what, A_PAGE, db.list_decisions(&uid, filter, position, PAGE)).await;
-        assert_eq!(listed.len(), found, "{what}");
-        assert!(listed.is_sorted_by_key(|it| it.position));
+        for newest_first in [false, true] {
+            let filter = DecisionFilter { epoch, action, newest_first };
+            let what = format!("decisions by {filter:?}");
+            let place = if newest_first { i64::MAX } else { position };
+            let mut listed = within(&db, &what, A_PAGE, db.list_decisions(&uid, filter, place, PAGE)).await;
+            if newest_first {
+                listed.reverse();
+            } else {
+                assert_eq!(listed.len(), found, "{what}");
+            }
+            assert!(listed.is_sorted_by_key(|it| it.position), "{what}");
+        }
     }
 }
 

@@ -57,7 +57,7 @@ async fn a_cancelled_caller_loses_and_halves_nothing(database: TestDatabase) {
         let rows = trainer.rows().await;
         let positions: Vec<i64> = rows.iter().map(|it| it.position).collect();
         assert_eq!(positions, (0..ROUNDS).collect::<Vec<_>>());
-        let saved = DecisionFilter { epoch: None, action: Some(Action::Save) };
+        let saved = DecisionFilter { action: Some(Action::Save), ..DecisionFilter::default() };
         let decisions = test.app.list_decisions(&trainer.run, saved, 0, 10_000).await.unwrap();
         assert_eq!(decisions.len(), rows.len());
         for decision in decisions {

@@ -201,7 +201,7 @@ async fn decisions_and_events_are_listed_page_by_page(database: TestDatabase) {
         position = last.position + 1;
     }
     assert_eq!(shown(&listed), shown(&all));
-    let of_two = DecisionFilter { epoch: Some(2), action: Some(Action::Skip) };
+    let of_two = DecisionFilter { epoch: Some(2), action: Some(Action::Skip), newest_first: false };
     let expected: Vec<_> =
         all.iter().filter(|it| it.epoch == 2 && it.decision.action == Action::Skip).collect();
     assert_eq!(shown(&app.list_decisions(&trainer.run, of_two, 0, 100).await.unwrap()), shown(&expected));

@@ -219,24 +219,48 @@ async fn events_and_decisions_come_back_page_by_page() {
             let seen = v1::Event { wall_time: None, ..seen.event.unwrap() };
             assert_eq!(seen.encode_to_vec(), sent.encode_to_vec());
         }
-        let mut seen = Vec::new();
-        let mut list =
-            v1::ListDecisionsRequest { parent: trainer.run.clone(), page_size, ..Default::default() };
-        loop {
-            let page = runs.list_decisions(list.clone()).await.unwrap().into_inner();
-            assert!(page.decisions.len() <= usize::try_from(page_size).unwrap());
-            seen.extend(page.decisions);
-            list.page_token = page.next_page_token;
-            if list.page_token.is_empty() {
-                break;
+        for newest_first in [false, true] {
+            let mut seen = Vec::new();
+            let parent = trainer.run.clone();
+            let mut list = v1::ListDecisionsRequest { parent, page_size, newest_first, ..Default::default() };
+            loop {
+                let page = runs.list_decisions(list.clone()).await.unwrap().into_inner();
+                assert!(page.decisions.len() <= usize::try_from(page_size).unwrap());
+                seen.extend(page.decisions);
+                list.page_token = page.next_page_token;
+                if list.page_token.is_empty() {
+                    break;
+                }
             }
+            if newest_first {
+                seen.reverse();
+            }
+            assert_eq!(seen, all, "pages of {page_size}, newest first: {newest_first}");
         }
-        assert_eq!(seen, all, "pages of {page_size}");
     }
     let of_epoch =
         v1::ListDecisionsRequest { parent: trainer.run.clone(), epoch: Some(3), ..Default::default() };
     let of_epoch = runs.list_decisions(of_epoch).await.unwrap().into_inner().decisions;
     assert_eq!(of_epoch, all.iter().filter(|it| it.epoch == 3).cloned().collect::<Vec<_>>());
+    let newest = v1::ListDecisionsRequest {
+        parent: trainer.run.clone(),
+        page_size: 2,
+        newest_first: true,
+        ..Default::default()
+    };
+    let newest = runs.list_decisions(newest).await.unwrap().into_inner();
+    assert_eq!(newest.decisions, all.iter().rev().take(2).cloned().collect::<Vec<_>>());
+    let turned = v1::ListDecisionsRequest {
+        parent: trainer.run.clone(),
+        page_token: newest.next_page_token,
+        ..Default::default()
+    };
+    refusal(
+        "a token of the other direction",
+        runs.list_decisions(turned).await,
+        Code::InvalidArgument,
+        "BAD_PAGE_TOKEN",
+    );
     let skip = v1::Action::Skip.into();
     let skips = v1::ListDecisionsRequest { parent: trainer.run.clone(), action: skip, ..Default::default() };
     assert_eq!(runs.list_decisions(skips).await.unwrap().get_ref().decisions, []);

@@ -150,18 +150,20 @@ class ListEventsResponse(_message.Message):
     def __init__(self, events: _Optional[_Iterable[_Union[_resources_pb2.RecordedEvent, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
 class ListDecisionsRequest(_message.Message):
-    __slots__ = ("parent", "page_size", "page_token", "epoch", "action")
+    __slots__ = ("parent", "page_size", "page_token", "epoch", "action", "newest_first")
     PARENT_FIELD_NUMBER: _ClassVar[int]
     PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
     PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     ACTION_FIELD_NUMBER: _ClassVar[int]
+    NEWEST_FIRST_FIELD_NUMBER: _ClassVar[int]
     parent: str
     page_size: int
     page_token: str
     epoch: int
     action: _resources_pb2.Action
-    def __init__(self, parent: _Optional[str] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., epoch: _Optional[int] = ..., action: _Optional[_Union[_resources_pb2.Action, str]] = ...) -> None: ...
+    newest_first: bool
+    def __init__(self, parent: _Optional[str] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., epoch: _Optional[int] = ..., action: _Optional[_Union[_resources_pb2.Action, str]] = ..., newest_first: bool = ...) -> None: ...
 
 class ListDecisionsResponse(_message.Message):
     __slots__ = ("decisions", "next_page_token")

@@ -117,7 +117,7 @@ class RunsServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListDecisions(self, request, context):
-        """Why was my model (not) saved? Oldest first.
+        """Why was my model (not) saved? Oldest first, unless asked for otherwise.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
