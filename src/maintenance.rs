@@ -34,6 +34,7 @@ pub use crate::app::check::ReadData;
 pub use crate::app::check::Subset;
 pub use crate::app::collect::GcReport;
 pub use crate::app::rebuild::RebuildReport;
+use crate::app::rebuild::has_manifests;
 
 /// The database within the data folder.
 const DATABASE: &str = "keepbest.db";
@@ -194,14 +195,18 @@ pub async fn open(config: &Config) -> anyhow::Result<App> {
     App::open(db, store, limits(config)).await.context("ask the database for its time")
 }
 
+/// Refuses a data folder that no server has used: a name that was mistyped must not become an empty service.
+fn expect_file(config: &Config) -> anyhow::Result<()> {
+    let Some(file) = sqlite_file(config).filter(|file| !file.is_file()) else { return Ok(()) };
+    bail!(
+        "`{}` is no data folder of keepbest: name the one that `keepbest serve` uses with --data",
+        file.parent().unwrap_or(&file).display()
+    );
+}
+
 /// For a command: the database must be one that a server made.
 async fn open_existing(config: &Config) -> anyhow::Result<App> {
-    if let Some(file) = sqlite_file(config).filter(|file| !file.is_file()) {
-        bail!(
-            "`{}` is no data folder of keepbest: name the one that `keepbest serve` uses with --data",
-            file.parent().unwrap_or(&file).display()
-        );
-    }
+    expect_file(config)?;
     let db = open_db(config, Schema::Expect).await?;
     let store = mark::belong(&db, open_store(config)?, &place(config), false).await?;
     App::open(db, store, limits(config)).await.context("ask the database for its time")
@@ -209,9 +214,7 @@ async fn open_existing(config: &Config) -> anyhow::Result<App> {
 
 /// Brings the schema up to date and answers its version.
 pub async fn migrate(config: &Config) -> anyhow::Result<i64> {
-    if let Some(file) = sqlite_file(config) {
-        folder::make(folder_of(&file))?;
-    }
+    expect_file(config)?;
     let db = open_db(config, Schema::Migrate).await?;
     db.close().await;
     Ok(Db::schema_version())
@@ -233,8 +236,22 @@ pub async fn check(config: &Config, read: ReadData) -> anyhow::Result<CheckRepor
     report.context("check")
 }
 
-/// Fills an empty database from the object store. No server may run on either.
+/// Fills an empty database from the object store. No server may run on either. Nothing is made where the store has nothing to
+/// rebuild from: a name that was mistyped must not become an empty service.
 pub async fn rebuild(config: &Config) -> anyhow::Result<RebuildReport> {
+    let objects = match &config.store_url {
+        None => Some(config.data_dir.join(OBJECTS)),
+        Some(url) => url.folder().map(Path::to_owned),
+    };
+    if let Some(objects) = objects.filter(|it| !it.is_dir()) {
+        bail!(
+            "there is no folder `{}` to rebuild from: name the data folder whose database was lost with --data",
+            objects.display()
+        );
+    }
+    if !has_manifests(&open_store(config)?).await.context("look for manifests")? {
+        bail!("{} has no manifests: name the one that the lost database belonged to", place(config));
+    }
     let _lock = lock(config)?;
     // The database is empty, so its schema is nobody's yet; and nothing is written to the store, not even a probe.
     let db = open_db(config, Schema::Migrate).await?;

@@ -21,6 +21,7 @@ use crate::domain::manifest::ManifestHead;
 use crate::domain::manifest::ManifestState;
 use crate::domain::refusal::Refusal;
 use crate::store::MANIFESTS;
+use crate::store::Store;
 use crate::store::deleted_by;
 
 /// Manifests that are read at once. Most are a few kilobytes; of the largest, 40 MB each, all of these fit into memory.
@@ -44,6 +45,11 @@ pub struct RebuildReport {
     pub skipped: Vec<String>,
     /// One sentence for each artifact that has numbers of which no manifest tells. They stay taken.
     pub lost: Vec<String>,
+}
+
+/// Whether a store has anything to rebuild a database from.
+pub async fn has_manifests(store: &Store) -> Result<bool, crate::store::Error> {
+    Ok(!store.folders(MANIFESTS).await?.is_empty())
 }
 
 impl App {
