@@ -4,12 +4,16 @@
 
 mod alias;
 mod args;
+mod artifacts;
 mod context;
 mod decisions;
+mod epochs;
 mod failure;
 mod human;
 mod json;
+mod listing;
 mod local;
+mod meant;
 mod names;
 mod output;
 mod pull;
@@ -18,6 +22,7 @@ mod runs;
 mod serve;
 mod show;
 mod versions;
+mod words;
 
 use std::process::ExitCode;
 
@@ -26,25 +31,36 @@ use clap::Parser as _;
 use self::args::{Arguments, Command};
 use self::context::Context;
 use self::failure::Failure;
+use crate::config;
 
 /// Runs the command that the arguments of this process name, and returns the exit code.
 pub fn run() -> ExitCode {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
-        Err(error) => return output::wrong_arguments(&error),
+        Err(error) => return output::wrong_arguments(&error, wants_json()),
     };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return report(&Failure::failed(format!("no threads can be started: {error}"))),
+        Err(error) => {
+            let failure = Failure::failed(format!("no threads can be started: {error}"));
+            return report(&failure, arguments.global.json);
+        }
     };
+    let json = arguments.global.json;
     match runtime.block_on(execute(arguments)) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => report(&failure),
+        Err(failure) => report(&failure, json),
     }
+}
+
+/// Whether arguments that could not be read ask for JSON.
+fn wants_json() -> bool {
+    config::arguments().any(|argument| argument == "--json")
 }
 
 async fn execute(arguments: Arguments) -> Result<(), Failure> {
     let Arguments { command, global } = arguments;
+    config::check_environment()?;
     let mut context = Context::new(global)?;
     let context = &mut context;
     match command {
@@ -52,6 +68,7 @@ async fn execute(arguments: Arguments) -> Result<(), Failure> {
         Command::CheckConfig(settings) => serve::check_config(context, &settings),
         Command::Migrate(migrate) => serve::migrate(context, migrate).await,
         Command::Runs(runs) => runs::list(context, runs).await,
+        Command::Artifacts(artifacts) => artifacts::list(context, artifacts).await,
         Command::Show(show) => show::show(context, show).await,
         Command::Best(best) => show::best(context, best).await,
         Command::Versions(versions) => versions::list(context, versions).await,
@@ -68,9 +85,9 @@ async fn execute(arguments: Arguments) -> Result<(), Failure> {
 }
 
 /// Prints what went wrong. It is no failure if the reader of the output has read enough (`| head`).
-fn report(failure: &Failure) -> ExitCode {
+fn report(failure: &Failure, json: bool) -> ExitCode {
     if !failure.is_closed_output() {
-        output::failure(&failure.to_string());
+        output::failure(failure, json);
     }
     failure.exit_code()
 }

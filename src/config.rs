@@ -3,15 +3,19 @@
 //! Every source goes through the same function, so each key has one type, one range and one error text whatever it came
 //! from. `deploy/config.example.toml` shows all keys. What the settings do is left to the rooms that take them.
 
+mod environment;
 mod error;
 mod keys;
 mod store;
 mod url;
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+pub use self::environment::check_names;
+use self::environment::is_ours;
 pub use self::error::ConfigError;
 use self::keys::Value;
 pub use self::keys::{KEYS, SettingValue};
@@ -273,8 +277,7 @@ impl Config {
         Ok(())
     }
 
-    /// Other variables that begin with `KEEPBEST_` are left alone: Kubernetes sets `KEEPBEST_SERVICE_HOST` and the like in
-    /// every pod beside a service of that name.
+    /// What else begins with `KEEPBEST_` is left to [`check_environment`].
     fn apply_environment(
         &mut self,
         environment: impl IntoIterator<Item = (String, String)>,
@@ -325,16 +328,27 @@ impl Config {
     }
 }
 
-/// Whether a variable of this name sets something.
-fn is_ours(name: &str) -> bool {
-    name == PLAIN_DATABASE_URL
-        || store::is_option(name)
-        || KEYS.iter().any(|key| environment_name(key) == name)
-}
-
 /// The environment variable of a key.
 pub fn environment_name(key: &str) -> String {
     format!("{ENVIRONMENT_PREFIX}{}", key.replace('.', "_").to_uppercase())
+}
+
+/// Refuses variables of this process that look like ours and are none, as [`check_names`] does.
+///
+/// # Errors
+/// As [`check_names`].
+pub fn check_environment() -> Result<(), ConfigError> {
+    check_names(std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()))
+}
+
+/// The arguments of this process, without its name.
+pub fn arguments() -> impl Iterator<Item = OsString> {
+    std::env::args_os().skip(1)
+}
+
+/// Whether the user wants no colours anywhere (<https://no-color.org>).
+pub fn no_color() -> bool {
+    std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
 }
 
 /// The script of failpoints, in a build for tests. No setting: `check-config` does not show it, and no file can have it.

@@ -4,6 +4,7 @@
 
 pub mod domain;
 pub mod failpoint;
+mod near;
 pub mod turns;
 
 pub mod clock;

@@ -2,6 +2,7 @@
 
 mod alias;
 mod files;
+mod listing;
 mod operate;
 mod recover;
 mod runs;
@@ -11,9 +12,10 @@ use clap::{Args, Parser, Subcommand};
 
 pub(super) use self::alias::{Alias, AliasAction, AliasRm, AliasSet, Rm};
 pub(super) use self::files::{Pull, Push};
+pub(super) use self::listing::Listing;
 pub(super) use self::operate::{CheckConfig, Gc, Migrate, Serve, Settings};
 pub(super) use self::recover::{Check, Rebuild};
-pub(super) use self::runs::{Action, Decisions, Runs};
+pub(super) use self::runs::{Action, Artifacts, Decisions, Runs};
 pub(super) use self::versions::{Best, Mode, Show, Versions};
 
 /// A checkpoint service: decides, stores, versions and finds the best model of every training run.
@@ -49,10 +51,17 @@ Names:
   TEAM/PROJECT/RUN, TEAM/PROJECT/ARTIFACT, and TEAM/PROJECT/ARTIFACT:ALIAS for a version, by an alias or by its number
   as v3. Without TEAM/PROJECT/ a name is looked up in --project. Full names (teams/TEAM/projects/...) work too.
 
-Epochs and batches are counted from 1, as Keras prints them; but from 0, as trainers report them, with --json, in
---filter and in the aliases epoch_N.
+Epochs:
+  Epochs and batches are counted from 1, as Keras prints them: in what is printed, in --epoch, in --filter and in the
+  aliases of short names, so that cnn:epoch_7 is epoch 7. Other programs, the fields `epoch` and `batch` of --json and full
+  names count from 0; beside these fields stand `epoch_number` and `batch_number`, from 1.
 
-Exit codes: 0 done, 1 failed, 2 wrong arguments, 3 not found.";
+Lists:
+  A table has the first 50 lines unless --limit or --all says otherwise, and a note on stderr tells how many there are. JSON is
+  whole, unless --limit cuts it: then `next_page_token` is what --page-token takes.
+
+Exit codes: 0 done, 1 failed, 2 wrong arguments, 3 not found. An error goes to
+stderr, with --json as {\"error\": {\"kind\", \"message\", \"reason\", \"exit_code\"}}.";
 
 /// Where the options of all commands stand in the help.
 const GLOBAL: &str = "Options of all commands";
@@ -79,7 +88,7 @@ pub(super) struct Global {
         value_name = "TEAM/PROJECT"
     )]
     pub(super) project: String,
-    /// Print JSON: one document, with epochs and batches from 0, sizes in bytes and times as RFC 3339
+    /// Print JSON: one document, sizes in bytes and times as RFC 3339
     #[arg(long, global = true, help_heading = GLOBAL)]
     pub(super) json: bool,
 }
@@ -90,6 +99,7 @@ pub(super) enum Command {
     CheckConfig(CheckConfig),
     Migrate(Migrate),
     Runs(Runs),
+    Artifacts(Artifacts),
     Show(Show),
     Best(Best),
     Versions(Versions),
@@ -105,12 +115,43 @@ pub(super) enum Command {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
+    use clap::{Command, CommandFactory as _};
 
     use super::Arguments;
 
     #[test]
     fn the_arguments_are_consistent() {
         Arguments::command().debug_assert();
+    }
+
+    /// Every command with its name, as it is typed.
+    fn commands(of: &Command, before: &str) -> Vec<(String, Command)> {
+        let mut all = Vec::new();
+        for command in of.get_subcommands().filter(|command| command.get_name() != "help") {
+            let name = format!("{before}{}", command.get_name());
+            all.extend(commands(command, &format!("{name} ")));
+            all.push((name, command.clone()));
+        }
+        all
+    }
+
+    #[test]
+    fn every_command_has_examples_that_name_it() {
+        for (name, command) in commands(&Arguments::command(), "") {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(help.contains("Example") && help.contains(&format!("keepbest {name}")), "{name}: {help}");
+        }
+    }
+
+    #[test]
+    fn the_readme_lists_every_command() {
+        let readme = include_str!("../../README.md");
+        for (name, _) in commands(&Arguments::command(), "") {
+            // A group of commands is listed by its members.
+            let is_there = readme.contains(&format!("| `keepbest {name}"))
+                || readme.contains(&format!("`keepbest {name}`"))
+                || readme.contains(&format!("`{name}`"));
+            assert!(is_there || name == "alias", "`keepbest {name}` is not in README.md");
+        }
     }
 }

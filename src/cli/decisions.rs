@@ -1,40 +1,65 @@
 //! `keepbest decisions`: why a model was saved or not.
 
-use keepbest_client::{short_name, v1};
-use serde_json::json;
+use keepbest_client::{Client, Error, v1};
 
 use super::args;
-use super::context::{Context, pages};
+use super::context::Context;
 use super::failure::Failure;
-use super::names;
 use super::output::Column;
-use super::{human, json};
+use super::{human, json, listing, meant, names, words};
 
-/// Lists the decisions of a run, oldest first.
+/// Lists the newest decisions of a run, of these the oldest first; or all of them.
 pub(super) async fn list(context: &mut Context, arguments: args::Decisions) -> Result<(), Failure> {
-    let parent = names::run(&arguments.run, &context.project)?;
+    let run = names::run(&arguments.run, &context.project)?;
     let client = context.connect().await?;
-    let decisions = pages(arguments.limit, async |page_size, page_token| {
+    let listed = print_list(context, &client, &run.run(), &arguments).await;
+    match listed {
+        Err(failure) => Err(meant::run(&client, &run, failure).await),
+        done => done,
+    }
+}
+
+async fn print_list(
+    context: &mut Context,
+    client: &Client,
+    parent: &str,
+    arguments: &args::Decisions,
+) -> Result<(), Failure> {
+    let listing = &arguments.list;
+    // All of them come in the order in which they are printed; the newest few are turned round.
+    let newest_first = !listing::is_whole(context, listing);
+    let page = async |page_size: i32, page_token: String| {
         let request = v1::ListDecisionsRequest {
-            parent: parent.clone(),
+            parent: parent.to_owned(),
             page_size,
             page_token,
             epoch: arguments.epoch.map(|epoch| epoch - 1),
             action: wire_action(arguments.action).into(),
+            newest_first,
         };
         let page = client.list_decisions(request).await?;
-        Ok((page.decisions, page.next_page_token))
-    })
-    .await?;
-    if context.output.is_json() {
-        let decisions: Vec<_> = decisions.iter().map(json::decision).collect();
-        context.output.document(&json!({ "decisions": decisions }))?;
-    } else if decisions.is_empty() {
-        context.output.line(&format!("no such decisions in {}", short_name(&parent)))?;
-    } else {
-        print(context, &decisions)?;
+        Ok::<_, Error>((page.decisions, page.next_page_token))
+    };
+    if context.output.is_json() && !newest_first {
+        let next = listing::document(context, listing, "decisions", json::decision, &page).await?;
+        return listing::end(context, &next, &[]);
     }
-    Ok(())
+    let mut rows = listing::rows(context, listing, &page).await?;
+    if newest_first {
+        rows.items.reverse();
+    }
+    if context.output.is_json() {
+        context.output.begin_list("decisions")?;
+        for decision in &rows.items {
+            context.output.item(&json::decision(decision))?;
+        }
+        return listing::end(context, rows.next_page_token(), &[]);
+    }
+    if rows.items.is_empty() {
+        return Ok(context.output.line(&format!("no such decisions in {}", words::short(parent)))?);
+    }
+    print(context, &rows.items)?;
+    listing::tell_rest(context, listing, &rows, "decisions, the newest", &page).await
 }
 
 fn wire_action(action: Option<args::Action>) -> v1::Action {

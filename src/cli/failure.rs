@@ -1,11 +1,13 @@
-//! Why a command failed: a sentence for people, and an exit code for scripts.
+//! Why a command failed: a sentence for people, and a code for scripts.
 
 use std::fmt;
 use std::io;
 use std::process::ExitCode;
 
 use keepbest_client::Error as ClientError;
+use serde_json::{Value, json};
 
+use super::words;
 use crate::config::ConfigError;
 use crate::maintenance::causes;
 
@@ -14,11 +16,15 @@ use crate::maintenance::causes;
 pub(super) struct Failure {
     kind: Kind,
     text: String,
+    /// The server's, as `ALIAS_MOVED`.
+    reason: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Failed,
+    /// No answer came from the server.
+    Unreachable,
     Usage,
     NotFound,
     /// The reader of the output has closed it, as `head` does.
@@ -26,17 +32,21 @@ enum Kind {
 }
 
 impl Failure {
+    fn new(kind: Kind, text: impl Into<String>) -> Failure {
+        Failure { kind, text: text.into(), reason: None }
+    }
+
     pub(super) fn failed(text: impl Into<String>) -> Failure {
-        Failure { kind: Kind::Failed, text: text.into() }
+        Failure::new(Kind::Failed, text)
     }
 
     /// A failure because of wrong arguments or settings.
     pub(super) fn usage(text: impl Into<String>) -> Failure {
-        Failure { kind: Kind::Usage, text: text.into() }
+        Failure::new(Kind::Usage, text)
     }
 
     pub(super) fn not_found(text: impl Into<String>) -> Failure {
-        Failure { kind: Kind::NotFound, text: text.into() }
+        Failure::new(Kind::NotFound, text)
     }
 
     /// Adds to the text what the user can do about it.
@@ -45,17 +55,53 @@ impl Failure {
         self
     }
 
+    /// Adds to the text of a failure to find something what is there and has nearly its name.
+    pub(super) fn with_meant(self, meant: Option<String>) -> Failure {
+        match meant {
+            Some(meant) if self.kind == Kind::NotFound => {
+                self.with_hint(&format!(": did you mean `{meant}`?"))
+            }
+            _ => self,
+        }
+    }
+
+    pub(super) fn is_not_found(&self) -> bool {
+        self.kind == Kind::NotFound
+    }
+
     pub(super) fn is_closed_output(&self) -> bool {
         self.kind == Kind::ClosedOutput
     }
 
-    pub(super) fn exit_code(&self) -> ExitCode {
+    fn code(&self) -> u8 {
         match self.kind {
-            Kind::ClosedOutput => ExitCode::SUCCESS,
-            Kind::Failed => ExitCode::from(1),
-            Kind::Usage => ExitCode::from(2),
-            Kind::NotFound => ExitCode::from(3),
+            Kind::ClosedOutput => 0,
+            Kind::Failed | Kind::Unreachable => 1,
+            Kind::Usage => 2,
+            Kind::NotFound => 3,
         }
+    }
+
+    pub(super) fn exit_code(&self) -> ExitCode {
+        ExitCode::from(self.code())
+    }
+
+    /// The failure for a script that asked for JSON.
+    pub(super) fn to_json(&self) -> Value {
+        let kind = match self.kind {
+            Kind::Failed | Kind::ClosedOutput => "failed",
+            Kind::Unreachable => "unreachable",
+            Kind::Usage => "wrong_arguments",
+            Kind::NotFound => "not_found",
+        };
+        json!({
+            "error": {
+                "kind": kind,
+                "message": self.text,
+                "reason": self.reason,
+                "exit_code": self.code(),
+            }
+        })
     }
 }
 
@@ -67,15 +113,20 @@ impl fmt::Display for Failure {
 
 impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Failure {
-        match &error {
-            ClientError::Unreachable { address, problem } => Failure::failed(format!(
-                "no server answers at `{address}` ({problem}): start one with `keepbest serve`, or name another with \
-                 `--server`"
-            )),
-            ClientError::Invalid(_) => Failure::usage(causes(&error)),
-            _ if error.is_not_found() => Failure::not_found(causes(&error)),
-            _ => Failure::failed(causes(&error)),
-        }
+        let kind = match &error {
+            ClientError::Unreachable { address, problem } => {
+                let text = format!(
+                    "no server answers at `{address}` ({problem}): start one with `keepbest serve`, or name another with \
+                     `--server`"
+                );
+                return Failure::new(Kind::Unreachable, text);
+            }
+            _ if error.is_invalid() => Kind::Usage,
+            _ if error.is_not_found() => Kind::NotFound,
+            _ => Kind::Failed,
+        };
+        let reason = Some(error.reason().to_owned()).filter(|reason| !reason.is_empty());
+        Failure { kind, text: words::typed(&causes(&error)), reason }
     }
 }
 
@@ -94,6 +145,33 @@ impl From<anyhow::Error> for Failure {
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Failure {
         let kind = if error.kind() == io::ErrorKind::BrokenPipe { Kind::ClosedOutput } else { Kind::Failed };
-        Failure { kind, text: format!("the output cannot be written: {error}") }
+        Failure::new(kind, format!("the output cannot be written: {error}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Failure;
+
+    #[test]
+    fn scripts_learn_the_kind_and_the_exit_code() {
+        for (failure, kind, code) in [
+            (Failure::failed("x"), "failed", 1),
+            (Failure::usage("x"), "wrong_arguments", 2),
+            (Failure::not_found("x"), "not_found", 3),
+        ] {
+            let error = &failure.to_json()["error"];
+            assert_eq!((&error["kind"], &error["exit_code"]), (&kind.into(), &code.into()));
+        }
+    }
+
+    #[test]
+    fn only_what_is_not_there_has_a_near_miss() {
+        let meant = Some("cnn".to_owned());
+        assert_eq!(
+            Failure::not_found("no `cnm`").with_meant(meant.clone()).to_string(),
+            "no `cnm`: did you mean `cnn`?"
+        );
+        assert_eq!(Failure::failed("no").with_meant(meant).to_string(), "no");
     }
 }

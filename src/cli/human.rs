@@ -3,6 +3,8 @@
 use keepbest_client::v1;
 use keepbest_client::well_known::Timestamp;
 
+use super::epochs;
+
 /// A size with three digits and a unit, as `1.25 MiB`.
 pub(super) fn size(bytes: i64) -> String {
     const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
@@ -69,17 +71,47 @@ pub(super) fn optional_metric(value: Option<f64>) -> String {
     value.map(metric).unwrap_or_default()
 }
 
+/// A number with a comma behind each thousand, as `1,200`.
+pub(super) fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut grouped = String::with_capacity(digits.len() * 4 / 3);
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            grouped.push(',');
+        }
+        grouped.push(digit);
+    }
+    grouped
+}
+
+/// An epoch or a batch as [`from_one`], and as other programs count it.
+pub(super) fn both_counts(number: i64) -> String {
+    format!("{} ({number} counted from 0)", from_one(number))
+}
+
 /// A count with a noun in the singular or the plural, as `1 file`.
 pub(super) fn count(number: i64, noun: &str) -> String {
     if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
 }
 
-/// The names of a version, and how many more it has than the server tells.
+/// The names of a version as they are typed here, and how many more it has than the server tells.
 pub(super) fn aliases(version: &v1::Version) -> String {
+    named(version, |alias| epochs::shown_alias(alias).into_owned())
+}
+
+/// The same, each that holds a number also as other programs type it.
+pub(super) fn both_aliases(version: &v1::Version) -> String {
+    named(version, |alias| match epochs::shown_alias(alias) {
+        shown if shown == alias => alias.to_owned(),
+        shown => format!("{shown} ({alias} counted from 0)"),
+    })
+}
+
+fn named(version: &v1::Version, shown: impl Fn(&str) -> String) -> String {
     let told = i64::try_from(version.aliases.len()).unwrap_or(i64::MAX);
     let more = version.alias_count.saturating_sub(told);
     let more = (more > 0).then(|| format!("and {more} more"));
-    version.aliases.iter().cloned().chain(more).collect::<Vec<_>>().join(", ")
+    version.aliases.iter().map(|alias| shown(alias)).chain(more).collect::<Vec<_>>().join(", ")
 }
 
 /// `min` or `max`; empty if the server has not resolved it.
@@ -116,7 +148,7 @@ fn trim_zeros(text: &str) -> &str {
 mod tests {
     use keepbest_client::well_known::Timestamp;
 
-    use super::{age, count, metric, size};
+    use super::{age, count, grouped, metric, size};
 
     #[test]
     fn sizes_have_three_digits() {
@@ -158,6 +190,14 @@ mod tests {
         ];
         for (value, text) in table {
             assert_eq!(metric(value), text);
+        }
+    }
+
+    #[test]
+    fn thousands_are_told_apart() {
+        let table = [(0, "0"), (999, "999"), (1_200, "1,200"), (1_234_567, "1,234,567")];
+        for (number, text) in table {
+            assert_eq!(grouped(number), text);
         }
     }
 

@@ -1,5 +1,6 @@
 //! Messages as JSON: the fields of the `.proto` files by their names, digests in hexadecimal digits, times in RFC 3339,
-//! enums in lower case without their prefix. Epochs and batches are counted from 0.
+//! enums in lower case without their prefix. `epoch` and `batch` are counted from 0 as there; beside them stand `epoch_number` and
+//! `batch_number`, counted from 1 as everywhere else on the command line.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, UNIX_EPOCH};
@@ -27,6 +28,7 @@ pub(super) fn run(run: &v1::Run) -> Value {
         "in_flight": state.in_flight,
         "event_count": run.event_count,
         "last_epoch": run.last_epoch,
+        "last_epoch_number": run.last_epoch.map(|epoch| epoch.saturating_add(1)),
         "create_time": time(run.create_time.as_ref()),
         "update_time": time(run.update_time.as_ref()),
         "finish_time": time(run.finish_time.as_ref()),
@@ -34,8 +36,20 @@ pub(super) fn run(run: &v1::Run) -> Value {
     })
 }
 
+/// An artifact of a list, which does not tell its aliases.
+pub(super) fn artifact_of_list(artifact: &v1::Artifact) -> Value {
+    json!({
+        "name": artifact.name,
+        "type": artifact.r#type,
+        "monitor": artifact.monitor,
+        "direction": mode(artifact.direction()),
+        "version_count": artifact.version_count,
+        "create_time": time(artifact.create_time.as_ref()),
+    })
+}
+
 pub(super) fn artifact(artifact: &v1::Artifact) -> Value {
-    let aliases: Vec<_> = artifact
+    let aliases: Value = artifact
         .aliases
         .iter()
         .map(|alias| {
@@ -46,15 +60,9 @@ pub(super) fn artifact(artifact: &v1::Artifact) -> Value {
             })
         })
         .collect();
-    json!({
-        "name": artifact.name,
-        "type": artifact.r#type,
-        "monitor": artifact.monitor,
-        "direction": mode(artifact.direction()),
-        "version_count": artifact.version_count,
-        "create_time": time(artifact.create_time.as_ref()),
-        "aliases": aliases,
-    })
+    let mut value = artifact_of_list(artifact);
+    value["aliases"] = aliases;
+    value
 }
 
 pub(super) fn version(version: &v1::Version) -> Value {
@@ -65,7 +73,9 @@ pub(super) fn version(version: &v1::Version) -> Value {
         "checkpoint": version.checkpoint,
         "attempt": version.attempt,
         "epoch": version.epoch,
+        "epoch_number": version.epoch.saturating_add(1),
         "batch": version.batch,
+        "batch_number": version.batch.map(|batch| batch.saturating_add(1)),
         "step": version.step,
         "path": version.path,
         "weights_only": version.weights_only,
@@ -92,7 +102,9 @@ pub(super) fn decision(decision: &v1::Decision) -> Value {
         "sequence": decision.sequence,
         "attempt": decision.attempt,
         "epoch": decision.epoch,
+        "epoch_number": decision.epoch.saturating_add(1),
         "batch": decision.batch,
+        "batch_number": decision.batch.map(|batch| batch.saturating_add(1)),
         "action": enum_name(decision.action().as_str_name(), "ACTION_"),
         "reason": enum_name(decision.reason().as_str_name(), "REASON_"),
         "reason_text": decision.reason_text,
@@ -138,7 +150,8 @@ fn time(time: Option<&Timestamp>) -> Value {
     humantime::format_rfc3339_micros(UNIX_EPOCH + since).to_string().into()
 }
 
-fn object(fields: &Struct) -> Value {
+/// Free JSON that was stored.
+pub(super) fn object(fields: &Struct) -> Value {
     fields.fields.iter().map(|(name, value)| (name.clone(), any(value))).collect::<Map<_, _>>().into()
 }
 
@@ -173,7 +186,7 @@ mod tests {
             create_time: Some(Timestamp { seconds: 86_400, nanos: 5_000 }),
             ..Default::default()
         });
-        assert_eq!(value["epoch"], 6);
+        assert_eq!((&value["epoch"], &value["epoch_number"]), (&6.into(), &7.into()));
         assert_eq!(value["digest"], "abab");
         assert_eq!(value["metrics"]["a"].to_string(), "-0.0");
         assert_eq!(value["metrics"]["loss"], "NaN");

@@ -6,6 +6,7 @@ use super::args;
 use super::context::Context;
 use super::failure::Failure;
 use super::{human, serve};
+use crate::config;
 use crate::maintenance;
 use crate::telemetry;
 
@@ -98,5 +99,6 @@ pub(super) async fn rebuild(context: &mut Context, arguments: args::Rebuild) -> 
 }
 
 fn log() -> Result<(), Failure> {
-    telemetry::init(telemetry::Format::Text, LOG_FILTER).map_err(|error| Failure::failed(error.to_string()))
+    let format = telemetry::Format::Text { colours: !config::no_color() };
+    telemetry::init(format, LOG_FILTER).map_err(|error| Failure::failed(error.to_string()))
 }

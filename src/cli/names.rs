@@ -2,47 +2,64 @@
 
 use keepbest_client::{Error, ProjectName, Target, parse_target, short_name};
 
+use super::epochs;
 use super::failure::Failure;
 
 /// What a name stands for, as far as its form tells; the strings are resource names.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Named {
-    Run(String),
-    Version(String),
-    Artifact(String),
-    /// `TEAM/PROJECT/ID` can be either. These are the names that they would have.
-    ArtifactOrRun {
-        artifact: String,
-        run: String,
-    },
+    Run(InProject),
+    Version(Target),
+    Artifact(InProject),
+    /// `TEAM/PROJECT/ID` can be either.
+    ArtifactOrRun(InProject),
+}
+
+/// Where the best version is looked for, as far as the form of what was typed tells.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// The resource name of a team, a project, a run or an artifact.
+    Told(String),
+    /// `TEAM/PROJECT/ID`: an artifact, or else a run.
+    ArtifactOrRun(InProject),
+    /// `NAME`: an artifact or a run of the default project, or else a team.
+    Name(InProject),
 }
 
 /// A run or an artifact: its project, and its id there.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct InProject {
     pub(super) project: ProjectName,
     pub(super) id: String,
 }
 
+impl InProject {
+    /// The resource name of the artifact of this id.
+    pub(super) fn artifact(&self) -> String {
+        self.project.artifact(&self.id)
+    }
+
+    /// The resource name of the run of this id.
+    pub(super) fn run(&self) -> String {
+        self.project.run(&self.id)
+    }
+}
+
 /// Reads a name of a run, an artifact or a version.
 pub(super) fn any(text: &str, default: &ProjectName) -> Result<Named, Failure> {
     if text.contains("/runs/") {
-        let InProject { project, id } = of_kind(text, default, "RUN")?;
-        return Ok(Named::Run(project.run(&id)));
+        return Ok(Named::Run(of_kind(text, default, "RUN")?));
     }
     if text.contains(':') || text.contains("/versions/") {
-        return Ok(Named::Version(version(text, default)?.name()));
+        return Ok(Named::Version(version(text, default)?));
     }
-    let InProject { project, id } = of_kind(text, default, "ARTIFACT")?;
-    if text.contains("/artifacts/") {
-        return Ok(Named::Artifact(project.artifact(&id)));
-    }
-    Ok(Named::ArtifactOrRun { artifact: project.artifact(&id), run: project.run(&id) })
+    let named = of_kind(text, default, "ARTIFACT")?;
+    Ok(if text.contains("/artifacts/") { Named::Artifact(named) } else { Named::ArtifactOrRun(named) })
 }
 
-/// Reads `TEAM/PROJECT/RUN`, and returns the resource name.
-pub(super) fn run(text: &str, default: &ProjectName) -> Result<String, Failure> {
-    of_kind(text, default, "RUN").map(|InProject { project, id }| project.run(&id))
+/// Reads `TEAM/PROJECT/RUN`; refuses the name of a version.
+pub(super) fn run(text: &str, default: &ProjectName) -> Result<InProject, Failure> {
+    of_kind(text, default, "RUN")
 }
 
 /// Reads `TEAM/PROJECT/ARTIFACT`; refuses the name of a version.
@@ -50,7 +67,8 @@ pub(super) fn artifact(text: &str, default: &ProjectName) -> Result<InProject, F
     of_kind(text, default, "ARTIFACT")
 }
 
-/// Reads `TEAM/PROJECT/ARTIFACT:ALIAS`, or with `vN` for the alias.
+/// Reads `TEAM/PROJECT/ARTIFACT:ALIAS`, or with `vN` for the alias. An epoch in a short name is counted from 1, in a full one as the
+/// server does.
 pub(super) fn version(text: &str, default: &ProjectName) -> Result<Target, Failure> {
     let short = short_name(text);
     if !short.contains(':') {
@@ -59,19 +77,49 @@ pub(super) fn version(text: &str, default: &ProjectName) -> Result<Target, Failu
         )));
     }
     let full = if short.contains('/') { short } else { format!("{default}/{short}") };
-    Ok(parse_target(&full)?)
+    let target = parse_target(&full)?;
+    if text.contains("/versions/") {
+        return Ok(target);
+    }
+    let version = epochs::typed_alias(&target.version)?.into_owned();
+    Ok(Target { version, ..target })
 }
 
-/// The resource name of `TEAM`, `TEAM/PROJECT` or `TEAM/PROJECT/ARTIFACT`.
-pub(super) fn parent(text: &str) -> Result<String, Failure> {
+/// Whether the text can be an id or an alias at all.
+pub(super) fn is_id(text: &str) -> bool {
+    // As a project of some team, so that it is checked like one. `-` stands for all projects.
+    text != "-" && !text.contains('/') && ProjectName::parse(&format!("team/{text}")).is_ok()
+}
+
+/// Reads `TEAM`, and returns the resource name.
+pub(super) fn team(text: &str) -> Result<String, Failure> {
+    // As the team of some project, so that it is checked like one.
+    Ok(format!("teams/{}", ProjectName::parse(&format!("{}/-", short_name(text)))?.team))
+}
+
+/// Reads `TEAM/PROJECT`, or `TEAM/-` for all of a team, and returns the resource name; that of the default without a text.
+pub(super) fn project(text: Option<&str>, default: &ProjectName) -> Result<String, Failure> {
+    match text {
+        Some(text) => Ok(ProjectName::parse(&short_name(text))?.name()),
+        None => Ok(default.name()),
+    }
+}
+
+/// Reads where to look for the best version.
+pub(super) fn place(text: &str, default: &ProjectName) -> Result<Place, Failure> {
     let short = short_name(text);
+    let is_full = short != text;
     match short.matches('/').count() {
-        // As the team of some project, so that it is checked like one.
-        0 => Ok(format!("teams/{}", ProjectName::parse(&format!("{short}/-"))?.team)),
-        1 => Ok(ProjectName::parse(&short)?.name()),
+        0 if is_full => Ok(Place::Told(team(&short)?)),
+        0 => Ok(Place::Name(of_kind(text, default, "ARTIFACT")?)),
+        1 => Ok(Place::Told(ProjectName::parse(&short)?.name())),
         2 => {
-            let target = parse_target(&format!("{short}:latest"))?;
-            Ok(target.artifact_name())
+            let named = of_kind(text, default, "ARTIFACT")?;
+            Ok(match is_full {
+                true if text.contains("/runs/") => Place::Told(named.run()),
+                true => Place::Told(named.artifact()),
+                false => Place::ArtifactOrRun(named),
+            })
         }
         _ => Err(other_form(text, "TEAM, TEAM/PROJECT or TEAM/PROJECT/ARTIFACT")),
     }
@@ -102,7 +150,7 @@ fn other_form(text: &str, form: &str) -> Failure {
 mod tests {
     use keepbest_client::ProjectName;
 
-    use super::{Named, any, artifact, parent, run, version};
+    use super::{Named, Place, any, artifact, place, run, version};
 
     fn project() -> ProjectName {
         ProjectName::parse("t/p").unwrap()
@@ -110,8 +158,8 @@ mod tests {
 
     #[test]
     fn short_names_are_in_the_default_project() {
-        assert_eq!(run("r", &project()).unwrap(), "teams/t/projects/p/runs/r");
-        assert_eq!(run("a/b/r", &project()).unwrap(), "teams/a/projects/b/runs/r");
+        assert_eq!(run("r", &project()).unwrap().run(), "teams/t/projects/p/runs/r");
+        assert_eq!(run("a/b/r", &project()).unwrap().run(), "teams/a/projects/b/runs/r");
         assert_eq!(version("c:best", &project()).unwrap().to_string(), "t/p/c:best");
         assert_eq!(artifact("c", &project()).unwrap().project, project());
     }
@@ -119,23 +167,44 @@ mod tests {
     #[test]
     fn full_names_say_what_they_are() {
         let artifact = "teams/t/projects/p/artifacts/c";
-        assert_eq!(any(artifact, &project()).unwrap(), Named::Artifact(artifact.to_owned()));
+        let Named::Artifact(named) = any(artifact, &project()).unwrap() else { panic!("an artifact") };
+        assert_eq!(named.artifact(), artifact);
         let run = "teams/t/projects/p/runs/c";
-        assert_eq!(any(run, &project()).unwrap(), Named::Run(run.to_owned()));
+        let Named::Run(named) = any(run, &project()).unwrap() else { panic!("a run") };
+        assert_eq!(named.run(), run);
         let version = "teams/t/projects/p/artifacts/c/versions/v1";
-        assert_eq!(any(version, &project()).unwrap(), Named::Version(version.to_owned()));
-        assert_eq!(any("t/p/c:v1", &project()).unwrap(), Named::Version(version.to_owned()));
-        let both = Named::ArtifactOrRun { artifact: artifact.to_owned(), run: run.to_owned() };
-        assert_eq!(any("c", &project()).unwrap(), both);
+        for text in [version, "t/p/c:v1"] {
+            let Named::Version(named) = any(text, &project()).unwrap() else { panic!("a version") };
+            assert_eq!(named.name(), version);
+        }
+        let Named::ArtifactOrRun(named) = any("c", &project()).unwrap() else { panic!("either") };
+        assert_eq!((named.artifact().as_str(), named.run().as_str()), (artifact, run));
     }
 
     #[test]
-    fn parents_are_told_apart_by_their_segments() {
-        assert_eq!(parent("t").unwrap(), "teams/t");
-        assert_eq!(parent("t/p").unwrap(), "teams/t/projects/p");
-        assert_eq!(parent("t/p/c").unwrap(), "teams/t/projects/p/artifacts/c");
-        assert_eq!(parent("teams/t/projects/p").unwrap(), "teams/t/projects/p");
-        assert!(parent("t/p/c/d").is_err() && parent("").is_err());
+    fn epochs_are_counted_from_1_in_short_names_and_from_0_in_full_ones() {
+        assert_eq!(version("c:epoch_7", &project()).unwrap().version, "epoch_6");
+        let full = "teams/t/projects/p/artifacts/c/versions/epoch_6";
+        assert_eq!(version(full, &project()).unwrap().version, "epoch_6");
+        assert!(version("c:epoch_0", &project()).unwrap_err().to_string().contains("from 1"));
+    }
+
+    #[test]
+    fn places_are_told_apart_by_their_segments() {
+        let told = |text: &str| match place(text, &project()).unwrap() {
+            Place::Told(name) => name,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(told("t/p"), "teams/t/projects/p");
+        for full in
+            ["teams/t", "teams/t/projects/p", "teams/t/projects/p/runs/r", "teams/t/projects/p/artifacts/c"]
+        {
+            assert_eq!(told(full), full);
+        }
+        let named = artifact("t/p/c", &project()).unwrap();
+        assert_eq!(place("c", &project()).unwrap(), Place::Name(named.clone()));
+        assert_eq!(place("t/p/c", &project()).unwrap(), Place::ArtifactOrRun(named));
+        assert!(place("t/p/c/d", &project()).is_err() && place("", &project()).is_err());
     }
 
     #[test]

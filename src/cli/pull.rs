@@ -3,20 +3,23 @@
 use std::path::PathBuf;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use keepbest_client::{OnProgress, Progress, PullOptions, hex, short_name};
+use keepbest_client::{OnProgress, Progress, PullOptions, hex};
 use serde_json::json;
 
 use super::args;
 use super::context::Context;
 use super::failure::Failure;
-use super::{human, json, names};
+use super::{human, json, meant, names, words};
 
 /// Downloads all files of a version, into a folder named after it unless another one is given.
 pub(super) async fn pull(context: &mut Context, arguments: args::Pull) -> Result<(), Failure> {
     let target = names::version(&arguments.version, &context.project)?;
     let client = context.connect().await?;
     // An alias could move while the files are downloaded. A number stays.
-    let version = client.get_version(&target.name(), false).await?;
+    let version = match client.get_version(&target.name(), false).await {
+        Ok(version) => version,
+        Err(error) => return Err(meant::version(&client, &target, error.into()).await),
+    };
     let directory = arguments
         .directory
         .unwrap_or_else(|| PathBuf::from(format!("{}-v{}", target.artifact, version.number)));
@@ -38,7 +41,7 @@ pub(super) async fn pull(context: &mut Context, arguments: args::Pull) -> Result
     let received = human::size(i64::try_from(pulled.received_bytes).unwrap_or(i64::MAX));
     context.output.line(&format!(
         "pulled {} to {}: {}, {} ({received} received)",
-        short_name(&version.name),
+        words::short(&version.name),
         directory.display(),
         human::count(version.file_count, "file"),
         human::size(version.size_bytes),

@@ -2,13 +2,13 @@
 
 use std::path::Path;
 
-use keepbest_client::{Client, Run, UploadOptions, short_name, v1};
+use keepbest_client::{Client, Run, UploadOptions, v1};
 
 use super::args;
 use super::context::Context;
 use super::failure::Failure;
 use super::names::{self, InProject};
-use super::{human, json, pull, show};
+use super::{human, json, pull, show, words};
 
 /// Starts the run, saves, and finishes the run.
 pub(super) async fn push(context: &mut Context, arguments: args::Push) -> Result<(), Failure> {
@@ -24,7 +24,7 @@ pub(super) async fn push(context: &mut Context, arguments: args::Push) -> Result
     };
     let mut run = Run::start(&client, request).await?;
     let bar = pull::bar(context);
-    let options = UploadOptions { sha256: true, on_progress: pull::on_progress(&bar) };
+    let options = UploadOptions { sha256: true, on_progress: pull::on_progress(&bar), ..Default::default() };
     let saved = save(&mut run, &arguments, &options).await;
     bar.finish_and_clear();
     let version = match saved {
@@ -42,7 +42,7 @@ pub(super) async fn push(context: &mut Context, arguments: args::Push) -> Result
     }
     context.output.line(&format!(
         "pushed {}: {}, {}",
-        short_name(&version.name),
+        words::short(&version.name),
         human::count(version.file_count, "file"),
         human::size(version.size_bytes),
     ))?;

@@ -1,35 +1,30 @@
 //! `keepbest runs`: the runs of a project or a team.
 
-use keepbest_client::{ProjectName, short_name, v1};
-use serde_json::json;
+use keepbest_client::{Error, v1};
 
 use super::args;
-use super::context::{Context, pages};
+use super::context::Context;
 use super::failure::Failure;
 use super::output::Column;
-use super::{human, json};
+use super::{human, json, listing, meant, names, words};
 
 /// Lists runs, newest first, as a table or as JSON.
 pub(super) async fn list(context: &mut Context, arguments: args::Runs) -> Result<(), Failure> {
-    let parent = match &arguments.parent {
-        Some(text) => ProjectName::parse(&short_name(text))?.name(),
-        None => context.project.name(),
-    };
+    let parent = names::project(arguments.parent.as_deref(), &context.project)?;
     let client = context.connect().await?;
-    let runs = pages(arguments.limit, async |page_size, page_token| {
+    let listing = &arguments.list;
+    let page = async |page_size: i32, page_token: String| {
         let request = v1::ListRunsRequest { parent: parent.clone(), page_size, page_token };
         let page = client.list_runs(request).await?;
-        Ok((page.runs, page.next_page_token))
-    })
-    .await?;
+        Ok::<_, Error>((page.runs, page.next_page_token))
+    };
     if context.output.is_json() {
-        let runs: Vec<_> = runs.iter().map(json::run).collect();
-        context.output.document(&json!({ "runs": runs }))?;
-        return Ok(());
+        let next = listing::document(context, listing, "runs", json::run, &page).await?;
+        return listing::end(context, &next, &[]);
     }
-    if runs.is_empty() {
-        context.output.line(&format!("no runs in {}", short_name(&parent)))?;
-        return Ok(());
+    let rows = listing::rows(context, listing, &page).await?;
+    if rows.items.is_empty() {
+        return Ok(context.output.line(&meant::nothing_in(&client, &parent, "runs").await?)?);
     }
     let columns = [
         Column::Text("RUN".into()),
@@ -40,14 +35,14 @@ pub(super) async fn list(context: &mut Context, arguments: args::Runs) -> Result
         Column::Number("EVENTS".into()),
         Column::Text("UPDATED".into()),
     ];
-    let rows = runs.iter().map(|run| row(run, context.now_us)).collect();
-    context.output.table(&columns, rows)?;
-    Ok(())
+    let lines = rows.items.iter().map(|run| row(run, context.now_us)).collect();
+    context.output.table(&columns, lines)?;
+    listing::tell_rest(context, listing, &rows, "runs", &page).await
 }
 
 fn row(run: &v1::Run, now_us: i64) -> Vec<String> {
     vec![
-        short_name(&run.name),
+        words::short(&run.name),
         human::enum_name(run.state().as_str_name(), "RUN_STATE_"),
         monitor(run),
         human::optional_metric(best(run)),

@@ -9,7 +9,6 @@ use super::args;
 use super::context::Context;
 use super::failure::Failure;
 use super::output::{Column, Output};
-#[cfg(debug_assertions)]
 use crate::config;
 use crate::config::{Config, Flags, LogFormat};
 #[cfg(debug_assertions)]
@@ -23,7 +22,7 @@ use crate::telemetry;
 pub(super) async fn serve(context: &mut Context, arguments: args::Serve) -> Result<(), Failure> {
     let config = load_with(&arguments.settings, arguments.listen, arguments.migrate)?;
     let format = match config.log.format {
-        LogFormat::Text => telemetry::Format::Text,
+        LogFormat::Text => telemetry::Format::Text { colours: !config::no_color() },
         LogFormat::Json => telemetry::Format::Json,
     };
     telemetry::init(format, &config.log.filter).map_err(|error| Failure::usage(error.to_string()))?;

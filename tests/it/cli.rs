@@ -3,7 +3,9 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
 
 mod escapes;
+mod lists;
 mod recover;
+mod told;
 
 use std::ffi::OsStr;
 use std::fs;

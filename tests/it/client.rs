@@ -61,7 +61,7 @@ async fn lists_of_more_than_a_page_are_read_whole() {
     let request =
         v1::GetBestVersionRequest { parent: version.run.clone(), include_files: true, ..Default::default() };
     assert_eq!(client.get_best_version(request).await.unwrap(), pulled);
-    assert_eq!(client.get_checkpoint(&decision.checkpoint).await.unwrap().files, pulled.files);
+    assert_eq!(client.get_checkpoint(&decision.checkpoint, true).await.unwrap().files, pulled.files);
 
     let (artifact, _) = version.name.rsplit_once("/versions/").unwrap();
     let set = |number: usize| {

@@ -164,12 +164,16 @@ impl Client {
         self.unary("AbandonCheckpoint", Work::Rows, request, call).await
     }
 
-    /// A checkpoint in any state, with all of its files.
-    pub async fn get_checkpoint(&self, name: &str) -> Result<v1::Checkpoint> {
+    /// A checkpoint in any state; with all of its files, or none of them.
+    pub async fn get_checkpoint(&self, name: &str, include_files: bool) -> Result<v1::Checkpoint> {
         let request = v1::GetCheckpointRequest { name: name.to_owned() };
         let call = |channel, request| async move { checkpoints(channel).get_checkpoint(request).await };
         let mut checkpoint = self.unary("GetCheckpoint", Work::Rows, request, call).await?;
         let token = std::mem::take(&mut checkpoint.files_next_page_token);
+        if !include_files {
+            checkpoint.files.clear();
+            return Ok(checkpoint);
+        }
         checkpoint.files.extend(self.files_from(&checkpoint.name, token).await?);
         Ok(checkpoint)
     }

@@ -104,6 +104,11 @@ impl Error {
         }
     }
 
+    /// Whether what was asked for is wrong whatever there is: the same call will never work.
+    pub fn is_invalid(&self) -> bool {
+        matches!(self, Error::Invalid(_)) || self.code() == Some(Code::InvalidArgument)
+    }
+
     /// Whether the server says that what was asked for does not exist.
     pub fn is_not_found(&self) -> bool {
         self.code() == Some(Code::NotFound)

@@ -57,7 +57,7 @@ pub use crate::progress::{OnProgress, Progress};
 pub use crate::pull::{PullOptions, Pulled, pull};
 pub use crate::retry::Retry;
 pub use crate::run::{Part, Run};
-pub use crate::upload::{UploadOptions, Uploaded, upload, upload_file, upload_tree};
+pub use crate::upload::{Survey, UploadOptions, Uploaded, survey, upload, upload_file, upload_tree};
 
 #[cfg(test)]
 mod tests {

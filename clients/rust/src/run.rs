@@ -60,6 +60,24 @@ impl Run {
         })
     }
 
+    /// Takes up the newest attempt of a run, which another process began and did not end, from its first event on: the events that
+    /// it had reported are reported again, and answered as they were then. Nothing is asked of the server.
+    pub fn take_up(client: &Client, run: v1::Run) -> Run {
+        Run {
+            client: client.clone(),
+            name: run.name.clone(),
+            writer: String::new(),
+            next_sequence: 0,
+            next_due: None,
+            started: v1::StartRunResponse {
+                attempt: run.attempt,
+                run: Some(run),
+                resumed: true,
+                ..Default::default()
+            },
+        }
+    }
+
     /// The resource name, `teams/*/projects/*/runs/*`.
     pub fn name(&self) -> &str {
         &self.name

@@ -29,9 +29,13 @@ const PARALLEL: usize = 4;
 pub struct UploadOptions {
     /// Declare the SHA-256 of each file to the server, which keeps and shows it. Large files are read once more for that.
     pub sha256: bool,
+    /// Upload what the links in a directory lead to, as if it stood there. Otherwise a link is refused.
+    pub follow_links: bool,
     /// Called as bytes are sent.
     pub on_progress: OnProgress,
 }
+
+pub use self::local::{Survey, survey};
 
 /// The outcome of an upload: the files that the checkpoint has now from this source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,11 +75,12 @@ pub async fn upload(
     upload_files(destination, vec![file], &options.on_progress).await
 }
 
-/// Uploads all files below a directory under their paths relative to it. Symbolic links are refused.
+/// Uploads all files below a directory under their paths relative to it. Symbolic links are refused unless they are to be followed.
+/// Folders without files, and the files' rights, are not uploaded; [`survey`] tells of them.
 ///
 /// # Errors
-/// [`Error::Invalid`] if there is no file, if there are more than 100,000, or if something is neither a file nor a folder;
-/// otherwise as [`upload_file`].
+/// [`Error::Invalid`] if there is no file, if there are more than 100,000, if something is neither a file nor a folder, or if links
+/// lead in a circle; otherwise as [`upload_file`].
 pub async fn upload_tree(
     client: &Client,
     checkpoint: &str,
@@ -83,8 +88,9 @@ pub async fn upload_tree(
     directory: &Path,
     options: &UploadOptions,
 ) -> Result<Uploaded> {
-    let root = directory.to_owned();
-    let files = tokio::task::spawn_blocking(move || local::list(&root)).await.map_err(Error::aborted)??;
+    let (root, follow_links) = (directory.to_owned(), options.follow_links);
+    let listed = tokio::task::spawn_blocking(move || local::list(&root, follow_links));
+    let files = listed.await.map_err(Error::aborted)??.files;
     let destination = Destination { client, checkpoint, attempt, sha256: options.sha256 };
     upload_files(destination, files, &options.on_progress).await
 }

@@ -4,6 +4,10 @@ use clap::{Args, Subcommand};
 
 /// Create, move or remove an alias of an artifact
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  keepbest alias set vision/mnist/cnn production v3
+  keepbest alias rm vision/mnist/cnn production")]
 pub(in crate::cli) struct Alias {
     #[command(subcommand)]
     pub(in crate::cli) action: AliasAction,

@@ -68,6 +68,10 @@ pub(in crate::cli) struct Settings {
 /// A server does this by itself every few minutes. This command opens the database and the store itself, whether a server runs or
 /// not.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  keepbest gc --data /var/lib/keepbest
+  keepbest gc --config FILE --now")]
 pub(in crate::cli) struct Gc {
     #[command(flatten)]
     pub(in crate::cli) settings: Settings,

@@ -2,6 +2,22 @@
 
 use clap::{Args, ValueEnum};
 
+use super::Listing;
+
+/// List artifacts, by project and name
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  keepbest artifacts vision/mnist
+  keepbest artifacts vision/- --limit 10   of all projects of the team")]
+pub(in crate::cli) struct Artifacts {
+    /// Project; `TEAM/-` for all projects of a team [default: --project]
+    #[arg(value_name = "TEAM/PROJECT")]
+    pub(in crate::cli) parent: Option<String>,
+    #[command(flatten)]
+    pub(in crate::cli) list: Listing,
+}
+
 /// List runs, newest first
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  keepbest runs vision/mnist --limit 10")]
@@ -9,12 +25,13 @@ pub(in crate::cli) struct Runs {
     /// Project; `TEAM/-` for all projects of a team [default: --project]
     #[arg(value_name = "TEAM/PROJECT")]
     pub(in crate::cli) parent: Option<String>,
-    /// List at most this many
-    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
-    pub(in crate::cli) limit: u32,
+    #[command(flatten)]
+    pub(in crate::cli) list: Listing,
 }
 
-/// List why each model of a run was saved or not, oldest first
+/// List why each model of a run was saved or not
+///
+/// The newest decisions are listed, of these the oldest first.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -31,9 +48,8 @@ pub(in crate::cli) struct Decisions {
     /// Only this action
     #[arg(long)]
     pub(in crate::cli) action: Option<Action>,
-    /// List at most this many
-    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
-    pub(in crate::cli) limit: u32,
+    #[command(flatten)]
+    pub(in crate::cli) list: Listing,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]

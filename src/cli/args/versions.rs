@@ -2,7 +2,9 @@
 
 use clap::{Args, ValueEnum};
 
-const FILTER: &str = "Only versions for which this is true: comparisons joined by AND, of number, epoch, batch (both from 0), \
+use super::Listing;
+
+const FILTER: &str = "Only versions for which this is true: comparisons joined by AND, of number, epoch, batch (both from 1), \
                       step, size_bytes, create_time, run and metrics.NAME";
 
 const ORDER: &str = "List in this order: by number, create_time, epoch, size_bytes or metrics.NAME, then asc or desc \
@@ -25,17 +27,20 @@ pub(in crate::cli) struct Show {
 
 /// Find the best version in a team, a project, an artifact or a run
 ///
+/// A name alone is an artifact or a run in --project or, where there is neither, a team; what is printed says which.
+///
 /// The best value wins, and among equal values the version that was saved first. Infinities are compared like other numbers, as
 /// in Keras; NaN is never best.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  keepbest best vision/mnist
-  keepbest best vision --metric val_accuracy --mode max
+  keepbest best cnn                                      an artifact in --project
+  keepbest best vision/mnist                             a project
+  keepbest best vision --metric val_accuracy --mode max  a team
   keepbest best --run vision/mnist/run-7")]
 pub(in crate::cli) struct Best {
     /// Where to look [default: --project]
-    #[arg(value_name = "TEAM[/PROJECT[/ARTIFACT]]", conflicts_with = "run")]
+    #[arg(value_name = "NAME|TEAM/PROJECT[/NAME]", conflicts_with = "run")]
     pub(in crate::cli) parent: Option<String>,
     /// Look only among the versions of this run
     #[arg(long, value_name = "TEAM/PROJECT/RUN")]
@@ -63,9 +68,8 @@ pub(in crate::cli) struct Versions {
     pub(in crate::cli) filter: String,
     #[arg(long, help = ORDER, default_value = "", hide_default_value = true, value_name = "FIELD [asc|desc]")]
     pub(in crate::cli) order_by: String,
-    /// List at most this many
-    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
-    pub(in crate::cli) limit: u32,
+    #[command(flatten)]
+    pub(in crate::cli) list: Listing,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]

@@ -15,7 +15,7 @@ pub(super) const CHECKPOINT_COMMITTED: &str = "CHECKPOINT_COMMITTED";
 
 /// Compares local files with those of the committed checkpoint. That one may have more files: those of other parts.
 pub(super) async fn compare(destination: Destination<'_>, files: Vec<LocalFile>) -> Result<Vec<v1::File>> {
-    let checkpoint = destination.client.get_checkpoint(destination.checkpoint).await?;
+    let checkpoint = destination.client.get_checkpoint(destination.checkpoint, true).await?;
     let compared = tokio::task::spawn_blocking(move || {
         let committed: HashMap<_, _> =
             checkpoint.files.into_iter().map(|file| (file.path.clone(), file)).collect();

@@ -1,0 +1,202 @@
+//! What a person or a script is told: which thing a name was taken for, epochs from 1, errors in the words that were typed, and slips
+//! that would otherwise do something else in silence.
+
+use std::process::Command;
+
+use keepbest_client::Client;
+use keepbest_client::Run;
+use keepbest_client::well_known::Kind;
+use keepbest_client::well_known::Struct;
+use keepbest_client::well_known::Value as AnyValue;
+use serde_json::Value;
+
+use super::Desk;
+use super::Done;
+use super::keepbest;
+use crate::support::requests::best_only;
+use crate::support::requests::epoch_end;
+use crate::support::requests::start_request;
+
+#[test]
+fn epochs_are_counted_from_1_in_names_filters_and_tables() {
+    let desk = Desk::new();
+    for (loss, epoch) in [("0.5", "6"), ("0.4", "7"), ("0.3", "8")] {
+        desk.push(loss.as_bytes(), loss, epoch);
+    }
+    let of = |arguments: &[&str]| desk.json(arguments)["versions"][0]["number"].clone();
+    assert_eq!(of(&["versions", "cnn", "--filter", "epoch = 7"]), 1);
+    assert_eq!(of(&["versions", "cnn", "--filter", "epoch < 7"]), 0);
+    let seventh = desk.json(&["show", "cnn:epoch_7"]);
+    assert_eq!(
+        (&seventh["number"], &seventh["epoch"], &seventh["epoch_number"]),
+        (&1.into(), &6.into(), &7.into())
+    );
+    let full = "teams/default/projects/default/artifacts/cnn/versions/epoch_6";
+    assert_eq!(desk.json(&["show", full])["number"], 1);
+
+    let shown = desk.ok(&["show", "cnn:v1"]);
+    assert!(shown.contains("7 (6 counted from 0)"), "{shown}");
+    assert!(shown.contains("epoch_7 (epoch_6 counted from 0)"), "{shown}");
+    let listed = desk.ok(&["versions", "cnn"]);
+    let line = listed.lines().find(|it| it.starts_with("v1 ")).unwrap();
+    assert!(line.contains(" 7 ") && line.contains("epoch_7") && !line.contains("epoch_6"), "{line}");
+    desk.ok(&["alias", "set", "cnn", "seventh", "epoch_7"]);
+    assert_eq!(desk.json(&["show", "cnn:seventh"])["number"], 1);
+    desk.ok(&["pull", "cnn:epoch_8", "eighth"]);
+    assert_eq!(desk.read("eighth/model.bin"), b"0.3");
+
+    let none = desk.run(&["show", "cnn:epoch_0"]);
+    assert!(none.code == 2 && none.stderr.contains("from 1"), "{}", none.stderr);
+    let missing = desk.run(&["show", "cnn:epoch_9"]);
+    assert!(
+        missing.code == 3 && missing.stderr.contains("default/default/cnn:epoch_9"),
+        "{}",
+        missing.stderr
+    );
+}
+
+#[test]
+fn best_says_what_a_name_was_taken_for() {
+    let desk = Desk::new();
+    desk.push(b"a", "0.5", "1");
+    desk.push(b"b", "0.4", "2");
+    let run = desk.json(&["show", "cnn:v0"])["run"].as_str().unwrap().to_owned();
+    let run = run.rsplit('/').next().unwrap();
+    for (name, place, number) in [
+        ("cnn", "artifact default/default/cnn", 1),
+        (run, &*format!("run default/default/{run}"), 0),
+        ("default", "team default", 1),
+        ("default/default", "project default/default", 1),
+        ("default/default/cnn", "artifact default/default/cnn", 1),
+    ] {
+        let printed = desk.ok(&["best", name]);
+        assert!(printed.starts_with("best in") && printed.contains(place), "{name}: {printed}");
+        assert_eq!(desk.json(&["best", name])["number"], number, "{name}");
+    }
+    // An artifact goes before the team of its name.
+    desk.write("other.bin", b"other");
+    desk.ok(&["push", "other.bin", "cnn/elsewhere/net", "--metric", "val_loss=0.1"]);
+    assert_eq!(desk.json(&["best", "cnn"])["best_in"], "teams/default/projects/default/artifacts/cnn");
+    assert_eq!(desk.json(&["best", "teams/cnn"])["best_in"], "teams/cnn");
+}
+
+async fn configured(address: String) {
+    let client = Client::connect_lazy(address).unwrap();
+    let value = |kind| AnyValue { kind: Some(kind) };
+    let config = [
+        ("lr".to_owned(), value(Kind::NumberValue(0.125))),
+        ("data".to_owned(), value(Kind::StringValue("mnist".to_owned()))),
+    ];
+    let mut request = start_request("configured", best_only());
+    request.config = Some(Struct { fields: config.into() });
+    let mut run = Run::start(&client, request).await.unwrap();
+    let decision = run.report(vec![epoch_end(0, 0.5)]).await.unwrap().remove(0);
+    let folder = tempfile::tempdir().unwrap();
+    let model = folder.path().join("model.bin");
+    std::fs::write(&model, "model").unwrap();
+    run.save(&decision, &model).await.unwrap();
+}
+
+#[test]
+fn a_run_shows_its_settings_and_its_best_version() {
+    let desk = Desk::new();
+    tokio::runtime::Runtime::new().unwrap().block_on(configured(desk.server.address()));
+    let shown = desk.ok(&["show", "default/digits/configured"]);
+    for text in ["0.5 default/digits/run-configured-model:v0", "lr      0.125", "data    mnist"] {
+        assert!(shown.contains(text), "{text} is not in {shown}");
+    }
+    assert!(!shown.contains("checkpoints/"), "{shown}");
+    let best = "teams/default/projects/digits/artifacts/run-configured-model/versions/v0";
+    assert_eq!(desk.json(&["show", "default/digits/configured"])["best_version"], best);
+}
+
+fn error(done: &Done) -> Value {
+    assert!(done.stdout.is_empty(), "{}", done.stdout);
+    let document: Value = serde_json::from_str(&done.stderr).unwrap();
+    assert_eq!(document["error"]["exit_code"], done.code);
+    document["error"].clone()
+}
+
+#[test]
+fn errors_are_in_the_words_that_were_typed() {
+    let desk = Desk::new();
+    desk.push(b"a", "0.5", "1");
+    desk.push(b"b", "0.4", "2");
+    desk.ok(&["alias", "set", "cnn", "production", "v0"]);
+    let table: &[(&[&str], i32, &[&str])] = &[
+        (&["best", "--metric", "f1"], 2, &["`--mode min`", "`default/default`"]),
+        (&["versions", "cnn", "--filter", "epohc = 1"], 2, &["`epohc`", "epoch"]),
+        (&["versions", "cnn", "--order-by", "batch"], 2, &["`batch`"]),
+        (&["alias", "set", "cnn", "production", "v1", "--expect", "v1"], 1, &["`--expect`", "points at v0"]),
+        (&["alias", "set", "cnn", "production", "v1", "--expect", "x"], 2, &["`--expect`"]),
+        (&["alias", "rm", "cnn", "prodcution"], 3, &["no alias `prodcution`", "did you mean `production`?"]),
+        (&["alias", "rm", "cnn", "best"], 2, &["`best`"]),
+        (&["show", "cnn:v9"], 3, &["`default/default/cnn:v9`"]),
+        (&["runs", "--limit", "2", "--page-token", "x"], 2, &["`--page-token`"]),
+        (
+            &["push", "model.bin", "cnn", "--metric", "acc=1", "--monitor", "acc", "--mode", "max"],
+            1,
+            &["`val_loss`", "push"],
+        ),
+    ];
+    for (arguments, code, says) in table {
+        let done = desk.run(arguments);
+        assert_eq!(done.code, *code, "{arguments:?}: {}", done.stderr);
+        for text in *says {
+            assert!(done.stderr.contains(text), "{arguments:?}: {text} is not in {}", done.stderr);
+        }
+        for word in ["teams/", "MIN", "expected_version", "page_token ", "order_by"] {
+            assert!(!done.stderr.contains(word), "{arguments:?}: {word} is in {}", done.stderr);
+        }
+        let told = error(&desk.run(&[*arguments, &["--json"]].concat()));
+        let kind = ["", "failed", "wrong_arguments", "not_found"][usize::try_from(*code).unwrap()];
+        assert_eq!(told["kind"], kind, "{arguments:?}");
+    }
+    let moved = ["alias", "set", "cnn", "production", "v1", "--expect", "v1", "--json"];
+    assert_eq!(error(&desk.run(&moved))["reason"], "ALIAS_MOVED");
+    assert_eq!(error(&desk.run(&["no-such-command", "--json"]))["kind"], "wrong_arguments");
+    let folder = tempfile::tempdir().unwrap();
+    let away = keepbest(&["runs", "--json", "--server", "http://127.0.0.1:1"], folder.path());
+    assert_eq!(error(&away)["kind"], "unreachable");
+}
+
+#[test]
+fn a_misspelt_variable_or_log_filter_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |name: &str, value: &str| {
+        let mut program = Command::new(env!("CARGO_BIN_EXE_keepbest"));
+        let done = program.arg("check-config").env(name, value).current_dir(folder.path()).output().unwrap();
+        (done.status.code().unwrap(), String::from_utf8(done.stderr).unwrap())
+    };
+    for (name, value, says) in [
+        ("KEEPBEST_DATA_DRI", "/x", "`KEEPBEST_DATA_DIR`"),
+        ("KEEPBEST_ADRESS", "x", "`KEEPBEST_ADDRESS`"),
+        ("KEEPBEST_LOG_FILTER", "inof", "`info`"),
+        ("KEEPBEST_LOG_FILTER", "keepbset=debug", "`keepbest`"),
+    ] {
+        let (code, said) = run(name, value);
+        assert!(code == 2 && said.contains(says), "{name}={value}: {said}");
+    }
+    for (name, value) in
+        [("KEEPBEST_PORT_7400_TCP", "tcp://10.0.0.1:7400"), ("KEEPBEST_LOG_FILTER", "warn,h2=off")]
+    {
+        assert_eq!(run(name, value).0, 0, "{name}");
+    }
+}
+
+#[test]
+fn a_misspelt_data_folder_becomes_no_service() {
+    let folder = tempfile::tempdir().unwrap();
+    let missing = folder.path().join("msispelt");
+    let data = missing.to_str().unwrap();
+    for command in ["rebuild", "migrate", "check", "gc"] {
+        let done = keepbest(&[command, "--data", data], folder.path());
+        assert!(done.code == 1 && done.stderr.contains("msispelt"), "{command}: {}", done.stderr);
+        assert!(!missing.exists(), "{command}");
+    }
+    // A folder that is there and holds nothing stays empty too.
+    std::fs::create_dir_all(missing.join("objects")).unwrap();
+    let done = keepbest(&["rebuild", "--data", data], folder.path());
+    assert!(done.code == 1 && done.stderr.contains("no manifests"), "{}", done.stderr);
+    assert_eq!(std::fs::read_dir(&missing).unwrap().count(), 1);
+}
