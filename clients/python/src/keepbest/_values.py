@@ -75,6 +75,8 @@ class Intake:
         # Python prints a boolean as a word without a format, and as a number with one.
         self._as_number = {field.name for field in fields if field.spec and not field.conversion} | {self._monitor}
         self._one_element_is_number = one_element_is_number
+        # Names that are sent as they are, so that they are looked at once and not in each batch.
+        self._plain_names: dict[str, str] = {}
 
     def fill(self, event: Event, metrics: Mapping[Any, Any]) -> None:
         """Put metrics into an event: numbers as numbers, all else in its own kind, within the limits of an event."""
@@ -88,7 +90,11 @@ class Intake:
     def _named(self, metrics: Mapping[Any, Any]) -> Iterator[tuple[str, Any]]:
         named: dict[str, Any] = {}
         for key, value in metrics.items():
-            name = self._name(key)
+            name = self._plain_names.get(key) if type(key) is str else None
+            if name is None:
+                name = self._name(key)
+                if name == key and len(self._plain_names) < _METRICS:
+                    self._plain_names[name] = name
             if name in named:
                 self._notes.tell(f"twice {name}", f"two metrics are called `{name}` once they are texts: one is kept")
                 if not isinstance(key, str):
