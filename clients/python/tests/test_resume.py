@@ -55,7 +55,9 @@ def same(made, expected):
     return all(np.array_equal(left, right) for left, right in zip(made.get_weights(), expected, strict=True))
 
 
-@pytest.mark.parametrize("template", ["m-{epoch:02d}.weights.h5", "m-{epoch}.keras", "m.h5"])
+@pytest.mark.parametrize(
+    "template", ["m-{epoch:02d}.weights.h5", "{epoch:02d}/m.weights.h5", "m-{epoch}.keras", "m.h5"]
+)
 def test_after_a_preemption_in_an_upload_that_epoch_is_trained_again(make, tmp_path, template):
     after = trained(make(template), 3, dies_at=2)
     again, made = make(template), model()

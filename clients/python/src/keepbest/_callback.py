@@ -354,7 +354,7 @@ class CheckpointCallback(Resuming):
             return
         path = self._final_path(decision)
         try:
-            with directories_refused(os.path.join(self._directory, decision.path)):
+            with directories_refused(self._directory + decision.path):
                 replace(path, self._write)
         except OSError as error:
             session.abandon(decision)

@@ -77,9 +77,10 @@ class Resuming:
         version = self._newest()
         if version is None:
             return 0
-        directory = Path(self._directory or ".")
+        directory = Path(os.path.dirname(self._directory) or ".")  # it may end in a drive
         directory.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".keepbest-resume-", dir=directory) as pulled:
+        with tempfile.TemporaryDirectory(prefix=".keepbest-resume-", dir=directory) as temporary:
+            pulled = os.path.join(temporary, "version")  # a pull leaves a record beside it
             self._client.pull(version.name, pulled)
             self._load(model, os.path.join(pulled, version.path))
         first = epoch_after(version)
