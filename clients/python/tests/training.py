@@ -53,4 +53,6 @@ def versions(client, callback):
 
 
 def names(directory):
-    return sorted(path.relative_to(directory).as_posix() for path in directory.rglob("*") if path.is_file())
+    """All files but spools, whose names are new in each training."""
+    files = (path for path in directory.rglob("*") if path.is_file() and path.suffix != ".spool")
+    return sorted(path.relative_to(directory).as_posix() for path in files)

@@ -307,10 +307,12 @@ class CheckpointCallback(Resuming):
             metadata=self._metadata,
             final_path=self._final_path,
             on_saved=_keep if self._keep_local else remove,
+            spool=self._spool(request_id, directions),
         )
         return self._session
 
     def _start(self, request_id: str, directions: dict[str, str], events: EventBuffer, patience: Patience) -> Run:
+        self._take_up(patience)
         run = self._client.start_run(
             self._identity.project,
             self._identity.run,
@@ -319,7 +321,7 @@ class CheckpointCallback(Resuming):
             request_id=request_id,
             timeout=patience,
             _events=events,
-            **self._start_arguments,  # type: ignore[arg-type]
+            **self._start_arguments,
         )
         for warning in run.warnings:
             warnings.warn(warning, stacklevel=2)

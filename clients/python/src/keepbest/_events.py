@@ -139,6 +139,10 @@ class EventBuffer:
         """How many events the server has not acknowledged."""
         return len(self._waiting) + len(self._group)
 
+    def entries(self) -> list[Entry]:
+        """What the server has not acknowledged, oldest first."""
+        return [*self._group, *self._waiting]
+
     def held(self) -> list[Path]:
         """The models that are kept for events which the server has not decided about."""
         return [entry.held for entry in (*self._left, *self._group, *self._waiting) if entry.held is not None]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from keepbest._events import Entry
-from keepbest._local import Saver, extension_of, remove, replace, size_of
+from keepbest._local import Saver, extension_of, parts_of, remove, replace, size_of
 from keepbest._paths import split_template
 from keepbest.types import Event, Mode
 
@@ -73,8 +73,12 @@ class HeldFiles:
     def _path(self, event: Event) -> Path:
         directory, rest = split_template(self.filepath)
         batch = f"-batch-{event.batch + 1}" if event.HasField("batch") else ""
-        name = f"{self.run}-epoch-{event.epoch + 1}{batch}{extension_of(rest)}"
-        return Path(directory) / "keepbest-held" / name
+        folder, name, number = held_folder(directory), f"{self.run}-epoch-{event.epoch + 1}{batch}", 1
+        path = folder / f"{name}{extension_of(rest)}"
+        while parts_of(path):  # of an earlier training, in whose spool it is
+            number += 1
+            path = folder / f"{name}-{number}{extension_of(rest)}"
+        return path
 
     def _replaceable(self, event: Event) -> bool:
         """Whether a later model may replace this one."""
@@ -88,6 +92,11 @@ class HeldFiles:
         if not math.isfinite(new_value):
             return not math.isnan(new_value) or self.monitor not in new.metrics
         return new_value > old_value if self.direction == Mode.MODE_MAX else new_value < old_value
+
+
+def held_folder(directory: str) -> Path:
+    """Where the models and spools lie that belong to a template with this beginning."""
+    return Path(directory) / "keepbest-held"
 
 
 def _value(event: Event, monitor: str) -> float:

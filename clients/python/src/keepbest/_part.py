@@ -77,7 +77,7 @@ class Part:
         self._record_path.parent.mkdir(parents=True, exist_ok=True)
         self._record = _open_or_make(self._record_path)
         try:
-            if not _lock(self._record):
+            if not lock(self._record):
                 raise ValueError(f"`{self._target}` is being written by another pull; wait for it")
             self._data = _open_or_make(self._data_path)
         except BaseException:
@@ -201,7 +201,7 @@ def _open_or_make(path: Path) -> BinaryIO:
     return path.open("r+b")
 
 
-def _lock(opened: BinaryIO) -> bool:
+def lock(opened: BinaryIO) -> bool:
     """Lock a file for this process until it is closed; False if another one has it."""
     try:
         if sys.platform == "win32":

@@ -9,13 +9,19 @@ import os
 import tempfile
 import warnings
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from keepbest import _identity
+from keepbest._held import held_folder
 from keepbest._identity import Identity
+from keepbest._proto.keepbest.v1.runs_pb2 import StartRunRequest
+from keepbest._retry import Patience
+from keepbest._spool import SUFFIX, Spool
+from keepbest._sync import take_up
 from keepbest._versions import epoch_after
-from keepbest.client import Client
+from keepbest.client import Client, start_request
 from keepbest.errors import NotFound, Unavailable
 from keepbest.types import RunResource, Strategy, Version
 
@@ -38,6 +44,8 @@ class Resuming:
     _client: Client
     _directory: str
     _retry_seconds: float
+    _start_arguments: dict[str, Any]
+    _metadata: dict[str, Any] | None
     _current_epoch: int
     # The epoch to go on with, once somebody asked for it.
     _next_epoch: int | None
@@ -107,6 +115,7 @@ class Resuming:
         if self._identity.is_new:
             return None
         try:
+            self._take_up(Patience(self._retry_seconds))
             run = self._standing()
             version = None if run is None else newest_version(self._client, run)
         except Unavailable as error:
@@ -117,6 +126,30 @@ class Resuming:
         if version is not None:
             self._next_epoch = epoch_after(version)
         return version
+
+    def _take_up(self, patience: Patience) -> None:
+        """Bring in what earlier trainings of this run could not tell the server, while it was away."""
+        for synced in take_up(self._client.connection, held_folder(self._directory), self.run_name, patience):
+            saved = f" and saved {len(synced.versions)} models" if synced.versions else ""
+            self._print(f"Keepbest: reported {synced.events} events that an earlier training kept{saved}")
+            for loss in synced.losses:
+                warnings.warn(f"Keepbest, run `{self.run_name}`: {loss}", stacklevel=2)
+
+    def _spool(self, request_id: str, directions: Callable[[], dict[str, str]]) -> Spool:
+        """Where the training that now begins keeps what it cannot tell the server."""
+
+        def request() -> StartRunRequest:
+            return start_request(
+                self._identity.project,
+                self._identity.run,
+                self._strategy,
+                metric_directions=directions(),
+                request_id=request_id,
+                **self._start_arguments,
+            )
+
+        path = held_folder(self._directory) / f"{self._identity.run}-{request_id[:8]}{SUFFIX}"
+        return Spool(path, request, self._directory, self._metadata)
 
     def _standing(self) -> RunResource | None:
         """The run as it is; of two that callbacks of one training shared a name for, this one's."""

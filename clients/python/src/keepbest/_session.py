@@ -18,10 +18,11 @@ from keepbest._local import Saver, move, remove
 from keepbest._outage import Outage
 from keepbest._retry import Patience
 from keepbest._saves import SaveJob, SaveQueue
+from keepbest._spool import Spool
 from keepbest._state import SENDING, TRANSITIONS, Happening, State
 from keepbest.errors import KeepbestError, SequenceConflict, StaleAttempt
 from keepbest.run import Run
-from keepbest.types import Action, Decision, Event, Strategy
+from keepbest.types import Action, Decision, Event, RunState, Strategy
 
 # A server that accepts calls but does not answer counts as away after this time, even if `retry_seconds` is longer.
 _SILENCE_SECONDS = 10.0
@@ -65,6 +66,8 @@ class Session:
     final_path: Callable[[Decision], Path]
     # Is given the local path of each model that is committed.
     on_saved: Callable[[Path], None] = lambda path: None
+    # Where events are kept while the server is away, for the time after this process; None: nowhere.
+    spool: Spool | None = None
     run: Run | None = None
     state: State = State.CONNECTED
     # What could not be reported or saved, as sentences for the warning at the end.
@@ -112,6 +115,7 @@ class Session:
         decisions: list[Decision | None] = []
         if not self._tolerate(lambda: decisions.append(self._flush())) and entry.due:
             self._hold(entry, save)
+            self._spool_events()
         return decisions[0] if decisions else None
 
     def record(self, event: Event) -> None:
@@ -145,7 +149,7 @@ class Session:
         with self._lock:
             self._outage.ends()
         self._tolerate(lambda: self._end(finish))
-        losses = self._sum_up()
+        losses = self._sum_up(RunState.RUN_STATE_FINISHED if finish else None)
         self._meets(Happening.CLOSED)
         self._raise_error()
         return losses
@@ -174,13 +178,13 @@ class Session:
                 self.run.fail(reason, epoch=epoch, flush=not in_a_save, timeout=patience)
             except KeepbestError as error:
                 losses.append(f"that the training ended ({reason}) could not be told: {error}")
+        if not in_a_save:
+            losses += self._leave(RunState.RUN_STATE_FAILED)
         self._meets(Happening.CLOSED)
         return losses
 
-    def _sum_up(self) -> list[str]:
-        losses = self.losses + self._not_uploaded()
-        if len(self._events):
-            losses.append(f"{len(self._events)} events: not reported")
+    def _sum_up(self, ended: RunState | None) -> list[str]:
+        losses = self.losses + self._not_uploaded() + self._leave(ended)
         if self._removed:
             losses.append(f"models removed to make room for newer ones: {', '.join(map(str, self._removed))}")
         if kept := self._events.held():
@@ -195,6 +199,26 @@ class Session:
             what = "is away" if self.state is State.AWAY else "does not take what waits"
             losses.append(f"the server {what}: {self._outage.error}")
         return losses
+
+    def _leave(self, ended: RunState | None) -> list[str]:
+        """Keep on disk what was not reported, and let a sync have it; what that is, as a sentence."""
+        left = [f"{len(self._events)} events: not reported{self._spool_events(ended)}"] if len(self._events) else []
+        if self.spool is not None:
+            self.spool.close()
+        return left
+
+    def _spool_events(self, ended: RunState | None = None) -> str:
+        """Keep the events that wait on disk, so that they outlive this process; where, for the warning at the end."""
+        if self.spool is None or self._overtaken is not None:
+            return ""
+        try:
+            self.spool.keep(self._events.entries(), None if self.run is None else self.run.attempt, ended)
+        except OSError as error:
+            return f", and not kept in `{self.spool.path}`: {error}"
+        return (
+            f" but kept in `{self.spool.path}`: the next start of this run with the same path brings them in, or "
+            f"`python -m keepbest sync {self.spool.path.parent}`"
+        )
 
     def _not_uploaded(self) -> list[str]:
         return [
@@ -256,6 +280,8 @@ class Session:
             self._outage.ends()
             waits = len(self._saves) > 0
             self._meets(Happening.ANSWERED if waits else Happening.CAUGHT_UP)
+        if self.spool is not None and not len(self._events):
+            self.spool.forget()
         if waits and self.asynchronous:
             self._background.wake()
         return True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
@@ -28,6 +28,7 @@ from keepbest._proto.keepbest.v1.runs_pb2 import (
 )
 from keepbest._reads import Reads
 from keepbest._retry import Timeout, call
+from keepbest._sync import Synced, sync
 from keepbest.errors import KeepbestError, NotFound
 from keepbest.names import artifact_name, default_project, project_name, version_name
 from keepbest.run import Run
@@ -256,6 +257,25 @@ class Client(Reads):
         return _pull.pull(
             self.connection, version_name(name, self.project), Path(directory), self.connection.patience()
         )
+
+    def sync(self, folder: str | os.PathLike[str], *, take_over: bool = False) -> Iterator[Synced]:
+        """Bring in what trainings kept in a folder, or below it, while the server was away.
+
+        Their events are reported and decided as if the server had been there, and the models that it wants are saved,
+        if they were kept. Then the spools and their models are removed. It may be repeated: nothing comes twice.
+
+        Args:
+            folder: where trainings saved, or one of their spools.
+            take_over: also where a run is active in another attempt, which ends with that.
+
+        Yields:
+            What came of each spool, once it is done.
+
+        Raises:
+            FailedPrecondition: a run is active in another attempt.
+            BlockingIOError: a training is still writing a spool, or another sync reads it.
+        """
+        return sync(self.connection, Path(folder), self.connection.patience(), take_over)
 
     def close(self) -> None:
         """Close the connection. A later call opens a new one."""

@@ -1,0 +1,219 @@
+"""What a training could not tell the server, kept on disk until `keepbest._sync` brings it in.
+
+A spool is a file: its first line is what begins the run, further ones are its events, the attempt, and how the run
+ended. It is only added to, so that a training that is killed leaves what it had written; a line that is torn is not
+there. The models lie beside it, and a line names that of its event.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from keepbest._events import Entry
+from keepbest._local import parts_of
+from keepbest._part import lock
+from keepbest._proto.keepbest.v1.runs_pb2 import StartRunRequest
+from keepbest.types import Event, RunState
+
+_FORMAT = 1
+SUFFIX = ".spool"
+
+
+@dataclass
+class SpooledEvent:
+    """An event as it was kept.
+
+    Attributes:
+        due: whether the server may decide at it.
+        model: the local model of this moment, as `_local.parts_of` finds it; None: none was kept.
+    """
+
+    event: Event
+    due: bool
+    model: Path | None
+
+
+@dataclass
+class Spool:
+    """The spool of one training: written by it, read by a sync.
+
+    Attributes:
+        path: of the file. It is made by the first event that is kept.
+        start: what begins the run; its `request_id` makes a repeated start the same attempt.
+        directory: what stands before a decision's path: the model goes where the training would have saved it.
+        metadata: for each version.
+    """
+
+    path: Path
+    start: Callable[[], StartRunRequest]
+    directory: str = ""
+    metadata: dict[str, Any] | None = None
+    _opened: BinaryIO | None = None
+    # The event of the newest line, and the attempt that is noted.
+    _newest: Entry | None = field(default=None, repr=False)
+    _attempt: int | None = None
+
+    def keep(self, entries: Iterable[Entry], attempt: int | None, ended: RunState | None = None) -> None:
+        """Add those of a training's unacknowledged events that are not in the file yet; durable when it returns.
+
+        Args:
+            entries: all of them, oldest first.
+            attempt: of the run, if it could be started.
+            ended: how the run ended, if it did.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        waiting = list(entries)
+        known = next((at for at, entry in enumerate(waiting) if entry is self._newest), -1)
+        lines = [self._line(entry) for entry in waiting[known + 1 :]]
+        if attempt != self._attempt:
+            self._attempt = attempt
+            lines.append({"attempt": attempt})
+        if waiting:
+            self._newest = waiting[-1]
+        if ended is not None:
+            lines.append({"ended": RunState.Name(ended)})
+        if not lines:
+            return
+        opened = self._open()
+        for line in lines:
+            opened.write(json.dumps(line).encode() + b"\n")
+        opened.flush()
+        os.fsync(opened.fileno())
+
+    def forget(self) -> None:
+        """Remove the file: the server has all that is in it."""
+        if self._opened is not None:
+            self._opened.close()
+            self._opened = self._newest = self._attempt = None
+            self.path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                self.path.parent.rmdir()  # it holds nothing else
+
+    def close(self) -> None:
+        """Let a sync have the file."""
+        if self._opened is not None:
+            self._opened.close()
+            self._opened = self._newest = None
+
+    def _open(self) -> BinaryIO:
+        if self._opened is None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            opened = self.path.open("ab")
+            lock(opened)  # no sync takes the file of a training that is still at it
+            header = {
+                "spool": _FORMAT,
+                "start": base64.b64encode(self.start().SerializeToString()).decode(),
+                "directory": self._whole_directory(),
+                "metadata": self.metadata,
+            }
+            opened.write(json.dumps(header).encode() + b"\n")
+            self._opened = opened
+        return self._opened
+
+    def _whole_directory(self) -> str:
+        """From the root, because a sync may run elsewhere; with its separator or its drive's colon, as it was typed."""
+        end = self.directory[-1:]
+        return self.directory if end == ":" else os.path.abspath(self.directory or ".") + (end or os.sep)
+
+    def _line(self, entry: Entry) -> dict[str, Any]:
+        event = base64.b64encode(entry.event.SerializeToString()).decode()
+        model = None if entry.held is None else entry.held.name
+        return {"event": event, "due": entry.due, "model": model}
+
+
+@dataclass
+class Kept:
+    """A spool as a sync reads it; it is locked until it is closed."""
+
+    path: Path
+    start: StartRunRequest
+    directory: str
+    metadata: dict[str, Any] | None
+    events: list[SpooledEvent]
+    attempt: int | None
+    # `RUN_STATE_FINISHED` or `RUN_STATE_FAILED`; None: the training did not come to its end.
+    ended: str | None
+    _opened: BinaryIO = field(repr=False)
+
+    @classmethod
+    def open(cls, path: Path) -> Kept:
+        """Read a spool.
+
+        Raises:
+            BlockingIOError: a training is still writing it, or another sync reads it.
+            ValueError: it is no spool.
+        """
+        opened = path.open("r+b")
+        try:
+            if not lock(opened):
+                raise BlockingIOError(f"`{path}` is in use by a training or another sync; it can be synced after that")
+            lines = list(_lines(opened))
+            header = lines[0] if lines else {}
+            if header.get("spool") != _FORMAT:
+                raise ValueError(f"`{path}` is no spool that this version of keepbest reads")
+            events = [_event(line, path.parent) for line in lines[1:] if "event" in line]
+            attempt = next((line["attempt"] for line in reversed(lines) if "attempt" in line), None)
+            ended = [line["ended"] for line in lines[1:] if "ended" in line]
+            start = StartRunRequest.FromString(base64.b64decode(header["start"]))
+            return cls(
+                path,
+                start,
+                header["directory"],
+                header["metadata"],
+                events,
+                attempt,
+                ended[-1] if ended else None,
+                opened,
+            )
+        except BaseException:
+            opened.close()
+            raise
+
+    def note_attempt(self, attempt: int) -> None:
+        """Note the attempt in which the sync is under way, so that a repeated one goes on in it."""
+        if attempt != self.attempt:
+            self.attempt = attempt
+            self._opened.seek(0, os.SEEK_END)
+            self._opened.write(b"\n" + json.dumps({"attempt": attempt}).encode() + b"\n")
+            self._opened.flush()
+            os.fsync(self._opened.fileno())
+
+    def remove(self) -> None:
+        """Remove the file, and its folder if that is empty."""
+        self._opened.close()  # Windows removes no open file
+        self.path.unlink()
+        with contextlib.suppress(OSError):
+            self.path.parent.rmdir()
+
+    def close(self) -> None:
+        """Let it go, as it was."""
+        self._opened.close()
+
+
+def spools_in(folder: Path) -> list[Path]:
+    """The spools in a folder and in those below it, in the order in which they were begun."""
+    found = [path for path in folder.rglob(f"*{SUFFIX}") if path.is_file()] if folder.is_dir() else [folder]
+    return sorted(found, key=lambda path: (path.stat().st_ctime_ns, path.name))
+
+
+def _lines(opened: BinaryIO) -> Iterator[dict[str, Any]]:
+    for line in opened:
+        with contextlib.suppress(ValueError):  # empty, or torn because the training was killed while it wrote it
+            yield json.loads(line)
+
+
+def _event(line: dict[str, Any], folder: Path) -> SpooledEvent:
+    name = line["model"]
+    model = None if name is None else folder / Path(name).name
+    if model is not None and not parts_of(model):
+        model = None  # a better or newer one took its place
+    return SpooledEvent(Event.FromString(base64.b64decode(line["event"])), line["due"], model)

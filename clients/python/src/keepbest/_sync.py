@@ -1,0 +1,245 @@
+"""Bring in what trainings kept while the server was away: report their events, and save what it decides.
+
+A sync may be repeated at any time, and nothing comes twice: events that the server has are recognised by their moment,
+and a version that is committed is answered again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from keepbest._channel import Connection
+from keepbest._files import collect
+from keepbest._local import move, parts_of, remove
+from keepbest._proto.keepbest.v1.runs_pb2 import (
+    GetRunRequest,
+    ListEventsRequest,
+    ListEventsResponse,
+    ReportEventsRequest,
+    ReportEventsResponse,
+    StartRunRequest,
+    StartRunResponse,
+)
+from keepbest._retry import Patience, call
+from keepbest._spool import Kept, SpooledEvent, spools_in
+from keepbest.errors import FailedPrecondition, KeepbestError, NotFound, StaleAttempt
+from keepbest.run import Run
+from keepbest.types import Action, Decision, Event, RunResource, RunState, Version
+
+# A request holds at most 10,000 events and 4 MiB.
+_GROUP_EVENTS = 1_000
+_GROUP_BYTES = 1 << 20
+_PAGE_EVENTS = 10_000
+
+
+@dataclass
+class Synced:
+    """What came of one spool.
+
+    Attributes:
+        run: the run's resource name.
+        events: how many events it held, all of which the server has now but for those among `losses`.
+        versions: what was saved.
+        losses: what the server did not take, as sentences.
+    """
+
+    run: str
+    events: int
+    versions: list[Version] = field(default_factory=list)
+    losses: list[str] = field(default_factory=list)
+
+
+def sync(connection: Connection, folder: Path, patience: Patience, take_over: bool) -> Iterator[Synced]:
+    """Sync all spools in a folder and below it, or one spool, one after the other; see `Client.sync`."""
+    for path in spools_in(folder):
+        yield sync_spool(connection, path, patience, take_over)
+
+
+def take_up(connection: Connection, folder: Path, run: str, patience: Patience) -> list[Synced]:
+    """Sync the spools of one run, which is about to be started again. Those that are in use are left alone."""
+    done = []
+    for path in spools_in(folder) if folder.is_dir() else []:
+        with contextlib.suppress(BlockingIOError, ValueError):
+            kept = Kept.open(path)
+            kept.close()
+            if f"{kept.start.parent}/runs/{kept.start.run_id}" == run:
+                done.append(sync_spool(connection, path, patience, take_over=True))
+    return done
+
+
+def sync_spool(connection: Connection, path: Path, patience: Patience, take_over: bool) -> Synced:
+    """Sync one spool, and remove it with its models."""
+    kept = Kept.open(path)
+    try:
+        run = _start(connection, kept, patience, take_over)
+        synced = Synced(run.name, len(kept.events))
+        _Sync(connection, kept, run, patience, synced).do()
+    except BaseException:
+        kept.close()
+        raise
+    kept.remove()
+    return synced
+
+
+def _start(connection: Connection, kept: Kept, patience: Patience, take_over: bool) -> Run:
+    """Begin the attempt of the spool, or go on in it if it had begun; begin a new one if a newer one has fenced it."""
+    name = f"{kept.start.parent}/runs/{kept.start.run_id}"
+    get: Callable[..., RunResource] = connection.stubs().runs.GetRun
+    newest = 0
+    with contextlib.suppress(NotFound):
+        before = call(get, GetRunRequest(name=name), patience)
+        newest = before.attempt
+        if before.state == RunState.RUN_STATE_ACTIVE and before.attempt != kept.attempt and not take_over:
+            raise FailedPrecondition(
+                f"run `{name}` is active in attempt {before.attempt}, which a sync would end: sync `{kept.path}` when "
+                "it has ended, or take it over if its process is dead"
+            )
+    if kept.attempt is None:  # before it begins: a sync that is killed then goes on in it
+        kept.note_attempt(newest + 1)
+    started = _begin(connection, kept.start, patience)
+    if started.attempt < started.run.attempt:
+        newer = StartRunRequest()
+        newer.CopyFrom(kept.start)
+        newer.request_id = str(uuid.uuid4())
+        started = _begin(connection, newer, patience)
+    kept.note_attempt(started.attempt)
+    return Run(connection, started)
+
+
+def _begin(connection: Connection, request: StartRunRequest, patience: Patience) -> StartRunResponse:
+    start: Callable[..., StartRunResponse] = connection.stubs().runs.StartRun
+    return call(start, request, patience)
+
+
+class _Sync:
+    """One spool on its way to the server."""
+
+    def __init__(self, connection: Connection, kept: Kept, run: Run, patience: Patience, synced: Synced) -> None:
+        self._connection = connection
+        self._kept = kept
+        self._run = run
+        self._patience = patience
+        self._synced = synced
+
+    def do(self) -> None:
+        """Report all events, save what is decided, end the run as the training had, and remove the models."""
+        stored = _stored(self._connection, self._run.name, self._patience)
+        next_sequence = self._next_sequence()
+        for group in self._groups(stored):
+            first = stored.get(_moment(group[0].event), next_sequence)
+            taken = self._report(group, first)
+            if first == next_sequence:
+                next_sequence += taken
+        if self._kept.ended is not None:
+            self._run.finish(self._kept.ended == RunState.Name(RunState.RUN_STATE_FAILED), timeout=self._patience)
+        for spooled in self._kept.events:
+            if spooled.model is not None:
+                remove(spooled.model)
+
+    def _next_sequence(self) -> int:
+        return self._send([], 0).next_sequence
+
+    def _groups(self, stored: dict[tuple[int, ...], int]) -> Iterator[list[SpooledEvent]]:
+        """The events in groups that are reported together: up to one that is due, and stored ones by themselves."""
+        group: list[SpooledEvent] = []
+        size_bytes = 0
+        for spooled in self._kept.events:
+            sequence = stored.get(_moment(spooled.event))
+            previous = stored.get(_moment(group[-1].event)) if group else None
+            follows = sequence is None if previous is None else sequence == previous + 1
+            size_bytes += spooled.event.ByteSize()
+            if group and (group[-1].due or not follows or len(group) == _GROUP_EVENTS or size_bytes > _GROUP_BYTES):
+                yield group
+                group, size_bytes = [], spooled.event.ByteSize()
+            group.append(spooled)
+        if group:
+            yield group
+
+    def _report(self, group: list[SpooledEvent], first_sequence: int) -> int:
+        """Report a group, and carry out its decisions. One by one if the server refuses some of it.
+
+        Returns:
+            How many of them the server took.
+        """
+        try:
+            response = self._send([spooled.event for spooled in group], first_sequence)
+        except StaleAttempt:
+            raise
+        except KeepbestError as error:
+            if error.retryable:
+                raise
+            if len(group) == 1:
+                self._synced.losses.append(f"{_shown(group[0].event)}: not reported: {error}")
+                return 0
+            taken = 0
+            for spooled in group:
+                taken += self._report([spooled], first_sequence + taken)
+            return taken
+        taken = response.next_sequence - first_sequence if response.duplicate_count == 0 else len(group)
+        taken = min(taken, len(group))
+        for decision in response.decisions:
+            self._carry_out(group[decision.sequence - first_sequence], decision)
+        if 0 < taken < len(group):
+            return taken + self._report(group[taken:], first_sequence + taken)
+        return taken
+
+    def _send(self, events: list[Event], first_sequence: int) -> ReportEventsResponse:
+        request = ReportEventsRequest(
+            run=self._run.name, attempt=self._run.attempt, first_sequence=first_sequence, events=events
+        )
+        report: Callable[..., ReportEventsResponse] = self._connection.stubs().runs.ReportEvents
+        return call(report, request, self._patience)
+
+    def _carry_out(self, spooled: SpooledEvent, decision: Decision) -> None:
+        if decision.action == Action.ACTION_FAIL:
+            self._synced.losses.append(f"{_shown(spooled.event)}: not saved: {decision.reason_text}")
+        if decision.action != Action.ACTION_SAVE:
+            return
+        if spooled.model is None:
+            # Refused if it is committed: then an earlier sync has saved it.
+            self._run.abandon(decision)
+            return
+        files = {decision.path + part.name.removeprefix(spooled.model.name): part for part in parts_of(spooled.model)}
+        if spooled.model.is_dir():
+            files = {f"{decision.path}/{file.name}": file.path for file in collect(spooled.model)}
+        try:
+            version = self._run.save(decision, files, self._kept.metadata, timeout=self._patience)
+        except StaleAttempt:
+            raise
+        except KeepbestError as error:
+            if error.retryable:
+                raise
+            self._synced.losses.append(f"{_shown(spooled.event)}: not saved: {error}")
+            return
+        self._synced.versions.append(version)
+        if self._kept.directory:
+            with contextlib.suppress(OSError):  # the server has it; the local copy is a convenience
+                move(spooled.model, Path(self._kept.directory + decision.path))
+
+
+def _stored(connection: Connection, run: str, patience: Patience) -> dict[tuple[int, ...], int]:
+    """The sequence of each event that decisions are about, by its moment."""
+    request = ListEventsRequest(parent=run, page_size=_PAGE_EVENTS, metrics=["-"])
+    method: Callable[..., ListEventsResponse] = connection.stubs().runs.ListEvents
+    stored: dict[tuple[int, ...], int] = {}
+    while True:
+        page = call(method, request, patience)
+        stored |= {_moment(it.event): it.sequence for it in page.events if not it.writer}
+        if not page.next_page_token:
+            return stored
+        request.page_token = page.next_page_token
+
+
+def _moment(event: Event) -> tuple[int, ...]:
+    """What tells an event from all others of its run: what it is about, and when it was, in microseconds."""
+    batch = event.batch if event.HasField("batch") else -1
+    return event.kind, event.epoch, batch, event.wall_time.seconds, event.wall_time.nanos // 1_000
+
+
+def _shown(event: Event) -> str:
+    batch = f", batch {event.batch + 1}" if event.HasField("batch") else ""
+    return f"epoch {event.epoch + 1}{batch}"
