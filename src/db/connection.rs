@@ -160,15 +160,14 @@ impl Connection<'_> {
         Ok(self.rows(sql, values).await?.into_iter().next())
     }
 
-    /// The rows of a statement over a set. With more than `prepared` rows it is not kept prepared on SQLite, where each number
-    /// of rows is a statement of its own.
+    /// The rows of a statement over a set. SQLite keeps it prepared if it is told to: each number of rows is a statement of its own.
     pub(super) async fn set_rows(
         &mut self,
         sql: &str,
         set: Vec<Vec<Value>>,
-        prepared: usize,
+        keep: bool,
     ) -> Result<Vec<Row>, Error> {
-        let (sql, keep) = (AssertSqlSafe(sql.to_owned()), set.len() <= prepared);
+        let sql = AssertSqlSafe(sql.to_owned());
         Ok(match self {
             Connection::Sqlite(it) => {
                 let query = sqlx::query_with(sql, tx::by_row(set)?).persistent(keep);
@@ -186,9 +185,9 @@ impl Connection<'_> {
         &mut self,
         sql: &str,
         set: Vec<Vec<Value>>,
-        prepared: usize,
+        keep: bool,
     ) -> Result<u64, Error> {
-        let (sql, keep) = (AssertSqlSafe(sql.to_owned()), set.len() <= prepared);
+        let sql = AssertSqlSafe(sql.to_owned());
         Ok(match self {
             Connection::Sqlite(it) => {
                 let query = sqlx::query_with(sql, tx::by_row(set)?).persistent(keep);

@@ -109,6 +109,9 @@ pub use watch::ReadCost;
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Prepared statements kept by a connection: all of ours, so none is parsed twice.
 const STATEMENTS: usize = 256;
+/// The same for the connection that writes to SQLite, which keeps one for each number of rows that a set is rounded up to: some
+/// ten MiB if all are in use.
+const WRITE_STATEMENTS: usize = 1_024;
 
 /// About how many rows a write has that is rare and says nothing else.
 const RARE_ROWS: usize = 20;
@@ -160,13 +163,16 @@ impl Db {
             .busy_timeout(BUSY_TIMEOUT)
             .foreign_keys(true)
             .statement_cache_capacity(STATEMENTS);
-        let mut connection = options.connect().await?;
+        let mut connection = options.clone().statement_cache_capacity(WRITE_STATEMENTS).connect().await?;
         // One at a time: `keepbest gc` may open the database in the moment in which a newer server changes its schema.
         let mut whole = connection.begin_with("BEGIN IMMEDIATE").await?;
         let migrated = schema::migrator().run_direct(None, &mut *whole, false).await;
         migrated.map_err(schema::from_migration)?;
         whole.commit().await?;
         assert_durable(&mut connection).await?;
+        // What a statement or a savepoint may have to undo would go to a file in the system's folder, made anew for each
+        // transaction. Only now: a migration sorts whole tables.
+        Connection::Sqlite(&mut connection).control("PRAGMA temp_store = MEMORY").await?;
         // What an earlier process left in the log may be there only because the kernel remembers it: if its last sync failed, a
         // second one would say nothing. Copied into the database and synced there it is durable, before anybody is told of it.
         match Connection::Sqlite(&mut connection).row("PRAGMA wal_checkpoint(PASSIVE)", vec![]).await {
@@ -180,7 +186,7 @@ impl Db {
         }
         let readers = Readers::open(options.create_if_missing(false).read_only(true)).await?;
         let unsynced = CancellationToken::new();
-        let writer = Writer::on_sqlite(connection, unsynced.clone());
+        let writer = Writer::on_sqlite(connection, unsynced.clone())?;
         let db = Db::over(Database::Sqlite(readers), writer, unsynced);
         db.refuse_unfinished_rebuild().await?;
         Ok(db)

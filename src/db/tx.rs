@@ -1,7 +1,8 @@
 //! A write transaction: statements over single values, and over sets of rows, so that a hundred rows cost what one costs.
 //!
 //! A set stands in its statement as `{v: uid text, value real}`: a table `v` with these columns, a row for each job or item.
-//! SQLite gets it as `VALUES`, Postgres as arrays, which keep the text of the statement the same whatever their length.
+//! Postgres gets it as arrays, which keep the text of the statement the same whatever their length; SQLite as `VALUES`, for a few
+//! numbers of rows: what the set lacks to the next one is NULL, and left out by a limit.
 
 use sqlx::postgres::PgArguments;
 use sqlx::sqlite::SqliteArguments;
@@ -13,8 +14,8 @@ use crate::db::connection::Value;
 
 /// SQLite binds at most 32,766 values in a statement; a set with more is cut.
 const SQLITE_VALUES: usize = 32_000;
-/// Statements over so few rows are kept prepared: these are the calls of a lone trainer.
-const PREPARED_ROWS: usize = 2;
+/// Statements over at most so many rows are kept prepared: SQLite takes longer to read a statement than to carry it out.
+const PREPARED_ROWS: usize = 64;
 
 /// A borrowed connection inside of a transaction. Who is let in here neither begins nor commits it.
 pub(super) struct Tx<'c> {
@@ -54,9 +55,9 @@ impl<'c> Tx<'c> {
     pub(super) async fn rows_of(&mut self, sql: &str, set: Vec<Vec<Value>>) -> Result<Vec<Row>, Error> {
         let mut found = Vec::new();
         for part in self.parts(sql, set) {
-            let sql = self.rendered(sql, part.len())?;
+            let (sql, keep) = self.rendered(sql, part.len())?;
             self.statements += 1;
-            found.extend(self.connection.set_rows(&sql, part, PREPARED_ROWS).await?);
+            found.extend(self.connection.set_rows(&sql, part, keep).await?);
         }
         Ok(found)
     }
@@ -65,9 +66,9 @@ impl<'c> Tx<'c> {
     pub(super) async fn execute_of(&mut self, sql: &str, set: Vec<Vec<Value>>) -> Result<u64, Error> {
         let mut changed = 0;
         for part in self.parts(sql, set) {
-            let sql = self.rendered(sql, part.len())?;
+            let (sql, keep) = self.rendered(sql, part.len())?;
             self.statements += 1;
-            changed += self.connection.set_execute(&sql, part, PREPARED_ROWS).await?;
+            changed += self.connection.set_execute(&sql, part, keep).await?;
         }
         Ok(changed)
     }
@@ -90,12 +91,14 @@ impl<'c> Tx<'c> {
         parts
     }
 
-    fn rendered(&self, sql: &str, rows: usize) -> Result<String, Error> {
+    /// The statement for a set of so many rows, and whether it is kept prepared.
+    fn rendered(&self, sql: &str, rows: usize) -> Result<(String, bool), Error> {
         let dialect = match self.connection {
             Connection::Sqlite(_) => Dialect::Sqlite { rows },
             Connection::Postgres(_) => Dialect::Postgres { leaves_locked: self.leaves_locked },
         };
-        render(sql, dialect).ok_or_else(|| Error::unreadable("statement", sql))
+        let rendered = render(sql, dialect).ok_or_else(|| Error::unreadable("statement", sql))?;
+        Ok((rendered, rows <= PREPARED_ROWS))
     }
 }
 
@@ -136,7 +139,10 @@ fn table(columns: &str, dialect: Dialect) -> Option<String> {
     let rows = match dialect {
         Dialect::Sqlite { rows } => {
             let row = format!("({})", vec!["?"; columns.len()].join(","));
-            format!("VALUES {}", vec![row; rows].join(","))
+            let places = places(rows);
+            let values = format!("VALUES {}", vec![row; places].join(","));
+            // Not for a single row: its values are as good as constants.
+            if places == 1 { values } else { format!("SELECT * FROM ({values}) LIMIT ?") }
         }
         Dialect::Postgres { .. } => {
             let array = |(place, (_, kind)): (usize, &(&str, &str))| {
@@ -156,9 +162,21 @@ fn table(columns: &str, dialect: Dialect) -> Option<String> {
     Some(format!("v({}) AS ({rows})", names.join(", ")))
 }
 
+/// For how many rows a statement of SQLite has places that is to take so many: few numbers are few statements to keep.
+fn places(rows: usize) -> usize {
+    if rows <= PREPARED_ROWS { rows.next_power_of_two() } else { rows }
+}
+
 /// The values of a set row by row, as SQLite binds them.
 pub(super) fn by_row(set: Vec<Vec<Value>>) -> Result<SqliteArguments, Error> {
-    crate::db::connection::arguments(set.into_iter().flatten().collect())
+    let (rows, columns) = (set.len(), set.first().map_or(0, Vec::len));
+    let places = places(rows);
+    let mut values: Vec<Value> = set.into_iter().flatten().collect();
+    values.resize(places * columns, Value::Int(None));
+    if places > 1 {
+        values.push(Value::Int(i64::try_from(rows).ok()));
+    }
+    crate::db::connection::arguments(values)
 }
 
 /// The values of a set column by column, as Postgres binds them.
@@ -199,7 +217,8 @@ mod tests {
     fn a_set_is_a_table_in_both_dialects() {
         assert_eq!(
             render(SQL, Dialect::Sqlite { rows: 2 }).unwrap(),
-            "WITH v(uid, value) AS (VALUES (?,?),(?,?)) SELECT r.uid FROM v JOIN runs r ON r.uid = v.uid ORDER BY r.uid "
+            "WITH v(uid, value) AS (SELECT * FROM (VALUES (?,?),(?,?)) LIMIT ?) SELECT r.uid FROM v \
+             JOIN runs r ON r.uid = v.uid ORDER BY r.uid "
         );
         let arrays = "WITH v(uid, value) AS (SELECT * FROM UNNEST($1::text[], $2::double precision[])) SELECT r.uid FROM v \
             JOIN runs r ON r.uid = v.uid ORDER BY r.uid FOR UPDATE OF r";

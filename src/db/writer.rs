@@ -51,10 +51,19 @@ impl Drop for Writer {
 
 impl Writer {
     /// Takes the connection over and carries writes out until the last one after this is dropped.
-    pub(super) fn on_sqlite(connection: SqliteConnection, unsynced: CancellationToken) -> Writer {
+    ///
+    /// It has a thread of its own: a transaction is some ten turns between it and the connection's thread, and on the threads that
+    /// serve calls each turn would wait behind whatever they have to do, and all that wait for the transaction with it.
+    pub(super) fn on_sqlite(
+        connection: SqliteConnection,
+        unsynced: CancellationToken,
+    ) -> Result<Writer, Error> {
         let (queue, statements) = (Arc::new(Queue::default()), Arc::new(AtomicU64::new(0)));
-        tokio::spawn(serve(connection, Arc::clone(&queue), unsynced, Arc::clone(&statements)));
-        Writer { queue, postgres: None, statements }
+        let serving = serve(connection, Arc::clone(&queue), unsynced, Arc::clone(&statements));
+        let runtime = tokio::runtime::Builder::new_current_thread().build().map_err(sqlx::Error::Io)?;
+        let thread = std::thread::Builder::new().name("keepbest-writer".to_owned());
+        thread.spawn(move || runtime.block_on(serving)).map_err(sqlx::Error::Io)?;
+        Ok(Writer { queue, postgres: None, statements })
     }
 
     pub(super) fn on_postgres(pool: Pool) -> Writer {
@@ -229,16 +238,24 @@ async fn commit(tx: &mut Tx<'_>, sets: &mut [Set]) -> Result<(), Error> {
     tx.connection().control(begin).await?;
     if let [alone] = sets {
         // The transaction is its savepoint: two statements less for every call of a lone trainer.
-        return if carry_out(tx, alone).await? {
-            end(tx).await
-        } else {
-            tx.connection().control("ROLLBACK").await
+        return match carry_out(tx, alone).await? {
+            Carried::Out => end(tx).await,
+            Carried::Refused | Carried::Undone => tx.connection().control("ROLLBACK").await,
         };
     }
-    for set in sets {
+    for index in 0..sets.len() {
+        let Some(set) = sets.get_mut(index) else { break };
+        if set.iter().all(|job| job.kind().is_some()) {
+            // Its refusals have written nothing, so it needs no savepoint, for which SQLite would copy each page that changes.
+            if let Carried::Undone = carry_out(tx, set).await? {
+                sets.iter_mut().flatten().for_each(|job| job.set_alone());
+                return tx.connection().control("ROLLBACK").await;
+            }
+            continue;
+        }
         tx.connection().control("SAVEPOINT one_set").await?;
         // SQLite rolls back on its own when the disk is full or fails, and then knows no savepoint any more.
-        if !carry_out(tx, set).await? {
+        if !matches!(carry_out(tx, set).await?, Carried::Out) {
             tx.connection().control("ROLLBACK TO one_set").await?;
         }
         tx.connection().control("RELEASE one_set").await?;
@@ -246,20 +263,30 @@ async fn commit(tx: &mut Tx<'_>, sets: &mut [Set]) -> Result<(), Error> {
     end(tx).await
 }
 
-/// Carries one set out; false: nothing of it stands. An error may have undone the whole transaction.
-async fn carry_out(tx: &mut Tx<'_>, set: &mut Set) -> Result<bool, Error> {
-    let Some((first, others)) = set.split_first_mut() else { return Ok(false) };
+/// What became of a set.
+enum Carried {
+    Out,
+    /// It was a lone write, and a rule said no.
+    Refused,
+    /// It failed, and may have written something that must not stand.
+    Undone,
+}
+
+/// Carries one set out. An error may have undone the whole transaction.
+async fn carry_out(tx: &mut Tx<'_>, set: &mut Set) -> Result<Carried, Error> {
+    let Some((first, others)) = set.split_first_mut() else { return Ok(Carried::Out) };
     match first.run(others, tx).await {
-        Ok(()) => Ok(!others.is_empty() || first.stands() == Some(true)),
+        Ok(()) if !others.is_empty() || first.stands() == Some(true) => Ok(Carried::Out),
+        Ok(()) => Ok(Carried::Refused),
         Err(error) if ends_all(&error) => Err(error),
         // Which of them it is of is found when each is alone.
         Err(_) if !others.is_empty() => {
             set.iter_mut().for_each(|job| job.set_alone());
-            Ok(false)
+            Ok(Carried::Undone)
         }
         Err(error) => {
             first.refuse(error);
-            Ok(false)
+            Ok(Carried::Undone)
         }
     }
 }

@@ -8,6 +8,7 @@ use tokio::sync::Notify;
 
 use super::*;
 use crate::db::connection::args;
+use crate::db::job::Outcome;
 use crate::db::job::Rare;
 use crate::db::job::Turn;
 use crate::db::job::Work;
@@ -21,7 +22,7 @@ struct Held {
 
 impl Held {
     async fn new(connection: SqliteConnection) -> Held {
-        let writer = Arc::new(Writer::on_sqlite(connection, CancellationToken::new()));
+        let writer = Arc::new(Writer::on_sqlite(connection, CancellationToken::new()).unwrap());
         let (begun, open) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let (told, gate, first) = (Arc::clone(&begun), Arc::clone(&open), Arc::clone(&writer));
         let first = tokio::spawn(async move {
@@ -107,4 +108,53 @@ async fn a_disk_that_is_full_for_one_job_is_no_broken_database_for_the_others() 
         Box::pin(async move { connection.row("SELECT COUNT(*) FROM pages", vec![]).await?.unwrap().int(0) })
     });
     assert_eq!(count.await.unwrap(), 1, "nothing of the batch stands");
+}
+
+/// Writes rows of a table that takes each number once.
+struct Insert<const KIND: u8>(i64);
+
+impl<const KIND: u8> Write for Insert<KIND> {
+    type Answer = ();
+
+    fn turn(&self) -> Turn {
+        Turn::own(1)
+    }
+
+    async fn run(set: &[&Self], tx: &mut Tx<'_>) -> Result<Vec<Outcome<()>>, Error> {
+        let sql = "WITH {v: number bigint} INSERT INTO numbers (number) SELECT number FROM v";
+        tx.execute_of(sql, set.iter().map(|it| args![it.0]).collect()).await?;
+        Ok(set.iter().map(|_| Outcome::Done(())).collect())
+    }
+}
+
+#[tokio::test]
+async fn a_write_that_fails_is_undone_and_no_other_one_is() {
+    let mut connection = in_memory().await;
+    sqlx::raw_sql("CREATE TABLE numbers (number BIGINT NOT NULL UNIQUE)")
+        .execute(&mut connection)
+        .await
+        .unwrap();
+    let Held { writer, open, first } = Held::new(connection).await;
+    let before = [writer.write(Insert::<0>(1)), writer.write(Insert::<0>(2))];
+    // One of them fails among others of its kind, one is the only one of its kind.
+    let failing = [writer.write(Insert::<1>(3)), writer.write(Insert::<1>(1)), writer.write(Insert::<1>(4))];
+    let lone = writer.write(Insert::<2>(2));
+    let after = writer.write(Insert::<3>(5));
+    let mut calls = Box::pin(async {
+        use futures::future::join_all;
+        futures::join!(join_all(before), join_all(failing), lone, after)
+    });
+    assert!(futures::poll!(&mut calls).is_pending());
+    open.notify_one();
+    let (before, failing, lone, after) = calls.await;
+    first.await.unwrap().unwrap();
+    let done: Vec<bool> = before.iter().chain(&failing).chain([&lone, &after]).map(Result::is_ok).collect();
+    assert_eq!(done, [true, true, true, false, true, false, true]);
+    let stored = writer.rare(|connection| {
+        Box::pin(async move {
+            let rows = connection.rows("SELECT number FROM numbers ORDER BY number", vec![]).await?;
+            rows.iter().map(|row| row.int(0)).collect::<Result<Vec<_>, _>>()
+        })
+    });
+    assert_eq!(stored.await.unwrap(), [1, 2, 3, 4, 5]);
 }
