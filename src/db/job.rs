@@ -101,6 +101,8 @@ pub(super) struct Turn {
     pub(super) lanes: [Option<u64>; 2],
     /// About how many rows it reads and writes.
     pub(super) rows: usize,
+    /// Whether a training stands still until it is answered: it does not wait behind uploads.
+    pub(super) is_report: bool,
 }
 
 impl Turn {
@@ -110,12 +112,12 @@ impl Turn {
     /// Of a call about `who`, for example a run, whose row it locks.
     pub(super) fn of(who: &impl Hash, rows: usize) -> Turn {
         let caller = lane(who);
-        Turn { caller, lanes: [Some(caller), None], rows }
+        Turn { caller, lanes: [Some(caller), None], rows, is_report: false }
     }
 
     /// Of the service's own work, which locks nothing that others wait for.
     pub(super) fn own(rows: usize) -> Turn {
-        Turn { caller: Turn::OWN, lanes: [None, None], rows }
+        Turn { caller: Turn::OWN, lanes: [None, None], rows, is_report: false }
     }
 }
 

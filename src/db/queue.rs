@@ -1,5 +1,5 @@
-//! Writes that wait: callers take turns, short writes have a lane of their own, and a transaction takes no more work than the
-//! others can wait for.
+//! Writes that wait: callers take turns, reports and other short writes have lanes of their own, and a transaction takes no more
+//! work than the others can wait for.
 
 use std::collections::HashMap;
 use std::collections::HashSet;
@@ -22,8 +22,10 @@ const MOST: usize = 16_384;
 const MOST_OF_A_CALLER: usize = 1_024;
 /// A write of at most so many rows is short: a report, a save of one file, its commit.
 const SHORT_ROWS: usize = 40;
-/// Rows of short writes in one transaction: 10 ms of SQLite's work, in which one sync serves all of them.
-const SHORT_WORK: usize = 2_048;
+/// Rows of one kind of short writes in one transaction: 10 ms of SQLite's work for reports, and few round trips to Postgres.
+const ALIKE_WORK: usize = 2_048;
+/// Rows of short writes of all kinds but reports in one transaction on SQLite: 10 ms of its work, which is what a report waits for.
+const MIXED_WORK: usize = 256;
 /// Rows of long writes in one transaction: 2 ms of SQLite's work, for which a short write has to wait once or twice.
 const LONG_WORK: usize = 512;
 /// When a caller that found the queue full should come back.
@@ -48,6 +50,10 @@ pub(super) struct Queue {
 
 #[derive(Default)]
 struct Waiting {
+    /// Short reports: a training waits for each of them.
+    reports: Ring,
+    /// Whether the newest transaction took reports before anything else: then it is the others' turn.
+    were_reports: bool,
     short: Ring,
     long: Ring,
     /// Lanes of transactions that are under way.
@@ -89,7 +95,7 @@ impl Queue {
             return Err(Error::stopped());
         }
         let turn = job.turn();
-        let is_full = waiting.short.count + waiting.long.count >= MOST;
+        let is_full = waiting.reports.count + waiting.short.count + waiting.long.count >= MOST;
         let ring = waiting.ring(turn);
         // The service's own writes are parts of calls that were let in.
         let is_crowd = turn.caller != Turn::OWN
@@ -123,35 +129,45 @@ impl Queue {
     /// What the next transaction carries out, if anything may begin.
     pub(super) fn take(&self, mix: Mix) -> Option<Batch> {
         let mut waiting = self.lock();
-        let Waiting { short, long, busy, long_under_way, .. } = &mut *waiting;
+        let Waiting { reports, were_reports, short, long, busy, long_under_way, .. } = &mut *waiting;
         let mut jobs = Vec::new();
         let mut is_long = false;
+        let may_join = |taken: &[Box<dyn Job>], job: &dyn Job| {
+            let is_alike = mix == Mix::Kinds
+                || taken.first().is_none_or(|it| it.kind().is_some() && it.kind() == job.kind());
+            is_alike && is_free(busy, job.turn())
+        };
+        if !*were_reports {
+            reports.take(ALIKE_WORK, &mut jobs, may_join);
+        }
+        *were_reports = !jobs.is_empty();
         match mix {
+            _ if *were_reports => {}
             Mix::Kinds => {
-                short.take(SHORT_WORK, &mut jobs, |_, job| is_free(busy, job.turn()));
+                short.take(MIXED_WORK, &mut jobs, may_join);
                 let before = jobs.len();
-                long.take(LONG_WORK, &mut jobs, |_, job| is_free(busy, job.turn()));
+                long.take(LONG_WORK, &mut jobs, may_join);
                 is_long = jobs.len() > before;
             }
             Mix::OneKind { long: most } => {
-                let may_join = |taken: &[Box<dyn Job>], job: &dyn Job| {
-                    let is_alike =
-                        taken.first().is_none_or(|it| it.kind().is_some() && it.kind() == job.kind());
-                    is_alike && is_free(busy, job.turn())
-                };
                 // Of the long ones one is always under way, however many short ones come.
                 if *long_under_way == 0 {
                     long.take(LONG_WORK, &mut jobs, may_join);
                     is_long = !jobs.is_empty();
                 }
                 if jobs.is_empty() {
-                    short.take(SHORT_WORK, &mut jobs, may_join);
+                    short.take(ALIKE_WORK, &mut jobs, may_join);
                 }
                 if jobs.is_empty() && *long_under_way < most {
                     long.take(LONG_WORK, &mut jobs, may_join);
                     is_long = !jobs.is_empty();
                 }
             }
+        }
+        if jobs.is_empty() {
+            // Nobody else's turn was there to be taken.
+            reports.take(ALIKE_WORK, &mut jobs, may_join);
+            *were_reports = !jobs.is_empty();
         }
         if jobs.is_empty() {
             return None;
@@ -194,7 +210,11 @@ fn is_free(busy: &HashSet<u64>, turn: Turn) -> bool {
 
 impl Waiting {
     fn ring(&mut self, turn: Turn) -> &mut Ring {
-        if turn.rows <= SHORT_ROWS { &mut self.short } else { &mut self.long }
+        match turn {
+            Turn { rows, .. } if rows > SHORT_ROWS => &mut self.long,
+            Turn { is_report: true, .. } => &mut self.reports,
+            Turn { is_report: false, .. } => &mut self.short,
+        }
     }
 }
 

@@ -66,7 +66,8 @@ impl Write for Report {
 
     fn turn(&self) -> Turn {
         let ends = self.events().iter().filter(|it| it.kind != EventKind::BatchEnd).count();
-        Turn::of(&self.run, 4 + 2 * ends.min(MOST_DECISIONS) + self.events().len() / EVENTS_A_ROW)
+        let rows = 4 + 2 * ends.min(MOST_DECISIONS) + self.events().len() / EVENTS_A_ROW;
+        Turn { is_report: true, ..Turn::of(&self.run, rows) }
     }
 
     async fn run(set: &[&Self], tx: &mut Tx<'_>) -> Result<Vec<Outcome<Reported>>, Error> {
