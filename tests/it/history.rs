@@ -1,5 +1,7 @@
 //! What reads cost when there is much history: they go by an index on both databases, however long it is.
 
+mod filters;
+
 use std::future::Future;
 
 use keepbest::db::BestQuery;
@@ -14,7 +16,6 @@ use keepbest::domain::filter::parse_filter;
 use keepbest::domain::filter::parse_order;
 use keepbest::domain::ids::ListParent;
 use keepbest::domain::metric::Direction;
-use keepbest_proto::v1;
 use sqlx::AssertSqlSafe;
 use sqlx::Connection;
 
@@ -27,8 +28,6 @@ use crate::support::apps::id;
 use crate::support::apps::start;
 use crate::support::databases::TestDatabase;
 use crate::support::databases::on_both_databases;
-use crate::support::requests;
-use crate::support::server;
 use crate::support::soak::rounds;
 
 on_both_databases! {
@@ -378,29 +377,4 @@ async fn a_check_reads_each_row_so_many_times(database: TestDatabase) {
     assert_eq!(within(&db, "chunks of a check", rows(6 * count), chunks).await, count + 1);
     let found = within(&db, "contradictions", rows(6 * many()), db.contradictions()).await;
     assert_eq!(found, Vec::<String>::new());
-}
-
-#[tokio::test]
-async fn a_filter_without_a_match_answers_empty_pages_until_the_list_ends() {
-    let server = server::start().await;
-    let mut trainer = requests::Trainer::start(&server, "r", requests::every_epoch()).await;
-    trainer.save(0, 0.5, b"model").await;
-    let file = format!("sqlite:{}", server.data_dir().join("keepbest.db").display());
-    let url = server.config().database_url.as_ref().map_or(file, |it| it.expose().to_owned());
-    insert_at(&url, 25_000, &copies("'COMMITTED'")).await;
-    let parent = format!("{}/artifacts/run-r-model", requests::PROJECT);
-    let mut request =
-        v1::ListVersionsRequest { parent, filter: "step = 24999".to_owned(), ..Default::default() };
-    let mut found = Vec::new();
-    for (order_by, expected) in [("number", [0, 0, 1]), ("", [1, 0, 0])] {
-        request.order_by = order_by.to_owned();
-        for (page, expected) in expected.into_iter().enumerate() {
-            let answer = server.artifacts().list_versions(request.clone()).await.unwrap().into_inner();
-            assert_eq!(answer.versions.len(), expected, "page {page} by `{order_by}`");
-            assert_eq!(answer.next_page_token.is_empty(), page == 2, "page {page} by `{order_by}`");
-            found.extend(answer.versions.iter().map(|it| it.number));
-            request.page_token = answer.next_page_token;
-        }
-    }
-    assert_eq!(found, [25_000, 25_000]);
 }

@@ -219,24 +219,7 @@ async fn events_and_decisions_come_back_page_by_page() {
             let seen = v1::Event { wall_time: None, ..seen.event.unwrap() };
             assert_eq!(seen.encode_to_vec(), sent.encode_to_vec());
         }
-        for newest_first in [false, true] {
-            let mut seen = Vec::new();
-            let parent = trainer.run.clone();
-            let mut list = v1::ListDecisionsRequest { parent, page_size, newest_first, ..Default::default() };
-            loop {
-                let page = runs.list_decisions(list.clone()).await.unwrap().into_inner();
-                assert!(page.decisions.len() <= usize::try_from(page_size).unwrap());
-                seen.extend(page.decisions);
-                list.page_token = page.next_page_token;
-                if list.page_token.is_empty() {
-                    break;
-                }
-            }
-            if newest_first {
-                seen.reverse();
-            }
-            assert_eq!(seen, all, "pages of {page_size}, newest first: {newest_first}");
-        }
+        decisions_in_pages_of(page_size, &server, &trainer.run, &all).await;
     }
     let of_epoch =
         v1::ListDecisionsRequest { parent: trainer.run.clone(), epoch: Some(3), ..Default::default() };
@@ -271,6 +254,29 @@ async fn events_and_decisions_come_back_page_by_page() {
         |it: &v1::RecordedEvent| it.event.as_ref().unwrap().metrics.keys().cloned().collect::<Vec<_>>();
     let lengths: Vec<usize> = only.iter().map(|it| names(it).len()).collect();
     assert_eq!((only.len(), lengths.iter().sum::<usize>()), (48, 8));
+}
+
+/// Reads a run's decisions in pages, in both directions.
+async fn decisions_in_pages_of(page_size: i32, server: &TestServer, run: &str, all: &[v1::Decision]) {
+    let mut runs = server.runs();
+    for newest_first in [false, true] {
+        let mut seen = Vec::new();
+        let parent = run.to_owned();
+        let mut list = v1::ListDecisionsRequest { parent, page_size, newest_first, ..Default::default() };
+        loop {
+            let page = runs.list_decisions(list.clone()).await.unwrap().into_inner();
+            assert!(page.decisions.len() <= usize::try_from(page_size).unwrap());
+            seen.extend(page.decisions);
+            list.page_token = page.next_page_token;
+            if list.page_token.is_empty() {
+                break;
+            }
+        }
+        if newest_first {
+            seen.reverse();
+        }
+        assert_eq!(seen, all, "pages of {page_size}, newest first: {newest_first}");
+    }
 }
 
 #[tokio::test]
