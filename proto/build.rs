@@ -5,11 +5,12 @@ use std::error::Error;
 use std::fs;
 use std::path::PathBuf;
 
-const FILES: [&str; 4] = [
+const FILES: [&str; 5] = [
     "keepbest/v1/resources.proto",
     "keepbest/v1/runs.proto",
     "keepbest/v1/checkpoints.proto",
     "keepbest/v1/artifacts.proto",
+    "keepbest/v1/projects.proto",
 ];
 
 /// What stands in the details of an error, for those who read them by reflection. Their Rust types are `tonic-types`'.

@@ -18,6 +18,7 @@ mod names;
 mod output;
 mod pull;
 mod push;
+mod remove;
 mod runs;
 mod serve;
 mod show;
@@ -77,7 +78,7 @@ async fn execute(arguments: Arguments) -> Result<(), Failure> {
         Command::Decisions(decisions) => decisions::list(context, decisions).await,
         Command::Alias(args::Alias { action: args::AliasAction::Set(set) }) => alias::set(context, set).await,
         Command::Alias(args::Alias { action: args::AliasAction::Rm(rm) }) => alias::remove(context, rm).await,
-        Command::Rm(rm) => alias::remove_version(context, rm).await,
+        Command::Rm(rm) => remove::remove(context, rm).await,
         Command::Gc(gc) => local::collect(context, gc).await,
         Command::Check(check) => local::check(context, check).await,
         Command::Rebuild(rebuild) => local::rebuild(context, rebuild).await,

@@ -252,7 +252,9 @@ async fn transfer(
     let again = uploader.upload(&bench.source, first, size_bytes).await?;
     bench.note(&format!("{streams} dedup"), all_bytes, begin, None)?;
     for name in [version.name, again.name] {
-        uploader.clients[0].delete_version(v1::DeleteVersionRequest { name, delete_aliases: true }).await?;
+        uploader.clients[0]
+            .delete_version(v1::DeleteVersionRequest { name, delete_aliases: true, ..Default::default() })
+            .await?;
     }
     collect(&bench.folder.path().join("data"))
 }
@@ -308,7 +310,8 @@ async fn with_client(bench: &mut Bench, size_bytes: usize) -> Result<()> {
             bench.note("cp", size_bytes, begin, None)?;
         }
         std::fs::remove_file(&copy)?;
-        let deleted = v1::DeleteVersionRequest { name: version.name, delete_aliases: true };
+        let deleted =
+            v1::DeleteVersionRequest { name: version.name, delete_aliases: true, ..Default::default() };
         uploader.clients[0].delete_version(deleted).await?;
         collect(&bench.folder.path().join("data"))?;
     }
@@ -359,7 +362,8 @@ pub(crate) async fn measure_memory(bench: &mut Bench) -> Result<()> {
         download(&uploader.clients, &version.name, size_bytes).await?;
         bench.book.add(&format!("{label} down"), bench.server.memory_mib("VmHWM:")? - idle);
         verify(bench, &uploader, &version.name, first, size_bytes).await?;
-        let deleted = v1::DeleteVersionRequest { name: version.name, delete_aliases: true };
+        let deleted =
+            v1::DeleteVersionRequest { name: version.name, delete_aliases: true, ..Default::default() };
         uploader.clients[0].delete_version(deleted).await?;
         collect(&bench.folder.path().join("data"))?;
         for way in ["up", "down"] {

@@ -19,6 +19,8 @@ pub struct GcReport {
     pub expired_checkpoints: u64,
     /// Deleted checkpoints whose files were taken away.
     pub removed_checkpoints: u64,
+    /// Deleted runs whose history was taken away.
+    pub removed_runs: u64,
     /// Chunks that no file needed any more.
     pub removed_chunks: u64,
     /// Objects deleted from the store.
@@ -30,6 +32,19 @@ pub struct GcReport {
 }
 
 impl GcReport {
+    /// Whether a thing was dealt with. What stands in the way of it alone is counted and logged; another error ends the pass.
+    pub(super) fn is_done(&mut self, done: Result<(), Error>, what: &str) -> Result<bool, Error> {
+        match done {
+            Ok(()) => Ok(true),
+            Err(error @ (Error::Refused(_) | Error::Internal(_) | Error::DataLoss(_))) => {
+                tracing::warn!(error = %causes(&error), "Left {what} for the next turn of the collector");
+                self.left += 1;
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     /// Counts and logs what a step had to leave, and answers how much it did.
     fn take(&mut self, step: Step) -> u64 {
         for left in &step.named {
@@ -55,6 +70,7 @@ impl App {
         let now_us = self.clock.now_us();
         let mut report = GcReport::default();
         report.expired_checkpoints = report.take(self.db.expire_checkpoints(now_us).await?);
+        self.finish_deletions(now_us, graces.deleted_us, &mut report).await?;
         report.removed_checkpoints =
             report.take(self.db.purge_checkpoints(now_us, graces, manifest_key).await?);
         // A store that takes nothing must not keep what it could give back.

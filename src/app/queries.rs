@@ -47,6 +47,7 @@ impl App {
             None => {
                 let message =
                     format!("no committed version in `{name}` has a number as `{}`", shown(&query.metric));
+                let message = self.with_near_metric(&query.scope, &query.metric, message).await?;
                 Err(Refusal { message, ..Refusal::not_found("version", &name) }.into())
             }
         }
@@ -168,14 +169,16 @@ impl App {
     pub async fn delete_alias(&self, artifact: &ArtifactName, alias: &str) -> Result<(), Error> {
         let alias = alias::check(alias)?;
         let artifact_uid = self.db.artifact(artifact).await?.uid;
-        Ok(self.db.delete_alias(artifact_uid, alias).await?)
+        match self.db.delete_alias(artifact_uid, alias.clone()).await? {
+            true => Ok(()),
+            false => Err(Refusal::not_found("alias", format!("{artifact}/versions/{alias}")).into()),
+        }
     }
 
     /// Deletes a version and answers its bytes.
     pub async fn delete_version(&self, name: &VersionName, delete_aliases: bool) -> Result<i64, Error> {
         let VersionRef::Number(number) = VersionRef::of(&name.version) else {
-            let message = format!("version `{name}` is named by an alias: name the one to delete as vN");
-            return Err(Refusal::invalid("BAD_NAME", message).into());
+            return Err(named_by_alias(name).into());
         };
         let artifact = self.db.artifact(&name.artifact).await?;
         let now_us = self.clock.now_us();
@@ -183,6 +186,12 @@ impl App {
         self.tell_deletion(&uid).await;
         Ok(size_bytes)
     }
+}
+
+/// Who deletes says the number: an alias may have moved.
+pub(super) fn named_by_alias(name: &VersionName) -> Refusal {
+    let message = format!("version `{name}` is named by an alias: name the one to delete as vN");
+    Refusal::invalid("BAD_NAME", message)
 }
 
 /// The monitor that all artifacts share; a place without artifacts does not exist.

@@ -2,11 +2,14 @@
 
 use crate::app::App;
 use crate::app::Error;
+use crate::db::RunPage;
+use crate::db::RunPlace;
 use crate::db::VersionRow;
 use crate::domain::attempt::StartRun;
 use crate::domain::decision::NextDue;
 use crate::domain::decision::next_due;
 use crate::domain::digest::Digest;
+use crate::domain::filter::parse_run_filter;
 use crate::domain::ids::Id;
 use crate::domain::ids::ListParent;
 use crate::domain::ids::ProjectName;
@@ -150,6 +153,16 @@ impl App {
         })
     }
 
+    /// Notes a sign of life of the newest attempt.
+    pub async fn hear(&self, name: RunName, attempt: i64) -> Result<(), Error> {
+        Ok(self.db.hear(name, attempt, self.clock.now_us()).await?)
+    }
+
+    /// Whether a run shows a sign of life now; none: it has ended.
+    pub fn is_alive(&self, run: &Run) -> Option<bool> {
+        (run.state == RunState::Active).then(|| run.is_alive(self.clock.now_us()))
+    }
+
     pub async fn finish_run(&self, name: RunName, attempt: i64, state: RunState) -> Result<Run, Error> {
         Ok(self.db.finish_run(name, attempt, state, self.clock.now_us()).await?)
     }
@@ -167,6 +180,17 @@ impl App {
         limit: i64,
     ) -> Result<Vec<Run>, Error> {
         Ok(self.db.list_runs(parent, before, limit).await?)
+    }
+
+    /// The same for those that a filter matches, of as many as one look takes in.
+    pub async fn list_runs_where(
+        &self,
+        parent: &ListParent,
+        filter: &str,
+        before: Option<RunPlace>,
+        limit: i64,
+    ) -> Result<RunPage, Error> {
+        Ok(self.db.list_runs_where(parent, &parse_run_filter(filter)?, before, limit).await?)
     }
 }
 

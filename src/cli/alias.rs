@@ -1,4 +1,4 @@
-//! `keepbest alias` and `keepbest rm`: name versions and delete them.
+//! `keepbest alias`: names versions.
 
 use keepbest_client::{Error, Target, v1};
 use serde_json::json;
@@ -6,7 +6,7 @@ use serde_json::json;
 use super::args;
 use super::context::Context;
 use super::failure::Failure;
-use super::{epochs, human, json, meant, names, words};
+use super::{epochs, json, meant, names, words};
 
 /// `alias set`: creates an alias, or moves it.
 pub(super) async fn set(context: &mut Context, arguments: args::AliasSet) -> Result<(), Failure> {
@@ -52,7 +52,8 @@ pub(super) async fn remove(context: &mut Context, arguments: args::AliasRm) -> R
     {
         return Err(meant::version(&client, &target, no_alias(error, alias, &name)).await);
     }
-    let request = v1::DeleteAliasRequest { artifact: name.clone(), alias: target.version };
+    let request =
+        v1::DeleteAliasRequest { artifact: name.clone(), alias: target.version, allow_missing: true };
     client.delete_alias(request).await?;
     if context.output.is_json() {
         context.output.document(&json!({ "artifact": name, "alias": alias }))?;
@@ -67,30 +68,4 @@ fn no_alias(error: Error, alias: &str, artifact: &str) -> Failure {
         return Failure::not_found(format!("there is no alias `{alias}` of {}", words::short(artifact)));
     }
     error.into()
-}
-
-/// `rm`: deletes a version, by its number only.
-pub(super) async fn remove_version(context: &mut Context, arguments: args::Rm) -> Result<(), Failure> {
-    let version = names::version(&arguments.version, &context.project)?;
-    let number = version.version.strip_prefix('v').and_then(|number| number.parse::<u64>().ok());
-    if number.is_none() {
-        return Err(Failure::usage(format!(
-            "`{version}` names an alias, which may move: give the number of the version to delete, as `v3` (`keepbest show \
-             {version}` tells it)"
-        )));
-    }
-    let request = v1::DeleteVersionRequest { name: version.name(), delete_aliases: arguments.force };
-    let deleted = context.connect().await?.delete_version(request).await.map_err(refused)?;
-    if context.output.is_json() {
-        context.output.document(&json!({ "name": version.name(), "size_bytes": deleted.size_bytes }))?;
-    } else {
-        context.output.line(&format!("{version} is deleted ({})", human::size(deleted.size_bytes)))?;
-    }
-    Ok(())
-}
-
-fn refused(error: Error) -> Failure {
-    let has_aliases = error.reason() == "VERSION_HAS_ALIASES";
-    let failure = Failure::from(error);
-    if has_aliases { failure.with_hint(": `--force` deletes them too") } else { failure }
 }

@@ -5,12 +5,13 @@ mod files;
 mod listing;
 mod operate;
 mod recover;
+pub(super) mod remove;
 mod runs;
 mod versions;
 
 use clap::{Args, Parser, Subcommand};
 
-pub(super) use self::alias::{Alias, AliasAction, AliasRm, AliasSet, Rm};
+pub(super) use self::alias::{Alias, AliasAction, AliasRm, AliasSet};
 pub(super) use self::files::{Pull, Push};
 pub(super) use self::listing::Listing;
 pub(super) use self::operate::{CheckConfig, Gc, Migrate, Serve, Settings};
@@ -107,7 +108,7 @@ pub(super) enum Command {
     Push(Push),
     Decisions(Decisions),
     Alias(Alias),
-    Rm(Rm),
+    Rm(remove::Rm),
     Gc(Gc),
     Check(Check),
     Rebuild(Rebuild),

@@ -23,7 +23,10 @@ pub(super) fn run(run: &v1::Run) -> Value {
         "direction": mode(run.direction()),
         "filepath": strategy.map(|strategy| &strategy.filepath),
         "save_best_only": strategy.map(|strategy| strategy.save_best_only),
-        "best": state.best.map(number),
+        "contact": enum_name(run.contact().as_str_name(), "CONTACT_"),
+        "heard_time": time(run.heard_time.as_ref()),
+        "best": state.best.filter(|_| !state.best_checkpoint.is_empty()).map(number),
+        "value_to_beat": state.best.map(number),
         "best_checkpoint": state.best_checkpoint,
         "in_flight": state.in_flight,
         "event_count": run.event_count,
@@ -143,7 +146,7 @@ fn number(value: f64) -> Value {
     }
 }
 
-fn time(time: Option<&Timestamp>) -> Value {
+pub(super) fn time(time: Option<&Timestamp>) -> Value {
     let Some(time) = time else { return Value::Null };
     let since =
         Duration::new(u64::try_from(time.seconds).unwrap_or(0), u32::try_from(time.nanos).unwrap_or(0));

@@ -14,7 +14,8 @@ pub(super) async fn list(context: &mut Context, arguments: args::Runs) -> Result
     let client = context.connect().await?;
     let listing = &arguments.list;
     let page = async |page_size: i32, page_token: String| {
-        let request = v1::ListRunsRequest { parent: parent.clone(), page_size, page_token };
+        let filter = arguments.filter.clone().unwrap_or_default();
+        let request = v1::ListRunsRequest { parent: parent.clone(), page_size, page_token, filter };
         let page = client.list_runs(request).await?;
         Ok::<_, Error>((page.runs, page.next_page_token))
     };
@@ -24,7 +25,12 @@ pub(super) async fn list(context: &mut Context, arguments: args::Runs) -> Result
     }
     let rows = listing::rows(context, listing, &page).await?;
     if rows.items.is_empty() {
-        return Ok(context.output.line(&meant::nothing_in(&client, &parent, "runs").await?)?);
+        return match arguments.filter {
+            Some(_) => Ok(context
+                .output
+                .line(&format!("no runs that match the filter in {}", words::short(&parent)))?),
+            None => Ok(context.output.line(&meant::nothing_in(&client, &parent, "runs").await?)?),
+        };
     }
     let columns = [
         Column::Text("RUN".into()),
@@ -43,7 +49,7 @@ pub(super) async fn list(context: &mut Context, arguments: args::Runs) -> Result
 fn row(run: &v1::Run, now_us: i64) -> Vec<String> {
     vec![
         words::short(&run.name),
-        human::enum_name(run.state().as_str_name(), "RUN_STATE_"),
+        state(run, now_us),
         monitor(run),
         human::optional_metric(best(run)),
         human::optional_from_one(run.last_epoch),
@@ -59,7 +65,17 @@ pub(super) fn monitor(run: &v1::Run) -> String {
     human::monitor(if monitor.is_empty() { "val_loss" } else { monitor }, run.direction())
 }
 
-/// The value that the next one must beat; none if there is none yet.
+/// Where the run stands. Of one that has not ended, when it was heard from: its process may have died since, and says nothing then.
+pub(super) fn state(run: &v1::Run, now_us: i64) -> String {
+    let heard = human::age(run.heard_time.as_ref(), now_us);
+    match run.contact() {
+        v1::Contact::Alive => format!("heard {heard}"),
+        v1::Contact::Silent => format!("silent, heard {heard}"),
+        v1::Contact::Unspecified => human::enum_name(run.state().as_str_name(), "RUN_STATE_"),
+    }
+}
+
+/// The best value that was saved; none if there is none yet. A threshold to begin with is none.
 pub(super) fn best(run: &v1::Run) -> Option<f64> {
-    run.monitor_state.as_ref().and_then(|state| state.best)
+    run.monitor_state.as_ref().filter(|it| !it.best_checkpoint.is_empty()).and_then(|it| it.best)
 }

@@ -127,7 +127,7 @@ async fn show_run(context: &mut Context, client: &Client, run: &v1::Run) -> Resu
     ];
     context.output.properties(&[
         ("run", words::short(&run.name)),
-        ("state", human::enum_name(run.state().as_str_name(), "RUN_STATE_")),
+        ("state", runs::state(run, now_us)),
         ("artifact", words::short(&run.artifact)),
         ("attempt", run.attempt.to_string()),
         ("monitor", runs::monitor(run)),

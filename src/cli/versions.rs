@@ -1,5 +1,6 @@
 //! `keepbest versions`: lists the versions of an artifact with their metrics.
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 
 use keepbest_client::{Client, Error, v1};
@@ -36,6 +37,7 @@ async fn print_list(
     let parent = artifact.artifact();
     let filter = epochs::typed_filter(&arguments.filter);
     let listing = &arguments.list;
+    let hints = RefCell::new(Vec::new());
     let page_of = async |order_by: &str, page_size: i32, page_token: String| {
         let request = v1::ListVersionsRequest {
             parent: parent.clone(),
@@ -45,6 +47,7 @@ async fn print_list(
             order_by: order_by.to_owned(),
         };
         let page = client.list_versions(request).await?;
+        hints.borrow_mut().extend(page.hints);
         Ok::<_, Error>((page.versions, page.next_page_token))
     };
     let page = async |size: i32, token: String| page_of(&arguments.order_by, size, token).await;
@@ -52,6 +55,7 @@ async fn print_list(
     let metric = ordering_metric(&arguments.order_by);
     if context.output.is_json() {
         let next = listing::document(context, listing, "versions", json::version, &page).await?;
+        let told = hints.take();
         let left_out = match metric {
             Some(_) => {
                 Some(left_out(listing::count_from(0, String::new(), &page).await?, &in_any_order).await?)
@@ -59,7 +63,9 @@ async fn print_list(
             None => None,
         };
         let left_out = left_out.map(|left_out| ("left_out", json!(left_out.exactly())));
-        return listing::end(context, &next, left_out.as_slice());
+        let mut more = vec![("hints", json!(told))];
+        more.extend(left_out);
+        return listing::end(context, &next, &more);
     }
     let rows = listing::rows(context, listing, &page).await?;
     if rows.items.is_empty() {
@@ -70,6 +76,9 @@ async fn print_list(
             (None, false) => "no versions that match the filter".to_owned(),
         };
         context.output.line(&format!("{which} in {}", words::short(&parent)))?;
+        for hint in hints.take() {
+            context.output.line(&words::typed(&hint))?;
+        }
     } else {
         let monitor = client.get_artifact(&parent, false).await?.monitor;
         print(context, &rows.items, &metrics_to_show(&rows.items, &monitor))?;

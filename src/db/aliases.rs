@@ -80,11 +80,10 @@ impl Db {
                     WHERE a.artifact_uid = $1 AND a.alias = $2";
                 let current = connection.row(current, args![&artifact_uid, alias.as_str()]).await?;
                 let current = current.map(|row| row.int(0)).transpose()?;
+                check_expected(&alias, current, expected)?;
                 if current == Some(version) {
-                    // Repeated, or another call did the same: nothing to move.
                     return Ok(());
                 }
-                check_expected(&alias, current, expected)?;
                 let target = "SELECT uid FROM checkpoints WHERE artifact_uid = $1 AND version = $2 AND state = 'COMMITTED'";
                 let Some(row) = connection.row(target, args![&artifact_uid, version]).await? else {
                     return Err(Refusal::not_found("version", format!("v{version}")).into());
@@ -95,12 +94,12 @@ impl Db {
         .await
     }
 
-    /// Removes an alias of a user's; one that is gone already is fine.
-    pub async fn delete_alias(&self, artifact_uid: String, alias: Id) -> Result<(), Error> {
+    /// Removes an alias of a user's; answers whether there was one.
+    pub async fn delete_alias(&self, artifact_uid: String, alias: Id) -> Result<bool, Error> {
         self.write(move |connection| {
             Box::pin(async move {
                 let sql = "DELETE FROM aliases WHERE artifact_uid = $1 AND alias = $2 AND owner = 'user'";
-                connection.execute(sql, args![&artifact_uid, alias.as_str()]).await.map(drop)
+                Ok(connection.execute(sql, args![&artifact_uid, alias.as_str()]).await? == 1)
             })
         })
         .await

@@ -72,12 +72,26 @@ async fn resume(connection: &mut Connection<'_>, start: &StartRun, mut run: Run)
     if let Some(attempt) = attempt_of(connection, &run, start).await? {
         return Ok(Started { run, attempt, next_sequence, resumed: attempt > 1 });
     }
+    run.check_stands()?;
+    if run.artifact.is_gone() {
+        // It was deleted: what is saved from now on begins a new one.
+        run.artifact = start.artifact_of_new_run();
+        run.artifact_uid = make_artifact(connection, start, &run.artifact).await?;
+    }
     start.resume(&mut run)?;
     let sql = "UPDATE runs SET attempt = $1, state = $2, strategy = $3, monitor_state = $4, config = $5, \
-        update_time_us = $6, finish_time_us = NULL WHERE uid = $7";
+        update_time_us = $6, heard_time_us = $6, finish_time_us = NULL, artifact_uid = $7 WHERE uid = $8";
     let (strategy, state) = (to_json(&run.strategy)?, to_json(&run.monitor_state)?);
-    let values =
-        args![run.attempt, run.state.as_str(), strategy, state, run.config.clone(), start.now_us, &run.uid];
+    let values = args![
+        run.attempt,
+        run.state.as_str(),
+        strategy,
+        state,
+        run.config.clone(),
+        start.now_us,
+        &run.artifact_uid,
+        &run.uid
+    ];
     connection.execute(sql, values).await?;
     let fence = "UPDATE checkpoints SET state = 'DELETED', delete_time_us = $1 WHERE run_uid = $2 AND state = 'PENDING'";
     connection.execute(fence, args![start.now_us, &run.uid]).await?;
@@ -125,10 +139,13 @@ async fn create(connection: &mut Connection<'_>, start: &StartRun) -> Result<Opt
         create_time_us: start.now_us,
         update_time_us: start.now_us,
         finish_time_us: None,
+        delete_time_us: None,
+        artifact_delete_time_us: None,
+        heard_time_us: start.now_us,
     };
     let sql = "INSERT INTO runs (uid, team, project, id, artifact_uid, strategy, direction, monitor_state, attempt, \
-        state, revision, event_count, last_epoch, config, create_time_us, update_time_us, finish_time_us) \
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 1, $9, 1, 0, NULL, $10, $11, $11, NULL) \
+        state, revision, event_count, last_epoch, config, create_time_us, update_time_us, heard_time_us, finish_time_us) \
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 1, $9, 1, 0, NULL, $10, $11, $11, $11, NULL) \
         ON CONFLICT (team, project, id) DO NOTHING";
     let values = args![
         &run.uid,
@@ -165,11 +182,17 @@ async fn make_artifact(connection: &mut Connection<'_>, start: &StartRun, id: &I
         start.now_us,
     ];
     connection.execute(insert, values).await?;
-    let select = "SELECT uid, monitor, direction FROM artifacts WHERE team = $1 AND project = $2 AND id = $3";
+    // Taken: a deletion that begins now finds the run that saves into it.
+    let take = "UPDATE artifacts SET next_version = next_version WHERE team = $1 AND project = $2 AND id = $3 \
+        RETURNING uid, monitor, direction, delete_time_us";
     let row = connection
-        .row(select, args![project.team.as_str(), project.project.as_str(), id.as_str()])
+        .row(take, args![project.team.as_str(), project.project.as_str(), id.as_str()])
         .await?
         .ok_or_else(|| Error::unreadable("artifact", id))?;
+    if row.int_or_null(3)?.is_some() {
+        let message = format!("artifact `{id}` is being deleted: repeat the same call in a moment");
+        return Err(Refusal::aborted("DELETING", message).into());
+    }
     let (monitor, direction) = (row.text(1)?, direction_of(&row.text(2)?)?);
     start.check_monitor("artifact", id, (&monitor, direction))?;
     row.text(0)

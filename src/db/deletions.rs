@@ -1,10 +1,15 @@
 //! Deleting a version: its aliases go or move, and the run's best is what is right without it.
 
+pub(super) mod owners;
+pub(super) mod reads;
+pub(super) mod slices;
+
 use crate::db::Db;
 use crate::db::Error;
 use crate::db::aliases::lock_artifact;
 use crate::db::aliases::put_server_alias;
 use crate::db::connection::Connection;
+use crate::db::connection::Row;
 use crate::db::connection::args;
 use crate::db::runs::lock_run_by_uid;
 use crate::db::runs::save_monitor_state;
@@ -54,7 +59,9 @@ impl Db {
                 }
                 connection.execute("DELETE FROM version_metrics WHERE checkpoint_uid = $1", args![&uid]).await?;
                 move_aliases(connection, &artifact, &uid, now_us).await?;
-                correct_best(connection, run, &uid, now_us).await?;
+                if run.monitor_state.best_checkpoint.as_deref() == Some(&uid) {
+                    correct_best(connection, run, now_us).await?;
+                }
                 failpoint!("delete.written");
                 Ok((uid, size_bytes))
             })
@@ -62,6 +69,21 @@ impl Db {
         let deleted = deleted.await?;
         failpoint!("delete.committed");
         Ok(deleted)
+    }
+
+    /// Refuses a version that `delete_version` would refuse.
+    pub async fn check_version_deletable(
+        &self,
+        artifact: &ArtifactRow,
+        number: i64,
+        delete_aliases: bool,
+    ) -> Result<(), Error> {
+        if delete_aliases {
+            return Ok(());
+        }
+        let find = "SELECT uid FROM checkpoints WHERE artifact_uid = $1 AND version = $2";
+        let Some(row) = self.row(find, args![&artifact.uid, number]).await? else { return Ok(()) };
+        check_unnamed(&self.rows(USER_ALIASES, args![row.text(0)?, NAMED_ALIASES]).await?, artifact, number)
     }
 }
 
@@ -79,15 +101,18 @@ async fn check_aliases(
     if delete_aliases {
         return Ok(());
     }
-    let sql =
-        "SELECT alias FROM aliases WHERE checkpoint_uid = $1 AND owner = 'user' ORDER BY alias LIMIT $2";
-    let rows = connection.rows(sql, args![uid, NAMED_ALIASES]).await?;
+    let rows = connection.rows(USER_ALIASES, args![uid, NAMED_ALIASES]).await?;
+    check_unnamed(&rows, artifact, number)
+}
+
+/// The first aliases of users, and how many there are.
+const USER_ALIASES: &str = "SELECT alias, COUNT(*) OVER () FROM aliases WHERE checkpoint_uid = $1 AND owner = 'user' \
+    ORDER BY alias LIMIT $2";
+
+fn check_unnamed(rows: &[Row], artifact: &ArtifactRow, number: i64) -> Result<(), Error> {
     let names: Vec<String> = rows.iter().map(|row| row.text(0)).collect::<Result<_, _>>()?;
-    if names.is_empty() {
-        return Ok(());
-    }
-    let count = "SELECT COUNT(*) FROM aliases WHERE checkpoint_uid = $1 AND owner = 'user'";
-    let count = connection.row(count, args![uid]).await?.map_or(Ok(0), |row| row.int(0))?;
+    let Some(first) = rows.first() else { return Ok(()) };
+    let count = first.int(1)?;
     let list = names.join(", ");
     let more = match count - NAMED_ALIASES {
         1.. => format!(", ... ({count} in all)"),
@@ -111,40 +136,42 @@ async fn move_aliases(
     let had = "SELECT alias FROM aliases WHERE checkpoint_uid = $1 AND owner = 'server'";
     let had = connection.rows(had, args![uid]).await?;
     connection.execute("DELETE FROM aliases WHERE checkpoint_uid = $1", args![uid]).await?;
+    let scope = BestScope::Artifact(artifact.uid.clone());
+    let best = BestQuery { scope, metric: artifact.monitor.clone(), direction: artifact.direction };
     for row in had {
-        let name = row.text(0)?;
-        let next = match name.as_str() {
-            alias::LATEST => {
-                let sql = "SELECT uid FROM checkpoints WHERE artifact_uid = $1 AND state = 'COMMITTED' \
-                    ORDER BY version DESC LIMIT 1";
-                connection.row(sql, args![&artifact.uid]).await?
-            }
-            alias::BEST => {
-                let scope = BestScope::Artifact(artifact.uid.clone());
-                let query =
-                    BestQuery { scope, metric: artifact.monitor.clone(), direction: artifact.direction };
-                let (sql, values) = best_statement(&query);
-                connection.row(&sql, values).await?
-            }
-            _ => None,
-        };
-        if let Some(next) = next {
-            put_server_alias(connection, &artifact.uid, &name, &next.text(0)?, now_us).await?;
-        }
+        put_next(connection, &artifact.uid, &best, &row.text(0)?, now_us).await?;
     }
     Ok(())
 }
 
-/// The value to beat is the best one left, else what the strategy starts with.
-async fn correct_best(
+/// Points a name of the server's at the version that it belongs to now, if there is one.
+async fn put_next(
     connection: &mut Connection<'_>,
-    mut run: Run,
-    uid: &str,
+    artifact_uid: &str,
+    best: &BestQuery,
+    name: &str,
     now_us: i64,
 ) -> Result<(), Error> {
-    if run.monitor_state.best_checkpoint.as_deref() != Some(uid) {
-        return Ok(());
+    let next = match name {
+        alias::LATEST => {
+            let sql = "SELECT uid FROM checkpoints WHERE artifact_uid = $1 AND state = 'COMMITTED' \
+                ORDER BY version DESC LIMIT 1";
+            connection.row(sql, args![artifact_uid]).await?
+        }
+        alias::BEST => {
+            let (sql, values) = best_statement(best);
+            connection.row(&sql, values).await?
+        }
+        _ => None,
+    };
+    match next {
+        Some(next) => put_server_alias(connection, artifact_uid, name, &next.text(0)?, now_us).await,
+        None => Ok(()),
     }
+}
+
+/// The value to beat is the best one left, else what the strategy starts with.
+async fn correct_best(connection: &mut Connection<'_>, mut run: Run, now_us: i64) -> Result<(), Error> {
     let left = best_left(connection, &run).await?;
     run.monitor_state.best_replaced(left, &run.strategy, run.direction);
     save_monitor_state(connection, &run.uid, &run.monitor_state, now_us).await

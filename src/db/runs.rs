@@ -9,6 +9,10 @@ use crate::db::connection::Connection;
 use crate::db::connection::Row;
 use crate::db::connection::args;
 use crate::db::from_json;
+use crate::db::job::Outcome;
+use crate::db::job::Turn;
+use crate::db::job::Unfit;
+use crate::db::job::Write;
 use crate::db::to_json;
 use crate::db::tx::Tx;
 use crate::domain::ids::Id;
@@ -25,9 +29,10 @@ pub(super) fn state_of(text: &str) -> Result<RunState, Error> {
     RunState::parse(text).ok_or_else(|| Error::unreadable("run state", text))
 }
 
-const SELECT_RUN: &str = "SELECT r.uid, r.team, r.project, r.id, r.artifact_uid, a.id, r.strategy, r.direction, \
+pub(super) const SELECT_RUN: &str = "SELECT r.uid, r.team, r.project, r.id, r.artifact_uid, a.id, r.strategy, r.direction, \
     r.monitor_state, r.attempt, r.state, r.event_count, r.last_epoch, r.config, r.create_time_us, r.update_time_us, \
-    r.finish_time_us FROM runs r JOIN artifacts a ON a.uid = r.artifact_uid";
+    r.finish_time_us, r.delete_time_us, a.delete_time_us, COALESCE(r.heard_time_us, r.update_time_us) \
+    FROM runs r JOIN artifacts a ON a.uid = r.artifact_uid";
 
 pub(super) fn stored_id(text: &str) -> Result<Id, Error> {
     Id::stored(text).map_err(|refusal| Error::unreadable("id", refusal))
@@ -69,6 +74,9 @@ pub(super) fn run_of(row: &Row) -> Result<Run, Error> {
         create_time_us: row.int(14)?,
         update_time_us: row.int(15)?,
         finish_time_us: row.int_or_null(16)?,
+        delete_time_us: row.int_or_null(17)?,
+        artifact_delete_time_us: row.int_or_null(18)?,
+        heard_time_us: row.int(19)?,
     })
 }
 
@@ -91,7 +99,8 @@ pub(super) async fn take_runs(
 ) -> Result<HashMap<RunName, Run>, Error> {
     let sql = "WITH {v: team text, project text, id text} SELECT r.uid, r.team, r.project, r.id, r.artifact_uid, a.id, \
         r.strategy, r.direction, r.monitor_state, r.attempt, r.state, r.event_count, r.last_epoch, r.config, \
-        r.create_time_us, r.update_time_us, r.finish_time_us FROM v CROSS JOIN runs r JOIN artifacts a \
+        r.create_time_us, r.update_time_us, r.finish_time_us, r.delete_time_us, a.delete_time_us, \
+        COALESCE(r.heard_time_us, r.update_time_us) FROM v CROSS JOIN runs r JOIN artifacts a \
         ON a.uid = r.artifact_uid WHERE r.team = v.team AND r.project = v.project AND r.id = v.id ORDER BY r.uid {take r}";
     let names: HashSet<&RunName> = names.collect();
     let key = |name: &RunName| {
@@ -102,11 +111,11 @@ pub(super) async fn take_runs(
     rows.iter().map(|row| run_of(row).map(|run| (run.name.clone(), run))).collect()
 }
 
-/// Writes what reports and commits change of runs.
+/// Writes what reports and commits change of runs, whose processes have been heard from by that.
 pub(super) async fn save_progress(tx: &mut Tx<'_>, runs: impl Iterator<Item = &Run>) -> Result<(), Error> {
     let sql = "WITH {v: uid text, monitor_state text, event_count bigint, last_epoch bigint, update_time_us bigint} \
         UPDATE runs SET monitor_state = v.monitor_state, event_count = v.event_count, last_epoch = v.last_epoch, \
-        update_time_us = v.update_time_us, revision = revision + 1 FROM v WHERE runs.uid = v.uid";
+        update_time_us = v.update_time_us, heard_time_us = v.update_time_us, revision = revision + 1 FROM v WHERE runs.uid = v.uid";
     let row = |run: &Run| {
         let state = to_json(&run.monitor_state)?;
         Ok(args![&run.uid, state, run.event_count, run.last_epoch, run.update_time_us])
@@ -132,7 +141,46 @@ pub(super) async fn save_monitor_state(
     connection.execute(sql, args![to_json(state)?, now_us, run_uid]).await.map(drop)
 }
 
+/// A sign of life of an attempt.
+#[derive(Clone, Debug)]
+struct Heartbeat {
+    name: RunName,
+    attempt: i64,
+    now_us: i64,
+}
+
+impl Write for Heartbeat {
+    type Answer = ();
+
+    fn turn(&self) -> Turn {
+        Turn::of(&self.name, 2)
+    }
+
+    async fn run(set: &[&Self], tx: &mut Tx<'_>) -> Result<Vec<Outcome<()>>, Error> {
+        let runs = take_runs(tx, set.iter().map(|it| &it.name)).await?;
+        let (mut heard, mut outcomes) = (HashMap::new(), Vec::with_capacity(set.len()));
+        for beat in set {
+            let Some(run) = runs.get(&beat.name) else {
+                outcomes.push(Unfit::not_found(set.len() == 1, "run", &beat.name).into());
+                continue;
+            };
+            outcomes.push(run.check_attempt(beat.attempt).and_then(|()| run.check_active()).into());
+            if matches!(outcomes.last(), Some(Outcome::Done(()))) {
+                heard.insert(&run.uid, beat.now_us);
+            }
+        }
+        let sql = "WITH {v: uid text, now_us bigint} UPDATE runs SET heard_time_us = v.now_us FROM v WHERE runs.uid = v.uid";
+        tx.execute_of(sql, heard.into_iter().map(|(uid, now_us)| args![uid, now_us]).collect()).await?;
+        Ok(outcomes)
+    }
+}
+
 impl Db {
+    /// Notes a sign of life of the newest attempt.
+    pub async fn hear(&self, name: RunName, attempt: i64, now_us: i64) -> Result<(), Error> {
+        self.change(Heartbeat { name, attempt, now_us }).await
+    }
+
     /// Ends a run; ending it again changes nothing.
     pub async fn finish_run(
         &self,
@@ -148,8 +196,9 @@ impl Db {
                     return Err(Refusal::not_found("run", &name).into());
                 };
                 run.check_attempt(attempt)?;
-                if run.state == RunState::Active {
-                    run.finish(state, now_us);
+                let was_active = run.state == RunState::Active;
+                run.finish(state, now_us)?;
+                if was_active {
                     let sql =
                         "UPDATE runs SET state = $1, finish_time_us = $2, update_time_us = $2 WHERE uid = $3";
                     connection.execute(sql, args![state.as_str(), now_us, &run.uid]).await?;
@@ -183,8 +232,9 @@ impl Db {
         limit: i64,
     ) -> Result<Vec<Run>, Error> {
         let (time_us, uid) = before.unwrap_or((i64::MAX, String::new()));
-        let after = "(r.create_time_us, r.uid) < ($2, $3) \
+        let after = "r.delete_time_us IS NULL AND (r.create_time_us, r.uid) < ($2, $3) \
             ORDER BY r.create_time_us DESC, r.uid DESC LIMIT $4";
+        // What is being deleted is not listed any more.
         let rows = match &parent.project {
             Some(project) => {
                 let sql = format!("{SELECT_RUN} WHERE r.team = $1 AND r.project = $5 AND {after}");

@@ -11,7 +11,7 @@ use crate::db::Db;
 use crate::db::Error;
 
 /// The migrations, oldest first. One is only ever added.
-const MIGRATIONS: [(i64, &str, &str); 8] = [
+const MIGRATIONS: [(i64, &str, &str); 10] = [
     (1, "init", include_str!("../../migrations/0001_init.sql")),
     (2, "parts", include_str!("../../migrations/0002_parts.sql")),
     (3, "manifests", include_str!("../../migrations/0003_manifests.sql")),
@@ -20,6 +20,8 @@ const MIGRATIONS: [(i64, &str, &str); 8] = [
     (7, "read_indexes", include_str!("../../migrations/0007_read_indexes.sql")),
     (8, "lost_versions", include_str!("../../migrations/0008_lost_versions.sql")),
     (9, "superseded_indexes", include_str!("../../migrations/0009_superseded_indexes.sql")),
+    (10, "deletions", include_str!("../../migrations/0010_deletions.sql")),
+    (11, "superseded_lists", include_str!("../../migrations/0011_superseded_lists.sql")),
 ];
 
 /// Where sqlx records what was applied.

@@ -11,13 +11,16 @@ use crate::db::Error;
 use crate::db::connection::Row;
 use crate::db::connection::Value;
 use crate::db::connection::args;
+use crate::db::filters::Filter;
+use crate::db::version_queries::BestScope;
 use crate::db::version_queries::column;
-use crate::db::version_queries::condition;
+use crate::db::version_queries::names_statement;
 use crate::db::version_queries::operand;
 use crate::db::version_queries::sign;
 use crate::db::versions::VersionRow;
 use crate::db::versions::version_of;
 use crate::domain::filter::Comparison;
+use crate::domain::filter::Condition;
 use crate::domain::filter::Field;
 use crate::domain::filter::Key;
 use crate::domain::filter::Operand;
@@ -28,12 +31,15 @@ use crate::domain::filter::Term;
 /// Versions that a filter looks at in one statement: some milliseconds of SQLite's work.
 const LOOKS: i64 = 1_000;
 
+/// Names among which one that was misspelt is looked for.
+const MOST_NAMES: i64 = 1_000;
+
 /// Which versions to list, and in which order.
 #[derive(Clone, Debug)]
 pub struct VersionQuery {
     pub artifact_uid: String,
     /// All must hold.
-    pub terms: Vec<Term>,
+    pub terms: Vec<Condition>,
     pub order: Order,
     /// Where the last page ended.
     pub after: Option<Place>,
@@ -75,7 +81,7 @@ struct Index<'q> {
 
 impl<'q> Index<'q> {
     /// The index for a query, and the terms that are not a part of its range. `run` is the uid of the run that the list is of.
-    fn of(query: &'q VersionQuery, run: Option<String>) -> (Index<'q>, Vec<&'q Term>) {
+    fn of(query: &'q VersionQuery, run: Option<String>) -> (Index<'q>, Vec<&'q Condition>) {
         let mut values = args![&query.artifact_uid];
         let mut is_led = false;
         let (key, tie, from) = match &query.order.field {
@@ -102,8 +108,9 @@ impl<'q> Index<'q> {
         let select = format!("SELECT c.uid, {key}, {tied}, c.version, c.commit_time_us FROM {from}");
         let mut index = Index { key, tie, select, values, order: &query.order };
         let led_by = if is_led { run_of(query) } else { None };
-        let terms = query.terms.iter().filter(|it| Some(*it) != led_by);
-        let rest = terms.filter(|term| !index.take(term, &mut is_led)).collect();
+        let terms = query.terms.iter().filter(|it| led_by.is_none() || it.term() != led_by);
+        let takes = |it: &&Condition| it.term().is_none_or(|term| !index.take(term, &mut is_led));
+        let rest = terms.filter(takes).collect();
         (index, rest)
     }
 
@@ -281,26 +288,12 @@ impl Db {
     }
 
     /// Those for which all the terms hold.
-    async fn matching(&self, entries: &[Entry], terms: &[&Term]) -> Result<HashSet<String>, Error> {
-        let (mut columns, mut conditions, mut values) = ("uid text".to_owned(), String::new(), Vec::new());
-        for (n, term) in terms.iter().enumerate() {
-            let kind = match term.operand {
-                Operand::Number(_) => "real",
-                Operand::Integer(_) => "bigint",
-                Operand::Text(_) => "text",
-            };
-            columns.push_str(&format!(", operand_{n} {kind}"));
-            values.push(operand(&term.operand));
-            if let Field::Metric(name) = &term.field {
-                columns.push_str(&format!(", name_{n} text"));
-                values.push(name.into());
-            }
-            conditions.push_str(&format!(" AND {}", condition(term, n)));
-        }
+    async fn matching(&self, entries: &[Entry], terms: &[&Condition]) -> Result<HashSet<String>, Error> {
         // The same operands in each row: a statement over a set has no values beside it.
+        let Filter { columns, values, sql, .. } = Filter::of(terms.iter().copied(), column);
         let sql = format!(
-            "WITH {{v: {columns}}} SELECT c.uid FROM v CROSS JOIN checkpoints c JOIN runs r ON r.uid = c.run_uid \
-             WHERE c.uid = v.uid{conditions}"
+            "WITH {{v: uid text{columns}}} SELECT c.uid FROM v CROSS JOIN checkpoints c JOIN runs r ON r.uid = c.run_uid \
+             WHERE c.uid = v.uid{sql}"
         );
         let row = |it: &Entry| [args![&it.uid], values.clone()].concat();
         let rows = self.page_of(&sql, entries.iter().map(row).collect()).await?;
@@ -328,6 +321,18 @@ impl Db {
         self.row(sql, vec![artifact_uid.into(), id]).await?.map(|row| row.text(0)).transpose()
     }
 
+    /// Names of metrics that versions of a scope have: the first ones.
+    pub async fn metric_names(&self, scope: &BestScope) -> Result<Vec<String>, Error> {
+        let (sql, values) = names_statement(scope, MOST_NAMES);
+        self.page(&sql, values).await?.iter().map(|row| row.text(0)).collect()
+    }
+
+    /// Ids of runs that save into an artifact: the first ones.
+    pub async fn run_ids_of(&self, artifact_uid: &str) -> Result<Vec<String>, Error> {
+        let sql = "SELECT id FROM runs WHERE artifact_uid = $1 ORDER BY uid LIMIT $2";
+        self.page(sql, args![artifact_uid, MOST_NAMES]).await?.iter().map(|row| row.text(0)).collect()
+    }
+
     /// When the version of this number was committed.
     async fn commit_time_of(&self, artifact_uid: &str, number: i64) -> Result<i64, Error> {
         let sql = "SELECT commit_time_us FROM checkpoints WHERE artifact_uid = $1 AND version = $2";
@@ -339,7 +344,7 @@ impl Db {
 fn run_of(query: &VersionQuery) -> Option<&Term> {
     let is_by_number = matches!(query.order.field, Field::Number | Field::CreateTime);
     let is_one = |it: &&Term| it.field == Field::Run && it.comparison == Comparison::Equal;
-    query.terms.iter().find(is_one).filter(|_| is_by_number)
+    query.terms.iter().filter_map(Condition::term).find(is_one).filter(|_| is_by_number)
 }
 
 /// Whether nothing behind the entry can match: in the order of the numbers times only grow.
@@ -347,19 +352,23 @@ fn is_past(query: &VersionQuery, entry: &Entry) -> bool {
     let Order { field, descending } = &query.order;
     let is_by_time = matches!(field, Field::Number | Field::CreateTime);
     is_by_time
-        && query.terms.iter().filter(|term| term.field == Field::CreateTime).any(|term| {
-            let (Operand::Integer(bound), at) = (&term.operand, entry.commit_time_us) else { return false };
-            match term.comparison {
-                Comparison::Equal => {
-                    if *descending {
-                        at < *bound
-                    } else {
-                        at > *bound
+        && query.terms.iter().filter_map(Condition::term).filter(|it| it.field == Field::CreateTime).any(
+            |term| {
+                let (Operand::Integer(bound), at) = (&term.operand, entry.commit_time_us) else {
+                    return false;
+                };
+                match term.comparison {
+                    Comparison::Equal => {
+                        if *descending {
+                            at < *bound
+                        } else {
+                            at > *bound
+                        }
                     }
+                    Comparison::Greater | Comparison::GreaterOrEqual => *descending && at < *bound,
+                    Comparison::Less | Comparison::LessOrEqual => !*descending && at > *bound,
+                    Comparison::NotEqual | Comparison::Has => false,
                 }
-                Comparison::Greater | Comparison::GreaterOrEqual => *descending && at < *bound,
-                Comparison::Less | Comparison::LessOrEqual => !*descending && at > *bound,
-                Comparison::NotEqual => false,
-            }
-        })
+            },
+        )
 }

@@ -5,7 +5,6 @@ use crate::db::connection::args;
 use crate::domain::filter::Comparison;
 use crate::domain::filter::Field;
 use crate::domain::filter::Operand;
-use crate::domain::filter::Term;
 use crate::domain::ids::Id;
 use crate::domain::metric::Direction;
 
@@ -77,7 +76,9 @@ pub(super) fn column(field: &Field) -> &'static str {
         Field::SizeBytes => "c.size_bytes",
         Field::CreateTime => "c.commit_time_us",
         Field::Run => "r.id",
-        Field::Number | Field::Metric(_) => "c.version",
+        Field::Config => "r.config",
+        // The others are of runs, which the parser of a filter of versions does not know.
+        _ => "c.version",
     }
 }
 
@@ -90,6 +91,7 @@ pub(super) fn sign(comparison: Comparison) -> &'static str {
         Comparison::LessOrEqual => "<=",
         Comparison::Greater => ">",
         Comparison::GreaterOrEqual => ">=",
+        Comparison::Has => "LIKE",
     }
 }
 
@@ -102,16 +104,21 @@ pub(super) fn operand(operand: &Operand) -> Value {
     }
 }
 
-/// The `n`th comparison of a filter, with what stands in the columns of a set.
-pub(super) fn condition(term: &Term, n: usize) -> String {
-    let sign = sign(term.comparison);
-    match &term.field {
-        Field::Metric(_) => format!(
-            "EXISTS (SELECT 1 FROM version_metrics f WHERE f.checkpoint_uid = c.uid AND f.name = v.name_{n} \
-             AND f.value {sign} v.operand_{n})"
-        ),
-        field => format!("{} {sign} v.operand_{n}", column(field)),
-    }
+/// Names of metrics that versions of a scope have, from one to the next by the index: at most so many. The last value is the limit.
+pub(super) fn names_statement(scope: &BestScope, most: i64) -> (String, Vec<Value>) {
+    let mut values = Vec::new();
+    let scope = scope.condition(&mut values);
+    values.push(most.into());
+    let next =
+        |after: &str| format!("SELECT MIN(m.name) FROM version_metrics m WHERE {scope} AND m.name > {after}");
+    let sql = format!(
+        "WITH RECURSIVE n (name) AS ({} UNION ALL SELECT ({}) FROM n WHERE n.name IS NOT NULL) \
+         SELECT name FROM n WHERE name IS NOT NULL LIMIT ${}",
+        next("''"),
+        next("n.name"),
+        values.len()
+    );
+    (sql, values)
 }
 
 #[cfg(test)]

@@ -218,7 +218,9 @@ impl Db {
             Some(project) => (project.to_string(), "project = $2 AND id > $3"),
             None => (project, "(project, id) > ($2, $3)"),
         };
-        let sql = format!("{SELECT_ARTIFACT} WHERE team = $1 AND {place} ORDER BY project, id LIMIT $4");
+        let sql = format!(
+            "{SELECT_ARTIFACT} WHERE team = $1 AND delete_time_us IS NULL AND {place} ORDER BY project, id LIMIT $4"
+        );
         let values = args![parent.team.as_str(), project, id, limit];
         self.page(&sql, values).await?.iter().map(artifact_of).collect()
     }
@@ -229,9 +231,9 @@ impl Db {
         let place = match &parent.project {
             Some(project) => {
                 values.push(project.as_str().into());
-                "team = $1 AND project = $2"
+                "team = $1 AND project = $2 AND delete_time_us IS NULL"
             }
-            None => "team = $1",
+            None => "team = $1 AND delete_time_us IS NULL",
         };
         // The two ends of an index, instead of all artifacts.
         let mut monitors = Vec::new();

@@ -1,13 +1,16 @@
-//! The filter and order of ListVersions: a tiny language, parsed into a tree of known fields and bound values.
+//! The filter and order of ListVersions and ListRuns: a tiny language, parsed into a tree of known fields and bound values.
+
+mod parse;
 
 use crate::domain::ids::shown;
 use crate::domain::refusal::Refusal;
-use crate::domain::time::time_us;
 
-/// Longest filter text.
-pub const MAX_FILTER_BYTES: usize = 4096;
-/// Most comparisons in a filter; each may cost an index look-up a version.
-pub const MAX_TERMS: usize = 16;
+pub use parse::MAX_DEPTH;
+pub use parse::MAX_FILTER_BYTES;
+pub use parse::MAX_TERMS;
+pub use parse::MAX_VALUES;
+pub use parse::parse_filter;
+pub use parse::parse_run_filter;
 
 /// What a comparison or an order looks at.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,8 +29,24 @@ pub enum Field {
     CreateTime,
     /// Id of the run.
     Run,
+    /// The run's settings, as JSON.
+    Config,
     /// A number of the version's event.
     Metric(String),
+    /// Of a run: where it stands.
+    State,
+    /// Of a run: the id of its artifact.
+    Artifact,
+    /// Of a run: the metric that it watches.
+    Monitor,
+    /// Of a run: when it was heard from last.
+    HeardTime,
+    /// Of a run: its newest attempt.
+    Attempt,
+    /// Of a run: 0-based.
+    LastEpoch,
+    /// Of a run: events stored.
+    EventCount,
 }
 
 /// `=` and its kin.
@@ -45,6 +64,8 @@ pub enum Comparison {
     Greater,
     /// `>=`
     GreaterOrEqual,
+    /// `:`, a text in a text whatever the case.
+    Has,
 }
 
 /// What a field is compared with.
@@ -64,6 +85,39 @@ pub struct Term {
     pub field: Field,
     pub comparison: Comparison,
     pub operand: Operand,
+}
+
+/// A part of a filter. All parts of a filter must hold.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Condition {
+    Term(Term),
+    /// The field is equal to one of these.
+    In(Field, Vec<Operand>),
+    /// All of these hold.
+    All(Vec<Condition>),
+    /// One of these holds.
+    Any(Vec<Condition>),
+}
+
+impl Condition {
+    /// The comparison, if that is all.
+    pub fn term(&self) -> Option<&Term> {
+        match self {
+            Condition::Term(term) => Some(term),
+            Condition::In(..) | Condition::All(_) | Condition::Any(_) => None,
+        }
+    }
+
+    /// Every field that it looks at, with what it is compared with.
+    pub fn fields(&self) -> Vec<(&Field, &[Operand])> {
+        match self {
+            Condition::Term(term) => vec![(&term.field, std::slice::from_ref(&term.operand))],
+            Condition::In(field, operands) => vec![(field, operands)],
+            Condition::All(parts) | Condition::Any(parts) => {
+                parts.iter().flat_map(Condition::fields).collect()
+            }
+        }
+    }
 }
 
 /// The order of a list.
@@ -117,158 +171,28 @@ impl Default for Order {
     }
 }
 
-fn bad_filter(message: String) -> Refusal {
-    Refusal::invalid("BAD_FILTER", message)
-}
-
-/// Parses `a >= 1 AND metrics.b < 0.5`; an empty text has no terms.
-pub fn parse_filter(text: &str) -> Result<Vec<Term>, Refusal> {
-    if text.len() > MAX_FILTER_BYTES {
-        return Err(bad_filter(format!(
-            "filter is {} bytes long, at most {MAX_FILTER_BYTES} are allowed",
-            text.len()
-        )));
-    }
-    if text.contains('\0') {
-        return Err(bad_filter("filter has a zero byte, which no name and no text has".to_owned()));
-    }
-    let mut terms = Vec::new();
-    let mut rest = text.trim();
-    while !rest.is_empty() {
-        if terms.len() == MAX_TERMS {
-            return Err(bad_filter(format!("filter has more than {MAX_TERMS} comparisons")));
-        }
-        let (term, after) = parse_term(rest)?;
-        terms.push(term);
-        let after = after.trim_start();
-        rest = match after.strip_prefix("AND") {
-            Some(next) if next.starts_with(char::is_whitespace) => next.trim_start(),
-            _ if after.is_empty() => after,
-            _ => {
-                return Err(bad_filter(format!(
-                    "filter goes on with `{}` where `AND` or the end was expected",
-                    shown(after)
-                )));
-            }
-        };
-        if rest.is_empty() && !after.is_empty() {
-            return Err(bad_filter("filter ends after `AND`: a comparison was expected".to_owned()));
-        }
-    }
-    Ok(terms)
-}
-
-const COMPARISONS: [(&str, Comparison); 6] = [
-    ("!=", Comparison::NotEqual),
-    ("<=", Comparison::LessOrEqual),
-    (">=", Comparison::GreaterOrEqual),
-    ("=", Comparison::Equal),
-    ("<", Comparison::Less),
-    (">", Comparison::Greater),
-];
-
-fn parse_term(text: &str) -> Result<(Term, &str), Refusal> {
-    let end = text.find(|c: char| c.is_whitespace() || "=!<>".contains(c)).unwrap_or(text.len());
-    let (name, rest) = text.split_at_checked(end).unwrap_or((text, ""));
-    let field = parse_field(name).ok_or_else(|| bad_filter(unknown_field(name)))?;
-    let rest = rest.trim_start();
-    let (comparison, rest) = COMPARISONS
-        .iter()
-        .find_map(|(sign, comparison)| Some((*comparison, rest.strip_prefix(sign)?)))
-        .ok_or_else(|| {
-            bad_filter(format!("filter field `{}` is not followed by one of = != < <= > >=", shown(name)))
-        })?;
-    let (word, rest) = parse_word(rest.trim_start())?;
-    let operand = operand_of(&field, name, &word)?;
-    if field == Field::Run && !matches!(comparison, Comparison::Equal | Comparison::NotEqual) {
-        return Err(bad_filter("filter field `run` is compared with = or != only".to_owned()));
-    }
-    Ok((Term { field, comparison, operand }, rest))
-}
-
-enum Word<'a> {
-    Bare(&'a str),
-    Quoted(&'a str),
-}
-
-fn parse_word(text: &str) -> Result<(Word<'_>, &str), Refusal> {
-    if let Some(quoted) = text.strip_prefix('"') {
-        return match quoted.split_once('"') {
-            Some((word, rest)) => Ok((Word::Quoted(word), rest)),
-            None => Err(bad_filter("filter has a text without its closing quote".to_owned())),
-        };
-    }
-    let end = text.find(char::is_whitespace).unwrap_or(text.len());
-    let (word, rest) = text.split_at_checked(end).unwrap_or((text, ""));
-    Ok((Word::Bare(word), rest))
-}
-
-fn operand_of(field: &Field, name: &str, word: &Word<'_>) -> Result<Operand, Refusal> {
-    let wrong = |expected: &str, got: &str| {
-        Err(bad_filter(format!(
-            "filter field `{name}` is compared with `{}`, but {expected} was expected",
-            shown(got)
-        )))
-    };
-    match (field, word) {
-        (Field::Run, Word::Quoted(text)) => Ok(Operand::Text((*text).to_owned())),
-        (Field::Run, Word::Bare(text)) => wrong("a run id in quotes", text),
-        (Field::CreateTime, Word::Quoted(text)) => match time_us(text) {
-            Some(time_us) => Ok(Operand::Integer(time_us)),
-            None => wrong("a time such as \"2026-01-31T12:00:00Z\"", text),
-        },
-        (Field::CreateTime, Word::Bare(text)) => wrong("a time in quotes", text),
-        (Field::Metric(_), Word::Bare(text)) => match text.parse::<f64>() {
-            Ok(number) if number.is_finite() => Ok(Operand::Number(number)),
-            _ => wrong("a finite number", text),
-        },
-        (_, Word::Bare(text)) => match text.parse::<i64>() {
-            Ok(number) => Ok(Operand::Integer(number)),
-            Err(_) => wrong("a whole number", text),
-        },
-        (_, Word::Quoted(text)) => wrong("a number without quotes", text),
-    }
-}
-
-fn parse_field(name: &str) -> Option<Field> {
-    Some(match name {
-        "number" => Field::Number,
-        "epoch" => Field::Epoch,
-        "batch" => Field::Batch,
-        "step" => Field::Step,
-        "size_bytes" => Field::SizeBytes,
-        "create_time" => Field::CreateTime,
-        "run" => Field::Run,
-        _ => match name.strip_prefix("metrics.") {
-            Some(metric) if !metric.is_empty() => Field::Metric(metric.to_owned()),
-            _ => return None,
-        },
-    })
-}
-
-fn unknown_field(name: &str) -> String {
-    format!(
-        "field `{}` is unknown: number, epoch, batch, step, size_bytes, create_time, run and metrics.NAME are known",
-        shown(name)
-    )
-}
-
 /// Parses `metrics.val_loss desc`; empty is the newest first.
 pub fn parse_order(text: &str) -> Result<Order, Refusal> {
-    let mut words = text.split_whitespace();
-    let Some(name) = words.next() else { return Ok(Order::default()) };
     let refuse = |message: String| Err(Refusal::invalid("BAD_ORDER", message));
+    if text.trim().is_empty() {
+        return Ok(Order::default());
+    }
     if text.contains('\0') {
         return refuse("order_by has a zero byte, which no name has".to_owned());
     }
-    let field = match parse_field(name) {
-        Some(Field::Batch | Field::Step | Field::Run) | None => {
+    let (name, rest) =
+        parse::field_name(text.trim()).map_err(|refusal| Refusal { reason: "BAD_ORDER", ..refusal })?;
+    let mut words = rest.split_whitespace();
+    let field = match parse::version_field(&name) {
+        Some(
+            field @ (Field::Number | Field::CreateTime | Field::Epoch | Field::SizeBytes | Field::Metric(_)),
+        ) => field,
+        _ => {
             return refuse(format!(
                 "order by `{}` is not possible: number, create_time, epoch, size_bytes and metrics.NAME are",
-                shown(name)
+                shown(&name.text())
             ));
         }
-        Some(field) => field,
     };
     let descending = match words.next() {
         None | Some("asc") => false,
@@ -291,21 +215,21 @@ mod tests {
     fn comparisons_are_joined_by_and() {
         let terms = parse_filter("epoch >= 3 AND metrics.val_loss<0.25 AND run = \"first\"").unwrap();
         let expected = vec![
-            Term {
+            Condition::Term(Term {
                 field: Field::Epoch,
                 comparison: Comparison::GreaterOrEqual,
                 operand: Operand::Integer(3),
-            },
-            Term {
+            }),
+            Condition::Term(Term {
                 field: Field::Metric("val_loss".to_owned()),
                 comparison: Comparison::Less,
                 operand: Operand::Number(0.25),
-            },
-            Term {
+            }),
+            Condition::Term(Term {
                 field: Field::Run,
                 comparison: Comparison::Equal,
                 operand: Operand::Text("first".to_owned()),
-            },
+            }),
         ];
         assert_eq!(terms, expected);
         assert_eq!(parse_filter("  ").unwrap(), vec![]);
@@ -314,13 +238,32 @@ mod tests {
     #[test]
     fn anything_else_is_refused_with_its_place() {
         let many = vec!["epoch = 1"; MAX_TERMS + 1].join(" AND ");
+        let deep = format!("{}epoch = 1{}", "(".repeat(MAX_DEPTH + 1), ")".repeat(MAX_DEPTH + 1));
+        let long_list = format!("epoch IN ({})", vec!["1"; MAX_VALUES + 1].join(", "));
         let bad = [
             "epoch",
             "epoch =",
             "epoch = x",
-            "epoch = 1 OR epoch = 2",
             "epoch = 1 AND",
-            "(epoch = 1)",
+            "(epoch = 1",
+            "epoch = 1)",
+            "()",
+            "epoch = 1 OR",
+            "epoch = 1 AND OR epoch = 2",
+            "epoch IN",
+            "epoch IN ()",
+            "epoch IN (1, )",
+            "epoch IN (1 2)",
+            "epoch IN (1, x)",
+            "epoch : 1",
+            "config = \"adam\"",
+            "state = \"ACTIVE\"",
+            "metrics.\"a < 1",
+            "metrics.\"\" < 1",
+            "\"epoch\" = 1",
+            "metrics.a b = 1",
+            deep.as_str(),
+            long_list.as_str(),
             "metrics. = 1",
             "metrics.a = nan",
             "run = first",
@@ -339,7 +282,64 @@ mod tests {
     #[test]
     fn times_are_read_in_utc() {
         let terms = parse_filter("create_time >= \"2026-11-23T10:20:30.5Z\"").unwrap();
-        assert_eq!(terms.first().unwrap().operand, Operand::Integer(1_795_429_230_500_000));
+        let with_offset = parse_filter("create_time >= '2026-11-23T11:20:30.5+01:00'").unwrap();
+        assert_eq!(terms, with_offset);
+        assert_eq!(terms[0].term().unwrap().operand, Operand::Integer(1_795_429_230_500_000));
+    }
+
+    #[test]
+    fn and_binds_closer_than_or_and_parentheses_closest() {
+        let is = |field: Field, number: i64| {
+            Condition::Term(Term { field, comparison: Comparison::Equal, operand: Operand::Integer(number) })
+        };
+        let [a, b, c] = [1, 2, 3].map(|number| is(Field::Epoch, number));
+        let all = |parts: &[&Condition]| Condition::All(parts.iter().copied().cloned().collect());
+        let any = |parts: &[&Condition]| Condition::Any(parts.iter().copied().cloned().collect());
+        let table = [
+            ("epoch = 1 OR epoch = 2 AND epoch = 3", vec![any(&[&a, &all(&[&b, &c])])]),
+            ("(epoch = 1 or epoch=2)and epoch = 3", vec![any(&[&a, &b]), c.clone()]),
+            ("((epoch = 1) AND (epoch = 2)) AND epoch = 3", vec![a.clone(), b.clone(), c.clone()]),
+            ("epoch = 1 OR (epoch = 2 OR epoch = 3)", vec![any(&[&a, &b, &c])]),
+            (
+                "run IN (\"a\", 'b') AND epoch in(1)",
+                vec![
+                    Condition::In(Field::Run, ["a", "b"].map(|it| Operand::Text(it.to_owned())).into()),
+                    Condition::In(Field::Epoch, vec![Operand::Integer(1)]),
+                ],
+            ),
+        ];
+        for (filter, expected) in table {
+            assert_eq!(parse_filter(filter).unwrap(), expected, "{filter}");
+        }
+    }
+
+    #[test]
+    fn a_name_in_quotes_is_that_name() {
+        for (filter, name) in [
+            ("metrics.val/loss < 1", "val/loss"),
+            ("metrics.acc(top) < 1", "acc(top)"),
+            ("metrics.\"val loss\" < 1", "val loss"),
+            ("metrics.'Top-1 (%)'<1", "Top-1 (%)"),
+            ("metrics.`a\"b'c` < 1", "a\"b'c"),
+            ("metrics.\"a\\\"b\\\\c\\d\" < 1", "a\"b\\c\\d"),
+            ("metrics.\"a = b\" < 1", "a = b"),
+            ("metrics.\"\u{e4} OR (x)\" < 1", "\u{e4} OR (x)"),
+        ] {
+            let parsed = parse_filter(filter).unwrap();
+            assert_eq!(parsed[0].term().unwrap().field, Field::Metric(name.to_owned()), "{filter}");
+            let order = format!("{} desc", filter.trim_end_matches(['1', '<', ' ']));
+            assert_eq!(parse_order(&order).unwrap().field, Field::Metric(name.to_owned()), "{order}");
+        }
+    }
+
+    #[test]
+    fn runs_have_fields_of_their_own() {
+        let parsed = parse_run_filter("state = \"ACTIVE\" AND config : \"Adam\" AND last_epoch > 3").unwrap();
+        assert_eq!(parsed.len(), 3);
+        assert_eq!(parsed[1].term().unwrap().comparison, Comparison::Has);
+        for bad in ["metrics.a = 1", "number = 1", "state = ACTIVE", "state = \"RUNNING\"", "config : adam"] {
+            assert_eq!(parse_run_filter(bad).unwrap_err().reason, "BAD_FILTER", "{bad}");
+        }
     }
 
     #[test]

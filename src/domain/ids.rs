@@ -16,6 +16,9 @@ pub use keepbest_rules::names::MAX_ID_BYTES;
 #[serde(try_from = "String", into = "String")]
 pub struct Id(String);
 
+/// Before the uid of a deleted thing; no id that is parsed has it.
+const GONE: char = '~';
+
 impl TryFrom<String> for Id {
     type Error = Refusal;
 
@@ -46,9 +49,21 @@ impl Id {
         ))
     }
 
-    /// Reads an id that was stored. `-` is let through: an earlier version gave it out, and what it named must stay readable.
+    /// Reads an id that was stored. `-` is let through: an earlier version gave it out, and what it named must stay readable. So is
+    /// that of a thing that was deleted.
     pub fn stored(text: &str) -> Result<Id, Refusal> {
-        if text == ALL { Ok(Id(text.to_owned())) } else { Id::parse("stored", text) }
+        let is_gone = text.strip_prefix(GONE).is_some_and(names::is_id);
+        if text == ALL || is_gone { Ok(Id(text.to_owned())) } else { Id::parse("stored", text) }
+    }
+
+    /// What a deleted thing is called, so that its id is free: nobody can ask for it.
+    pub fn of_gone(uid: &str) -> Id {
+        Id(format!("{GONE}{uid}"))
+    }
+
+    /// Whether the thing of this id was deleted.
+    pub fn is_gone(&self) -> bool {
+        self.0.starts_with(GONE)
     }
 
     pub fn as_str(&self) -> &str {

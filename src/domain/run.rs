@@ -12,6 +12,11 @@ use crate::domain::refusal::Refusal;
 use crate::domain::strategy::Strategy;
 use crate::domain::template::Template;
 
+/// A run that was not heard from for so long is silent: three heartbeats were missed.
+pub const SILENCE_US: i64 = 3 * HEARTBEAT_US;
+/// How often a process says that it lives when it has nothing else to say.
+pub const HEARTBEAT_US: i64 = 30_000_000;
+
 /// Where a run stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RunState {
@@ -69,6 +74,12 @@ pub struct Run {
     pub update_time_us: i64,
     /// Microseconds since 1970.
     pub finish_time_us: Option<i64>,
+    /// Since when it is being deleted, in microseconds since 1970.
+    pub delete_time_us: Option<i64>,
+    /// Since when its artifact is being deleted, in microseconds since 1970.
+    pub artifact_delete_time_us: Option<i64>,
+    /// When a process of the newest attempt was heard from last, in microseconds since 1970.
+    pub heard_time_us: i64,
 }
 
 /// A decision about one of several events, and the checkpoint that a SAVE leads to.
@@ -131,11 +142,56 @@ impl Run {
         }
     }
 
-    /// Ends the run; one that has ended stays as it is.
-    pub fn finish(&mut self, state: RunState, now_us: i64) {
+    /// Refuses to go on with a run that is being deleted, or whose artifact is.
+    pub fn check_stands(&self) -> Result<(), Refusal> {
+        let what = match (self.delete_time_us, self.artifact_delete_time_us) {
+            (Some(_), _) => format!("run `{}`", self.name),
+            // One that is gone already gives way to a new one.
+            (None, Some(_)) if !self.artifact.is_gone() => {
+                format!("artifact `{}` of run `{}`", self.artifact, self.name)
+            }
+            _ => return Ok(()),
+        };
+        Err(Refusal::aborted(
+            "DELETING",
+            format!("{what} is being deleted: repeat the same call in a moment"),
+        ))
+    }
+
+    /// Refuses to delete what lives, unless it is forced.
+    pub fn check_deletable(&self, force: bool, now_us: i64) -> Result<(), Refusal> {
+        if force || !self.is_alive(now_us) {
+            return Ok(());
+        }
+        let ago_s = now_us.saturating_sub(self.heard_time_us).max(0) / 1_000_000;
+        let message = format!(
+            "run `{}` is alive, a process of it was heard from {ago_s} s ago: end it first, or say that it is to be deleted \
+             all the same (`force`)",
+            self.name
+        );
+        Err(Refusal::precondition("RUN_ALIVE", message).with("run", &self.name))
+    }
+
+    /// Whether it takes events and was heard from lately.
+    pub fn is_alive(&self, now_us: i64) -> bool {
+        self.state == RunState::Active && now_us.saturating_sub(self.heard_time_us) <= SILENCE_US
+    }
+
+    /// Ends the run. One that has ended so stays as it is; one that has ended otherwise is not ended anew.
+    pub fn finish(&mut self, state: RunState, now_us: i64) -> Result<(), Refusal> {
         if self.state == RunState::Active {
             (self.state, self.finish_time_us, self.update_time_us) = (state, Some(now_us), now_us);
         }
+        if self.state == state {
+            return Ok(());
+        }
+        let message = format!(
+            "run `{}` has ended as {} and is not ended as {}: StartRun opens it again with a new attempt",
+            self.name,
+            self.state.as_str(),
+            state.as_str()
+        );
+        Err(Refusal::precondition("RUN_FINISHED", message))
     }
 
     /// Walks new events of a writer through the rules; each SAVE becomes a checkpoint in flight that the next event knows of,
@@ -207,6 +263,9 @@ mod tests {
             create_time_us: 1,
             update_time_us: 1,
             finish_time_us: None,
+            delete_time_us: None,
+            artifact_delete_time_us: None,
+            heard_time_us: 1,
         }
     }
 
@@ -235,8 +294,9 @@ mod tests {
     #[test]
     fn a_run_that_ended_stays_as_it_ended() {
         let mut run = run();
-        run.finish(RunState::Failed, 7);
-        run.finish(RunState::Finished, 8);
+        run.finish(RunState::Failed, 7).unwrap();
+        run.finish(RunState::Failed, 8).unwrap();
+        assert_eq!(run.finish(RunState::Finished, 9).unwrap_err().reason, "RUN_FINISHED");
         assert_eq!((run.state, run.finish_time_us, run.update_time_us), (RunState::Failed, Some(7), 7));
         assert_eq!(run.check_active().unwrap_err().reason, "RUN_FINISHED");
     }

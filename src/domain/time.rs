@@ -1,27 +1,60 @@
-//! The calendar: RFC 3339 times in UTC and dates, to and from microseconds since 1970.
+//! The calendar: RFC 3339 times and dates, to and from microseconds since 1970.
 
-/// Microseconds since the epoch of an RFC 3339 time in UTC (`...Z`), to the second or with a fraction.
+/// Microseconds since 1970 of an RFC 3339 time with any offset and any fraction, of which digits beyond the microseconds are cut
+/// off. A leap second is the second before it.
 pub fn time_us(text: &str) -> Option<i64> {
-    let (date, time) = text.strip_suffix('Z')?.split_once('T')?;
-    let mut date = date.splitn(3, '-').map(str::parse::<i64>);
-    let (year, month, day) = (date.next()?.ok()?, date.next()?.ok()?, date.next()?.ok()?);
-    let (clock, fraction) = time.split_once('.').unwrap_or((time, "0"));
-    let mut clock = clock.splitn(3, ':').map(str::parse::<i64>);
-    let (hour, minute, second) = (clock.next()?.ok()?, clock.next()?.ok()?, clock.next()?.ok()?);
-    let in_range = (1970..=9999).contains(&year)
+    let (date, rest) = text.split_at_checked(10)?;
+    let date = digits(date, [4, 2, 2], '-')?;
+    // "T" and "Z" may be small, and a space may stand for "T".
+    let rest = rest.strip_prefix(['T', 't', ' '])?;
+    let (clock, rest) = rest.split_at_checked(8)?;
+    let [hour, minute, second] = digits(clock, [2, 2, 2], ':')?;
+    let (fraction, zone) = match rest.strip_prefix('.') {
+        Some(rest) => rest.split_at(rest.find(|c: char| !c.is_ascii_digit())?),
+        None => ("0", rest),
+    };
+    let [year, month, day] = date;
+    let in_range = year >= 1
         && (1..=12).contains(&month)
-        && (1..=31).contains(&day)
-        && (0..24).contains(&hour)
-        && (0..60).contains(&minute)
-        && (0..60).contains(&second)
-        && (1..=6).contains(&fraction.len())
-        && fraction.bytes().all(|b| b.is_ascii_digit());
+        && (1..=days_of(year, month)).contains(&day)
+        && hour < 24
+        && minute < 60
+        && second <= 60
+        && !fraction.is_empty();
     if !in_range {
         return None;
     }
-    let micros: i64 = format!("{fraction:0<6}").parse().ok()?;
-    let seconds = days_since_1970(year, month, day) * 86_400 + hour * 3_600 + minute * 60 + second;
-    Some(seconds * 1_000_000 + micros)
+    let micros: i64 = format!("{fraction:0<6}").get(..6)?.parse().ok()?;
+    let seconds = days_since_1970(year, month, day) * 86_400 + hour * 3_600 + minute * 60 + second.min(59);
+    Some((seconds - offset_seconds(zone)?) * 1_000_000 + micros)
+}
+
+/// Three numbers of so many digits each, with `between` between them.
+fn digits(text: &str, lengths: [usize; 3], between: char) -> Option<[i64; 3]> {
+    let mut parts = text.split(between);
+    let mut numbers = [0; 3];
+    for (number, length) in numbers.iter_mut().zip(lengths) {
+        let part = parts.next().filter(|it| it.len() == length && it.bytes().all(|b| b.is_ascii_digit()))?;
+        *number = part.parse().ok()?;
+    }
+    parts.next().is_none().then_some(numbers)
+}
+
+/// How far a clock at `Z`, `+02:00` or `-05:30` is before UTC.
+fn offset_seconds(zone: &str) -> Option<i64> {
+    if zone.eq_ignore_ascii_case("z") {
+        return Some(0);
+    }
+    let (sign, clock) = (if zone.starts_with('-') { -1 } else { 1 }, zone.strip_prefix(['+', '-'])?);
+    let [hours, minutes, _] = digits(&format!("{clock}:00"), [2, 2, 2], ':')?;
+    (hours < 24 && minutes < 60).then_some(sign * (hours * 3_600 + minutes * 60))
+}
+
+fn days_of(year: i64, month: i64) -> i64 {
+    match month {
+        12 => 31,
+        _ => days_since_1970(year, month + 1, 1) - days_since_1970(year, month, 1),
+    }
 }
 
 /// The civil calendar's day number (the usual algorithm with years that begin in March).
@@ -52,7 +85,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_are_read_in_utc() {
+    fn times_are_read_with_any_offset_and_fraction() {
+        let expected = Some(1_795_429_230_500_000);
+        for same in [
+            "2026-11-23T10:20:30.5Z",
+            "2026-11-23t10:20:30.500z",
+            "2026-11-23 10:20:30.5000009+00:00",
+            "2026-11-23T10:20:30.5-00:00",
+            "2026-11-23T12:20:30.5+02:00",
+            "2026-11-22T22:20:30.500000000-12:00",
+            "2026-11-23T15:50:30.5+05:30",
+        ] {
+            assert_eq!(time_us(same), expected, "{same}");
+        }
+        assert_eq!(time_us("2016-12-31T23:59:60Z"), time_us("2016-12-31T23:59:59Z"));
+        assert_eq!(time_us("1969-12-31T23:00:00-01:00"), Some(0));
+        assert_eq!(time_us("2024-02-29T00:00:00Z"), Some(1_709_164_800_000_000));
         assert_eq!(time_us("1970-01-01T00:00:00Z"), Some(0));
         assert_eq!(time_us("2000-03-01T00:00:00Z"), Some(951_868_800_000_000));
         assert_eq!(time_us("2026-11-23T10:20:30.5Z"), Some(1_795_429_230_500_000));
@@ -61,7 +109,19 @@ mod tests {
             "2026-11-23",
             "2026-11-23T10:20:30",
             "2026-13-01T00:00:00Z",
-            "1969-01-01T00:00:00Z",
+            "2026-02-29T00:00:00Z",
+            "2026-11-31T00:00:00Z",
+            "0000-01-01T00:00:00Z",
+            "2026-11-23T24:00:00Z",
+            "2026-11-23T10:20:61Z",
+            "2026-11-23T10:20:30.Z",
+            "2026-11-23T10:20:30+2:00",
+            "2026-11-23T10:20:30+02",
+            "2026-11-23T10:20:30+24:00",
+            "2026-11-23T10:20:30 Z",
+            "2026-1-23T10:20:30Z",
+            "+026-11-23T10:20:30Z",
+            "２026-11-23T10:20:30Z",
             "yesterday",
         ] {
             assert_eq!(time_us(bad), None, "{bad}");

@@ -6,6 +6,8 @@ use keepbest_proto::v1::artifacts_server::Artifacts;
 use tonic::Status;
 
 use crate::app::Error;
+use crate::app::deletions::How;
+use crate::app::deletions::Selection;
 use crate::app::reads::ReadPiece;
 use crate::domain::filter::Place;
 use crate::domain::ids::ArtifactName;
@@ -13,12 +15,15 @@ use crate::domain::ids::BestParent;
 use crate::domain::ids::FilesParent;
 use crate::domain::ids::ListParent;
 use crate::domain::ids::VersionName;
+use crate::domain::refusal::Kind;
 use crate::domain::refusal::Refusal;
 use crate::grpc::Answers;
 use crate::grpc::Face;
 use crate::grpc::convert::artifact_to;
+use crate::grpc::convert::deletion_to;
 use crate::grpc::convert::file_to;
 use crate::grpc::convert::mode_of;
+use crate::grpc::convert::timestamp_to;
 use crate::grpc::convert::version_to;
 use crate::grpc::pages::Found;
 use crate::grpc::pages::Next;
@@ -32,8 +37,6 @@ use crate::grpc::status::status;
 
 /// Data of one message; larger ones are slower (memory for each is allocated anew).
 const READ_MESSAGE_BYTES: usize = 1 << 20;
-/// Versions that a page of a list looks at, whether or not its filter matches them: a tenth of a second.
-const MOST_LOOKS: i64 = 10_000;
 
 impl Face {
     async fn get_best_version(&self, request: v1::GetBestVersionRequest) -> Result<v1::Version, Error> {
@@ -69,17 +72,16 @@ impl Face {
             let looks = looks + found.looks;
             let items =
                 found.versions.iter().map(|(version, place)| (version_to(version), (Some(*place), looks)));
-            let next = match found.next {
-                None => Next::End,
-                place if looks >= MOST_LOOKS => Next::Page((place, looks)),
-                place => Next::Look((place, looks)),
-            };
-            Ok(Found { items: items.collect(), next })
+            Ok(Found { items: items.collect(), next: Next::behind(found.next, looks) })
         };
         let (versions, next) = fill(ROWS_AT_ONCE, limit, (after, 0), look).await?;
         let next = next.and_then(|(place, _)| place);
+        let hints = match versions.is_empty() && position.is_none() {
+            true => self.app.hints(parent, filter, order_by).await?,
+            false => Vec::new(),
+        };
         let next_page_token = next.map(|it| query.token(&it.to_text())).unwrap_or_default();
-        Ok(v1::ListVersionsResponse { versions, next_page_token })
+        Ok(v1::ListVersionsResponse { versions, next_page_token, hints })
     }
 
     async fn get_artifact(&self, request: v1::GetArtifactRequest) -> Result<v1::Artifact, Error> {
@@ -139,7 +141,10 @@ impl Face {
     async fn delete_alias(&self, request: v1::DeleteAliasRequest) -> Result<v1::DeleteAliasResponse, Error> {
         record(&request.artifact);
         let artifact = ArtifactName::parse(&request.artifact)?;
-        self.app.delete_alias(&artifact, &request.alias).await?;
+        match self.app.delete_alias(&artifact, &request.alias).await {
+            Err(Error::Refused(refusal)) if request.allow_missing && refusal.kind == Kind::NotFound => {}
+            deleted => deleted?,
+        }
         Ok(v1::DeleteAliasResponse {})
     }
 
@@ -149,8 +154,35 @@ impl Face {
     ) -> Result<v1::DeleteVersionResponse, Error> {
         record(&request.name);
         let name = VersionName::parse(&request.name)?;
-        let size_bytes = self.app.delete_version(&name, request.delete_aliases).await?;
-        Ok(v1::DeleteVersionResponse { size_bytes })
+        let how = How { validate_only: request.validate_only, force: request.delete_aliases };
+        let deleted = self.app.delete_one_version(&name, how).await?;
+        Ok(v1::DeleteVersionResponse {
+            size_bytes: deleted.size_bytes,
+            freed_bytes: deleted.freed_bytes,
+            purge_time: Some(timestamp_to(deleted.purge_time_us)),
+        })
+    }
+
+    async fn delete_versions(&self, request: v1::DeleteVersionsRequest) -> Result<v1::Deletion, Error> {
+        record(&request.parent);
+        let name = ArtifactName::parse(&request.parent)?;
+        let which = Selection {
+            filter: request.filter,
+            keep_newest: request.keep_newest,
+            delete_aliases: request.delete_aliases,
+            delete_best: request.delete_best,
+            validate_only: request.validate_only,
+        };
+        let deleted = self.app.delete_versions(&name, &which).await;
+        deletion_to(request.parent, deleted, false)
+    }
+
+    async fn delete_artifact(&self, request: v1::DeleteArtifactRequest) -> Result<v1::Deletion, Error> {
+        record(&request.name);
+        let name = ArtifactName::parse(&request.name)?;
+        let how = How { validate_only: request.validate_only, force: request.force };
+        let deleted = self.app.delete_artifact(&name, how).await;
+        deletion_to(request.name, deleted, request.allow_missing)
     }
 
     async fn read_file(&self, request: v1::ReadFileRequest) -> Result<Answers<v1::ReadFileResponse>, Error> {
@@ -183,6 +215,8 @@ service! {
         set_alias: v1::SetAliasRequest => v1::Version,
         delete_alias: v1::DeleteAliasRequest => v1::DeleteAliasResponse,
         delete_version: v1::DeleteVersionRequest => v1::DeleteVersionResponse,
+        delete_versions: v1::DeleteVersionsRequest => v1::Deletion,
+        delete_artifact: v1::DeleteArtifactRequest => v1::Deletion,
         read_file: v1::ReadFileRequest => Answers<v1::ReadFileResponse>,
     }
 

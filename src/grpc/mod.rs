@@ -34,6 +34,7 @@ mod health;
 mod large;
 mod lists;
 mod pages;
+mod projects;
 mod runs;
 mod status;
 
@@ -43,6 +44,7 @@ use futures::Stream;
 use keepbest_proto::FILE_DESCRIPTOR_SET;
 use keepbest_proto::v1::artifacts_server::ArtifactsServer;
 use keepbest_proto::v1::checkpoints_server::CheckpointsServer;
+use keepbest_proto::v1::projects_server::ProjectsServer;
 use keepbest_proto::v1::runs_server::RunsServer;
 use tonic::Status;
 use tonic::server::NamedService;
@@ -99,7 +101,12 @@ struct Face {
 pub async fn routes(app: App) -> Result<(Routes, Health), tonic_reflection::server::Error> {
     let face = Face { app, large: Large::default() };
     let (reporter, service) = tonic_health::server::health_reporter();
-    let ours = [RunsServer::<Face>::NAME, CheckpointsServer::<Face>::NAME, ArtifactsServer::<Face>::NAME];
+    let ours = [
+        RunsServer::<Face>::NAME,
+        CheckpointsServer::<Face>::NAME,
+        ArtifactsServer::<Face>::NAME,
+        ProjectsServer::<Face>::NAME,
+    ];
     let health = Health::new(reporter, [""].into_iter().chain(ours).collect()).await;
     let reflection = || {
         tonic_reflection::server::Builder::configure()
@@ -123,7 +130,12 @@ pub async fn routes(app: App) -> Result<(Routes, Health), tonic_reflection::serv
                 .max_encoding_message_size(MAX_MESSAGE_BYTES),
         )
         .add_service(
-            ArtifactsServer::new(face)
+            ArtifactsServer::new(face.clone())
+                .max_decoding_message_size(MAX_MESSAGE_BYTES)
+                .max_encoding_message_size(MAX_MESSAGE_BYTES),
+        )
+        .add_service(
+            ProjectsServer::new(face)
                 .max_decoding_message_size(MAX_MESSAGE_BYTES)
                 .max_encoding_message_size(MAX_MESSAGE_BYTES),
         );

@@ -10,6 +10,7 @@ use crate::app::DecisionFilter;
 use crate::app::Error;
 use crate::app::EventRow;
 use crate::app::decisions::Moment;
+use crate::app::deletions::How;
 use crate::app::events::NewEvents;
 use crate::app::runs::Resume;
 use crate::app::runs::Start;
@@ -19,10 +20,13 @@ use crate::domain::ids::ListParent;
 use crate::domain::ids::ProjectName;
 use crate::domain::ids::RunName;
 use crate::domain::refusal::Refusal;
+use crate::domain::run::HEARTBEAT_US;
+use crate::domain::run::Run;
 use crate::domain::run::RunState;
 use crate::grpc::Answers;
 use crate::grpc::Face;
 use crate::grpc::convert::decision_to;
+use crate::grpc::convert::deletion_to;
 use crate::grpc::convert::directions_of;
 use crate::grpc::convert::duration_of;
 use crate::grpc::convert::event_of;
@@ -33,6 +37,7 @@ use crate::grpc::convert::run_to;
 use crate::grpc::convert::strategy_of;
 use crate::grpc::convert::version_to;
 use crate::grpc::pages::Found;
+use crate::grpc::pages::Next;
 use crate::grpc::pages::Query;
 use crate::grpc::pages::ROWS_AT_ONCE;
 use crate::grpc::pages::bad_token;
@@ -106,7 +111,7 @@ impl Face {
         record(&format!("{}/runs/{}", request.parent, request.run_id));
         let begun = self.app.start_run(start_of(request)?).await?;
         Ok(v1::StartRunResponse {
-            run: Some(run_to(&begun.run)),
+            run: Some(self.run(&begun.run)),
             attempt: begun.attempt,
             next_sequence: begun.next_sequence,
             resume_from: begun.resume_from.as_ref().map(version_to),
@@ -135,30 +140,37 @@ impl Face {
         };
         let name = RunName::parse(&request.name)?;
         let run = self.app.finish_run(name, request.attempt, state).await?;
-        Ok(run_to(&run))
+        Ok(self.run(&run))
     }
 
     async fn get_run(&self, request: v1::GetRunRequest) -> Result<v1::Run, Error> {
         record(&request.name);
         let name = RunName::parse(&request.name)?;
-        Ok(run_to(&self.app.run(&name).await?))
+        Ok(self.run(&self.app.run(&name).await?))
     }
 
     async fn list_runs(&self, request: v1::ListRunsRequest) -> Result<v1::ListRunsResponse, Error> {
         record(&request.parent);
         let parent = ListParent::parse(&request.parent)?;
         let limit = page_size(request.page_size)?;
-        let query = Query::of(&["runs", &request.parent]);
-        let before = query.position(&request.page_token)?.map(run_position).transpose()?;
-        let parent = &parent;
-        let look = |before, rows| async move {
-            let runs = self.app.list_runs(parent, before, rows).await?;
-            let items = runs.into_iter().map(|run| (run_to(&run), Some((run.create_time_us, run.uid))));
-            Ok(Found::of(items.collect(), rows))
+        let query = match request.filter.as_str() {
+            "" => Query::of(&["runs", &request.parent]),
+            filter => Query::of(&["runs", &request.parent, filter]),
         };
-        let (runs, next) = fill(ROWS_AT_ONCE, limit, before, look).await?;
+        let before = query.position(&request.page_token)?.map(run_position).transpose()?;
+        let (parent, filter) = (&parent, &request.filter);
+        let look = |(before, looks), rows| async move {
+            let found = self.app.list_runs_where(parent, filter, before, rows).await?;
+            let looks = looks + found.looks;
+            let items = found.runs.into_iter().map(|run| {
+                let place = Some((run.create_time_us, run.uid.clone()));
+                (self.run(&run), (place, looks))
+            });
+            Ok(Found { items: items.collect(), next: Next::behind(found.next, looks) })
+        };
+        let (runs, next) = fill(ROWS_AT_ONCE, limit, (before, 0), look).await?;
         let token = |(time_us, uid)| query.token(&format!("{time_us}.{uid}"));
-        let next_page_token = next.flatten().map(token).unwrap_or_default();
+        let next_page_token = next.and_then(|(place, _)| place).map(token).unwrap_or_default();
         Ok(v1::ListRunsResponse { runs, next_page_token })
     }
 
@@ -224,6 +236,26 @@ impl Face {
         Ok(v1::AwaitDecisionResponse { decision })
     }
 
+    async fn heartbeat(&self, request: v1::HeartbeatRequest) -> Result<v1::HeartbeatResponse, Error> {
+        record(&request.run);
+        self.app.hear(RunName::parse(&request.run)?, request.attempt).await?;
+        let interval = prost_types::Duration { seconds: HEARTBEAT_US / 1_000_000, nanos: 0 };
+        Ok(v1::HeartbeatResponse { interval: Some(interval) })
+    }
+
+    /// A run as the wire has it, with its sign of life now.
+    fn run(&self, run: &Run) -> v1::Run {
+        run_to(run, self.app.is_alive(run))
+    }
+
+    async fn delete_run(&self, request: v1::DeleteRunRequest) -> Result<v1::Deletion, Error> {
+        record(&request.name);
+        let name = RunName::parse(&request.name)?;
+        let how = How { validate_only: request.validate_only, force: request.force };
+        let deleted = self.app.delete_run(&name, how).await;
+        deletion_to(request.name, deleted, request.allow_missing)
+    }
+
     async fn stream_events(
         &self,
         requests: Streaming<v1::ReportEventsRequest>,
@@ -254,6 +286,8 @@ service! {
         list_events: v1::ListEventsRequest => v1::ListEventsResponse,
         list_decisions: v1::ListDecisionsRequest => v1::ListDecisionsResponse,
         await_decision: v1::AwaitDecisionRequest => v1::AwaitDecisionResponse,
+        heartbeat: v1::HeartbeatRequest => v1::HeartbeatResponse,
+        delete_run: v1::DeleteRunRequest => v1::Deletion,
         stream_events: Streaming<v1::ReportEventsRequest> => Answers<v1::ReportEventsResponse>,
     }
 

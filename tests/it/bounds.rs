@@ -126,7 +126,7 @@ async fn a_page_goes_on_behind_the_last_one_although_its_versions_are_deleted() 
     assert_eq!(first, [2, 1]);
     for number in first {
         let name = format!("{ARTIFACT}/versions/v{number}");
-        let delete = v1::DeleteVersionRequest { name, delete_aliases: false };
+        let delete = v1::DeleteVersionRequest { name, ..Default::default() };
         server.artifacts().delete_version(delete).await.unwrap();
     }
     assert_eq!(page_of_two(&server, token).await, (vec![0], String::new()));

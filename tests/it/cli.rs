@@ -5,6 +5,7 @@
 mod escapes;
 mod lists;
 mod recover;
+mod remove;
 mod told;
 
 use std::ffi::OsStr;

@@ -66,7 +66,7 @@ const IMPURE: [&str; 10] = [
 const MOST_LINES: usize = 400;
 
 /// Every migration with its checksum. A line is only ever added.
-const MIGRATIONS: [(&str, u64); 8] = [
+const MIGRATIONS: [(&str, u64); 10] = [
     ("0001_init.sql", 0x3acf_efaf_e279_2bb2),
     ("0002_parts.sql", 0x38fe_27e2_19ba_b6ec),
     ("0003_manifests.sql", 0x9a6b_6304_d156_0c30),
@@ -75,6 +75,8 @@ const MIGRATIONS: [(&str, u64); 8] = [
     ("0007_read_indexes.sql", 0x24ce_d318_62c8_c269),
     ("0008_lost_versions.sql", 0x14bc_5b74_d1fa_3292),
     ("0009_superseded_indexes.sql", 0x8a67_1eb8_9223_cc81),
+    ("0010_deletions.sql", 0xbfd0_487a_2685_a869),
+    ("0011_superseded_lists.sql", 0x92e3_84a5_b558_5d19),
 ];
 
 /// Folders of our own Rust code.

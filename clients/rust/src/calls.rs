@@ -8,6 +8,7 @@ use tonic::transport::Channel;
 use keepbest_proto::v1;
 use keepbest_proto::v1::artifacts_client::ArtifactsClient;
 use keepbest_proto::v1::checkpoints_client::CheckpointsClient;
+use keepbest_proto::v1::projects_client::ProjectsClient;
 use keepbest_proto::v1::runs_client::RunsClient;
 
 use crate::client::Client;
@@ -23,6 +24,10 @@ fn runs(channel: Channel) -> RunsClient<Channel> {
 
 fn checkpoints(channel: Channel) -> CheckpointsClient<Channel> {
     CheckpointsClient::new(channel)
+}
+
+fn projects(channel: Channel) -> ProjectsClient<Channel> {
+    ProjectsClient::new(channel)
 }
 
 fn artifacts(channel: Channel) -> ArtifactsClient<Channel> {
@@ -103,6 +108,19 @@ impl Client {
         self.unary("ListDecisions", Work::Rows, request, call).await
     }
 
+    /// A sign of life of a process that has nothing else to say.
+    pub async fn heartbeat(&self, request: v1::HeartbeatRequest) -> Result<v1::HeartbeatResponse> {
+        let call = |channel, request| async move { runs(channel).heartbeat(request).await };
+        self.unary("Heartbeat", Work::Rows, request, call).await
+    }
+
+    /// Deletes a run with its versions and history. A retry after a lost answer may be told `NOT_FOUND` because the first try deleted
+    /// it: `allow_missing` makes that an answer.
+    pub async fn delete_run(&self, request: v1::DeleteRunRequest) -> Result<v1::Deletion> {
+        let call = |channel, request| async move { runs(channel).delete_run(request).await };
+        self.unary("DeleteRun", Work::Deletion, request, call).await
+    }
+
     /// The decision on an event that another process reports. One call waits for at most 25 s.
     pub async fn await_decision(
         &self,
@@ -110,6 +128,22 @@ impl Client {
     ) -> Result<v1::AwaitDecisionResponse> {
         let call = |channel, request| async move { runs(channel).await_decision(request).await };
         self.unary("AwaitDecision", Work::WaitForReport, request, call).await
+    }
+}
+
+/// Projects. Errors: [`Error::Refused`](crate::Error::Refused) with the codes of `projects.proto`,
+/// [`Error::Unreachable`](crate::Error::Unreachable) when no answer comes.
+impl Client {
+    /// A page of the projects of a team.
+    pub async fn list_projects(&self, request: v1::ListProjectsRequest) -> Result<v1::ListProjectsResponse> {
+        let call = |channel, request| async move { projects(channel).list_projects(request).await };
+        self.unary("ListProjects", Work::Rows, request, call).await
+    }
+
+    /// Deletes all runs and artifacts of a project. As for [`Client::delete_run`], a retry may need `allow_missing`.
+    pub async fn delete_project(&self, request: v1::DeleteProjectRequest) -> Result<v1::Deletion> {
+        let call = |channel, request| async move { projects(channel).delete_project(request).await };
+        self.unary("DeleteProject", Work::Deletion, request, call).await
     }
 }
 
@@ -288,10 +322,24 @@ impl Client {
         self.unary("SetAlias", Work::Rows, request, call).await
     }
 
-    /// Removes an alias. One that is gone already is no error.
+    /// Removes an alias. A retry after a lost answer may be told `NOT_FOUND` because the first try removed it: `allow_missing` makes
+    /// that an answer.
     pub async fn delete_alias(&self, request: v1::DeleteAliasRequest) -> Result<v1::DeleteAliasResponse> {
         let call = |channel, request| async move { artifacts(channel).delete_alias(request).await };
         self.unary("DeleteAlias", Work::Rows, request, call).await
+    }
+
+    /// Deletes the versions of an artifact that a filter matches, or only counts them.
+    pub async fn delete_versions(&self, request: v1::DeleteVersionsRequest) -> Result<v1::Deletion> {
+        let call = |channel, request| async move { artifacts(channel).delete_versions(request).await };
+        self.unary("DeleteVersions", Work::Deletion, request, call).await
+    }
+
+    /// Deletes an artifact with its versions. A retry after a lost answer may be told `NOT_FOUND` because the first try deleted it:
+    /// `allow_missing` makes that an answer.
+    pub async fn delete_artifact(&self, request: v1::DeleteArtifactRequest) -> Result<v1::Deletion> {
+        let call = |channel, request| async move { artifacts(channel).delete_artifact(request).await };
+        self.unary("DeleteArtifact", Work::Deletion, request, call).await
     }
 
     /// Deletes a version. Its number is never used again.

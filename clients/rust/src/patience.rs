@@ -14,6 +14,8 @@ const SERVER_WAIT: Duration = Duration::from_secs(25);
 /// How many times longer a call may take that writes objects than one that only touches rows: the server waits up to a minute for
 /// its object store.
 const OBJECTS_FACTOR: u32 = 4;
+/// The same for one that deletes many versions: ten minutes, in which some 100,000 go. What is left the server finishes by itself.
+const DELETION_FACTOR: u32 = 24;
 /// After a try without any answer, the next one has an eighth of the time (three halvings), the one after that a quarter, and so
 /// on. A server that hangs then costs little, and one that is only slow still gets the whole time with the fourth try.
 const SHORTENED: u32 = 3;
@@ -28,6 +30,8 @@ pub(crate) enum Work {
     Rows,
     /// Also writes to the object store.
     Objects,
+    /// Deletes any number of versions, some at a time.
+    Deletion,
     /// Waits until another process has reported.
     WaitForReport,
     /// Waits until other processes are done, and then writes objects.
@@ -40,6 +44,7 @@ impl Work {
         match self {
             Work::Rows => rows,
             Work::Objects => rows.saturating_mul(OBJECTS_FACTOR),
+            Work::Deletion => rows.saturating_mul(DELETION_FACTOR),
             Work::WaitForReport => rows.saturating_add(SERVER_WAIT),
             Work::WaitForParts => rows.saturating_mul(OBJECTS_FACTOR).saturating_add(SERVER_WAIT),
         }

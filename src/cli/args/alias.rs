@@ -49,17 +49,3 @@ pub(in crate::cli) struct AliasRm {
     /// Alias to remove
     pub(in crate::cli) alias: String,
 }
-
-/// Delete a version
-///
-/// Its number is never used again. `latest` and `best` move to the versions that are the latest and the best without it.
-#[derive(Debug, Args)]
-#[command(after_help = "Example:\n  keepbest rm vision/mnist/cnn:v3")]
-pub(in crate::cli) struct Rm {
-    /// Version by its number; without TEAM/PROJECT/ it is in --project
-    #[arg(value_name = "TEAM/PROJECT/ARTIFACT:vN")]
-    pub(in crate::cli) version: String,
-    /// Delete it even if aliases of yours point at it; they are removed too
-    #[arg(long)]
-    pub(in crate::cli) force: bool,
-}

@@ -20,11 +20,18 @@ pub(in crate::cli) struct Artifacts {
 
 /// List runs, newest first
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  keepbest runs vision/mnist --limit 10")]
+#[command(after_help = "\
+Examples:
+  keepbest runs vision/mnist --limit 10
+  keepbest runs vision/mnist --filter 'state = \"ACTIVE\" AND config : \"adam\"'")]
 pub(in crate::cli) struct Runs {
     /// Project; `TEAM/-` for all projects of a team [default: --project]
     #[arg(value_name = "TEAM/PROJECT")]
     pub(in crate::cli) parent: Option<String>,
+    /// Only runs that match, by run, state, artifact, monitor, config (`config : "adam"`), create_time, heard_time, attempt,
+    /// last_epoch or event_count
+    #[arg(long)]
+    pub(in crate::cli) filter: Option<String>,
     #[command(flatten)]
     pub(in crate::cli) list: Listing,
 }

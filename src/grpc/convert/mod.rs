@@ -13,6 +13,7 @@ pub(crate) use resources::alias_to;
 pub(crate) use resources::artifact_to;
 pub(crate) use resources::checkpoint_to;
 pub(crate) use resources::decision_to;
+pub(crate) use resources::deletion_to;
 pub(crate) use resources::file_to;
 pub(crate) use resources::next_due_to;
 pub(crate) use resources::run_to;

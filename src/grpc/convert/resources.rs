@@ -7,8 +7,10 @@ use keepbest_proto::v1::next_due::When;
 use crate::app::AliasRow;
 use crate::app::ArtifactRow;
 use crate::app::DecisionRow;
+use crate::app::Error;
 use crate::app::PartRow;
 use crate::app::VersionRow;
+use crate::app::deletions::Deletion;
 use crate::domain::checkpoint::Checkpoint;
 use crate::domain::checkpoint::CheckpointState;
 use crate::domain::decision::Action;
@@ -19,6 +21,7 @@ use crate::domain::file::StoredFile;
 use crate::domain::ids::ArtifactName;
 use crate::domain::ids::RunName;
 use crate::domain::metric::Direction;
+use crate::domain::refusal::Kind;
 use crate::domain::run::Run;
 use crate::domain::run::RunState;
 use crate::grpc::convert::strategy::strategy_to;
@@ -42,14 +45,23 @@ fn direction_to(direction: Direction) -> i32 {
     .into()
 }
 
-pub(crate) fn run_to(run: &Run) -> v1::Run {
+/// A run; `is_alive` is none once it has ended.
+pub(crate) fn run_to(run: &Run, is_alive: Option<bool>) -> v1::Run {
+    let contact = match is_alive {
+        None => v1::Contact::Unspecified,
+        Some(true) => v1::Contact::Alive,
+        Some(false) => v1::Contact::Silent,
+    };
     let state = match run.state {
         RunState::Active => v1::RunState::Active,
         RunState::Finished => v1::RunState::Finished,
         RunState::Failed => v1::RunState::Failed,
     };
     let monitor = &run.monitor_state;
-    let artifact = ArtifactName { project: run.name.project.clone(), artifact: run.artifact.clone() };
+    // None, once it was deleted and the run has not gone on.
+    let artifact = Some(&run.artifact).filter(|it| !it.is_gone()).map(|artifact| {
+        ArtifactName { project: run.name.project.clone(), artifact: artifact.clone() }.to_string()
+    });
     v1::Run {
         name: run.name.to_string(),
         strategy: Some(strategy_to(&run.strategy)),
@@ -70,14 +82,46 @@ pub(crate) fn run_to(run: &Run) -> v1::Run {
         }),
         attempt: run.attempt,
         state: state.into(),
-        artifact: artifact.to_string(),
+        artifact: artifact.unwrap_or_default(),
         create_time: Some(timestamp_to(run.create_time_us)),
         update_time: Some(timestamp_to(run.update_time_us)),
         finish_time: run.finish_time_us.map(timestamp_to),
         event_count: run.event_count,
         last_epoch: run.last_epoch,
         config: struct_of(run.config.as_deref()),
+        heard_time: Some(timestamp_to(run.heard_time_us)),
+        contact: contact.into(),
     }
+}
+
+/// What a deletion of the named thing came to; one that does not exist may be no error.
+pub(crate) fn deletion_to(
+    name: String,
+    deleted: Result<Deletion, Error>,
+    allow_missing: bool,
+) -> Result<v1::Deletion, Error> {
+    let deletion = match deleted {
+        Err(Error::Refused(refusal)) if allow_missing && refusal.kind == Kind::NotFound => {
+            return Ok(v1::Deletion { name, freed_bytes: Some(0), ..Default::default() });
+        }
+        deleted => deleted?,
+    };
+    Ok(v1::Deletion {
+        name,
+        run_count: deletion.run_count,
+        artifact_count: deletion.artifact_count,
+        version_count: deletion.version_count,
+        event_count: deletion.event_count,
+        size_bytes: deletion.size_bytes,
+        freed_bytes: deletion.freed_bytes,
+        kept_count: deletion.kept_count,
+        sample: deletion
+            .sample
+            .iter()
+            .map(|(artifact, number)| format!("{artifact}/versions/v{number}"))
+            .collect(),
+        purge_time: Some(timestamp_to(deletion.purge_time_us)),
+    })
 }
 
 /// A decision of a run.

@@ -210,7 +210,7 @@ async fn aliases_come_in_pages_and_an_error_names_only_some() {
     let servers = versions[0].aliases.iter().filter(|it| !it.starts_with("aaa"));
     assert_eq!(servers.collect::<Vec<_>>(), ["best", "epoch_0", "latest"], "they are not left out");
 
-    let delete = v1::DeleteVersionRequest { name: version.name.clone(), delete_aliases: false };
+    let delete = v1::DeleteVersionRequest { name: version.name.clone(), ..Default::default() };
     let refused = server.artifacts().delete_version(delete).await.unwrap_err();
     assert_eq!(
         (refused.code(), reason(&refused).as_str()),
@@ -220,6 +220,6 @@ async fn aliases_come_in_pages_and_an_error_names_only_some() {
     assert!(named.split(", ").all(|it| expected.contains(it)), "{named}");
     assert_eq!((named.split(", ").count(), detail(&refused, "alias_count").as_str()), (10, "1100"));
     assert!(refused.get_error_details().error_info().is_some() && refused.message().contains("1100 in all"));
-    let delete = v1::DeleteVersionRequest { name: version.name, delete_aliases: true };
+    let delete = v1::DeleteVersionRequest { name: version.name, delete_aliases: true, ..Default::default() };
     server.artifacts().delete_version(delete).await.unwrap();
 }

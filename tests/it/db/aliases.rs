@@ -31,7 +31,13 @@ async fn an_alias_moves_only_from_where_it_is_expected(database: TestDatabase) {
         "alias `prod` does not exist, not as expected: look where it points and decide again"
     );
     assert_eq!(set("prod", "v1", "none").await.unwrap().number, 1);
-    assert_eq!(set("prod", "v1", "none").await.unwrap().number, 1, "repeated: the same answer");
+    assert_eq!(
+        reason(set("prod", "v1", "none").await),
+        "ALIAS_MOVED",
+        "it points there already, but it is there"
+    );
+    assert_eq!(reason(set("prod", "v1", "v0").await), "ALIAS_MOVED");
+    assert_eq!(set("prod", "v1", "v1").await.unwrap().number, 1);
     assert_eq!(reason(set("prod", "v2", "none").await), "ALIAS_MOVED");
     assert_eq!(
         sentence(set("prod", "v2", "v0").await),
@@ -45,10 +51,11 @@ async fn an_alias_moves_only_from_where_it_is_expected(database: TestDatabase) {
     }
     assert_eq!(reason(set("prod", "v1", "best").await), "BAD_NAME");
     assert_eq!(trainer.named("prod").await.unwrap().0, 0);
-    for _ in 0..2 {
-        test.app.delete_alias(&trainer.artifact, "prod").await.unwrap();
-        assert_eq!(reason(trainer.named("prod").await), "NOT_FOUND");
-    }
+    test.app.delete_alias(&trainer.artifact, "prod").await.unwrap();
+    assert_eq!(reason(trainer.named("prod").await), "NOT_FOUND");
+    let missing =
+        "alias `teams/default/projects/digits/artifacts/run-first-model/versions/prod` was not found";
+    assert_eq!(sentence(test.app.delete_alias(&trainer.artifact, "prod").await), missing);
     assert_eq!(reason(test.app.delete_alias(&trainer.artifact, "latest").await), "BAD_ALIAS");
 }
 

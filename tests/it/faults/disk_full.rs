@@ -189,7 +189,7 @@ async fn every_write_is_refused_and_heals(full: Full) {
             is_full("a commit", it.trainer.commit(&uploaded).await);
             let mut artifacts = ArtifactsClient::new(it.server.channel());
             let name = it.kept.keys().next().unwrap().clone();
-            let delete = v1::DeleteVersionRequest { name, delete_aliases: true };
+            let delete = v1::DeleteVersionRequest { name, delete_aliases: true, ..Default::default() };
             is_full("a deletion", artifacts.delete_version(delete).await);
         }
         is_full("a file", it.trainer.upload(&empty, MODEL, &second[0].1).await);

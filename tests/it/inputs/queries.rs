@@ -230,7 +230,11 @@ async fn the_servers_aliases_and_malformed_ones_are_refused() {
         };
         let answer = artifacts.set_alias(set).await;
         witness.refused(format!("set {alias:?}"), answer, Code::InvalidArgument, "BAD_ALIAS").await;
-        let delete = v1::DeleteAliasRequest { artifact: artifact.clone(), alias: alias.to_owned() };
+        let delete = v1::DeleteAliasRequest {
+            artifact: artifact.clone(),
+            alias: alias.to_owned(),
+            ..Default::default()
+        };
         let answer = artifacts.delete_alias(delete).await;
         witness.refused(format!("delete {alias:?}"), answer, Code::InvalidArgument, "BAD_ALIAS").await;
     }
@@ -253,8 +257,11 @@ async fn the_servers_aliases_and_malformed_ones_are_refused() {
         witness.refused(format!("{version:?} if {expected:?}"), answer, code, reason).await;
     }
     for name in ["best", "latest", "epoch_1"] {
-        let delete =
-            v1::DeleteVersionRequest { name: format!("{artifact}/versions/{name}"), delete_aliases: true };
+        let delete = v1::DeleteVersionRequest {
+            name: format!("{artifact}/versions/{name}"),
+            delete_aliases: true,
+            ..Default::default()
+        };
         let answer = artifacts.delete_version(delete).await;
         witness.refused(name, answer, Code::InvalidArgument, "BAD_NAME").await;
     }

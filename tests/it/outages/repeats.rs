@@ -142,7 +142,7 @@ async fn a_change_repeated_at_another_replica_answers_the_same() {
         let pointed: v1::Version = twins.same("SetAlias", set).await;
         assert!(pointed.name.ends_with(&version));
     }
-    let delete = v1::DeleteAliasRequest { artifact, alias: "production".to_owned() };
+    let delete = v1::DeleteAliasRequest { artifact, alias: "production".to_owned(), allow_missing: true };
     let _: v1::DeleteAliasResponse = twins.same("DeleteAlias", delete).await;
     let delete = v1::DeleteVersionRequest { name: version.name, ..Default::default() };
     let deleted: v1::DeleteVersionResponse = twins.same("DeleteVersion", delete).await;

@@ -10,6 +10,7 @@ use crate::support::requests::epoch_end;
 /// What a method's request names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Names {
+    Team,
     Project,
     Run,
     Checkpoint,
@@ -20,12 +21,14 @@ pub(crate) enum Names {
 /// What the request of a method (`/keepbest.v1.Runs/GetRun`) names. A new method needs a line here.
 pub(crate) fn names(method: &str) -> Names {
     match short(method) {
-        "StartRun" | "ListRuns" | "ListArtifacts" => Names::Project,
+        "ListProjects" => Names::Team,
+        "StartRun" | "ListRuns" | "ListArtifacts" | "DeleteProject" => Names::Project,
         "ReportEvents" | "StreamEvents" | "FinishRun" | "GetRun" | "ListEvents" | "ListDecisions"
-        | "AwaitDecision" | "GetBestVersion" => Names::Run,
+        | "AwaitDecision" | "GetBestVersion" | "DeleteRun" | "Heartbeat" => Names::Run,
         "PrepareFile" | "WriteFile" | "WriteSmallFiles" | "CommitCheckpoint" | "AbandonCheckpoint"
         | "GetCheckpoint" => Names::Checkpoint,
-        "GetArtifact" | "ListVersions" | "ListAliases" | "SetAlias" | "DeleteAlias" => Names::Artifact,
+        "GetArtifact" | "ListVersions" | "ListAliases" | "SetAlias" | "DeleteAlias" | "DeleteVersions"
+        | "DeleteArtifact" => Names::Artifact,
         "GetVersion" | "ListFiles" | "ReadFile" | "DeleteVersion" => Names::Version,
         other => panic!("{other} is a new method: say what it names"),
     }
@@ -33,7 +36,8 @@ pub(crate) fn names(method: &str) -> Names {
 
 /// Whether a method changes a run or a checkpoint, or acts for an attempt, so that only the newest attempt may call it.
 pub(crate) fn is_fenced(method: &str) -> bool {
-    let changes = ["ReportEvents", "StreamEvents", "FinishRun", "AwaitDecision"].contains(&short(method));
+    let changes =
+        ["ReportEvents", "StreamEvents", "FinishRun", "AwaitDecision", "Heartbeat"].contains(&short(method));
     changes || (names(method) == Names::Checkpoint && short(method) != "GetCheckpoint")
 }
 
@@ -45,7 +49,7 @@ fn short(method: &str) -> &str {
 pub(crate) fn request(method: &str, name: &str, attempt: i64) -> Bytes {
     let name = name.to_owned();
     let bytes = match names(method) {
-        Names::Project | Names::Run => of_runs(short(method), name, attempt),
+        Names::Team | Names::Project | Names::Run => of_runs(short(method), name, attempt),
         Names::Checkpoint => of_checkpoints(short(method), name, attempt),
         Names::Artifact | Names::Version => of_artifacts(short(method), name),
     };
@@ -65,6 +69,10 @@ fn of_runs(method: &str, name: String, attempt: i64) -> Vec<u8> {
             v1::StartRunRequest { parent: name, strategy, ..Default::default() }.encode_to_vec()
         }
         "ListRuns" => v1::ListRunsRequest { parent: name, ..Default::default() }.encode_to_vec(),
+        "ListProjects" => v1::ListProjectsRequest { parent: name, ..Default::default() }.encode_to_vec(),
+        "DeleteProject" => v1::DeleteProjectRequest { name, ..Default::default() }.encode_to_vec(),
+        "Heartbeat" => v1::HeartbeatRequest { run: name, attempt }.encode_to_vec(),
+        "DeleteRun" => v1::DeleteRunRequest { name, ..Default::default() }.encode_to_vec(),
         "ListArtifacts" => v1::ListArtifactsRequest { parent: name, ..Default::default() }.encode_to_vec(),
         "ReportEvents" | "StreamEvents" => report(name).encode_to_vec(),
         "FinishRun" => v1::FinishRunRequest { name, attempt, ..Default::default() }.encode_to_vec(),
@@ -114,7 +122,14 @@ fn of_artifacts(method: &str, name: String) -> Vec<u8> {
             let version = "v0".to_owned();
             v1::SetAliasRequest { artifact: name, alias, version, ..Default::default() }.encode_to_vec()
         }
-        "DeleteAlias" => v1::DeleteAliasRequest { artifact: name, alias }.encode_to_vec(),
+        "DeleteAlias" => {
+            v1::DeleteAliasRequest { artifact: name, alias, ..Default::default() }.encode_to_vec()
+        }
+        "DeleteVersions" => {
+            let filter = "number >= 0".to_owned();
+            v1::DeleteVersionsRequest { parent: name, filter, ..Default::default() }.encode_to_vec()
+        }
+        "DeleteArtifact" => v1::DeleteArtifactRequest { name, ..Default::default() }.encode_to_vec(),
         "GetVersion" => v1::GetVersionRequest { name, ..Default::default() }.encode_to_vec(),
         "ListFiles" => v1::ListFilesRequest { parent: name, ..Default::default() }.encode_to_vec(),
         "ReadFile" => {

@@ -252,7 +252,9 @@ impl Artifacts for Shared {
         list_aliases: ListAliasesRequest -> ListAliasesResponse,
         set_alias: SetAliasRequest -> Version,
         delete_alias: DeleteAliasRequest -> DeleteAliasResponse,
-        delete_version: DeleteVersionRequest -> DeleteVersionResponse
+        delete_version: DeleteVersionRequest -> DeleteVersionResponse,
+        delete_versions: DeleteVersionsRequest -> Deletion,
+        delete_artifact: DeleteArtifactRequest -> Deletion
     }
 }
 

@@ -12,10 +12,11 @@ from google.protobuf.internal import builder as _builder
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from keepbest._proto.keepbest.v1 import resources_pb2 as keepbest_dot_v1_dot_resources__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bkeepbest/v1/artifacts.proto\x12\x0bkeepbest.v1\x1a\x1bkeepbest/v1/resources.proto\"o\n\x15GetBestVersionRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x0e\n\x06metric\x18\x02 \x01(\t\x12\x1f\n\x04mode\x18\x03 \x01(\x0e\x32\x11.keepbest.v1.Mode\x12\x15\n\rinclude_files\x18\x04 \x01(\x08\"8\n\x11GetVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x15\n\rinclude_files\x18\x02 \x01(\x08\"n\n\x13ListVersionsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x0e\n\x06\x66ilter\x18\x04 \x01(\t\x12\x10\n\x08order_by\x18\x05 \x01(\t\"W\n\x14ListVersionsResponse\x12&\n\x08versions\x18\x01 \x03(\x0b\x32\x14.keepbest.v1.Version\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\"\n\x12GetArtifactRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"M\n\x14ListArtifactsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"Z\n\x15ListArtifactsResponse\x12(\n\tartifacts\x18\x01 \x03(\x0b\x32\x15.keepbest.v1.Artifact\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"I\n\x10ListFilesRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"N\n\x11ListFilesResponse\x12 \n\x05\x66iles\x18\x01 \x03(\x0b\x32\x11.keepbest.v1.File\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"K\n\x12ListAliasesRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"S\n\x13ListAliasesResponse\x12#\n\x07\x61liases\x18\x01 \x03(\x0b\x32\x12.keepbest.v1.Alias\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\\\n\x0fReadFileRequest\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x14\n\x0coffset_bytes\x18\x03 \x01(\x03\x12\x14\n\x0clength_bytes\x18\x04 \x01(\x03\"W\n\x10ReadFileResponse\x12\x1f\n\x04\x66ile\x18\x01 \x01(\x0b\x32\x11.keepbest.v1.File\x12\x14\n\x0coffset_bytes\x18\x02 \x01(\x03\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"]\n\x0fSetAliasRequest\x12\x10\n\x08\x61rtifact\x18\x01 \x01(\t\x12\r\n\x05\x61lias\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x18\n\x10\x65xpected_version\x18\x04 \x01(\t\"5\n\x12\x44\x65leteAliasRequest\x12\x10\n\x08\x61rtifact\x18\x01 \x01(\t\x12\r\n\x05\x61lias\x18\x02 \x01(\t\"\x15\n\x13\x44\x65leteAliasResponse\"<\n\x14\x44\x65leteVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x16\n\x0e\x64\x65lete_aliases\x18\x02 \x01(\x08\"+\n\x15\x44\x65leteVersionResponse\x12\x12\n\nsize_bytes\x18\x01 \x01(\x03\x32\xe2\x06\n\tArtifacts\x12J\n\x0eGetBestVersion\x12\".keepbest.v1.GetBestVersionRequest\x1a\x14.keepbest.v1.Version\x12\x42\n\nGetVersion\x12\x1e.keepbest.v1.GetVersionRequest\x1a\x14.keepbest.v1.Version\x12S\n\x0cListVersions\x12 .keepbest.v1.ListVersionsRequest\x1a!.keepbest.v1.ListVersionsResponse\x12\x45\n\x0bGetArtifact\x12\x1f.keepbest.v1.GetArtifactRequest\x1a\x15.keepbest.v1.Artifact\x12V\n\rListArtifacts\x12!.keepbest.v1.ListArtifactsRequest\x1a\".keepbest.v1.ListArtifactsResponse\x12J\n\tListFiles\x12\x1d.keepbest.v1.ListFilesRequest\x1a\x1e.keepbest.v1.ListFilesResponse\x12P\n\x0bListAliases\x12\x1f.keepbest.v1.ListAliasesRequest\x1a .keepbest.v1.ListAliasesResponse\x12I\n\x08ReadFile\x12\x1c.keepbest.v1.ReadFileRequest\x1a\x1d.keepbest.v1.ReadFileResponse0\x01\x12>\n\x08SetAlias\x12\x1c.keepbest.v1.SetAliasRequest\x1a\x14.keepbest.v1.Version\x12P\n\x0b\x44\x65leteAlias\x12\x1f.keepbest.v1.DeleteAliasRequest\x1a .keepbest.v1.DeleteAliasResponse\x12V\n\rDeleteVersion\x12!.keepbest.v1.DeleteVersionRequest\x1a\".keepbest.v1.DeleteVersionResponseB]\n\x0f\x64\x65v.keepbest.v1P\x01Z:github.com/keepbest/keepbest/gen/go/keepbest/v1;keepbestv1\xaa\x02\x0bKeepbest.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bkeepbest/v1/artifacts.proto\x12\x0bkeepbest.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bkeepbest/v1/resources.proto\"o\n\x15GetBestVersionRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x0e\n\x06metric\x18\x02 \x01(\t\x12\x1f\n\x04mode\x18\x03 \x01(\x0e\x32\x11.keepbest.v1.Mode\x12\x15\n\rinclude_files\x18\x04 \x01(\x08\"8\n\x11GetVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x15\n\rinclude_files\x18\x02 \x01(\x08\"n\n\x13ListVersionsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x0e\n\x06\x66ilter\x18\x04 \x01(\t\x12\x10\n\x08order_by\x18\x05 \x01(\t\"f\n\x14ListVersionsResponse\x12&\n\x08versions\x18\x01 \x03(\x0b\x32\x14.keepbest.v1.Version\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\r\n\x05hints\x18\x03 \x03(\t\"\"\n\x12GetArtifactRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"M\n\x14ListArtifactsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"Z\n\x15ListArtifactsResponse\x12(\n\tartifacts\x18\x01 \x03(\x0b\x32\x15.keepbest.v1.Artifact\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"I\n\x10ListFilesRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"N\n\x11ListFilesResponse\x12 \n\x05\x66iles\x18\x01 \x03(\x0b\x32\x11.keepbest.v1.File\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"K\n\x12ListAliasesRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"S\n\x13ListAliasesResponse\x12#\n\x07\x61liases\x18\x01 \x03(\x0b\x32\x12.keepbest.v1.Alias\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\\\n\x0fReadFileRequest\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x14\n\x0coffset_bytes\x18\x03 \x01(\x03\x12\x14\n\x0clength_bytes\x18\x04 \x01(\x03\"W\n\x10ReadFileResponse\x12\x1f\n\x04\x66ile\x18\x01 \x01(\x0b\x32\x11.keepbest.v1.File\x12\x14\n\x0coffset_bytes\x18\x02 \x01(\x03\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"]\n\x0fSetAliasRequest\x12\x10\n\x08\x61rtifact\x18\x01 \x01(\t\x12\r\n\x05\x61lias\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x18\n\x10\x65xpected_version\x18\x04 \x01(\t\"L\n\x12\x44\x65leteAliasRequest\x12\x10\n\x08\x61rtifact\x18\x01 \x01(\t\x12\r\n\x05\x61lias\x18\x02 \x01(\t\x12\x15\n\rallow_missing\x18\x03 \x01(\x08\"\x15\n\x13\x44\x65leteAliasResponse\"S\n\x14\x44\x65leteVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x16\n\x0e\x64\x65lete_aliases\x18\x02 \x01(\x08\x12\x15\n\rvalidate_only\x18\x03 \x01(\x08\"\x90\x01\n\x15\x44\x65leteVersionsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x0e\n\x06\x66ilter\x18\x02 \x01(\t\x12\x13\n\x0bkeep_newest\x18\x03 \x01(\x03\x12\x16\n\x0e\x64\x65lete_aliases\x18\x04 \x01(\x08\x12\x13\n\x0b\x64\x65lete_best\x18\x05 \x01(\x08\x12\x15\n\rvalidate_only\x18\x06 \x01(\x08\"b\n\x15\x44\x65leteArtifactRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x15\n\rvalidate_only\x18\x02 \x01(\x08\x12\r\n\x05\x66orce\x18\x03 \x01(\x08\x12\x15\n\rallow_missing\x18\x04 \x01(\x08\"\x85\x01\n\x15\x44\x65leteVersionResponse\x12\x12\n\nsize_bytes\x18\x01 \x01(\x03\x12\x18\n\x0b\x66reed_bytes\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12.\n\npurge_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x0e\n\x0c_freed_bytes2\xfc\x07\n\tArtifacts\x12J\n\x0eGetBestVersion\x12\".keepbest.v1.GetBestVersionRequest\x1a\x14.keepbest.v1.Version\x12\x42\n\nGetVersion\x12\x1e.keepbest.v1.GetVersionRequest\x1a\x14.keepbest.v1.Version\x12S\n\x0cListVersions\x12 .keepbest.v1.ListVersionsRequest\x1a!.keepbest.v1.ListVersionsResponse\x12\x45\n\x0bGetArtifact\x12\x1f.keepbest.v1.GetArtifactRequest\x1a\x15.keepbest.v1.Artifact\x12V\n\rListArtifacts\x12!.keepbest.v1.ListArtifactsRequest\x1a\".keepbest.v1.ListArtifactsResponse\x12J\n\tListFiles\x12\x1d.keepbest.v1.ListFilesRequest\x1a\x1e.keepbest.v1.ListFilesResponse\x12P\n\x0bListAliases\x12\x1f.keepbest.v1.ListAliasesRequest\x1a .keepbest.v1.ListAliasesResponse\x12I\n\x08ReadFile\x12\x1c.keepbest.v1.ReadFileRequest\x1a\x1d.keepbest.v1.ReadFileResponse0\x01\x12>\n\x08SetAlias\x12\x1c.keepbest.v1.SetAliasRequest\x1a\x14.keepbest.v1.Version\x12P\n\x0b\x44\x65leteAlias\x12\x1f.keepbest.v1.DeleteAliasRequest\x1a .keepbest.v1.DeleteAliasResponse\x12V\n\rDeleteVersion\x12!.keepbest.v1.DeleteVersionRequest\x1a\".keepbest.v1.DeleteVersionResponse\x12K\n\x0e\x44\x65leteVersions\x12\".keepbest.v1.DeleteVersionsRequest\x1a\x15.keepbest.v1.Deletion\x12K\n\x0e\x44\x65leteArtifact\x12\".keepbest.v1.DeleteArtifactRequest\x1a\x15.keepbest.v1.DeletionB]\n\x0f\x64\x65v.keepbest.v1P\x01Z:github.com/keepbest/keepbest/gen/go/keepbest/v1;keepbestv1\xaa\x02\x0bKeepbest.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -23,42 +24,46 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'keepbest.v1.artifacts_pb2',
 if _descriptor._USE_C_DESCRIPTORS == False:
   _globals['DESCRIPTOR']._options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\017dev.keepbest.v1P\001Z:github.com/keepbest/keepbest/gen/go/keepbest/v1;keepbestv1\252\002\013Keepbest.V1'
-  _globals['_GETBESTVERSIONREQUEST']._serialized_start=73
-  _globals['_GETBESTVERSIONREQUEST']._serialized_end=184
-  _globals['_GETVERSIONREQUEST']._serialized_start=186
-  _globals['_GETVERSIONREQUEST']._serialized_end=242
-  _globals['_LISTVERSIONSREQUEST']._serialized_start=244
-  _globals['_LISTVERSIONSREQUEST']._serialized_end=354
-  _globals['_LISTVERSIONSRESPONSE']._serialized_start=356
-  _globals['_LISTVERSIONSRESPONSE']._serialized_end=443
-  _globals['_GETARTIFACTREQUEST']._serialized_start=445
-  _globals['_GETARTIFACTREQUEST']._serialized_end=479
-  _globals['_LISTARTIFACTSREQUEST']._serialized_start=481
-  _globals['_LISTARTIFACTSREQUEST']._serialized_end=558
-  _globals['_LISTARTIFACTSRESPONSE']._serialized_start=560
-  _globals['_LISTARTIFACTSRESPONSE']._serialized_end=650
-  _globals['_LISTFILESREQUEST']._serialized_start=652
-  _globals['_LISTFILESREQUEST']._serialized_end=725
-  _globals['_LISTFILESRESPONSE']._serialized_start=727
-  _globals['_LISTFILESRESPONSE']._serialized_end=805
-  _globals['_LISTALIASESREQUEST']._serialized_start=807
-  _globals['_LISTALIASESREQUEST']._serialized_end=882
-  _globals['_LISTALIASESRESPONSE']._serialized_start=884
-  _globals['_LISTALIASESRESPONSE']._serialized_end=967
-  _globals['_READFILEREQUEST']._serialized_start=969
-  _globals['_READFILEREQUEST']._serialized_end=1061
-  _globals['_READFILERESPONSE']._serialized_start=1063
-  _globals['_READFILERESPONSE']._serialized_end=1150
-  _globals['_SETALIASREQUEST']._serialized_start=1152
-  _globals['_SETALIASREQUEST']._serialized_end=1245
-  _globals['_DELETEALIASREQUEST']._serialized_start=1247
-  _globals['_DELETEALIASREQUEST']._serialized_end=1300
-  _globals['_DELETEALIASRESPONSE']._serialized_start=1302
-  _globals['_DELETEALIASRESPONSE']._serialized_end=1323
-  _globals['_DELETEVERSIONREQUEST']._serialized_start=1325
-  _globals['_DELETEVERSIONREQUEST']._serialized_end=1385
-  _globals['_DELETEVERSIONRESPONSE']._serialized_start=1387
-  _globals['_DELETEVERSIONRESPONSE']._serialized_end=1430
-  _globals['_ARTIFACTS']._serialized_start=1433
-  _globals['_ARTIFACTS']._serialized_end=2299
+  _globals['_GETBESTVERSIONREQUEST']._serialized_start=106
+  _globals['_GETBESTVERSIONREQUEST']._serialized_end=217
+  _globals['_GETVERSIONREQUEST']._serialized_start=219
+  _globals['_GETVERSIONREQUEST']._serialized_end=275
+  _globals['_LISTVERSIONSREQUEST']._serialized_start=277
+  _globals['_LISTVERSIONSREQUEST']._serialized_end=387
+  _globals['_LISTVERSIONSRESPONSE']._serialized_start=389
+  _globals['_LISTVERSIONSRESPONSE']._serialized_end=491
+  _globals['_GETARTIFACTREQUEST']._serialized_start=493
+  _globals['_GETARTIFACTREQUEST']._serialized_end=527
+  _globals['_LISTARTIFACTSREQUEST']._serialized_start=529
+  _globals['_LISTARTIFACTSREQUEST']._serialized_end=606
+  _globals['_LISTARTIFACTSRESPONSE']._serialized_start=608
+  _globals['_LISTARTIFACTSRESPONSE']._serialized_end=698
+  _globals['_LISTFILESREQUEST']._serialized_start=700
+  _globals['_LISTFILESREQUEST']._serialized_end=773
+  _globals['_LISTFILESRESPONSE']._serialized_start=775
+  _globals['_LISTFILESRESPONSE']._serialized_end=853
+  _globals['_LISTALIASESREQUEST']._serialized_start=855
+  _globals['_LISTALIASESREQUEST']._serialized_end=930
+  _globals['_LISTALIASESRESPONSE']._serialized_start=932
+  _globals['_LISTALIASESRESPONSE']._serialized_end=1015
+  _globals['_READFILEREQUEST']._serialized_start=1017
+  _globals['_READFILEREQUEST']._serialized_end=1109
+  _globals['_READFILERESPONSE']._serialized_start=1111
+  _globals['_READFILERESPONSE']._serialized_end=1198
+  _globals['_SETALIASREQUEST']._serialized_start=1200
+  _globals['_SETALIASREQUEST']._serialized_end=1293
+  _globals['_DELETEALIASREQUEST']._serialized_start=1295
+  _globals['_DELETEALIASREQUEST']._serialized_end=1371
+  _globals['_DELETEALIASRESPONSE']._serialized_start=1373
+  _globals['_DELETEALIASRESPONSE']._serialized_end=1394
+  _globals['_DELETEVERSIONREQUEST']._serialized_start=1396
+  _globals['_DELETEVERSIONREQUEST']._serialized_end=1479
+  _globals['_DELETEVERSIONSREQUEST']._serialized_start=1482
+  _globals['_DELETEVERSIONSREQUEST']._serialized_end=1626
+  _globals['_DELETEARTIFACTREQUEST']._serialized_start=1628
+  _globals['_DELETEARTIFACTREQUEST']._serialized_end=1726
+  _globals['_DELETEVERSIONRESPONSE']._serialized_start=1729
+  _globals['_DELETEVERSIONRESPONSE']._serialized_end=1862
+  _globals['_ARTIFACTS']._serialized_start=1865
+  _globals['_ARTIFACTS']._serialized_end=2885
 # @@protoc_insertion_point(module_scope)

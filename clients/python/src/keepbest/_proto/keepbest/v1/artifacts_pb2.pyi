@@ -1,3 +1,4 @@
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from keepbest._proto.keepbest.v1 import resources_pb2 as _resources_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
@@ -41,12 +42,14 @@ class ListVersionsRequest(_message.Message):
     def __init__(self, parent: _Optional[str] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., filter: _Optional[str] = ..., order_by: _Optional[str] = ...) -> None: ...
 
 class ListVersionsResponse(_message.Message):
-    __slots__ = ("versions", "next_page_token")
+    __slots__ = ("versions", "next_page_token", "hints")
     VERSIONS_FIELD_NUMBER: _ClassVar[int]
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    HINTS_FIELD_NUMBER: _ClassVar[int]
     versions: _containers.RepeatedCompositeFieldContainer[_resources_pb2.Version]
     next_page_token: str
-    def __init__(self, versions: _Optional[_Iterable[_Union[_resources_pb2.Version, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
+    hints: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, versions: _Optional[_Iterable[_Union[_resources_pb2.Version, _Mapping]]] = ..., next_page_token: _Optional[str] = ..., hints: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class GetArtifactRequest(_message.Message):
     __slots__ = ("name",)
@@ -143,27 +146,63 @@ class SetAliasRequest(_message.Message):
     def __init__(self, artifact: _Optional[str] = ..., alias: _Optional[str] = ..., version: _Optional[str] = ..., expected_version: _Optional[str] = ...) -> None: ...
 
 class DeleteAliasRequest(_message.Message):
-    __slots__ = ("artifact", "alias")
+    __slots__ = ("artifact", "alias", "allow_missing")
     ARTIFACT_FIELD_NUMBER: _ClassVar[int]
     ALIAS_FIELD_NUMBER: _ClassVar[int]
+    ALLOW_MISSING_FIELD_NUMBER: _ClassVar[int]
     artifact: str
     alias: str
-    def __init__(self, artifact: _Optional[str] = ..., alias: _Optional[str] = ...) -> None: ...
+    allow_missing: bool
+    def __init__(self, artifact: _Optional[str] = ..., alias: _Optional[str] = ..., allow_missing: bool = ...) -> None: ...
 
 class DeleteAliasResponse(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
 class DeleteVersionRequest(_message.Message):
-    __slots__ = ("name", "delete_aliases")
+    __slots__ = ("name", "delete_aliases", "validate_only")
     NAME_FIELD_NUMBER: _ClassVar[int]
     DELETE_ALIASES_FIELD_NUMBER: _ClassVar[int]
+    VALIDATE_ONLY_FIELD_NUMBER: _ClassVar[int]
     name: str
     delete_aliases: bool
-    def __init__(self, name: _Optional[str] = ..., delete_aliases: bool = ...) -> None: ...
+    validate_only: bool
+    def __init__(self, name: _Optional[str] = ..., delete_aliases: bool = ..., validate_only: bool = ...) -> None: ...
+
+class DeleteVersionsRequest(_message.Message):
+    __slots__ = ("parent", "filter", "keep_newest", "delete_aliases", "delete_best", "validate_only")
+    PARENT_FIELD_NUMBER: _ClassVar[int]
+    FILTER_FIELD_NUMBER: _ClassVar[int]
+    KEEP_NEWEST_FIELD_NUMBER: _ClassVar[int]
+    DELETE_ALIASES_FIELD_NUMBER: _ClassVar[int]
+    DELETE_BEST_FIELD_NUMBER: _ClassVar[int]
+    VALIDATE_ONLY_FIELD_NUMBER: _ClassVar[int]
+    parent: str
+    filter: str
+    keep_newest: int
+    delete_aliases: bool
+    delete_best: bool
+    validate_only: bool
+    def __init__(self, parent: _Optional[str] = ..., filter: _Optional[str] = ..., keep_newest: _Optional[int] = ..., delete_aliases: bool = ..., delete_best: bool = ..., validate_only: bool = ...) -> None: ...
+
+class DeleteArtifactRequest(_message.Message):
+    __slots__ = ("name", "validate_only", "force", "allow_missing")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    VALIDATE_ONLY_FIELD_NUMBER: _ClassVar[int]
+    FORCE_FIELD_NUMBER: _ClassVar[int]
+    ALLOW_MISSING_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    validate_only: bool
+    force: bool
+    allow_missing: bool
+    def __init__(self, name: _Optional[str] = ..., validate_only: bool = ..., force: bool = ..., allow_missing: bool = ...) -> None: ...
 
 class DeleteVersionResponse(_message.Message):
-    __slots__ = ("size_bytes",)
+    __slots__ = ("size_bytes", "freed_bytes", "purge_time")
     SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    FREED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    PURGE_TIME_FIELD_NUMBER: _ClassVar[int]
     size_bytes: int
-    def __init__(self, size_bytes: _Optional[int] = ...) -> None: ...
+    freed_bytes: int
+    purge_time: _timestamp_pb2.Timestamp
+    def __init__(self, size_bytes: _Optional[int] = ..., freed_bytes: _Optional[int] = ..., purge_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...

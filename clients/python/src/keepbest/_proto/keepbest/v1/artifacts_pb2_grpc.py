@@ -70,6 +70,16 @@ class ArtifactsStub(object):
                 request_serializer=keepbest_dot_v1_dot_artifacts__pb2.DeleteVersionRequest.SerializeToString,
                 response_deserializer=keepbest_dot_v1_dot_artifacts__pb2.DeleteVersionResponse.FromString,
                 )
+        self.DeleteVersions = channel.unary_unary(
+                '/keepbest.v1.Artifacts/DeleteVersions',
+                request_serializer=keepbest_dot_v1_dot_artifacts__pb2.DeleteVersionsRequest.SerializeToString,
+                response_deserializer=keepbest_dot_v1_dot_resources__pb2.Deletion.FromString,
+                )
+        self.DeleteArtifact = channel.unary_unary(
+                '/keepbest.v1.Artifacts/DeleteArtifact',
+                request_serializer=keepbest_dot_v1_dot_artifacts__pb2.DeleteArtifactRequest.SerializeToString,
+                response_deserializer=keepbest_dot_v1_dot_resources__pb2.Deletion.FromString,
+                )
 
 
 class ArtifactsServicer(object):
@@ -137,7 +147,7 @@ class ArtifactsServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def DeleteAlias(self, request, context):
-        """Removes an alias of yours; one that is gone already is fine.
+        """Removes an alias of yours. NOT_FOUND if there is none, unless `allow_missing` says that this is fine.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -145,6 +155,23 @@ class ArtifactsServicer(object):
 
     def DeleteVersion(self, request, context):
         """Deletes a version. Its number is never used again; `latest` and `best` move to what is right. Repeated: the same answer.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteVersions(self, request, context):
+        """Deletes the versions of an artifact that a filter matches, as DeleteVersion does it. The version that `best` points at and those
+        that aliases of yours point at stay, unless told otherwise; `kept_count` says how many. A call that was cut off is repeated.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteArtifact(self, request, context):
+        """Deletes an artifact with its versions and aliases. Its runs stay; one that saves again begins a new artifact, and one that is
+        active has to begin a new attempt first (STALE_ATTEMPT). Refused while a run that saves into it is alive (RUN_ALIVE), or aliases
+        of yours point at its versions (VERSION_HAS_ALIASES), unless with `force`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -207,6 +234,16 @@ def add_ArtifactsServicer_to_server(servicer, server):
                     servicer.DeleteVersion,
                     request_deserializer=keepbest_dot_v1_dot_artifacts__pb2.DeleteVersionRequest.FromString,
                     response_serializer=keepbest_dot_v1_dot_artifacts__pb2.DeleteVersionResponse.SerializeToString,
+            ),
+            'DeleteVersions': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteVersions,
+                    request_deserializer=keepbest_dot_v1_dot_artifacts__pb2.DeleteVersionsRequest.FromString,
+                    response_serializer=keepbest_dot_v1_dot_resources__pb2.Deletion.SerializeToString,
+            ),
+            'DeleteArtifact': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteArtifact,
+                    request_deserializer=keepbest_dot_v1_dot_artifacts__pb2.DeleteArtifactRequest.FromString,
+                    response_serializer=keepbest_dot_v1_dot_resources__pb2.Deletion.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -402,5 +439,39 @@ class Artifacts(object):
         return grpc.experimental.unary_unary(request, target, '/keepbest.v1.Artifacts/DeleteVersion',
             keepbest_dot_v1_dot_artifacts__pb2.DeleteVersionRequest.SerializeToString,
             keepbest_dot_v1_dot_artifacts__pb2.DeleteVersionResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def DeleteVersions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/keepbest.v1.Artifacts/DeleteVersions',
+            keepbest_dot_v1_dot_artifacts__pb2.DeleteVersionsRequest.SerializeToString,
+            keepbest_dot_v1_dot_resources__pb2.Deletion.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def DeleteArtifact(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/keepbest.v1.Artifacts/DeleteArtifact',
+            keepbest_dot_v1_dot_artifacts__pb2.DeleteArtifactRequest.SerializeToString,
+            keepbest_dot_v1_dot_resources__pb2.Deletion.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)

@@ -79,6 +79,12 @@ class RunState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     RUN_STATE_FINISHED: _ClassVar[RunState]
     RUN_STATE_FAILED: _ClassVar[RunState]
 
+class Contact(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    CONTACT_UNSPECIFIED: _ClassVar[Contact]
+    CONTACT_ALIVE: _ClassVar[Contact]
+    CONTACT_SILENT: _ClassVar[Contact]
+
 class CheckpointState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     CHECKPOINT_STATE_UNSPECIFIED: _ClassVar[CheckpointState]
@@ -132,6 +138,9 @@ RUN_STATE_UNSPECIFIED: RunState
 RUN_STATE_ACTIVE: RunState
 RUN_STATE_FINISHED: RunState
 RUN_STATE_FAILED: RunState
+CONTACT_UNSPECIFIED: Contact
+CONTACT_ALIVE: Contact
+CONTACT_SILENT: Contact
 CHECKPOINT_STATE_UNSPECIFIED: CheckpointState
 CHECKPOINT_STATE_PENDING: CheckpointState
 CHECKPOINT_STATE_COMMITTED: CheckpointState
@@ -301,7 +310,7 @@ class MonitorState(_message.Message):
     def __init__(self, best: _Optional[float] = ..., best_checkpoint: _Optional[str] = ..., batches_since_save: _Optional[int] = ..., in_flight: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Run(_message.Message):
-    __slots__ = ("name", "strategy", "direction", "monitor_state", "attempt", "state", "artifact", "create_time", "update_time", "finish_time", "event_count", "last_epoch", "config")
+    __slots__ = ("name", "strategy", "direction", "monitor_state", "attempt", "state", "artifact", "create_time", "update_time", "finish_time", "event_count", "last_epoch", "config", "heard_time", "contact")
     NAME_FIELD_NUMBER: _ClassVar[int]
     STRATEGY_FIELD_NUMBER: _ClassVar[int]
     DIRECTION_FIELD_NUMBER: _ClassVar[int]
@@ -315,6 +324,8 @@ class Run(_message.Message):
     EVENT_COUNT_FIELD_NUMBER: _ClassVar[int]
     LAST_EPOCH_FIELD_NUMBER: _ClassVar[int]
     CONFIG_FIELD_NUMBER: _ClassVar[int]
+    HEARD_TIME_FIELD_NUMBER: _ClassVar[int]
+    CONTACT_FIELD_NUMBER: _ClassVar[int]
     name: str
     strategy: Strategy
     direction: Mode
@@ -328,7 +339,9 @@ class Run(_message.Message):
     event_count: int
     last_epoch: int
     config: _struct_pb2.Struct
-    def __init__(self, name: _Optional[str] = ..., strategy: _Optional[_Union[Strategy, _Mapping]] = ..., direction: _Optional[_Union[Mode, str]] = ..., monitor_state: _Optional[_Union[MonitorState, _Mapping]] = ..., attempt: _Optional[int] = ..., state: _Optional[_Union[RunState, str]] = ..., artifact: _Optional[str] = ..., create_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., finish_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., event_count: _Optional[int] = ..., last_epoch: _Optional[int] = ..., config: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ...) -> None: ...
+    heard_time: _timestamp_pb2.Timestamp
+    contact: Contact
+    def __init__(self, name: _Optional[str] = ..., strategy: _Optional[_Union[Strategy, _Mapping]] = ..., direction: _Optional[_Union[Mode, str]] = ..., monitor_state: _Optional[_Union[MonitorState, _Mapping]] = ..., attempt: _Optional[int] = ..., state: _Optional[_Union[RunState, str]] = ..., artifact: _Optional[str] = ..., create_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., finish_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., event_count: _Optional[int] = ..., last_epoch: _Optional[int] = ..., config: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., heard_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., contact: _Optional[_Union[Contact, str]] = ...) -> None: ...
 
 class Checkpoint(_message.Message):
     __slots__ = ("name", "state", "attempt", "epoch", "batch", "path", "create_time", "version", "files", "part_count", "parts", "files_next_page_token")
@@ -403,6 +416,30 @@ class Artifact(_message.Message):
     aliases: _containers.RepeatedCompositeFieldContainer[Alias]
     aliases_next_page_token: str
     def __init__(self, name: _Optional[str] = ..., type: _Optional[str] = ..., monitor: _Optional[str] = ..., direction: _Optional[_Union[Mode, str]] = ..., version_count: _Optional[int] = ..., create_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., aliases: _Optional[_Iterable[_Union[Alias, _Mapping]]] = ..., aliases_next_page_token: _Optional[str] = ...) -> None: ...
+
+class Deletion(_message.Message):
+    __slots__ = ("name", "run_count", "artifact_count", "version_count", "event_count", "size_bytes", "freed_bytes", "kept_count", "sample", "purge_time")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    RUN_COUNT_FIELD_NUMBER: _ClassVar[int]
+    ARTIFACT_COUNT_FIELD_NUMBER: _ClassVar[int]
+    VERSION_COUNT_FIELD_NUMBER: _ClassVar[int]
+    EVENT_COUNT_FIELD_NUMBER: _ClassVar[int]
+    SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    FREED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    KEPT_COUNT_FIELD_NUMBER: _ClassVar[int]
+    SAMPLE_FIELD_NUMBER: _ClassVar[int]
+    PURGE_TIME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    run_count: int
+    artifact_count: int
+    version_count: int
+    event_count: int
+    size_bytes: int
+    freed_bytes: int
+    kept_count: int
+    sample: _containers.RepeatedScalarFieldContainer[str]
+    purge_time: _timestamp_pb2.Timestamp
+    def __init__(self, name: _Optional[str] = ..., run_count: _Optional[int] = ..., artifact_count: _Optional[int] = ..., version_count: _Optional[int] = ..., event_count: _Optional[int] = ..., size_bytes: _Optional[int] = ..., freed_bytes: _Optional[int] = ..., kept_count: _Optional[int] = ..., sample: _Optional[_Iterable[str]] = ..., purge_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class Alias(_message.Message):
     __slots__ = ("alias", "version", "update_time")

@@ -60,6 +60,16 @@ class RunsStub(object):
                 request_serializer=keepbest_dot_v1_dot_runs__pb2.AwaitDecisionRequest.SerializeToString,
                 response_deserializer=keepbest_dot_v1_dot_runs__pb2.AwaitDecisionResponse.FromString,
                 )
+        self.Heartbeat = channel.unary_unary(
+                '/keepbest.v1.Runs/Heartbeat',
+                request_serializer=keepbest_dot_v1_dot_runs__pb2.HeartbeatRequest.SerializeToString,
+                response_deserializer=keepbest_dot_v1_dot_runs__pb2.HeartbeatResponse.FromString,
+                )
+        self.DeleteRun = channel.unary_unary(
+                '/keepbest.v1.Runs/DeleteRun',
+                request_serializer=keepbest_dot_v1_dot_runs__pb2.DeleteRunRequest.SerializeToString,
+                response_deserializer=keepbest_dot_v1_dot_resources__pb2.Deletion.FromString,
+                )
 
 
 class RunsServicer(object):
@@ -90,7 +100,8 @@ class RunsServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def FinishRun(self, request, context):
-        """Ends the run. Repeating it is harmless. A later StartRun opens it again.
+        """Ends the run. Repeating it is harmless; with another state than it ended in it is refused (RUN_FINISHED). A later StartRun opens
+        it again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -127,6 +138,24 @@ class RunsServicer(object):
         """How several processes (ranks) of one attempt act on one decision: one of them reports, without a `writer`; the others ask
         here about the same moment, at any replica, and wait until it was reported. All of them begin with StartRun and the same
         request_id, so that they are one attempt. An attempt reports each moment once.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Heartbeat(self, request, context):
+        """A sign of life of a process that has nothing else to say: one that computes for long without a report sends it every 30 s
+        (HeartbeatResponse.interval). Reports and commits are signs of life by themselves. It also tells a process that it is fenced
+        (STALE_ATTEMPT).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteRun(self, request, context):
+        """Deletes a run with its versions, events and decisions. Its id may be used again, by a run that has nothing to do with this one.
+        Refused while it is alive (RUN_ALIVE) or aliases of yours point at its versions (VERSION_HAS_ALIASES), unless with `force`; a
+        process of it that lives on is told NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -179,6 +208,16 @@ def add_RunsServicer_to_server(servicer, server):
                     servicer.AwaitDecision,
                     request_deserializer=keepbest_dot_v1_dot_runs__pb2.AwaitDecisionRequest.FromString,
                     response_serializer=keepbest_dot_v1_dot_runs__pb2.AwaitDecisionResponse.SerializeToString,
+            ),
+            'Heartbeat': grpc.unary_unary_rpc_method_handler(
+                    servicer.Heartbeat,
+                    request_deserializer=keepbest_dot_v1_dot_runs__pb2.HeartbeatRequest.FromString,
+                    response_serializer=keepbest_dot_v1_dot_runs__pb2.HeartbeatResponse.SerializeToString,
+            ),
+            'DeleteRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteRun,
+                    request_deserializer=keepbest_dot_v1_dot_runs__pb2.DeleteRunRequest.FromString,
+                    response_serializer=keepbest_dot_v1_dot_resources__pb2.Deletion.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -340,5 +379,39 @@ class Runs(object):
         return grpc.experimental.unary_unary(request, target, '/keepbest.v1.Runs/AwaitDecision',
             keepbest_dot_v1_dot_runs__pb2.AwaitDecisionRequest.SerializeToString,
             keepbest_dot_v1_dot_runs__pb2.AwaitDecisionResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def Heartbeat(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/keepbest.v1.Runs/Heartbeat',
+            keepbest_dot_v1_dot_runs__pb2.HeartbeatRequest.SerializeToString,
+            keepbest_dot_v1_dot_runs__pb2.HeartbeatResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def DeleteRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/keepbest.v1.Runs/DeleteRun',
+            keepbest_dot_v1_dot_runs__pb2.DeleteRunRequest.SerializeToString,
+            keepbest_dot_v1_dot_resources__pb2.Deletion.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
