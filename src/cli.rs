@@ -16,6 +16,7 @@ mod local;
 mod meant;
 mod names;
 mod output;
+mod projects;
 mod pull;
 mod push;
 mod remove;
@@ -50,7 +51,13 @@ pub fn run() -> ExitCode {
     let json = arguments.global.json;
     match runtime.block_on(execute(arguments)) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => report(&failure, json),
+        Err(failure) => {
+            if failure.is_interrupted() {
+                // Not after the file that is just being read to its end.
+                runtime.shutdown_background();
+            }
+            report(&failure, json)
+        }
     }
 }
 
@@ -68,6 +75,7 @@ async fn execute(arguments: Arguments) -> Result<(), Failure> {
         Command::Serve(serve) => serve::serve(context, serve).await,
         Command::CheckConfig(settings) => serve::check_config(context, &settings),
         Command::Migrate(migrate) => serve::migrate(context, migrate).await,
+        Command::Projects(projects) => projects::list(context, projects).await,
         Command::Runs(runs) => runs::list(context, runs).await,
         Command::Artifacts(artifacts) => artifacts::list(context, artifacts).await,
         Command::Show(show) => show::show(context, show).await,

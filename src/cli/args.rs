@@ -16,7 +16,7 @@ pub(super) use self::files::{Pull, Push};
 pub(super) use self::listing::Listing;
 pub(super) use self::operate::{CheckConfig, Gc, Migrate, Serve, Settings};
 pub(super) use self::recover::{Check, Rebuild};
-pub(super) use self::runs::{Action, Artifacts, Decisions, Runs};
+pub(super) use self::runs::{Action, Artifacts, Decisions, Projects, Runs};
 pub(super) use self::versions::{Best, Mode, Show, Versions};
 
 /// A checkpoint service: decides, stores, versions and finds the best model of every training run.
@@ -61,8 +61,8 @@ Lists:
   A table has the first 50 lines unless --limit or --all says otherwise, and a note on stderr tells how many there are. JSON is
   whole, unless --limit cuts it: then `next_page_token` is what --page-token takes.
 
-Exit codes: 0 done, 1 failed, 2 wrong arguments, 3 not found. An error goes to
-stderr, with --json as {\"error\": {\"kind\", \"message\", \"reason\", \"exit_code\"}}.";
+Exit codes: 0 done, 1 failed, 2 wrong arguments, 3 not found, 130 and 143 stopped by Ctrl-C and by SIGTERM. An error goes
+to stderr, with --json as {\"error\": {\"kind\", \"message\", \"reason\", \"exit_code\"}}.";
 
 /// Where the options of all commands stand in the help.
 const GLOBAL: &str = "Options of all commands";
@@ -99,6 +99,7 @@ pub(super) enum Command {
     Serve(Serve),
     CheckConfig(CheckConfig),
     Migrate(Migrate),
+    Projects(Projects),
     Runs(Runs),
     Artifacts(Artifacts),
     Show(Show),

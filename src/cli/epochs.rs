@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use super::failure::Failure;
 
 /// The fields of a filter that count.
-const COUNTED: [&str; 2] = ["epoch", "batch"];
+const COUNTED: [&str; 3] = ["epoch", "batch", "last_epoch"];
 
 /// The server's name of an alias that was typed.
 pub(super) fn typed_alias(alias: &str) -> Result<Cow<'_, str>, Failure> {
@@ -128,6 +128,7 @@ mod tests {
         for (typed, servers) in [
             ("epoch >= 3 AND metrics.val_loss < 2", "epoch >= 2 AND metrics.val_loss < 2"),
             ("epoch=7", "epoch=6"),
+            ("last_epoch < 20 AND attempt = 2", "last_epoch < 19 AND attempt = 2"),
             ("batch != 10 AND step = 10", "batch != 9 AND step = 10"),
             ("(epoch = 1 OR epoch = 2) AND number = 3", "(epoch = 0 OR epoch = 1) AND number = 3"),
             ("epoch IN (1, 2,3) AND size_bytes > 4", "epoch IN (0, 1,2) AND size_bytes > 4"),

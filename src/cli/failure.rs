@@ -27,6 +27,8 @@ enum Kind {
     Unreachable,
     Usage,
     NotFound,
+    /// By a signal of this number.
+    Interrupted(u8),
     /// The reader of the output has closed it, as `head` does.
     ClosedOutput,
 }
@@ -49,6 +51,11 @@ impl Failure {
         Failure::new(Kind::NotFound, text)
     }
 
+    /// A failure because of a signal, by its number.
+    pub(super) fn interrupted(signal: u8, text: impl Into<String>) -> Failure {
+        Failure::new(Kind::Interrupted(signal), text)
+    }
+
     /// Adds to the text what the user can do about it.
     pub(super) fn with_hint(mut self, hint: &str) -> Failure {
         self.text.push_str(hint);
@@ -69,6 +76,16 @@ impl Failure {
         self.kind == Kind::NotFound
     }
 
+    /// Whether a signal ended the command.
+    pub(super) fn is_interrupted(&self) -> bool {
+        matches!(self.kind, Kind::Interrupted(_))
+    }
+
+    /// Whether no answer came from the server.
+    pub(super) fn is_unreachable(&self) -> bool {
+        self.kind == Kind::Unreachable
+    }
+
     pub(super) fn is_closed_output(&self) -> bool {
         self.kind == Kind::ClosedOutput
     }
@@ -79,6 +96,8 @@ impl Failure {
             Kind::Failed | Kind::Unreachable => 1,
             Kind::Usage => 2,
             Kind::NotFound => 3,
+            // As a shell tells of a program that a signal ended.
+            Kind::Interrupted(signal) => signal.saturating_add(128),
         }
     }
 
@@ -93,6 +112,7 @@ impl Failure {
             Kind::Unreachable => "unreachable",
             Kind::Usage => "wrong_arguments",
             Kind::NotFound => "not_found",
+            Kind::Interrupted(_) => "interrupted",
         };
         json!({
             "error": {
@@ -102,6 +122,15 @@ impl Failure {
                 "exit_code": self.code(),
             }
         })
+    }
+}
+
+/// What was found, if it is there.
+pub(super) fn found<T>(answer: Result<T, ClientError>) -> Result<Option<T>, Failure> {
+    match answer {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if error.is_not_found() => Ok(None),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -159,6 +188,7 @@ mod tests {
             (Failure::failed("x"), "failed", 1),
             (Failure::usage("x"), "wrong_arguments", 2),
             (Failure::not_found("x"), "not_found", 3),
+            (Failure::interrupted(2, "x"), "interrupted", 130),
         ] {
             let error = &failure.to_json()["error"];
             assert_eq!((&error["kind"], &error["exit_code"]), (&kind.into(), &code.into()));

@@ -158,6 +158,25 @@ pub(super) fn object(fields: &Struct) -> Value {
     fields.fields.iter().map(|(name, value)| (name.clone(), any(value))).collect::<Map<_, _>>().into()
 }
 
+/// JSON as it is sent. Numbers are sent as doubles.
+pub(super) fn to_struct(fields: Map<String, Value>) -> Struct {
+    Struct { fields: fields.into_iter().map(|(name, value)| (name, to_any(value))).collect() }
+}
+
+fn to_any(value: Value) -> well_known::Value {
+    let kind = match value {
+        Value::Null => Kind::NullValue(0),
+        Value::Bool(flag) => Kind::BoolValue(flag),
+        Value::Number(number) => Kind::NumberValue(number.as_f64().unwrap_or(f64::NAN)),
+        Value::String(text) => Kind::StringValue(text),
+        Value::Array(values) => {
+            Kind::ListValue(well_known::ListValue { values: values.into_iter().map(to_any).collect() })
+        }
+        Value::Object(fields) => Kind::StructValue(to_struct(fields)),
+    };
+    well_known::Value { kind: Some(kind) }
+}
+
 fn any(value: &well_known::Value) -> Value {
     match &value.kind {
         None | Some(Kind::NullValue(_)) => Value::Null,

@@ -74,13 +74,13 @@ pub(super) async fn nothing_in(client: &Client, parent: &str, what: &str) -> Res
     if (place.team.as_str(), place.project.as_str()) == ("default", "default") {
         return Ok(none);
     }
-    let request = v1::ListArtifactsRequest {
-        parent: format!("teams/{}/projects/-", place.team),
+    let request = v1::ListProjectsRequest {
+        parent: format!("teams/{}", place.team),
         page_size: LOOKS,
         ..Default::default()
     };
-    let page = client.list_artifacts(request).await?;
-    let names = || page.artifacts.iter().filter_map(|it| Some(it.name.split_once("/artifacts/")?.0));
+    let page = client.list_projects(request).await?;
+    let names = || page.projects.iter().map(|it| it.name.as_str());
     let is_there =
         if place.project == "-" { names().next().is_some() } else { names().any(|it| it == parent) };
     // Behind the first page it may be there all the same.

@@ -1,41 +1,62 @@
 //! `keepbest push`: stores a file or a directory as a version, through a run of its own that reports one epoch.
+//!
+//! A push leaves a version or nothing: what it began is undone when it fails or is interrupted. One whose process or connection was
+//! cut off cannot undo anything; the same push again finds its run by the name and goes on there.
 
-use std::path::Path;
+mod plan;
+mod signals;
 
-use keepbest_client::{Client, Run, UploadOptions, v1};
+use std::time::Duration;
 
+use keepbest_client::{Client, Error, OnProgress, Run, UploadOptions, v1};
+
+use self::plan::Plan;
+use self::signals::Signals;
 use super::args;
 use super::context::Context;
-use super::failure::Failure;
-use super::names::{self, InProject};
-use super::{human, json, pull, show, words};
+use super::failure::{Failure, found};
+use super::{human, json, pull, words};
 
-/// Starts the run, saves, and finishes the run.
+/// An interrupted push waits so long for the answer to a call that may have changed something, to know what to undo.
+const LAST_ANSWER: Duration = Duration::from_secs(5);
+/// Of equal pushes, one after the other, so many can each be resumed; the name of a further one is random.
+const MOST_RESUMABLE: u32 = 10;
+
+/// A push on its way.
+struct Begun {
+    run: Run,
+    /// Whether this push made the artifact.
+    made_artifact: bool,
+    /// What the decision SAVE led to.
+    checkpoint: Option<String>,
+    /// Whether the commit was sent: from then on the version may be there.
+    is_committing: bool,
+}
+
+/// Starts the run, saves, names the version, and finishes the run.
 pub(super) async fn push(context: &mut Context, arguments: args::Push) -> Result<(), Failure> {
-    let artifact = names::artifact(&arguments.artifact, &context.project)?;
-    let filepath = template(&arguments.path)?;
-    let client = context.connect().await?;
-    let request = v1::StartRunRequest {
-        parent: artifact.project.name(),
-        run_id: format!("push-{}", uuid::Uuid::new_v4()),
-        strategy: Some(strategy(&client, &artifact, &arguments, filepath).await?),
-        artifact_id: artifact.id,
-        ..Default::default()
-    };
-    let mut run = Run::start(&client, request).await?;
+    let plan = Plan::of(arguments, context).await?;
+    for note in plan.notes() {
+        context.output.note(&note);
+    }
+    let mut signals = Signals::listen()?;
+    let client = signals.or(context.connect()).await??;
+    let mut begun = begin_or_undo(context, &client, &plan, &mut signals).await?;
+    if begun.run.started().resumed {
+        context.output.note(&format!("going on with the push that {} began", words::short(begun.run.name())));
+    }
     let bar = pull::bar(context);
-    let options = UploadOptions { sha256: true, on_progress: pull::on_progress(&bar), ..Default::default() };
-    let saved = save(&mut run, &arguments, &options).await;
+    let saved = signals.or(save(&client, &plan, &mut begun, pull::on_progress(&bar))).await;
     bar.finish_and_clear();
-    let version = match saved {
+    let version = match saved.flatten() {
         Ok(version) => version,
         Err(failure) => {
-            // What the user must hear is why the push failed, not whether its run could be ended.
-            let _ = run.finish(v1::RunState::Failed).await;
-            return Err(failure);
+            return Err(undo_unless_told_again(&client, &plan, begun, failure, &mut signals).await);
         }
     };
-    run.finish(v1::RunState::Finished).await?;
+    let named = name(&client, &plan, &version).await;
+    begun.run.finish(v1::RunState::Finished).await?;
+    let version = named?;
     if context.output.is_json() {
         context.output.document(&json::version(&version))?;
         return Ok(());
@@ -52,90 +73,155 @@ pub(super) async fn push(context: &mut Context, arguments: args::Push) -> Result
     Ok(())
 }
 
-/// The file's name, escaped so that as a template it gives the name itself.
-fn template(path: &Path) -> Result<String, Failure> {
-    let absolute = path
-        .canonicalize()
-        .map_err(|error| Failure::usage(format!("`{}` cannot be read: {error}", path.display())))?;
-    // `.` and `..` have no name, but what they stand for has. A link goes by its own name.
-    let name = path.file_name().or(absolute.file_name()).and_then(|name| name.to_str());
-    let name =
-        name.ok_or_else(|| Failure::usage(format!("`{}` has no name that is Unicode", path.display())))?;
-    Ok(name.replace('{', "{{").replace('}', "}}"))
+/// Begins a push. If it is interrupted meanwhile, what it has begun is undone.
+async fn begin_or_undo(
+    context: &Context,
+    client: &Client,
+    plan: &Plan,
+    signals: &mut Signals,
+) -> Result<Begun, Failure> {
+    let mut beginning = std::pin::pin!(begin(context, client, plan));
+    let interrupted = match signals.or(&mut beginning).await {
+        Ok(begun) => return begun,
+        Err(interrupted) => interrupted,
+    };
+    match tokio::time::timeout(LAST_ANSWER, beginning).await {
+        Ok(Ok(begun)) => Err(undo_unless_told_again(client, plan, begun, interrupted, signals).await),
+        _ => Err(interrupted),
+    }
 }
 
-/// A strategy that saves in any case. It watches the monitor that the artifact has, so that `best` keeps its meaning; the
-/// monitor of a new artifact comes from the arguments.
-async fn strategy(
-    client: &Client,
-    artifact: &InProject,
-    arguments: &args::Push,
-    filepath: String,
-) -> Result<v1::Strategy, Failure> {
-    let existing = match client.get_artifact(&artifact.project.artifact(&artifact.id), false).await {
-        Ok(artifact) => Some(artifact),
-        Err(error) if error.is_not_found() => None,
-        Err(error) => return Err(error.into()),
-    };
-    let first_metric = || arguments.metrics.first().map(|(name, _)| name.clone());
-    let (monitor, direction) = match existing {
-        Some(artifact) => {
-            let direction = artifact.direction();
-            (artifact.monitor, direction)
+/// Goes on with a push that was cut off, or begins one.
+async fn begin(context: &Context, client: &Client, plan: &Plan) -> Result<Begun, Failure> {
+    let artifact = found(client.get_artifact(&plan.artifact.artifact(), false).await)?;
+    if let Some(note) = plan.note_about_monitor(artifact.as_ref()) {
+        context.output.note(&note);
+    }
+    let mut run_id = None;
+    for number in 0..MOST_RESUMABLE {
+        let id = plan.run_id(number);
+        match found(client.get_run(&plan.artifact.project.run(&id)).await)? {
+            None => run_id = Some(id),
+            Some(run) if matches!(run.state(), v1::RunState::Finished | v1::RunState::Failed) => continue,
+            Some(run) => {
+                let run = Run::take_up(client, run);
+                let made_artifact = artifact.is_none_or(|it| it.version_count == 0);
+                return Ok(Begun { run, made_artifact, checkpoint: None, is_committing: false });
+            }
         }
-        None => (first_metric().unwrap_or_default(), v1::Mode::Unspecified),
-    };
-    let mode = match arguments.mode {
-        None => direction,
-        mode => show::wire_mode(mode),
-    };
-    Ok(v1::Strategy {
-        filepath,
-        monitor: arguments.monitor.clone().unwrap_or(monitor),
-        mode: mode.into(),
-        save_frequency: Some(v1::strategy::SaveFrequency::EveryEpoch(true)),
+        break;
+    }
+    let request = v1::StartRunRequest {
+        parent: plan.artifact.project.name(),
+        run_id: run_id.unwrap_or_else(|| format!("push-{}", uuid::Uuid::new_v4())),
+        strategy: Some(plan.strategy(artifact.as_ref())),
+        artifact_id: plan.artifact.id.clone(),
+        resume: v1::Resume::Never.into(),
         ..Default::default()
-    })
+    };
+    let run = Run::start(client, request).await?;
+    Ok(Begun { run, made_artifact: artifact.is_none(), checkpoint: None, is_committing: false })
 }
 
 async fn save(
-    run: &mut Run,
-    arguments: &args::Push,
-    options: &UploadOptions,
+    client: &Client,
+    plan: &Plan,
+    begun: &mut Begun,
+    on_progress: OnProgress,
 ) -> Result<v1::Version, Failure> {
-    let event = v1::Event {
-        kind: v1::EventKind::EpochEnd.into(),
-        epoch: arguments.epoch - 1,
-        metrics: arguments.metrics.iter().cloned().collect(),
-        ..Default::default()
-    };
-    let decisions = run.report(vec![event]).await?;
+    let decisions = begun.run.report(vec![plan.event()]).await?;
     let decision =
         decisions.first().filter(|decision| decision.action() == v1::Action::Save).ok_or_else(|| {
             Failure::failed("the server decided not to save, though asked to save whatever comes")
         })?;
-    let uploaded = match run.upload(&decision.checkpoint, &arguments.path, options).await {
-        Ok(uploaded) => uploaded,
-        Err(error) => {
-            // So its bytes are freed now, and not only when the checkpoint expires.
-            let _ = run.abandon(&decision.checkpoint).await;
-            return Err(error.into());
-        }
+    begun.checkpoint = Some(decision.checkpoint.clone());
+    let options = UploadOptions { sha256: true, follow_links: plan.follow_links, on_progress };
+    let uploaded = begun.run.upload(&decision.checkpoint, &plan.path, &options).await?;
+    begun.is_committing = true;
+    let request = v1::CommitCheckpointRequest {
+        checkpoint: decision.checkpoint.clone(),
+        attempt: begun.run.attempt(),
+        file_count: i64::try_from(uploaded.file_count).unwrap_or(i64::MAX),
+        metadata: plan.metadata.clone(),
+        ..Default::default()
     };
-    Ok(run.commit(&decision.checkpoint, uploaded.file_count).await?)
+    Ok(client.commit_checkpoint(request).await?)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::template;
-
-    #[test]
-    fn braces_in_a_name_are_not_fields() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("model-{epoch}.h5");
-        std::fs::write(&path, "").unwrap();
-        assert_eq!(template(&path).unwrap(), "model-{{epoch}}.h5");
-        assert!(template(&folder.path().join("missing")).is_err());
-        assert!(template(".".as_ref()).is_ok());
+/// Gives the version the aliases that were asked for.
+async fn name(client: &Client, plan: &Plan, version: &v1::Version) -> Result<v1::Version, Failure> {
+    let mut named = version.clone();
+    for alias in &plan.aliases {
+        let request = v1::SetAliasRequest {
+            artifact: plan.artifact.artifact(),
+            alias: alias.clone(),
+            version: format!("v{}", version.number),
+            ..Default::default()
+        };
+        named = client.set_alias(request).await.map_err(|error| {
+            let stored = format!("; {} is stored all the same", words::short(&version.name));
+            Failure::from(error).with_hint(&stored)
+        })?;
     }
+    Ok(named)
+}
+
+/// Undoes a push, unless the user interrupts that too; says what the user must hear.
+async fn undo_unless_told_again(
+    client: &Client,
+    plan: &Plan,
+    begun: Begun,
+    failure: Failure,
+    signals: &mut Signals,
+) -> Failure {
+    // Nothing can be undone there, and the bytes that are there need not be sent again.
+    if failure.is_unreachable() {
+        return failure.with_hint("; the same push again goes on where it broke off");
+    }
+    match signals.or(undo(client, plan, begun)).await {
+        Ok(Ok(Undone::Nothing)) => failure,
+        Ok(Ok(Undone::Stored)) => {
+            failure.with_hint("; but it was stored by then: `keepbest versions` lists it")
+        }
+        Ok(Err(_)) | Err(_) => failure
+            .with_hint("; what it had begun could not be taken back: the same push again goes on with it"),
+    }
+}
+
+/// What is left of a push.
+enum Undone {
+    Nothing,
+    /// The version: it was committed already.
+    Stored,
+}
+
+async fn undo(client: &Client, plan: &Plan, begun: Begun) -> Result<Undone, Error> {
+    let Begun { run, made_artifact, checkpoint, is_committing } = begun;
+    // What cannot be abandoned goes with the run.
+    if let Some(checkpoint) = &checkpoint
+        && let Err(error) = run.abandon(checkpoint).await
+        && is_committing
+        && error.reason() == "CHECKPOINT_COMMITTED"
+    {
+        run.finish(v1::RunState::Finished).await?;
+        return Ok(Undone::Stored);
+    }
+    let request = v1::DeleteRunRequest {
+        name: run.name().to_owned(),
+        force: true,
+        allow_missing: true,
+        ..Default::default()
+    };
+    client.delete_run(request).await?;
+    let name = plan.artifact.artifact();
+    // Another run may have saved into it by now, or be about to, and then it is not ours to delete.
+    if made_artifact && client.get_artifact(&name, false).await?.version_count == 0 {
+        let request = v1::DeleteArtifactRequest { name, allow_missing: true, ..Default::default() };
+        if let Err(error) = client.delete_artifact(request).await
+            && error.reason() != "RUN_ALIVE"
+        {
+            return Err(error);
+        }
+    }
+    Ok(Undone::Nothing)
 }

@@ -6,7 +6,7 @@ use super::args;
 use super::context::Context;
 use super::failure::Failure;
 use super::output::Column;
-use super::{human, json, listing, meant, names, words};
+use super::{epochs, human, json, listing, meant, names, words};
 
 /// Lists runs, newest first, as a table or as JSON.
 pub(super) async fn list(context: &mut Context, arguments: args::Runs) -> Result<(), Failure> {
@@ -14,7 +14,7 @@ pub(super) async fn list(context: &mut Context, arguments: args::Runs) -> Result
     let client = context.connect().await?;
     let listing = &arguments.list;
     let page = async |page_size: i32, page_token: String| {
-        let filter = arguments.filter.clone().unwrap_or_default();
+        let filter = epochs::typed_filter(arguments.filter.as_deref().unwrap_or_default());
         let request = v1::ListRunsRequest { parent: parent.clone(), page_size, page_token, filter };
         let page = client.list_runs(request).await?;
         Ok::<_, Error>((page.runs, page.next_page_token))

@@ -1,11 +1,11 @@
 //! `keepbest show` and `keepbest best`: print everything about one run, artifact or version.
 
-use keepbest_client::{Client, Error, hex, v1};
+use keepbest_client::{Client, hex, v1};
 use serde_json::{Value, json};
 
 use super::args;
 use super::context::Context;
-use super::failure::Failure;
+use super::failure::{Failure, found};
 use super::names::{self, InProject, Named, Place};
 use super::output::Column;
 use super::{epochs, human, json, meant, runs, words};
@@ -75,9 +75,8 @@ async fn settle(client: &Client, place: Place) -> Result<String, Failure> {
         return Err(neither(client, &named).await);
     }
     let parent = names::team(&named.id)?;
-    let all = format!("{parent}/projects/-");
-    let request = v1::ListArtifactsRequest { parent: all, page_size: 1, ..Default::default() };
-    if client.list_artifacts(request).await?.artifacts.is_empty() {
+    let request = v1::ListProjectsRequest { parent: parent.clone(), page_size: 1, ..Default::default() };
+    if client.list_projects(request).await?.projects.is_empty() {
         let InProject { project, id } = &named;
         let failure = Failure::not_found(format!(
             "there is no artifact and no run `{id}` in {project}, and no team `{id}`"
@@ -85,15 +84,6 @@ async fn settle(client: &Client, place: Place) -> Result<String, Failure> {
         return Err(meant::artifact_or_run(client, &named, failure).await);
     }
     Ok(parent)
-}
-
-/// What was found, if it is there.
-fn found<T>(answer: Result<T, Error>) -> Result<Option<T>, Failure> {
-    match answer {
-        Ok(found) => Ok(Some(found)),
-        Err(error) if error.is_not_found() => Ok(None),
-        Err(error) => Err(error.into()),
-    }
 }
 
 async fn neither(client: &Client, named: &InProject) -> Failure {

@@ -3,7 +3,7 @@
 use super::epochs;
 
 /// What the server says, and what is said here.
-const PHRASES: [(&str, &str); 9] = [
+const PHRASES: [(&str, &str); 10] = [
     ("so pass the mode: MIN or MAX", "so say which values are better: `--mode min` or `--mode max`"),
     ("pass metric and mode", "pass `--metric` and `--mode`"),
     ("pass mode `min` or mode `max`", "pass `--mode min` or `--mode max`"),
@@ -19,6 +19,7 @@ const PHRASES: [(&str, &str); 9] = [
     ),
     ("order_by has", "`--order-by` has"),
     ("but this start asks for", "but this push asks for"),
+    ("or set `follow_links`", "or push with `--follow-links`"),
 ];
 
 /// A sentence of the server's for whoever typed a command.

@@ -4,6 +4,7 @@
 
 mod escapes;
 mod lists;
+mod pushes;
 mod recover;
 mod remove;
 mod told;

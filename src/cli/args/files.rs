@@ -27,11 +27,16 @@ pub(in crate::cli) struct Pull {
 /// Store a file or a directory as the next version of an artifact
 ///
 /// It is stored whatever its metrics are, and becomes `best` if they are better. The artifact is created if it does not exist.
+/// Only files and their bytes are kept: no folders without files, no rights to execute.
+///
+/// A push that fails or is interrupted leaves nothing. If it was killed, or lost the server, the same push again (the same
+/// files, unchanged, to the same artifact with the same metrics) goes on where it broke off.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   keepbest push model.h5 cnn --metric val_loss=0.21 --metric val_accuracy=0.93
-  keepbest push saved_model/ vision/mnist/cnn --metric f1=0.8 --monitor f1 --mode max --epoch 12")]
+  keepbest push saved_model/ vision/mnist/cnn --metric f1=0.8 --monitor f1 --mode max --epoch 12
+  keepbest push model.h5 cnn --metric val_loss=0.21 --alias production --metadata data=mnist-2")]
 pub(in crate::cli) struct Push {
     /// File or directory
     pub(in crate::cli) path: PathBuf,
@@ -47,18 +52,32 @@ pub(in crate::cli) struct Push {
     /// Which of its values are better, if the artifact is new [default: judged by its name]
     #[arg(long)]
     pub(in crate::cli) mode: Option<Mode>,
+    /// Alias for the version, as `production`; give the option once for each
+    #[arg(long = "alias", value_name = "ALIAS")]
+    pub(in crate::cli) aliases: Vec<String>,
+    /// Anything to keep with the version: a value that is JSON is kept as that, any other one as text; give the option once for each
+    #[arg(long, value_name = "NAME=VALUE", value_parser = parse_pair)]
+    pub(in crate::cli) metadata: Vec<(String, String)>,
+    /// Store what the links in the directory lead to, as if it stood there; otherwise a link is refused
+    #[arg(long)]
+    pub(in crate::cli) follow_links: bool,
     /// Epoch of this model, counted from 1
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(i64).range(1..))]
     pub(in crate::cli) epoch: i64,
 }
 
 fn parse_metric(text: &str) -> Result<(String, f64), String> {
+    let (name, value) = parse_pair(text)?;
+    let value = value.parse().map_err(|_| format!("`{value}` is not a number"))?;
+    Ok((name, value))
+}
+
+fn parse_pair(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once('=').ok_or("it must be NAME=VALUE, as `val_loss=0.21`")?;
     if name.is_empty() {
         return Err("the name before `=` is empty".to_owned());
     }
-    let value = value.parse().map_err(|_| format!("`{value}` is not a number"))?;
-    Ok((name.to_owned(), value))
+    Ok((name.to_owned(), value.to_owned()))
 }
 
 #[cfg(test)]

@@ -4,6 +4,23 @@ use clap::{Args, ValueEnum};
 
 use super::Listing;
 
+const FILTER: &str = "Only runs that match, by run, state, artifact, monitor, config (config : \"adam\"), create_time, heard_time, \
+                      attempt, last_epoch (from 1) or event_count";
+
+/// List the projects of a team
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  keepbest projects
+  keepbest projects vision --all")]
+pub(in crate::cli) struct Projects {
+    /// Team [default: that of --project]
+    #[arg(value_name = "TEAM")]
+    pub(in crate::cli) team: Option<String>,
+    #[command(flatten)]
+    pub(in crate::cli) list: Listing,
+}
+
 /// List artifacts, by project and name
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -28,9 +45,7 @@ pub(in crate::cli) struct Runs {
     /// Project; `TEAM/-` for all projects of a team [default: --project]
     #[arg(value_name = "TEAM/PROJECT")]
     pub(in crate::cli) parent: Option<String>,
-    /// Only runs that match, by run, state, artifact, monitor, config (`config : "adam"`), create_time, heard_time, attempt,
-    /// last_epoch or event_count
-    #[arg(long)]
+    #[arg(long, help = FILTER)]
     pub(in crate::cli) filter: Option<String>,
     #[command(flatten)]
     pub(in crate::cli) list: Listing,

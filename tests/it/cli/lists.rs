@@ -116,7 +116,7 @@ fn an_order_by_a_metric_tells_how_many_it_leaves_out() {
 }
 
 #[test]
-fn a_misspelt_place_is_told() {
+fn projects_are_listed_and_a_misspelt_place_is_told() {
     let desk = Desk::new();
     // A new server has nothing, and nothing is wrong.
     assert!(desk.ok(&["runs"]).starts_with("no runs in default/default"));
@@ -124,6 +124,9 @@ fn a_misspelt_place_is_told() {
     for artifact in ["vision/mnist/cnn", "vision/cifar/net", "cnn"] {
         desk.ok(&["push", "model.bin", artifact, "--metric", "loss=1"]);
     }
+    let printed = desk.ok(&["projects", "vision"]);
+    assert_eq!(printed.lines().collect::<Vec<_>>(), ["PROJECT", "vision/cifar", "vision/mnist"]);
+    assert_eq!(array(&desk.json(&["projects"]), "projects").len(), 1);
     let printed = desk.ok(&["artifacts", "vision/-"]);
     assert!(printed.contains("vision/cifar/net") && printed.contains("vision/mnist/cnn"), "{printed}");
 
@@ -131,6 +134,7 @@ fn a_misspelt_place_is_told() {
         (vec!["runs", "vision/mnits"], "`vision/mnist`"),
         (vec!["artifacts", "vision/cifra"], "`vision/cifar`"),
         (vec!["runs", "visoin/mnist"], "there is no team `visoin`"),
+        (vec!["projects", "visoin"], "there is no team `visoin`"),
         (vec!["versions", "vision/mnist/cnm"], "`vision/mnist/cnn`"),
         (vec!["show", "vision/mnist/cnm"], "`vision/mnist/cnn`"),
         (vec!["pull", "vision/mnist/cnm:best"], "`vision/mnist/cnn`"),

@@ -134,6 +134,11 @@ fn errors_are_in_the_words_that_were_typed() {
         (&["show", "cnn:v9"], 3, &["`default/default/cnn:v9`"]),
         (&["runs", "--limit", "2", "--page-token", "x"], 2, &["`--page-token`"]),
         (
+            &["push", "model.bin", "cnn", "--monitor", "val_los", "--metric", "val_loss=1"],
+            2,
+            &["did you mean `val_loss`?"],
+        ),
+        (
             &["push", "model.bin", "cnn", "--metric", "acc=1", "--monitor", "acc", "--mode", "max"],
             1,
             &["`val_loss`", "push"],

@@ -1,0 +1,148 @@
+//! A push leaves a version or nothing, whatever ends it; and what was cut off goes on.
+
+use std::fs;
+use std::fs::File;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::symlink;
+use std::process::Child;
+use std::process::Command;
+use std::process::Stdio;
+
+use keepbest_client::Client;
+use keepbest_client::v1;
+use rustix::process::Pid;
+use rustix::process::Signal;
+
+use super::Desk;
+
+const PARENT: &str = "teams/default/projects/default";
+
+impl Desk {
+    /// A file of zeros: its chunks are equal, so that it takes time and no room.
+    fn zeros(&self, name: &str, size_bytes: u64) {
+        let file = File::create(self.folder.path().join(name)).unwrap();
+        file.set_len(size_bytes).unwrap();
+    }
+
+    /// Begins a command.
+    fn begin(&self, arguments: &[&str]) -> Child {
+        let mut program = Command::new(env!("CARGO_BIN_EXE_keepbest"));
+        program.args(arguments).args(["--server", &self.server.address()]).current_dir(self.folder.path());
+        program.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    }
+
+    fn names(&self, command: &str) -> Vec<String> {
+        let listed = self.json(&[command]);
+        listed[command].as_array().unwrap().iter().map(|it| it["name"].as_str().unwrap().to_owned()).collect()
+    }
+}
+
+/// Waits until a push has stored some bytes, and says in which checkpoint.
+fn underway(address: String, push: &mut Child) -> String {
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        let client = Client::connect_lazy(address).unwrap();
+        loop {
+            assert!(push.try_wait().unwrap().is_none(), "the push ended before it was interrupted");
+            let request = v1::ListRunsRequest { parent: PARENT.to_owned(), ..Default::default() };
+            let runs = client.list_runs(request).await.unwrap().runs;
+            let Some(checkpoint) = runs.iter().find_map(|run| run.monitor_state.as_ref()?.in_flight.first())
+            else {
+                continue;
+            };
+            let files = client.get_checkpoint(checkpoint, true).await.unwrap().files;
+            if files.iter().any(|file| file.durable_bytes > 0) {
+                return checkpoint.clone();
+            }
+        }
+    })
+}
+
+#[test]
+fn a_push_that_is_refused_leaves_nothing() {
+    let desk = Desk::new();
+    desk.write("model.bin", b"model");
+    let long = format!("{}=1", "m".repeat(300));
+    let refused = desk.run(&["push", "model.bin", "cnn", "--metric", "loss=1", "--metric", &long]);
+    assert_eq!(refused.code, 2, "{}", refused.stderr);
+    assert_eq!((desk.names("runs"), desk.names("artifacts")), (vec![], vec![]));
+    // An artifact that was there before stays.
+    desk.ok(&["push", "model.bin", "cnn", "--metric", "loss=1"]);
+    assert_eq!(desk.run(&["push", "model.bin", "cnn", "--metric", "loss=2", "--metric", &long]).code, 2);
+    assert_eq!((desk.names("runs").len(), desk.names("artifacts").len()), (1, 1));
+}
+
+#[test]
+fn a_push_that_is_interrupted_leaves_nothing() {
+    let desk = Desk::new();
+    desk.zeros("model.bin", 1 << 30);
+    for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
+        let mut push = desk.begin(&["push", "model.bin", "cnn", "--metric", "loss=1"]);
+        underway(desk.server.address(), &mut push);
+        rustix::process::kill_process(Pid::from_child(&push), signal).unwrap();
+        let done = push.wait_with_output().unwrap();
+        let said = String::from_utf8(done.stderr).unwrap();
+        assert_eq!(done.status.code(), Some(code), "{said}");
+        assert!(said.contains("error: interrupted by "), "{said}");
+        assert_eq!((desk.names("runs"), desk.names("artifacts")), (vec![], vec![]));
+    }
+}
+
+#[test]
+fn a_push_that_was_killed_goes_on() {
+    let desk = Desk::new();
+    desk.zeros("model.bin", 192 << 20);
+    let arguments = ["push", "model.bin", "cnn", "--metric", "loss=1"];
+    let mut push = desk.begin(&arguments);
+    let checkpoint = underway(desk.server.address(), &mut push);
+    push.kill().unwrap();
+    push.wait().unwrap();
+    let again = desk.run(&arguments);
+    assert_eq!(again.code, 0, "{}", again.stderr);
+    assert!(again.stderr.contains("going on with the push"), "{}", again.stderr);
+    let version = desk.json(&["show", "cnn:v0"]);
+    assert_eq!(version["checkpoint"], checkpoint);
+    assert_eq!((desk.names("runs").len(), &version["size_bytes"]), (1, &(192u64 << 20).into()));
+    // One that has ended is not gone on with: the same push again is another version.
+    let third = desk.run(&arguments);
+    assert!(third.code == 0 && third.stdout.contains("cnn:v1"), "{} {}", third.stdout, third.stderr);
+}
+
+#[test]
+fn a_push_names_and_describes_its_version() {
+    let desk = Desk::new();
+    desk.write("model.bin", b"model");
+    let more =
+        ["--alias", "production", "--alias", "blue", "--metadata", "lr=0.5", "--metadata", "data=mnist"];
+    let version = desk.json(&[&["push", "model.bin", "cnn", "--metric", "loss=1"], more.as_slice()].concat());
+    for alias in ["production", "blue", "best", "latest"] {
+        assert!(super::aliases(&version).contains(&alias), "{alias}: {version}");
+    }
+    assert_eq!(version["metadata"], serde_json::json!({"lr": 0.5, "data": "mnist"}));
+    assert!(desk.ok(&["show", "cnn:blue"]).contains(r#"{"data":"mnist","lr":0.5}"#));
+    let servers = desk.run(&["push", "model.bin", "other", "--alias", "v3"]);
+    assert!(servers.code == 2 && servers.stderr.contains("`v3`"), "{}", servers.stderr);
+    assert_eq!(desk.names("artifacts").len(), 1);
+    let lacks = desk.run(&["push", "model.bin", "cnn", "--metric", "lsos=0.5"]);
+    assert!(lacks.code == 0 && lacks.stderr.contains("cannot become `best`"), "{}", lacks.stderr);
+}
+
+#[test]
+fn a_push_says_what_it_does_not_keep_and_follows_links_if_asked() {
+    let desk = Desk::new();
+    desk.write("saved/model.pb", b"graph");
+    desk.write("shards/one", b"1");
+    let saved = desk.folder.path().join("saved");
+    fs::create_dir(saved.join("assets")).unwrap();
+    fs::set_permissions(saved.join("model.pb"), fs::Permissions::from_mode(0o755)).unwrap();
+    let pushed = desk.run(&["push", "saved", "net", "--metric", "loss=1"]);
+    assert_eq!(pushed.code, 0, "{}", pushed.stderr);
+    assert!(pushed.stderr.contains("1 folder without files"), "{}", pushed.stderr);
+    assert!(pushed.stderr.contains("1 executable file"), "{}", pushed.stderr);
+
+    symlink(desk.folder.path().join("shards"), saved.join("shards")).unwrap();
+    let refused = desk.run(&["push", "saved", "net", "--metric", "loss=1"]);
+    assert!(refused.code == 2 && refused.stderr.contains("--follow-links"), "{}", refused.stderr);
+    desk.ok(&["push", "saved", "net", "--metric", "loss=1", "--follow-links"]);
+    desk.ok(&["pull", "net:latest", "back"]);
+    assert_eq!(desk.read("back/shards/one"), b"1");
+}
