@@ -220,7 +220,8 @@ fn versions_and_runs_are_listed() {
     assert_eq!(numbers(&[]), [2, 1, 0]);
     assert_eq!(numbers(&["--limit", "2"]), [2, 1]);
     assert_eq!(numbers(&["--order-by", "metrics.val_loss asc"]), [1, 2, 0]);
-    assert_eq!(numbers(&["--filter", "metrics.val_loss < 0.45 AND epoch >= 2"]), [2]);
+    assert_eq!(numbers(&["--filter", "metrics.val_loss < 0.45 AND epoch >= 2"]), [2, 1]);
+    assert_eq!(numbers(&["--filter", "metrics.val_loss < 0.45 AND epoch >= 3"]), [2]);
     let printed = desk.ok(&["versions", "cnn"]);
     assert_eq!(printed.lines().count(), 4);
     assert!(printed.starts_with("VERSION  EPOCH  val_loss"), "{printed}");
