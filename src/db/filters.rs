@@ -111,7 +111,8 @@ mod tests {
 
     #[test]
     fn a_tree_becomes_one_condition_with_all_values_bound() {
-        let parsed = parse_filter("(epoch = 1 OR metrics.\"a b\" IN (2, 3)) AND config : 'x_%\"\\\\'").unwrap();
+        let parsed =
+            parse_filter("(epoch = 1 OR metrics.\"a b\" IN (2, 3)) AND config : 'x_%\"\\\\'").unwrap();
         let filter = Filter::of(&parsed, column);
         let expected = " AND (c.epoch = v.o0 OR EXISTS (SELECT 1 FROM version_metrics f WHERE f.checkpoint_uid = c.uid \
             AND f.name = v.o3 AND f.value IN (v.o1, v.o2))) AND LOWER(r.config) LIKE LOWER(v.o4) ESCAPE '\\'";
