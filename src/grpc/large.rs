@@ -20,7 +20,8 @@ const SHORT: [&str; 7] = [
     "list_aliases",
 ];
 /// Those whose pages may take seconds: they keep nobody from the others.
-const LONG: [&str; 5] = ["list_runs", "list_events", "list_decisions", "list_versions", "list_artifacts"];
+const LONG: [&str; 6] =
+    ["list_runs", "list_events", "list_decisions", "list_versions", "list_artifacts", "list_projects"];
 
 /// Answers of each kind that are made at once, which is about as many as have places for their reads on SQLite. Each has about 8 MiB
 /// at most.

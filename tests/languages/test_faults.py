@@ -8,8 +8,10 @@ import signal
 import subprocess
 import time
 
+import grpc
 from conftest import PROGRAMS, Server, build
 from gate import Gate
+
 from keepbest._proto.keepbest.v1 import (
     artifacts_pb2,
     artifacts_pb2_grpc,
@@ -19,8 +21,6 @@ from keepbest._proto.keepbest.v1 import (
     runs_pb2,
     runs_pb2_grpc,
 )
-
-import grpc
 
 _PROJECT = "teams/demo/projects/languages"
 # The server is killed in the first upload, frozen in the second, and restarted in the last. In the third the trainer is

@@ -6,9 +6,10 @@ import random
 import subprocess
 from pathlib import Path
 
-import keepbest
 import pytest
 from conftest import EXAMPLES, PROGRAMS, ROOT, Server, build
+
+import keepbest
 
 # What comes of it is waited for, but not for ever.
 _PATIENCE_SECONDS = 300
