@@ -360,12 +360,17 @@ def test_short_names():
             names.version_name(text)
 
 
+def texts_of(size_bytes: int) -> dict[str, str]:
+    """Metrics of 1,000 bytes each: a longer one would be cut."""
+    return {f"log{number}": "x" * 1_000 for number in range(size_bytes // 1_000)}
+
+
 def test_a_full_buffer_drops_the_oldest_events_by_their_bytes(monkeypatch):
     monkeypatch.setattr(_events, "_CAPACITY_BYTES", 100_000)
     buffer = EventBuffer(DueCounter(None))
 
     def add(epoch: int, size_bytes: int) -> Entry:
-        return buffer.add(make_event(EventKind.EVENT_KIND_EPOCH_END, epoch, {"log": "x" * size_bytes}))
+        return buffer.add(make_event(EventKind.EVENT_KIND_EPOCH_END, epoch, texts_of(size_bytes)))
 
     first = add(0, 30_000)
     first.held = Path("held")
@@ -384,7 +389,7 @@ def test_a_full_buffer_drops_the_oldest_events_by_their_bytes(monkeypatch):
 def test_a_group_of_events_is_bounded_by_its_bytes():
     buffer = EventBuffer(DueCounter(1000))
     for batch in range(5):
-        buffer.add(make_event(EventKind.EVENT_KIND_BATCH_END, 0, {"log": "x" * (400 << 10)}, batch=batch))
+        buffer.add(make_event(EventKind.EVENT_KIND_BATCH_END, 0, texts_of(400_000), batch=batch))
     sizes = []
     while group := buffer.group():
         sizes.append(len(group))
