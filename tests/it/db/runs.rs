@@ -54,6 +54,7 @@ async fn a_second_start_resumes_the_run_where_it_stood(database: TestDatabase) {
     let mut expected = before;
     expected.attempt = 2;
     expected.update_time_us += 1;
+    expected.heard_time_us += 1;
     assert_eq!(shown(&begun.run), shown(&expected));
     assert_eq!(begun.run.monitor_state.best, Some(0.5));
     assert_eq!(shown(&test.app.run(&trainer.run).await.unwrap()), shown(&expected));
@@ -166,8 +167,10 @@ async fn a_finished_run_takes_no_events_until_it_is_started_again(database: Test
     let ended = test.app.finish_run(name.clone(), attempt, RunState::Failed).await.unwrap();
     assert_eq!((ended.state, ended.finish_time_us), (RunState::Failed, Some(ended.update_time_us)));
     test.turn(5);
-    let again = test.app.finish_run(name, attempt, RunState::Finished).await.unwrap();
+    let again = test.app.finish_run(name.clone(), attempt, RunState::Failed).await.unwrap();
     assert_eq!(shown(&again), shown(&ended), "ending it again changes nothing");
+    let otherwise = test.app.finish_run(name, attempt, RunState::Finished).await;
+    assert_eq!(reason(otherwise), "RUN_FINISHED", "its end stands");
 
     assert_eq!(reason(trainer.report(vec![val_loss(1, 0.4)]).await), "RUN_FINISHED");
     trainer.sequence = 0;
