@@ -22,6 +22,7 @@ use crate::support::apps::towards;
 use crate::support::apps::val_loss;
 use crate::support::databases::TestDatabase;
 use crate::support::databases::on_all_databases;
+use crate::support::patience::patiently;
 
 on_all_databases! {
     a_second_start_resumes_the_run_where_it_stood
@@ -82,7 +83,7 @@ async fn starts_at_the_same_moment_are_attempts_of_one_run(database: TestDatabas
     let test = TestApp::over(database).await;
     let starts = (0..12).map(|_| {
         let app = test.app.clone();
-        tokio::spawn(async move { app.start_run(first()).await.unwrap() })
+        tokio::spawn(async move { patiently(|| app.start_run(first())).await.unwrap() })
     });
     let begun = join_all(starts).await.into_iter().map(|it| it.unwrap());
     let mut begun: Vec<_> = begun.map(|it| (it.attempt, it.resumed, it.run.uid)).collect();

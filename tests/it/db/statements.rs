@@ -31,7 +31,7 @@ const COMPLETIONS: &[(&str, &str, &[&str])] = &[
     ("FROM aliases WHERE checkpoint_uid IN", "{}", &["$1, $2"]),
     (
         "AS part_{n}",
-        "({sql} ORDER BY position LIMIT $3) AS part_{n}",
+        "({sql} ORDER BY position{order} LIMIT $3) AS part_{n}",
         &[
             "(SELECT {COLUMNS} WHERE run_uid = $1 AND position >= $2 AND epoch = $4 AND action = $5 ORDER BY position \
            LIMIT $3) AS part_0 UNION ALL SELECT * FROM (SELECT {COLUMNS} WHERE run_uid = $1 AND position >= $2 AND epoch = $6 \
@@ -81,6 +81,14 @@ const COMPLETIONS: &[(&str, &str, &[&str])] = &[
     ("FROM artifacts WHERE {place}", "{place}", &["team = $1", "team = $1 AND project = $2"]),
     ("FROM artifacts WHERE {place}", "{end}", &["monitor, direction", "monitor DESC, direction DESC"]),
     ("WHERE run_uid = $1 AND attempt = $2 AND epoch = $3{which}", "{which}", &["", " AND batch = $4"]),
+    ("SELECT {COLUMNS} WHERE run_uid = $1 AND position {from} $2", "{from}", &[">=", "<"]),
+    ("FROM {table} WHERE delete_time_us IS NOT NULL", "{table}", &["runs", "artifacts"]),
+    ("DELETE FROM {table} WHERE run_uid = $1 AND position IN", "{table}", &["events", "decisions"]),
+    ("DELETE FROM {table} WHERE run_uid = $1", "{table}", &["run_writers", "run_attempts"]),
+    ("SELECT MIN(a.project) FROM artifacts a", "{after}", &["$2"]),
+    ("SELECT MIN(m.name) FROM version_metrics m", "{scope}", &["m.run_uid = $1", "m.artifact_uid = $1"]),
+    ("SELECT MIN(m.name) FROM version_metrics m", "{after}", &["''"]),
+    ("FROM runs r WHERE r.team = $1{project}", "{project}", &["", " AND r.project = $5"]),
 ];
 
 /// Statements that grow piece by piece, with every piece in one of them.
@@ -97,10 +105,12 @@ const GROWN: &[&str] = &[
      AND c.state = 'COMMITTED' AND c.version > $2 ORDER BY c.version ASC LIMIT $3",
     "SELECT c.uid, c.epoch, c.version, c.version, c.commit_time_us FROM checkpoints c WHERE c.artifact_uid = $1 \
      AND c.state = 'COMMITTED' AND c.epoch = $2 AND c.version > $3 ORDER BY c.epoch DESC, c.version DESC LIMIT $4",
-    "WITH {v: uid text, operand_0 bigint, operand_1 real, name_1 text} SELECT c.uid FROM v CROSS JOIN checkpoints c \
-     JOIN runs r ON r.uid = c.run_uid WHERE c.uid = v.uid AND c.size_bytes >= v.operand_0 \
-     AND EXISTS (SELECT 1 FROM version_metrics f WHERE f.checkpoint_uid = c.uid AND f.name = v.name_1 \
-     AND f.value < v.operand_1)",
+    "WITH {v: uid text, o0 bigint, o1 real, o2 text, o3 text} SELECT c.uid FROM v CROSS JOIN checkpoints c \
+     JOIN runs r ON r.uid = c.run_uid WHERE c.uid = v.uid AND (c.size_bytes >= v.o0 \
+     AND EXISTS (SELECT 1 FROM version_metrics f WHERE f.checkpoint_uid = c.uid AND f.name = v.o2 AND f.value IN (v.o1)) \
+     OR LOWER(r.config) LIKE LOWER(v.o3) ESCAPE '\\')",
+    "SELECT r.uid, r.create_time_us FROM runs r WHERE r.team = $1 AND r.project = $5 AND r.delete_time_us IS NULL \
+     AND (r.create_time_us, r.uid) < ($2, $3) ORDER BY r.create_time_us DESC, r.uid DESC LIMIT $4",
 ];
 
 /// Asked of Postgres alone: SQLite has no server with a state, and no clock of its own.
