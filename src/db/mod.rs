@@ -232,7 +232,11 @@ impl Db {
     /// Closes it: what was acknowledged is durable anyhow, this only frees the connections.
     pub async fn close(&self) {
         match &self.database {
-            Database::Sqlite(readers) => readers.close().await,
+            Database::Sqlite(readers) => {
+                readers.close().await;
+                // Last, since the last one to close copies the log into the database.
+                self.writer.close().await;
+            }
             Database::Postgres(pool) => pool.close().await,
         }
     }

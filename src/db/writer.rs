@@ -10,7 +10,9 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
+use sqlx::Connection as _;
 use sqlx::SqliteConnection;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
@@ -28,11 +30,16 @@ use crate::db::queue::Queue;
 use crate::db::tx::Tx;
 use crate::failpoint::failpoint;
 
+/// How long a process that ends waits for its writer. A disk that answers nothing must not keep it; the next start copies the log.
+const CLOSE: Duration = Duration::from_secs(10);
+
 /// The one way in which anything is changed.
 pub(super) struct Writer {
     queue: Arc<Queue>,
     postgres: Option<Arc<Tasks>>,
     statements: Arc<AtomicU64>,
+    /// Cancelled once SQLite's connection is closed; on Postgres none is the writer's own.
+    closed: CancellationToken,
 }
 
 /// Tasks that carry out writes on Postgres.
@@ -59,11 +66,17 @@ impl Writer {
         unsynced: CancellationToken,
     ) -> Result<Writer, Error> {
         let (queue, statements) = (Arc::new(Queue::default()), Arc::new(AtomicU64::new(0)));
+        let closed = CancellationToken::new();
+        let guard = closed.clone().drop_guard();
         let serving = serve(connection, Arc::clone(&queue), unsynced, Arc::clone(&statements));
         let runtime = tokio::runtime::Builder::new_current_thread().build().map_err(sqlx::Error::Io)?;
         let thread = std::thread::Builder::new().name("keepbest-writer".to_owned());
-        thread.spawn(move || runtime.block_on(serving)).map_err(sqlx::Error::Io)?;
-        Ok(Writer { queue, postgres: None, statements })
+        let serving = move || {
+            runtime.block_on(serving);
+            drop(guard);
+        };
+        thread.spawn(serving).map_err(sqlx::Error::Io)?;
+        Ok(Writer { queue, postgres: None, statements, closed })
     }
 
     pub(super) fn on_postgres(pool: Pool) -> Writer {
@@ -74,7 +87,15 @@ impl Writer {
             running: AtomicUsize::new(0),
             statements: Arc::clone(&statements),
         };
-        Writer { queue, postgres: Some(Arc::new(tasks)), statements }
+        let closed = CancellationToken::new();
+        closed.cancel();
+        Writer { queue, postgres: Some(Arc::new(tasks)), statements, closed }
+    }
+
+    /// Lets what waits be carried out, and closes SQLite's connection, which copies the log into the database.
+    pub(super) async fn close(&self) {
+        self.queue.close();
+        drop(tokio::time::timeout(CLOSE, self.closed.cancelled()).await);
     }
 
     /// Statements of all transactions so far, without those that begin and end one.
@@ -143,6 +164,7 @@ async fn serve(
             return;
         }
     }
+    drop(connection.close().await);
 }
 
 impl Tasks {

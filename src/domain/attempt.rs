@@ -101,7 +101,8 @@ impl StartRun {
         }
         self.check_monitor("run", &run.name, (&run.strategy.monitor, run.direction))?;
         run.attempt += 1;
-        (run.state, run.finish_time_us, run.update_time_us) = (RunState::Active, None, self.now_us);
+        (run.state, run.finish_time_us) = (RunState::Active, None);
+        (run.update_time_us, run.heard_time_us) = (self.now_us, self.now_us);
         run.strategy = self.strategy.clone();
         run.monitor_state.new_attempt();
         if run.monitor_state.best_checkpoint.is_none() {

@@ -37,14 +37,14 @@ const WORDS: [(&str, &[&str]); 18] = [
     ("keepbest_client", &["cli"]),
     ("keepbest_proto", &["grpc"]),
     ("keepbest_rules", &["domain"]),
-    ("object_store", &["store"]),
+    ("object_store", &["store", "telemetry"]), // telemetry: whose log lines there are
     ("prost_types", &["grpc"]),
     ("rmp_serde", &["db"]),
-    ("sqlx", &["db"]),
+    ("sqlx", &["db", "telemetry"]),
     ("std::env", &["config"]),
     ("tokio::spawn", &["app", "db", "layers", "server"]),
     ("toml", &["config"]),
-    ("tonic", &["grpc", "layers", "server"]),
+    ("tonic", &["grpc", "layers", "server", "telemetry"]),
     ("tracing_subscriber", &["telemetry"]),
 ];
 

@@ -78,4 +78,5 @@ def test_buf_makes_the_stubs_that_protoc_makes(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     made, by_protoc = tmp_path / "gen/go/keepbest/v1", EXAMPLES / "go/gen/keepbest/v1"
     names = sorted(it.name for it in by_protoc.iterdir())
-    assert names and sorted(it.name for it in made.iterdir()) == names
+    # The trainer's stubs are of what it calls; buf makes all of the contract.
+    assert names and set(names) <= {it.name for it in made.iterdir()}

@@ -85,6 +85,7 @@ const COMPLETIONS: &[(&str, &str, &[&str])] = &[
     ("FROM {table} WHERE delete_time_us IS NOT NULL", "{table}", &["runs", "artifacts"]),
     ("DELETE FROM {table} WHERE run_uid = $1 AND position IN", "{table}", &["events", "decisions"]),
     ("DELETE FROM {table} WHERE run_uid = $1", "{table}", &["run_writers", "run_attempts"]),
+    ("WHERE c.{column} = $1 AND c.state", "{column}", &["run_uid", "artifact_uid"]),
     ("SELECT MIN(a.project) FROM artifacts a", "{after}", &["$2"]),
     ("SELECT MIN(m.name) FROM version_metrics m", "{scope}", &["m.run_uid = $1", "m.artifact_uid = $1"]),
     ("SELECT MIN(m.name) FROM version_metrics m", "{after}", &["''"]),
