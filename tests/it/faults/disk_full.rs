@@ -322,7 +322,15 @@ async fn a_server_starts_on_a_full_disk_serves_what_it_has_and_heals() {
             // What was kept back and is not needed now is for writes.
             it.disk.fill();
             if full != Full::Objects {
-                is_full("an event", it.report().await);
+                // A log that was copied into the database is written anew from its beginning, which takes no room for a while.
+                let mut answer = it.report().await;
+                for _ in 0..1_000 {
+                    if answer.is_err() {
+                        break;
+                    }
+                    answer = it.report().await;
+                }
+                is_full("an event", answer);
             }
             it.disk.free();
             it.saved().await;
