@@ -189,9 +189,10 @@ def test_a_server_that_is_away_is_unavailable_after_the_budget():
 
 
 def test_events_reported_while_the_server_is_away_come_later(own_server: Server, project):
-    client = keepbest.Client(own_server.address, timeout=0.3)
+    client = keepbest.Client(own_server.address, timeout=30)
     run = client.start_run(project, "r", BEST)
     own_server.kill()
+    client.timeout = 0.3
     for epoch, value in enumerate([0.5, 0.4]):
         with pytest.raises(keepbest.Unavailable):
             run.report_epoch(epoch, {"val_loss": value})
