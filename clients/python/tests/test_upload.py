@@ -248,9 +248,10 @@ def test_an_upload_does_not_go_on_behind_other_bytes(client, project, tmp_path):
 
 def test_a_save_that_met_no_server_can_be_repeated(own_server: Server, project, tmp_path):
     random_file(tmp_path / "m.bin", 1 << 20)
-    client = keepbest.Client(own_server.address, timeout=0.3)
+    client = keepbest.Client(own_server.address, timeout=30)
     run, decision = decided(client, project)
     own_server.kill()
+    client.timeout = 0.3
     with pytest.raises(keepbest.Unavailable):
         run.save(decision, tmp_path / "m.bin")
     own_server.start()
