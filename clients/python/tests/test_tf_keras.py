@@ -44,7 +44,7 @@ def fit_and_pull(client, callback, directory):
 def test_a_saved_model_directory_comes_back_whole(client, make, tmp_path, asynchronous):
     made, version = fit_and_pull(client, make("model", asynchronous=asynchronous), tmp_path / "pulled")
     assert version.file_count >= 4
-    loaded = tf_keras.models.load_model(tmp_path / "pulled")
+    loaded = tf_keras.models.load_model(tmp_path / "pulled" / version.path)
     np.testing.assert_allclose(loaded.predict(X, verbose=0), made.predict(X, verbose=0), rtol=1e-5)
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["model"]
 
