@@ -8,12 +8,10 @@ import uuid
 import weakref
 from typing import Any, Literal
 
-from keepbest.names import project_name
+from keepbest.names import default_project, project_name
 from keepbest.types import Strategy
 
-PROJECT_VARIABLE = "KEEPBEST_PROJECT"
 RUN_VARIABLE = "KEEPBEST_RUN"
-DEFAULT_PROJECT = "default/default"
 _ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 # So that what is put behind an id leaves it within 128 characters.
 _STEM_CHARACTERS = 96
@@ -47,7 +45,7 @@ class Identity:
                     f"run `{named}` is neither an id nor `teams/{{team}}/projects/{{project}}/runs/{{run}}`"
                 )
             project, named = "/".join(parts[:4]), parts[5]
-        self.project = project_name(project or os.environ.get(PROJECT_VARIABLE) or DEFAULT_PROJECT)
+        self.project = project_name(project or default_project())
         for part, what in zip(self.project.split("/")[1::2], ("team", "project"), strict=True):
             check_id(what, part)
         if named:
