@@ -6,12 +6,13 @@ import re
 import subprocess
 import sys
 
+import grpc
 import pytest
-from conftest import random_file
+from conftest import Interposer, Refused, random_file
 
 import keepbest
 from keepbest import names
-from keepbest.types import File, MonitorState, RunResource
+from keepbest.types import File, MonitorState, RunResource, RunState
 
 EVERY = keepbest.strategy("m.bin", monitor="loss", mode="min")
 
@@ -98,6 +99,88 @@ def test_push_stores_a_version_that_delete_removes(client, project, tmp_path):
     assert [version.name for version in client.versions("final")] == [second.name]
     assert client.best("/".join((project, "final"))).name == second.name
     assert {run.state for run in client.runs()} == {2}
+
+
+def test_projects_of_a_team_are_listed(client, project):
+    for each in (project, f"{project}-2"):
+        client.start_run(each, "r", EVERY)
+    for team in ("tests", "teams/tests", project):
+        assert {project, f"{project}-2"} <= set(client.projects(team, page_size=1))
+    with pytest.raises(ValueError, match="`a/b/c` is neither"):
+        list(client.projects("a/b/c"))
+
+
+def test_runs_artifacts_and_projects_are_deleted_after_a_look_at_what_that_frees(client, project, tmp_path):
+    client.project = project
+    random_file(tmp_path / "m.bin", 100)
+    for epoch in range(3):
+        client.push(tmp_path / "m.bin", "a", metrics={"loss": 1.0 - epoch}, epoch=epoch)
+    would = client.delete_versions("a", keep_newest=1, dry_run=True)
+    assert (would.version_count, len(list(client.versions("a")))) == (2, 3)
+    assert client.delete_versions("a", "epoch < 2").version_count == 2
+    run = client.start_run(project, "lives", EVERY)
+    with pytest.raises(keepbest.FailedPrecondition) as refused:
+        client.delete_run("lives", dry_run=True)
+    assert refused.value.reason == "RUN_ALIVE"
+    assert client.delete_run("lives", force=True).run_count == 1
+    with pytest.raises(keepbest.NotFound):
+        client.run(run.name)
+    assert client.delete_artifact("a").version_count == 1
+    with pytest.raises(keepbest.NotFound):
+        client.delete_artifact("a")
+    assert client.delete_project(project).run_count == 3
+    assert project not in set(client.projects())
+
+
+@pytest.fixture
+def loses_answers(server):
+    """The address of a server that does what it is asked, but whose first answer to some methods is lost."""
+
+    def lost_once():
+        lost = []
+
+        def answer(request, forward):
+            answered = forward(request)
+            if not lost:
+                lost.append(answered)
+                raise Refused(grpc.StatusCode.UNAVAILABLE, "LOST")
+            return answered
+
+        return answer
+
+    interposer = Interposer(server)
+    interposer.hooks.update({name: lost_once() for name in ("DeleteRun", "SetAlias", "FinishRun")})
+    yield interposer.address
+    interposer.close()
+
+
+def test_a_change_whose_answer_was_lost_is_no_error_when_it_is_repeated(loses_answers, project, tmp_path):
+    client = keepbest.Client(loses_answers, timeout=30, project=project)
+    random_file(tmp_path / "m.bin", 10)
+    client.push(tmp_path / "m.bin", "a")
+    second = client.push(tmp_path / "m.bin", "a")
+    assert client.set_alias("a:v1", "shown", expected="none").name == second.name
+    with pytest.raises(keepbest.FailedPrecondition) as moved:
+        client.set_alias("a:v1", "shown", expected="none")
+    assert (moved.value.reason, moved.value.metadata["version"]) == ("ALIAS_MOVED", "v1")
+    client.start_run(project, "r", EVERY)
+    assert client.delete_run("r", force=True).run_count == 0
+
+
+def test_a_run_that_was_ended_inside_of_with_is_left_so(client, project):
+    with client.start_run(project, "r", EVERY) as run:
+        run.fail("gave up")
+    assert client.run(run.name).state == RunState.RUN_STATE_FAILED
+
+
+def test_a_filter_that_matches_nothing_because_of_a_name_warns_of_the_near_miss(client, project, tmp_path):
+    client.project = project
+    random_file(tmp_path / "m.bin", 10)
+    client.push(tmp_path / "m.bin", "a", metrics={"val_loss": 0.5})
+    with pytest.warns(UserWarning, match="val_loss"):
+        assert list(client.versions("a", "metrics.val_los < 1")) == []
+    client.start_run(project, "adam", EVERY, config={"optimizer": "adam"})
+    assert [it.name.rpartition("/")[2] for it in client.runs(filter='config : "adam"')] == ["adam"]
 
 
 def test_what_is_printed_can_be_read(client, project, tmp_path):

@@ -13,6 +13,7 @@ from keepbest._contact import Contact
 from keepbest._proto.keepbest.v1 import (
     artifacts_pb2_grpc,
     checkpoints_pb2_grpc,
+    projects_pb2_grpc,
     runs_pb2_grpc,
 )
 from keepbest._retry import Patience, Timeout
@@ -35,7 +36,9 @@ _OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.keepalive_timeout_ms", 20 * 1000),
     # Reconnect to a restarted server within seconds; the default backs off to two minutes.
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 1000),
+    # How long one try to connect may last. In older versions of gRPC it goes on only while a call waits, so that one
+    # second was over before a server's first frame was read.
+    ("grpc.min_reconnect_backoff_ms", 5000),
     ("grpc.max_reconnect_backoff_ms", 3000),
     # Calls are repeated in `_retry`. A shared pool would hand the parent's connections to a forked child.
     ("grpc.enable_retries", 0),
@@ -79,12 +82,13 @@ class Address:
 
 @dataclass
 class Stubs:
-    """A channel, and the stubs of the three services on it."""
+    """A channel, and the stubs of the services on it."""
 
     channel: grpc.Channel
     runs: runs_pb2_grpc.RunsStub
     checkpoints: checkpoints_pb2_grpc.CheckpointsStub
     artifacts: artifacts_pb2_grpc.ArtifactsStub
+    projects: projects_pb2_grpc.ProjectsStub
 
 
 @dataclass
@@ -99,6 +103,8 @@ class Connection:
     # _FIRST_SECONDS until a server has answered.
     timeout_seconds: float | None
     root_certificates: bytes | None = None
+    # Whether transfers draw a bar. None: where a person sees it.
+    progress: bool | None = None
     # By process id. A forked child keeps its parent's, because closing them would disturb the parent's connection.
     _stubs: dict[int, Stubs] = field(default_factory=dict)
 
@@ -152,4 +158,5 @@ class Connection:
             runs=runs_pb2_grpc.RunsStub(channel),  # type: ignore[no-untyped-call]
             checkpoints=checkpoints_pb2_grpc.CheckpointsStub(channel),  # type: ignore[no-untyped-call]
             artifacts=artifacts_pb2_grpc.ArtifactsStub(channel),  # type: ignore[no-untyped-call]
+            projects=projects_pb2_grpc.ProjectsStub(channel),  # type: ignore[no-untyped-call]
         )

@@ -11,6 +11,7 @@ from keepbest._channel import Connection
 from keepbest._digest import version_digest
 from keepbest._part import Part, is_equal, unfinished_folder
 from keepbest._paths import target_path
+from keepbest._progress import OnProgress
 from keepbest._proto.keepbest.v1.artifacts_pb2 import (
     ReadFileRequest,
     ReadFileResponse,
@@ -25,7 +26,9 @@ from keepbest.errors import DataLoss, KeepbestError
 _NAMED_FILES = 5
 
 
-def pull(connection: Connection, name: str, directory: Path, patience: Patience) -> Version:
+def pull(
+    connection: Connection, name: str, directory: Path, patience: Patience, on_progress: OnProgress | None = None
+) -> Version:
     """Download all files of version `name` (a resource name) into `directory`.
 
     Raises:
@@ -39,6 +42,7 @@ def pull(connection: Connection, name: str, directory: Path, patience: Patience)
     targets = [(file, target_path(directory, file.path)) for file in version.files]
     directory.mkdir(parents=True, exist_ok=True)
     missing = [(file, target) for file, target in targets if not is_equal(target, file.size_bytes, file.digest)]
+    meter = _Meter(on_progress, sum(file.size_bytes for file, _ in missing))
     pulled = PulledFiles(directory)
     pulled.expect([file for file, _ in missing])
     unfinished = unfinished_folder(directory, [file.path for file in version.files])
@@ -48,7 +52,8 @@ def pull(connection: Connection, name: str, directory: Path, patience: Patience)
                 raise ValueError(f"`{target}` is a folder; move it away to pull the file `{file.path}`")
             target.parent.mkdir(parents=True, exist_ok=True)
             with Part(file, target, unfinished) as part:
-                _receive(connection, version.name, file, part, patience)
+                _receive(connection, version.name, file, part, patience, meter)
+                meter.ends(file.size_bytes)
                 part.finish(version.name)
     finally:
         with contextlib.suppress(OSError):  # it is kept if it is not empty: the next pull goes on from there
@@ -87,7 +92,26 @@ def _tell_of_others(directory: Path, version: Version, targets: set[Path]) -> No
         )
 
 
-def _receive(connection: Connection, version: str, file: File, part: Part, patience: Patience) -> None:
+class _Meter:
+    """Tells of the bytes of all files of one pull."""
+
+    def __init__(self, on_progress: OnProgress | None, all_bytes: int) -> None:
+        self._on_progress = on_progress
+        self._all_bytes = all_bytes
+        self._complete_bytes = 0
+
+    def stands(self, file_bytes: int) -> None:
+        """Of the file that is received now, so many bytes are here."""
+        if self._on_progress is not None:
+            self._on_progress(self._complete_bytes + file_bytes, self._all_bytes)
+
+    def ends(self, file_bytes: int) -> None:
+        """The file that was received is complete."""
+        self._complete_bytes += file_bytes
+        self.stands(0)
+
+
+def _receive(connection: Connection, version: str, file: File, part: Part, patience: Patience, meter: _Meter) -> None:
     """Receive the ranges that are missing. After a broken stream, continue where it stopped."""
     backoff = Backoff(patience)
     for start, end in part.missing():
@@ -98,6 +122,7 @@ def _receive(connection: Connection, version: str, file: File, part: Part, patie
                 for data in _read(connection, version, file.path, (received, end), patience):
                     part.write(data)
                     received += len(data)
+                    meter.stands(received)
                     backoff.progress()
                 if received < end:
                     raise DataLoss(f"`{file.path}` of {version} ended at byte {received} of {end}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,6 +13,7 @@ from keepbest._proto.keepbest.v1.artifacts_pb2 import (
     ListArtifactsRequest,
     ListVersionsRequest,
 )
+from keepbest._proto.keepbest.v1.projects_pb2 import ListProjectsRequest
 from keepbest._proto.keepbest.v1.runs_pb2 import (
     GetRunRequest,
     ListDecisionsRequest,
@@ -20,7 +22,7 @@ from keepbest._proto.keepbest.v1.runs_pb2 import (
 )
 from keepbest._retry import Timeout, call
 from keepbest._versions import files_of, version_of
-from keepbest.names import artifact_name, listed_name, parent_name, run_name, version_name
+from keepbest.names import artifact_name, listed_name, parent_name, run_name, team_name, version_name
 from keepbest.strategy import mode_value
 from keepbest.types import Artifact, Decision, RecordedEvent, RunResource, Version
 
@@ -38,6 +40,18 @@ class Reads:
     connection: Connection
     project: str
 
+    def projects(self, team: str | None = None, page_size: int = 0) -> Iterator[str]:
+        """The projects of a team that have an artifact, as `team/project`, fetched page by page.
+
+        Args:
+            team: its name; None: that of the client's project.
+            page_size: projects a call; 0: the server's choice.
+        """
+        request = ListProjectsRequest(parent=team_name(team or self.project), page_size=page_size)
+        for project in self._pages(self.connection.stubs().projects.ListProjects, request, "projects"):
+            _, team, _, name = project.name.split("/")
+            yield f"{team}/{name}"
+
     def run(self, name: str, *, timeout: Timeout = None) -> RunResource:
         """Look at a run as it is now, without starting an attempt.
 
@@ -48,14 +62,15 @@ class Reads:
         get: Callable[..., RunResource] = self.connection.stubs().runs.GetRun
         return call(get, GetRunRequest(name=run_name(self.project, name)), self.connection.patience(timeout))
 
-    def runs(self, parent: str | None = None, page_size: int = 0) -> Iterator[RunResource]:
+    def runs(self, parent: str | None = None, page_size: int = 0, filter: str = "") -> Iterator[RunResource]:
         """The runs of a project or a team, newest first, fetched page by page.
 
         Args:
             parent: `team/project` or `team`; None: the client's project.
             page_size: runs a call; 0: the server's choice.
+            filter: as for `versions`: `state = "ACTIVE" AND config : "adam"`.
         """
-        request = ListRunsRequest(parent=listed_name(parent or self.project), page_size=page_size)
+        request = ListRunsRequest(parent=listed_name(parent or self.project), page_size=page_size, filter=filter)
         return self._pages(self.connection.stubs().runs.ListRuns, request, "runs")
 
     def artifact(self, name: str) -> Artifact:
@@ -104,7 +119,8 @@ class Reads:
 
         Args:
             artifact: its name, as `Run.resource.artifact` too.
-            filter: comparisons joined by AND: `epoch >= 3 AND metrics.val_loss < 0.2`.
+            filter: comparisons joined by AND and OR: `epoch >= 3 AND metrics.val_loss < 0.2`. Where nothing matches
+                because nothing is called so, a warning tells what is.
             order_by: for example `metrics.val_loss asc`; empty: newest number first.
             page_size: versions a call; 0: the server's choice.
         """
@@ -127,6 +143,8 @@ class Reads:
         """What is in the field `what` of all pages, from that of `request` on."""
         while True:
             page = call(method, request, self.connection.patience())
+            for hint in getattr(page, "hints", ()):
+                warnings.warn(f"Keepbest: {hint}", stacklevel=3)
             yield from getattr(page, what)
             if not page.next_page_token:
                 return

@@ -178,6 +178,31 @@ def call_once(method: Callable[..., T], request: object, deadline_seconds: float
         raise failed from None
 
 
+class Repeated:
+    """A unary method that takes note of tries which may have done their work although no answer came."""
+
+    def __init__(self, method: Callable[..., Any], before_next: Callable[[Any], object] = lambda request: None) -> None:
+        """Take note of none so far.
+
+        Args:
+            method: of a stub.
+            before_next: is given the request after such a try.
+        """
+        self.lost = False
+        self._method = method
+        self._before_next = before_next
+
+    def __call__(self, request: Any, timeout: float) -> Any:
+        """One try."""
+        try:
+            return self._method(request, timeout=timeout)
+        except grpc.RpcError as error:
+            if from_rpc_error(error).retryable:
+                self.lost = True
+                self._before_next(request)
+            raise
+
+
 class Stream:
     """A stream to or from the server that is cancelled when nothing moves on it; a context manager."""
 

@@ -13,9 +13,10 @@ from keepbest._background import Background
 from keepbest._channel import Connection
 from keepbest._digest import version_digest
 from keepbest._files import LocalFile, Saveable, collect
+from keepbest._progress import OnProgress, progress_of
 from keepbest._proto.keepbest.v1.checkpoints_pb2 import CommitCheckpointRequest
 from keepbest._retry import WAIT_SECONDS, Patience, call, call_waiting
-from keepbest._upload import OnProgress, Uploader
+from keepbest._upload import Uploader
 from keepbest._versions import files_of
 from keepbest.errors import (
     CHECKPOINT_COMMITTED,
@@ -126,9 +127,10 @@ class Save:
 
     def _upload(self, files: list[LocalFile], sha256: bool, on_progress: OnProgress | None) -> dict[str, bytes]:
         """Upload, unless all is committed already; the digest of each file as it was read here."""
-        uploader = Uploader(self.connection, self.checkpoint, self.attempt, self.patience, sha256, on_progress)
         try:
-            return uploader.upload(files)
+            with progress_of("uploading", on_progress, self.connection.progress) as told:
+                uploader = Uploader(self.connection, self.checkpoint, self.attempt, self.patience, sha256, told)
+                return uploader.upload(files)
         except FailedPrecondition as error:
             if error.reason != CHECKPOINT_COMMITTED:
                 raise

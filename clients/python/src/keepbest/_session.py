@@ -16,6 +16,7 @@ from keepbest._events import DueCounter, Entry, EventBuffer
 from keepbest._held import HeldFiles
 from keepbest._local import Saver, move, remove
 from keepbest._outage import Outage
+from keepbest._progress import unseen
 from keepbest._retry import Patience
 from keepbest._saves import SaveJob, SaveQueue
 from keepbest._spool import Spool
@@ -327,7 +328,8 @@ class Session:
             if not job.unchanged():
                 self.run.abandon(job.decision)
                 raise ValueError(f"{job.path} was overwritten meanwhile")
-            self.run.save(job.decision, job.files, self.metadata, timeout=self._patience())
+            told = unseen if self.asynchronous else None
+            self.run.save(job.decision, job.files, self.metadata, on_progress=told, timeout=self._patience())
         except Exception as error:
             if not self.survive:
                 self._error = self._error or error

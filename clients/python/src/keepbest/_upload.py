@@ -10,6 +10,7 @@ from typing import cast
 from keepbest._channel import Connection
 from keepbest._digest import FileDigest, digest_of
 from keepbest._files import LocalFile
+from keepbest._progress import OnProgress
 from keepbest._proto.keepbest.v1.checkpoints_pb2 import (
     PrepareFileRequest,
     SmallFile,
@@ -20,9 +21,6 @@ from keepbest._proto.keepbest.v1.checkpoints_pb2 import (
 from keepbest._proto.keepbest.v1.resources_pb2 import FILE_STATE_COMPLETE, File
 from keepbest._retry import Backoff, Patience, Stream, call, call_once
 from keepbest.errors import FileChanged, KeepbestError
-
-# Is given how many bytes were sent, and how many there are in all.
-OnProgress = Callable[[int, int], None]
 
 MESSAGE_BYTES = 1 << 20
 SMALL_FILE_BYTES = 256 << 10

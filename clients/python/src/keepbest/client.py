@@ -8,15 +8,15 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from keepbest import _pull
 from keepbest._channel import DEFAULT_SECONDS, Address, Connection
+from keepbest._deletes import Deletes
 from keepbest._events import EventBuffer
 from keepbest._files import Saveable
+from keepbest._progress import OnProgress, progress_of
 from keepbest._proto.keepbest.v1.artifacts_pb2 import (
-    DeleteVersionRequest,
-    DeleteVersionResponse,
     SetAliasRequest,
 )
 from keepbest._proto.keepbest.v1.runs_pb2 import (
@@ -27,9 +27,9 @@ from keepbest._proto.keepbest.v1.runs_pb2 import (
     StartRunResponse,
 )
 from keepbest._reads import Reads
-from keepbest._retry import Timeout, call
+from keepbest._retry import Repeated, Timeout, call
 from keepbest._sync import Synced, sync
-from keepbest.errors import KeepbestError, NotFound
+from keepbest.errors import FailedPrecondition, KeepbestError, NotFound
 from keepbest.names import artifact_name, default_project, project_name, version_name
 from keepbest.run import Run
 from keepbest.strategy import direction_values, struct_of
@@ -39,7 +39,7 @@ from keepbest.types import Mode, Strategy, Version
 _RESUME = {"allow": RESUME_ALLOW, "never": RESUME_NEVER, "must": RESUME_MUST}
 
 
-class Client(Reads):
+class Client(Reads, Deletes):
     """A client of one Keepbest server.
 
     It may be used from several threads. It connects at the first call, and again in a forked child. A call that fails
@@ -55,6 +55,7 @@ class Client(Reads):
         timeout: float | None = None,
         root_certificates: bytes | None = None,
         project: str | None = None,
+        progress: bool | None = None,
     ) -> None:
         """Make a client. It connects at its first call.
 
@@ -68,13 +69,15 @@ class Client(Reads):
             root_certificates: certificate authorities to trust with https, as PEM; None: gRPC's own.
             project: `team/project` of names that name none. None: the environment's KEEPBEST_PROJECT, else
                 `default/default`.
+            progress: whether uploads and downloads that take longer than a second draw a bar on the standard error,
+                those in the background excepted; None: if that is a terminal or a notebook's.
 
         Raises:
             ValueError: the address is none of these, or the project is malformed.
         """
         self.project = project or default_project()
         project_name(self.project)
-        self.connection = Connection(Address.parse(address), timeout, root_certificates)
+        self.connection = Connection(Address.parse(address), timeout, root_certificates, progress)
 
     @property
     def timeout(self) -> float:
@@ -170,29 +173,18 @@ class Client(Reads):
                 any case.
 
         Raises:
-            Aborted: it does not point where `expected` says.
+            FailedPrecondition: it does not point where `expected` says (`ALIAS_MOVED`; `metadata["version"]` is where).
         """
         artifact, _, number = version_name(version, self.project).rpartition("/versions/")
         request = SetAliasRequest(artifact=artifact, alias=alias, version=number, expected_version=expected)
-        method: Callable[..., Version] = self.connection.stubs().artifacts.SetAlias
-        return call(method, request, self.connection.patience())
-
-    def delete(self, version: str, *, delete_aliases: bool = False) -> int:
-        """Delete a version. Its number is never used again; `latest` and `best` move to what is right.
-
-        Args:
-            version: by number, `team/project/artifact:v3`. An alias could move meanwhile, so it is refused.
-            delete_aliases: also if aliases of yours point at it, which go with it.
-
-        Returns:
-            Its size in bytes. What other versions share of it stays.
-
-        Raises:
-            FailedPrecondition: aliases of yours point at it (`VERSION_HAS_ALIASES`).
-        """
-        request = DeleteVersionRequest(name=version_name(version, self.project), delete_aliases=delete_aliases)
-        method: Callable[..., DeleteVersionResponse] = self.connection.stubs().artifacts.DeleteVersion
-        return call(method, request, self.connection.patience()).size_bytes
+        method = Repeated(self.connection.stubs().artifacts.SetAlias)
+        try:
+            return cast(Version, call(method, request, self.connection.patience()))
+        except FailedPrecondition as error:
+            # An earlier try moved it, and its answer was lost.
+            if method.lost and error.reason == "ALIAS_MOVED" and error.metadata.get("version") == number:
+                return self.version(f"{artifact}:{number}")
+            raise
 
     def push(
         self,
@@ -237,7 +229,7 @@ class Client(Reads):
                 raise KeepbestError(f"the server decided nothing about the epoch of {run.name}")
             return run.save(decision, what, metadata)
 
-    def pull(self, name: str, directory: str | os.PathLike[str]) -> Version:
+    def pull(self, name: str, directory: str | os.PathLike[str], *, on_progress: OnProgress | None = None) -> Version:
         """Download all files of a version, `team/project/artifact:alias`, into a directory.
 
         What was saved is then at `path` of the returned version below it. The list of files is checked against the
@@ -249,14 +241,20 @@ class Client(Reads):
         hidden file beside the directory records them. All other files stay, with a warning if this version is of
         several files.
 
+        Args:
+            name: of the version.
+            directory: is made if it does not exist.
+            on_progress: is given how many bytes were received, and how many there are to receive, now and then.
+
         Raises:
             DataLoss: the list, or what was received, does not match.
             ValueError: a path of the version leads out of the directory, or through a symlink in it; or another pull
                 is writing there.
         """
-        return _pull.pull(
-            self.connection, version_name(name, self.project), Path(directory), self.connection.patience()
-        )
+        with progress_of("downloading", on_progress, self.connection.progress) as told:
+            return _pull.pull(
+                self.connection, version_name(name, self.project), Path(directory), self.connection.patience(), told
+            )
 
     def sync(self, folder: str | os.PathLike[str], *, take_over: bool = False) -> Iterator[Synced]:
         """Bring in what trainings kept in a folder, or below it, while the server was away.

@@ -40,7 +40,8 @@ class ModelCheckpoint(CheckpointCallback, keras.callbacks.Callback):  # type: ig
     It saves a local file whenever Keras' own callback would, and at no other time. What differs: the best value
     survives a restart of the script with the same `run`; NaN is never the best; a template or a direction that cannot
     work fails at the first batch; a file is only replaced once the new one is complete; and each saved file is uploaded
-    too, and becomes a version of the run's artifact. Two callbacks in one training need two different runs.
+    too, and becomes a version of the run's artifact. Two callbacks of one training are two runs: with the same `run`,
+    the second one's name has its monitor, or `best`, behind it.
 
     With `asynchronous`, uploads run in a background thread, from a hard link to the saved file (or a copy) in a hidden
     directory beside it. If two uploads wait already, the training waits. Errors are raised at the next event, or at the

@@ -60,6 +60,18 @@ def listed_name(text: str) -> str:
     return project_name(text)
 
 
+def team_name(text: str) -> str:
+    """The resource name of a team, or of the team of `team/project`.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    match text.split("/"):
+        case [team] | ["teams", team] if team:
+            return f"teams/{team}"
+    return project_name(text).partition("/projects/")[0]
+
+
 def run_name(project: str, run: str) -> str:
     """The resource name of a run: of an id inside `project`, of `T/P/R`, or a full name taken as it is.
 

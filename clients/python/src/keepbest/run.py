@@ -11,6 +11,8 @@ from typing import Any, Literal, overload
 from keepbest._channel import Connection
 from keepbest._events import DueCounter, Entry, EventBuffer, make_event
 from keepbest._files import Saveable
+from keepbest._heartbeat import Heartbeat
+from keepbest._progress import OnProgress, unseen
 from keepbest._proto.keepbest.v1.checkpoints_pb2 import AbandonCheckpointRequest
 from keepbest._proto.keepbest.v1.runs_pb2 import (
     AwaitDecisionRequest,
@@ -21,7 +23,6 @@ from keepbest._proto.keepbest.v1.runs_pb2 import (
 from keepbest._reports import LateDecision, Reports
 from keepbest._retry import WAIT_SECONDS, Patience, Timeout, call, call_waiting
 from keepbest._save import Save, SaveThread, may_be_saved_later
-from keepbest._upload import OnProgress
 from keepbest._values import Intake
 from keepbest._versions import epoch_after
 from keepbest.errors import KeepbestError
@@ -35,6 +36,9 @@ FAILURE = "failure"
 
 class Run:
     """A started run; `Client.start_run` makes it. Use it from one thread; `save` may run in another.
+
+    As long as it lives and is not ended, a thread of its own tells the server every 30 s that this process lives
+    (`resource.contact`), so that a training which computes for long is told from one that died.
 
     Attributes:
         name: the resource name, `teams/{team}/projects/{project}/runs/{run}`.
@@ -62,6 +66,7 @@ class Run:
         self._saves = SaveThread()
         self._intake = Intake(response.run.strategy)
         self._epoch = response.run.last_epoch
+        self._is_ended = False
         self._due_at_rank_0 = DueCounter.of(response.run.strategy)
         self._due_at_rank_0.correct(response.next_due)
         self.rank, self.ranks = rank_of_ranks
@@ -77,6 +82,8 @@ class Run:
         # The answer is about the default writer. A named one asks for its own before its first event.
         sequence = response.next_sequence if not writer else None
         self._reports = Reports(connection, self.name, self.attempt, writer, sequence, events)
+        # Of several ranks the first is enough: without it the others do nothing.
+        self._heartbeat = Heartbeat(self, connection, self.name, self.attempt) if self.rank == 0 else None
 
     def __repr__(self) -> str:
         """Its name, its attempt, and where it goes on."""
@@ -257,7 +264,7 @@ class Run:
                 it exits.
             sha256: whether to declare each file's SHA-256, for which it is read twice.
             on_progress: is given how many bytes were sent, and how many there are in all, now and then. After a break
-                the first number may go back.
+                the first number may go back. None: the client's bar, but none in the background.
             timeout: how long to go on without progress, in seconds; None: as for the client.
 
         Raises:
@@ -273,7 +280,9 @@ class Run:
             )
         if asynchronous:
             return self._saves.submit(
-                lambda: self.save(decision, what, metadata, sha256=sha256, on_progress=on_progress, timeout=timeout),
+                lambda: self.save(
+                    decision, what, metadata, sha256=sha256, on_progress=on_progress or unseen, timeout=timeout
+                ),
                 f"epoch {decision.epoch + 1}",
             )
         patience = self._connection.patience(timeout)
@@ -312,6 +321,9 @@ class Run:
         request = FinishRunRequest(name=self.name, attempt=self.attempt, state=state)
         patience = self._connection.patience(timeout)
         self.resource = call(self._connection.stubs().runs.FinishRun, request, patience)
+        self._is_ended = True
+        if self._heartbeat is not None:
+            self._heartbeat.end()
         return self.resource
 
     def fail(
@@ -344,7 +356,9 @@ class Run:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Finish the run. If an exception is raised, it ends as failed, and no error of that hides the exception."""
+        """Finish the run, unless it is ended. After an exception it ends as failed, and no error hides that."""
+        if self._is_ended:
+            return
         if error is None:
             self.finish()
             return

@@ -10,6 +10,7 @@ from keepbest._proto.keepbest.v1.resources_pb2 import (
     Artifact,
     Checkpoint,
     Decision,
+    Deletion,
     Event,
     EventKind,
     File,
@@ -27,7 +28,7 @@ from keepbest._proto.keepbest.v1.resources_pb2 import Run as RunResource
 from keepbest._repr import show_as_text
 
 show_as_text(Alias, Artifact, Checkpoint, Decision, Event, File, MonitorState, NextDue, RecordedEvent, RunResource)
-show_as_text(Strategy, Version)
+show_as_text(Deletion, Strategy, Version)
 
 __all__ = [
     "Action",
@@ -35,6 +36,7 @@ __all__ = [
     "Artifact",
     "Checkpoint",
     "Decision",
+    "Deletion",
     "Event",
     "EventKind",
     "File",
