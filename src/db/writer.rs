@@ -69,7 +69,9 @@ impl Writer {
         let closed = CancellationToken::new();
         let guard = closed.clone().drop_guard();
         let serving = serve(connection, Arc::clone(&queue), unsynced, Arc::clone(&statements));
-        let runtime = tokio::runtime::Builder::new_current_thread().build().map_err(sqlx::Error::Io)?;
+        // With a clock, since failpoints sleep.
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(sqlx::Error::Io)?;
         let thread = std::thread::Builder::new().name("keepbest-writer".to_owned());
         let serving = move || {
             runtime.block_on(serving);
