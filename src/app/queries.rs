@@ -6,6 +6,7 @@ use crate::db::AliasRow;
 use crate::db::ArtifactRow;
 use crate::db::BestQuery;
 use crate::db::BestScope;
+use crate::db::DeletedVersion;
 use crate::db::Expected;
 use crate::db::VersionPage;
 use crate::db::VersionQuery;
@@ -175,16 +176,20 @@ impl App {
         }
     }
 
-    /// Deletes a version and answers its bytes.
-    pub async fn delete_version(&self, name: &VersionName, delete_aliases: bool) -> Result<i64, Error> {
+    /// Deletes a version. Repeated: the same answer.
+    pub async fn delete_version(
+        &self,
+        name: &VersionName,
+        delete_aliases: bool,
+    ) -> Result<DeletedVersion, Error> {
         let VersionRef::Number(number) = VersionRef::of(&name.version) else {
             return Err(named_by_alias(name).into());
         };
         let artifact = self.db.artifact(&name.artifact).await?;
         let now_us = self.clock.now_us();
-        let (uid, size_bytes) = self.db.delete_version(artifact, number, delete_aliases, now_us).await?;
-        self.tell_deletion(&uid).await;
-        Ok(size_bytes)
+        let deleted = self.db.delete_version(artifact, number, delete_aliases, now_us).await?;
+        self.tell_deletion(&deleted.uid).await;
+        Ok(deleted)
     }
 }
 

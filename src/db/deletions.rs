@@ -27,8 +27,19 @@ use crate::failpoint::failpoint;
 /// 5 KB; a client takes 8 KiB of headers.
 const NAMED_ALIASES: i64 = 10;
 
+/// A version that is deleted.
+#[derive(Debug, PartialEq, Eq)]
+pub struct DeletedVersion {
+    /// Of its checkpoint.
+    pub uid: String,
+    /// Of its files together.
+    pub size_bytes: i64,
+    /// When it was deleted, in microseconds since 1970.
+    pub delete_time_us: i64,
+}
+
 impl Db {
-    /// Deletes a version and answers its uid and its size in bytes. Refused while an alias of a user's points at it, unless told.
+    /// Deletes a version. Refused while an alias of a user's points at it, unless told.
     /// Repeated: the same answer.
     pub async fn delete_version(
         &self,
@@ -36,16 +47,20 @@ impl Db {
         number: i64,
         delete_aliases: bool,
         now_us: i64,
-    ) -> Result<(String, i64), Error> {
+    ) -> Result<DeletedVersion, Error> {
         let deleted = self.write(move |connection| {
             Box::pin(async move {
-                let find = "SELECT uid, run_uid, state, size_bytes FROM checkpoints WHERE artifact_uid = $1 AND version = $2";
+                let find = "SELECT uid, run_uid, state, size_bytes, delete_time_us FROM checkpoints \
+                    WHERE artifact_uid = $1 AND version = $2";
                 let not_found = || Error::from(Refusal::not_found("version", shown(&artifact.name, number)));
                 let row = connection.row(find, args![&artifact.uid, number]).await?.ok_or_else(not_found)?;
-                let (uid, size_bytes) = (row.text(0)?, row.int(3)?);
+                let deleted = |row: &Row, delete_time_us| -> Result<DeletedVersion, Error> {
+                    Ok(DeletedVersion { uid: row.text(0)?, size_bytes: row.int(3)?, delete_time_us })
+                };
                 if row.text(2)? == "DELETED" {
-                    return Ok((uid, size_bytes));
+                    return deleted(&row, row.int_or_null(4)?.unwrap_or(now_us));
                 }
+                let uid = row.text(0)?;
                 // Always the run before the artifact, as the commit does: no deadlock.
                 let run = lock_run_by_uid(connection, &row.text(1)?).await?;
                 lock_artifact(connection, &artifact.uid).await?;
@@ -55,15 +70,17 @@ impl Db {
                     WHERE uid = $2 AND state = 'COMMITTED'";
                 if connection.execute(delete, args![now_us, &uid]).await? == 0 {
                     // Another call deleted it while this one waited for the locks.
-                    return Ok((uid, size_bytes));
+                    return deleted(&row, now_us);
                 }
-                connection.execute("DELETE FROM version_metrics WHERE checkpoint_uid = $1", args![&uid]).await?;
+                connection
+                    .execute("DELETE FROM version_metrics WHERE checkpoint_uid = $1", args![&uid])
+                    .await?;
                 move_aliases(connection, &artifact, &uid, now_us).await?;
                 if run.monitor_state.best_checkpoint.as_deref() == Some(&uid) {
                     correct_best(connection, run, now_us).await?;
                 }
                 failpoint!("delete.written");
-                Ok((uid, size_bytes))
+                deleted(&row, now_us)
             })
         });
         let deleted = deleted.await?;

@@ -82,6 +82,7 @@ pub use commits::Commit;
 pub use commits::Committed;
 pub use decisions::DecisionFilter;
 pub use decisions::DecisionRow;
+pub use deletions::DeletedVersion;
 pub use deletions::owners::Begun;
 pub use deletions::reads::Doomed;
 pub use deletions::reads::Owner;

@@ -114,12 +114,13 @@ impl App {
             self.db.check_version_deletable(&artifact, number, how.force).await?;
             return told;
         }
-        let size_bytes = self.delete_version(name, how.force).await?;
+        let deleted = self.delete_version(name, how.force).await?;
+        let purge_time_us = deleted.delete_time_us.saturating_add(self.limits.graces.deleted_us);
         match told {
-            Ok(told) => Ok(told),
+            Ok(told) => Ok(Deletion { purge_time_us, ..told }),
             // It was deleted before, and is counted no more.
             Err(Error::Refused(_)) => {
-                let purge_time_us = self.purge_time_us();
+                let size_bytes = deleted.size_bytes;
                 Ok(Deletion { version_count: 1, size_bytes, purge_time_us, ..Deletion::default() })
             }
             Err(error) => Err(error),
