@@ -11,7 +11,7 @@ use crate::domain::filter::parse_filter;
 use crate::domain::filter::parse_order;
 use crate::domain::ids::ArtifactName;
 use crate::domain::ids::shown;
-use crate::domain::near::nearest;
+use crate::near::nearest;
 
 /// Names that a hint tells where none is near.
 const TOLD: usize = 5;

@@ -13,7 +13,6 @@ pub mod ids;
 pub mod manifest;
 pub mod metric;
 pub mod monitor;
-pub mod near;
 pub mod parts;
 pub mod path;
 pub mod refusal;

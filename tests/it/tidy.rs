@@ -14,7 +14,7 @@ const ROOMS: [(&str, &[&str]); 17] = [
     ("clock", &[]),
     ("db", &["domain", "failpoint", "turns"]),
     ("store", &["domain"]),
-    ("app", &["domain", "clock", "failpoint", "turns", "db", "store"]),
+    ("app", &["domain", "clock", "failpoint", "near", "turns", "db", "store"]),
     ("grpc", &["domain", "turns", "app"]),
     ("layers", &["domain", "turns", "grpc"]),
     ("background", &["app"]),
