@@ -35,6 +35,8 @@ pub(super) async fn pull(context: &mut Context, arguments: args::Pull) -> Result
             "directory": directory.to_string_lossy(),
             "received_bytes": pulled.received_bytes,
             "skipped_files": pulled.skipped_files,
+            "removed_files": pulled.removed_files,
+            "other_files": pulled.other_files.count,
         }))?;
         return Ok(());
     }
@@ -47,6 +49,19 @@ pub(super) async fn pull(context: &mut Context, arguments: args::Pull) -> Result
         human::size(version.size_bytes),
     ))?;
     context.output.line(&format!("verified: BLAKE3 {}", hex(&version.digest)))?;
+    if pulled.removed_files > 0 {
+        let removed = human::count(i64::try_from(pulled.removed_files).unwrap_or(i64::MAX), "file");
+        context.output.line(&format!("removed {removed} of an earlier pull"))?;
+    }
+    let others = &pulled.other_files;
+    if others.count > 0 {
+        let names: Vec<_> = others.some.iter().map(|it| it.display().to_string()).collect();
+        let more = match others.count - names.len() as u64 {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        context.output.note(&format!("not of this version, and left there: {}{more}", names.join(", ")));
+    }
     Ok(())
 }
 

@@ -90,6 +90,27 @@ def saved(client, project, *whats) -> list[keepbest.Version]:
     return [run.save(run.report_epoch(epoch, {"loss": 1.0}), what) for epoch, what in enumerate(whats)]
 
 
+@pytest.mark.parametrize("first", ["client", "program"])
+def test_the_client_and_the_program_remove_what_the_other_pulled(client, project, tmp_path, first):
+    def pull(who, version):
+        if who == "client":
+            client.pull(f"{project}/a:{version}", tmp_path / "out")
+        else:
+            command = [os.environ["KEEPBEST_BIN"], "pull", f"{project}/a:{version}", str(tmp_path / "out")]
+            address = {"KEEPBEST_ADDRESS": client.connection.address.target}
+            subprocess.run(command, env=os.environ | address, check=True, capture_output=True)
+
+    for shards in (2, 3, 2):
+        files = {f"{it}-of-{shards}": tmp_path / f"{it}-of-{shards}" for it in range(shards)}
+        for file in files.values():
+            random_file(file, 10)
+        client.push(files, f"{project}/a")
+    second = "program" if first == "client" else "client"
+    for who, version, shards in ((first, "v0", 2), (second, "v1", 3), (first, "v2", 2)):
+        pull(who, version)
+        assert [it.name for it in sorted((tmp_path / "out").iterdir())] == [f"{it}-of-{shards}" for it in range(shards)]
+
+
 def test_a_pull_removes_what_an_earlier_one_put_there_and_nothing_else(client, project, tmp_path):
     deep = tmp_path / "deep"
     (deep / "a" / "b").mkdir(parents=True)

@@ -154,7 +154,7 @@ impl Refusal {
         }
     }
 
-    fn is_retryable(&self) -> bool {
+    pub(crate) fn is_retryable(&self) -> bool {
         may_pass(self.code, &self.reason, self.retry_after.is_some(), &self.message)
     }
 }

@@ -32,6 +32,7 @@ mod calls;
 mod client;
 mod digest;
 mod error;
+mod heartbeat;
 mod names;
 mod passing;
 mod patience;
@@ -54,7 +55,7 @@ pub use crate::digest::{CHUNK_BYTES, FileDigest, file_digest, hex, version_diges
 pub use crate::error::{Error, Refusal, Result};
 pub use crate::names::{ProjectName, Target, parse_target, short_name};
 pub use crate::progress::{OnProgress, Progress};
-pub use crate::pull::{PullOptions, Pulled, pull};
+pub use crate::pull::{OtherFiles, PullOptions, Pulled, pull};
 pub use crate::retry::Retry;
 pub use crate::run::{Part, Run};
 pub use crate::upload::{Survey, UploadOptions, Uploaded, survey, upload, upload_file, upload_tree};

@@ -3,17 +3,20 @@
 mod fetch;
 mod part;
 mod path;
+mod pulled;
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::{StreamExt as _, TryStreamExt as _};
 use keepbest_proto::v1;
 use tokio::sync::Semaphore;
 
 use self::part::{Opened, Part};
+pub use self::pulled::OtherFiles;
+use self::pulled::PulledFiles;
 use crate::client::Client;
 use crate::digest::version_digest;
 use crate::error::{Error, Result};
@@ -43,6 +46,10 @@ pub struct Pulled {
     pub received_bytes: u64,
     /// How many files were there already with the same bytes.
     pub skipped_files: u64,
+    /// How many files of earlier pulls were removed, because they are not of this version.
+    pub removed_files: u64,
+    /// Files of nobody's pull beside those of a version of several; they stay.
+    pub other_files: OtherFiles,
 }
 
 /// One download, which all its files share.
@@ -59,6 +66,7 @@ struct Pull<'a> {
     next_connection: AtomicUsize,
     received_bytes: AtomicU64,
     skipped_files: AtomicU64,
+    record: Arc<Mutex<PulledFiles>>,
 }
 
 /// One file of a download.
@@ -74,7 +82,8 @@ struct PulledFile<'a> {
 ///
 /// A file stands in the folder `.keepbest-pull` until all its bytes are on the disk and match its digest, and its SHA-256 if one
 /// was declared; then it moves to its place. Calling this again goes on with what is verified. A file that is there
-/// already and equal is left alone; one that differs is replaced; other files in the directory are not touched.
+/// already and equal is left alone; one that differs is replaced. Files that an earlier pull put there, and that are not of this
+/// version, are removed if they are unchanged; a hidden file beside the directory records them. All others stay.
 ///
 /// # Errors
 /// [`Error::Refused`] with `NOT_FOUND` or `DATA_LOSS`; [`Error::Corrupt`] when bytes do not match their digest;
@@ -97,7 +106,9 @@ pub async fn pull(client: &Client, version: &str, directory: &Path, options: &Pu
         next_connection: AtomicUsize::new(0),
         received_bytes: AtomicU64::new(0),
         skipped_files: AtomicU64::new(0),
+        record: Arc::new(Mutex::new(PulledFiles::read(directory))),
     };
+    let targets = paths.clone();
     // Twice as many files as connections, so that one can be synced to the disk while another one is received.
     let files = futures::stream::iter(version.files.clone().into_iter().zip(paths))
         .map(|(file, path)| pull.file(file, path))
@@ -109,7 +120,13 @@ pub async fn pull(client: &Client, version: &str, directory: &Path, options: &Pu
     pulled?;
     let received_bytes = pull.received_bytes.load(Ordering::Relaxed);
     let skipped_files = pull.skipped_files.load(Ordering::Relaxed);
-    Ok(Pulled { version, received_bytes, skipped_files })
+    let (record, directory) = (pull.record, directory.to_owned());
+    blocking(move || {
+        let removed_files = lock(&record).remove_others(&version.files);
+        let other_files = pulled::others(&directory, &targets);
+        Ok(Pulled { version, received_bytes, skipped_files, removed_files, other_files })
+    })
+    .await
 }
 
 /// The paths of the files in the directory, after comparing the list of files with the version's digest.
@@ -139,8 +156,14 @@ impl Pull<'_> {
             .try_into()
             .map_err(|_| Error::Protocol(format!("file `{}` has no digest of 32 bytes", file.path)))?;
         let (directory, unfinished) = (self.directory.clone(), self.unfinished.clone());
+        let (record, noted) = (Arc::clone(&self.record), file.clone());
         let opened = blocking(move || {
-            part::open(path::make_room(&directory, &unfinished, &relative)?, size_bytes, digest)
+            let opened =
+                part::open(path::make_room(&directory, &unfinished, &relative)?, size_bytes, digest)?;
+            if matches!(opened, Opened::Part(_)) {
+                lock(&record).expect(&noted);
+            }
+            Ok(opened)
         });
         let opened = opened.await?;
         let meter = self.meter.file();
@@ -176,6 +199,10 @@ impl PulledFile<'_> {
             .try_collect::<()>()
             .await
     }
+}
+
+fn lock(record: &Mutex<PulledFiles>) -> std::sync::MutexGuard<'_, PulledFiles> {
+    record.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {

@@ -7,6 +7,7 @@ use prost::Message as _;
 
 use crate::client::Client;
 use crate::error::{Error, Result};
+use crate::heartbeat::Heartbeat;
 use crate::upload::{UploadOptions, Uploaded, upload};
 
 /// The server takes 10,000 events in one request. But each of them may be answered with a decision, and of those that are answered
@@ -29,6 +30,8 @@ pub struct Part {
 /// ```text
 /// start -> (report -> save for each decision SAVE)* -> finish
 /// ```
+///
+/// Until it is finished or dropped, a task of its own tells the server every 30 s that this process lives.
 #[derive(Debug)]
 pub struct Run {
     client: Client,
@@ -37,6 +40,7 @@ pub struct Run {
     writer: String,
     next_sequence: i64,
     next_due: Option<v1::NextDue>,
+    heartbeat: Heartbeat,
 }
 
 impl Run {
@@ -52,6 +56,7 @@ impl Run {
             .ok_or_else(|| Error::Protocol("StartRun answered without a run".to_owned()))?;
         Ok(Run {
             client: client.clone(),
+            heartbeat: Heartbeat::begin(client, &run.name, started.attempt),
             name: run.name.clone(),
             writer: String::new(),
             next_sequence: started.next_sequence,
@@ -65,6 +70,7 @@ impl Run {
     pub fn take_up(client: &Client, run: v1::Run) -> Run {
         Run {
             client: client.clone(),
+            heartbeat: Heartbeat::begin(client, &run.name, run.attempt),
             name: run.name.clone(),
             writer: String::new(),
             next_sequence: 0,
@@ -262,7 +268,9 @@ impl Run {
     pub async fn finish(&self, state: v1::RunState) -> Result<v1::Run> {
         let request =
             v1::FinishRunRequest { name: self.name.clone(), attempt: self.attempt(), state: state.into() };
-        self.client.finish_run(request).await
+        let ended = self.client.finish_run(request).await?;
+        self.heartbeat.end();
+        Ok(ended)
     }
 }
 

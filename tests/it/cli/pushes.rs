@@ -14,6 +14,7 @@ use rustix::process::Pid;
 use rustix::process::Signal;
 
 use super::Desk;
+use super::bytes;
 
 const PARENT: &str = "teams/default/projects/default";
 
@@ -145,4 +146,31 @@ fn a_push_says_what_it_does_not_keep_and_follows_links_if_asked() {
     desk.ok(&["push", "saved", "net", "--metric", "loss=1", "--follow-links"]);
     desk.ok(&["pull", "net:latest", "back"]);
     assert_eq!(desk.read("back/shards/one"), b"1");
+}
+
+#[test]
+fn a_pull_into_a_used_folder_leaves_no_file_of_the_version_before() {
+    let desk = Desk::new();
+    for (shards, loss) in [(3, "loss=2"), (2, "loss=1")] {
+        for shard in 0..shards {
+            desk.write(&format!("saved-{shards}/model-{shard}-of-{shards}.bin"), &bytes(10 + shard));
+        }
+        desk.ok(&["push", &format!("saved-{shards}"), "net", "--metric", loss]);
+    }
+    desk.ok(&["pull", "net:v0", "out"]);
+    desk.write("out/notes.txt", b"mine");
+    let pulled = desk.run(&["pull", "net:v1", "out"]);
+    assert_eq!(pulled.code, 0, "{}", pulled.stderr);
+    assert!(pulled.stdout.ends_with("removed 3 files of an earlier pull\n"), "{}", pulled.stdout);
+    assert!(
+        pulled.stderr.contains("not of this version, and left there: out/notes.txt"),
+        "{}",
+        pulled.stderr
+    );
+    let left = fs::read_dir(desk.folder.path().join("out")).unwrap().map(|it| it.unwrap().file_name());
+    let mut left: Vec<_> = left.collect();
+    left.sort();
+    assert_eq!(left, ["model-0-of-2.bin", "model-1-of-2.bin", "notes.txt"]);
+    let again = desk.json(&["pull", "net:v1", "out"]);
+    assert_eq!((&again["removed_files"], &again["other_files"]), (&0.into(), &1.into()));
 }

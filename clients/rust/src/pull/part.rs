@@ -94,7 +94,7 @@ fn open_record(path: &Path) -> std::io::Result<File> {
     open()
 }
 
-fn is_equal(path: &Path, size_bytes: u64, digest: &[u8; 32]) -> Result<bool> {
+pub(super) fn is_equal(path: &Path, size_bytes: u64, digest: &[u8; 32]) -> Result<bool> {
     match fs::symlink_metadata(path) {
         Ok(metadata) if metadata.is_file() && metadata.len() == size_bytes => {
             Ok(file_digest(path)? == *digest)
