@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import urlsplit
@@ -36,8 +38,7 @@ _OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.keepalive_timeout_ms", 20 * 1000),
     # Reconnect to a restarted server within seconds; the default backs off to two minutes.
     ("grpc.initial_reconnect_backoff_ms", 100),
-    # How long one try to connect may last. In older versions of gRPC it goes on only while a call waits, so that one
-    # second was over before a server's first frame was read.
+    # How long one try to connect may last. A second was over before a busy server's first frame was read.
     ("grpc.min_reconnect_backoff_ms", 5000),
     ("grpc.max_reconnect_backoff_ms", 3000),
     # Calls are repeated in `_retry`. A shared pool would hand the parent's connections to a forked child.
@@ -80,6 +81,10 @@ class Address:
         return self.target.startswith(("127.", "localhost:", "[::1]:"))
 
 
+def _ignored(state: grpc.ChannelConnectivity) -> None:
+    pass
+
+
 @dataclass
 class Stubs:
     """A channel, and the stubs of the services on it."""
@@ -119,11 +124,11 @@ class Connection:
     def patience(self, timeout: Timeout = None) -> Patience:
         """The patience for a call: of its caller's timeout, or of this client's if there is none."""
         if isinstance(timeout, Patience):
-            return replace(timeout, contact=self._contact)
+            return replace(timeout, contact=self._contact, connecting=self._connecting)
         seconds = self.timeout_seconds if timeout is None else timeout
         if seconds is None:
             seconds = DEFAULT_SECONDS if self._contact.reached else _FIRST_SECONDS
-        return Patience(seconds, contact=self._contact)
+        return Patience(seconds, contact=self._contact, connecting=self._connecting)
 
     def stubs(self) -> Stubs:
         """The stubs on this process's own channel."""
@@ -137,6 +142,16 @@ class Connection:
         if stubs is not opened:
             opened.channel.close()
         return stubs
+
+    @contextlib.contextmanager
+    def _connecting(self) -> Iterator[None]:
+        """Go on connecting while no call runs: gRPC 1.62 makes a connection only while something waits for it."""
+        channel = self.stubs().channel
+        channel.subscribe(_ignored, try_to_connect=True)
+        try:
+            yield
+        finally:
+            channel.unsubscribe(_ignored)
 
     def close(self) -> None:
         """Close this process's channel; the next call opens a new one."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import threading
 import time
@@ -49,8 +50,9 @@ class Patience:
 
     budget_seconds: float
     silence_seconds: float = float("inf")
-    # Of the connection that is used, filled in by it.
+    # Of the connection that is used, filled in by it: what it knows of the server, and how to connect during a pause.
     contact: Contact | None = field(default=None, compare=False)
+    connecting: Callable[[], contextlib.AbstractContextManager[None]] | None = field(default=None, compare=False)
 
 
 # What callers pass as `timeout`: seconds without progress, or None for the client's setting.
@@ -99,7 +101,9 @@ class Backoff:
         if contact is not None:
             contact.tell(error, self._end - time.monotonic())
         self._pause_ceiling = min(2 * self._pause_ceiling, _LONGEST_PAUSE_SECONDS)
-        time.sleep(pause)
+        connecting = self._patience.connecting
+        with contextlib.nullcontext() if connecting is None or error.reason else connecting():
+            time.sleep(pause)
 
     def _may_go_on(self, error: KeepbestError) -> bool:
         if error.unanswered:
