@@ -17,7 +17,6 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export KERAS_BACKEND := jax
 export JAX_PLATFORMS := cpu
 
-# Not among them, nor in CI: test-pins (one test of the oldest grpcio does not pass) and test-languages (six minutes).
 STAGES := setup fmt lint docs deny proto stubs settings test-rust test-s3 test-python conformance
 
 .PHONY: help demo test setup build python fmt format lint docs deny proto stubs settings
@@ -29,11 +28,13 @@ help: ## This list
 demo: build python ## Train a real model, kill it, resume it, and look at what was kept
 	@demo/run
 
+# With what the tests need besides, so that nothing is built twice, with other features.
+test: export BUILD_FOR_TESTS := 1
 test: ## All checks and tests, with the time of each
 	@scripts/stages $(STAGES)
 
 build: ## The server and the command line, unoptimised: target/debug/keepbest
-	cargo build $(locked)
+	cargo $(if $(BUILD_FOR_TESTS),test --workspace --no-run,build) $(locked)
 
 python:
 	@scripts/setup-python
