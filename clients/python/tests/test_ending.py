@@ -200,3 +200,35 @@ def test_a_full_disk_of_the_trainers_ends_no_training_whose_files_are_not_kept(c
     kept.initial_epoch()
     with pytest.raises(OSError, match="No space left"):
         plain.fit(kept)
+
+
+# Dies in the middle of writing a model, and another time with an upload that waits.
+_KILLED_IN_A_WRITE = """
+def write_a_part(path):
+    open(path, "w").write("half")
+    os.kill(os.getpid(), 9)
+callback._write = write_a_part
+"""
+_KILLED_IN_AN_UPLOAD = """
+import threading
+callback._session.run.save = lambda *_, **__: os.kill(os.getpid(), 9)
+"""
+
+
+@pytest.mark.parametrize("template", ["m-{epoch}.txt", "of-{epoch}/m.txt", "m.txt"])
+def test_what_a_killed_process_left_beside_the_models_goes_with_the_next_start(train, tmp_path, template):
+    out = tmp_path / "out"
+
+    def hidden():
+        return [it for it in out.rglob(".keepbest-*") if not it.name.endswith(".keepbest-pulled")]
+
+    for code in (_KILLED_IN_A_WRITE, _KILLED_IN_AN_UPLOAD):
+        killed = train(code, filepath=str(out / template), asynchronous=True)
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
+    mine = out / f".keepbest-r-best-{'0' * 32}"
+    mine.mkdir()  # another run's
+    assert len(hidden()) == 2, "the second start removed what the first one left"
+    trained = train("", filepath=str(out / template))
+    assert trained.returncode == 0, trained.stderr
+    assert hidden() == [mine]
+    assert (out / template.format(epoch=3)).read_text() == "epoch 2"

@@ -20,7 +20,7 @@ from keepbest._events import EventBuffer, make_event
 from keepbest._held import HeldFiles
 from keepbest._identity import Copies, Identity
 from keepbest._keras_errors import directories_refused, exception_of
-from keepbest._local import remove, replace
+from keepbest._local import remove, remove_hidden, replace
 from keepbest._paths import split_template
 from keepbest._proto.keepbest.v1.runs_pb2 import GetRunRequest
 from keepbest._resume import Resuming
@@ -330,6 +330,7 @@ class CheckpointCallback(Resuming):
             self._print(f"Keepbest: run `{run.name}`; pass run={self._identity.run!r} to continue it after a restart")
         elif run.resumed:
             self._check_begin(run.resource)
+            remove_hidden(Path(self._directory), self._strategy.filepath, self._identity.run)
         self._note_begin()
         if run.resource.monitor_state.HasField("best"):
             self.best = run.resource.monitor_state.best
@@ -357,7 +358,7 @@ class CheckpointCallback(Resuming):
         path = self._final_path(decision)
         try:
             with directories_refused(self._directory + decision.path):
-                replace(path, self._write)
+                replace(path, self._write, self._identity.run)
         except OSError as error:
             session.abandon(decision)
             if self._keep_local or error.errno not in _FULL:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+import time
 from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import urlsplit
@@ -27,6 +27,11 @@ _DEFAULT_PORT = 7400
 # and before that, when the address is probably wrong or nothing was started.
 DEFAULT_SECONDS = 300.0
 _FIRST_SECONDS = 5.0
+
+# Answered without a look at anything, and by every server of ours.
+_HEALTH = "/grpc.health.v1.Health/Check"
+# The versions that connect only while a call waits; 1.62 is the oldest that is allowed.
+_RESTS_CONNECTING = tuple(int(part) for part in grpc.__version__.split(".")[:2]) < (1, 64)
 
 _OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_send_message_length", 8 << 20),
@@ -81,10 +86,6 @@ class Address:
         return self.target.startswith(("127.", "localhost:", "[::1]:"))
 
 
-def _ignored(state: grpc.ChannelConnectivity) -> None:
-    pass
-
-
 @dataclass
 class Stubs:
     """A channel, and the stubs of the services on it."""
@@ -124,11 +125,11 @@ class Connection:
     def patience(self, timeout: Timeout = None) -> Patience:
         """The patience for a call: of its caller's timeout, or of this client's if there is none."""
         if isinstance(timeout, Patience):
-            return replace(timeout, contact=self._contact, connecting=self._connecting)
+            return replace(timeout, contact=self._contact, rest=self._rest if _RESTS_CONNECTING else None)
         seconds = self.timeout_seconds if timeout is None else timeout
         if seconds is None:
             seconds = DEFAULT_SECONDS if self._contact.reached else _FIRST_SECONDS
-        return Patience(seconds, contact=self._contact, connecting=self._connecting)
+        return Patience(seconds, contact=self._contact, rest=self._rest if _RESTS_CONNECTING else None)
 
     def stubs(self) -> Stubs:
         """The stubs on this process's own channel."""
@@ -143,15 +144,13 @@ class Connection:
             opened.channel.close()
         return stubs
 
-    @contextlib.contextmanager
-    def _connecting(self) -> Iterator[None]:
-        """Go on connecting while no call runs: gRPC 1.62 makes a connection only while something waits for it."""
-        channel = self.stubs().channel
-        channel.subscribe(_ignored, try_to_connect=True)
-        try:
-            yield
-        finally:
-            channel.unsubscribe(_ignored)
+    def _rest(self, seconds: float) -> None:
+        """Sleep, and meanwhile go on connecting: some versions of gRPC do so only while a call waits for it."""
+        end = time.monotonic() + seconds
+        check = self.stubs().channel.unary_unary(_HEALTH, None, None)
+        with contextlib.suppress(grpc.RpcError):
+            check(b"", timeout=seconds, wait_for_ready=True)
+        time.sleep(max(end - time.monotonic(), 0.0))
 
     def close(self) -> None:
         """Close this process's channel; the next call opens a new one."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from keepbest._events import Entry
-from keepbest._local import Saver, extension_of, parts_of, remove, replace, size_of
+from keepbest._local import HELD_FOLDER, Saver, extension_of, parts_of, remove, replace, size_of
 from keepbest._paths import split_template
 from keepbest.types import Event, Mode
 
@@ -48,7 +48,7 @@ class HeldFiles:
         if self._kept is not None and self.save_best_only and not self._is_better(entry.event, self._kept.event):
             return []
         path = self._path(entry.event)
-        replace(path, save)
+        replace(path, save, self.run)
         entry.held = path
         if self._replaceable(entry.event):
             previous, self._kept = self._kept, entry
@@ -96,7 +96,7 @@ class HeldFiles:
 
 def held_folder(directory: str) -> Path:
     """Where the models and spools lie that belong to a template with this beginning."""
-    return Path(directory) / "keepbest-held"
+    return Path(directory) / HELD_FOLDER
 
 
 def _value(event: Event, monitor: str) -> float:

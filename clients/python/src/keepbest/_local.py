@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Callable
@@ -11,6 +13,8 @@ from pathlib import Path
 
 # Keras tells formats apart by these endings, so temporary names must keep them.
 _EXTENSIONS = (".weights.h5", ".keras", ".h5")
+# In the part of the path without placeholders: models that the server could not be asked about.
+HELD_FOLDER = "keepbest-held"
 
 Saver = Callable[[str], None]
 
@@ -20,14 +24,41 @@ def extension_of(filepath: str) -> str:
     return next((ending for ending in _EXTENSIONS if filepath.endswith(ending)), "")
 
 
-def replace(path: Path, save: Saver) -> None:
+def hidden(directory: Path, run: str, ending: str = "") -> Path:
+    """A new name in a directory for what belongs to one process of a run, and is of no use after it."""
+    return directory / f".keepbest-{run}-{uuid.uuid4().hex}{ending}"
+
+
+def remove_hidden(directory: Path, template: str, run: str) -> None:
+    """Remove what earlier processes of a run left behind under `hidden` names because they were killed.
+
+    Args:
+        directory: the part of the callback's path without placeholders.
+        template: the rest of that path.
+        run: its id. Only call this once no earlier process of the run can save any more.
+    """
+    left = re.compile(rf"\.keepbest-{re.escape(run)}-[0-9a-f]{{32}}({'|'.join(map(re.escape, _EXTENSIONS))})?")
+    folders = "/".join("*" if "{" in part else glob.escape(part) for part in template.split("/")[:-1])
+    for folder in {directory, directory / HELD_FOLDER, *(directory.glob(folders) if folders else ())}:
+        with contextlib.suppress(OSError):
+            for path in list(folder.iterdir()):
+                if left.fullmatch(path.name):
+                    remove(path)
+
+
+def replace(path: Path, save: Saver, run: str) -> None:
     """Save to `path`, making its directory. The old file stays until the new one is complete, and is then replaced.
+
+    Args:
+        path: where the file is to be.
+        save: writes it.
+        run: the id of the run for which it is saved.
 
     Raises:
         IsADirectoryError: `path` is a directory, but `save` wrote a file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".keepbest-{uuid.uuid4().hex}{extension_of(path.name)}")
+    temporary = hidden(path.parent, run, extension_of(path.name))
     try:
         save(str(temporary))
         move(temporary, path)
@@ -86,7 +117,7 @@ def snapshot(path: Path, directory: Path) -> Path:
     It consists of hard links, which suffice because saves replace files instead of writing into them; or of copies,
     where the file system has no hard links.
     """
-    target = directory / uuid.uuid4().hex / path.name
+    target = directory / path.name
     target.parent.mkdir(parents=True)
     for part in parts_of(path):
         if part.is_dir():

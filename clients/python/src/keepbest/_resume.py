@@ -6,7 +6,6 @@ What was reported behind it counts for nothing: a training that died before a sa
 from __future__ import annotations
 
 import os
-import tempfile
 import warnings
 import weakref
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from typing import Any
 from keepbest import _identity
 from keepbest._held import held_folder
 from keepbest._identity import Identity
+from keepbest._local import hidden, remove
 from keepbest._proto.keepbest.v1.runs_pb2 import StartRunRequest
 from keepbest._retry import Patience
 from keepbest._spool import SUFFIX, Spool
@@ -87,10 +87,14 @@ class Resuming:
             return 0
         directory = Path(os.path.dirname(self._directory) or ".")  # it may end in a drive
         directory.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".keepbest-resume-", dir=directory) as temporary:
-            pulled = os.path.join(temporary, "version")  # a pull leaves a record beside it
+        temporary = hidden(directory, self._identity.run)
+        temporary.mkdir()
+        try:
+            pulled = temporary / "version"  # a pull leaves a record beside it
             self._client.pull(version.name, pulled)
             self._load(model, os.path.join(pulled, version.path))
+        finally:
+            remove(temporary)
         first = epoch_after(version)
         self._print(
             f"Keepbest: run `{self.run_name}` goes on with epoch {first + 1}, from the weights of epoch "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import random
 import threading
 import time
@@ -50,9 +49,9 @@ class Patience:
 
     budget_seconds: float
     silence_seconds: float = float("inf")
-    # Of the connection that is used, filled in by it: what it knows of the server, and how to connect during a pause.
+    # Of the connection that is used, filled in by it: what it knows of the server, and how to sleep while it is away.
     contact: Contact | None = field(default=None, compare=False)
-    connecting: Callable[[], contextlib.AbstractContextManager[None]] | None = field(default=None, compare=False)
+    rest: Callable[[float], None] | None = field(default=None, compare=False)
 
 
 # What callers pass as `timeout`: seconds without progress, or None for the client's setting.
@@ -101,9 +100,7 @@ class Backoff:
         if contact is not None:
             contact.tell(error, self._end - time.monotonic())
         self._pause_ceiling = min(2 * self._pause_ceiling, _LONGEST_PAUSE_SECONDS)
-        connecting = self._patience.connecting
-        with contextlib.nullcontext() if connecting is None or error.reason else connecting():
-            time.sleep(pause)
+        (time.sleep if self._patience.rest is None or error.reason else self._patience.rest)(pause)
 
     def _may_go_on(self, error: KeepbestError) -> bool:
         if error.unanswered:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from keepbest._files import Fingerprint, collect
-from keepbest._local import parts_of, remove, snapshot
+from keepbest._local import hidden, parts_of, remove, snapshot
 from keepbest.types import Decision
 
 
@@ -45,8 +45,9 @@ class SaveJob:
     @classmethod
     def of_snapshot(cls, decision: Decision, path: Path) -> SaveJob:
         """A job for a snapshot of `path`, which later saves to that path do not touch."""
-        copy = snapshot(path, path.parent / f".keepbest-{decision.checkpoint.rpartition('/')[2]}")
-        return cls.of(decision, copy, snapshot=copy.parent.parent)
+        run = decision.checkpoint.split("/runs/")[-1].partition("/")[0]
+        copy = snapshot(path, hidden(path.parent, run))
+        return cls.of(decision, copy, snapshot=copy.parent)
 
     def secured(self) -> SaveJob:
         """The job for a snapshot of the same files; itself if it has one, or if none can be made."""
