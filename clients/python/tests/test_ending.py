@@ -232,3 +232,30 @@ def test_what_a_killed_process_left_beside_the_models_goes_with_the_next_start(t
     assert trained.returncode == 0, trained.stderr
     assert hidden() == [mine]
     assert (out / template.format(epoch=3)).read_text() == "epoch 2"
+
+
+def test_a_run_whose_process_died_before_its_end_is_ended_by_a_start_that_has_nothing_to_train(
+    train, client, project, tmp_path
+):
+    killed = train("callback._session.run._finish = lambda *_: os.kill(os.getpid(), 9)")
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    run = f"{project}/r"
+    assert client.run(run).state == ACTIVE
+    arguments = {"server": client.connection.address.target, "project": project, "run": "r"}
+    callback = plain.Callback(tmp_path / "out/m-{epoch}.txt", **arguments)
+    first = callback.resume(plain.Model())
+    assert first == 3
+    plain.fit(callback, epochs=3, first=first)
+    assert (client.run(run).state, client.run(run).last_epoch) == (FINISHED, 2)
+    attempt = client.run(run).attempt
+    again = plain.Callback(tmp_path / "out/m-{epoch}.txt", **arguments)
+    plain.fit(again, epochs=3, first=again.resume(plain.Model()))
+    assert client.run(run).attempt == attempt, "a run that has ended is left alone"
+
+
+def test_the_count_of_batches_goes_on_in_a_second_fit(server, project, tmp_path):
+    arguments = {"server": server.address, "project": project, "run": "r", "save_freq": 2}
+    callback = plain.Callback(tmp_path / "m-{epoch}-{batch}.txt", **arguments)
+    plain.fit(callback, epochs=3)
+    plain.fit(callback, epochs=5, first=3)
+    assert sorted(path.name for path in tmp_path.glob("*.txt")) == ["m-2-1.txt", "m-4-1.txt"]

@@ -15,7 +15,9 @@ from keepbest._held import HeldFiles
 from keepbest._proto.keepbest.v1.runs_pb2 import GetRunRequest
 from keepbest._saves import SaveJob, SaveQueue
 from keepbest._session import Session
+from keepbest._spool import Spool
 from keepbest._state import TRANSITIONS, Happening, State
+from keepbest.client import start_request
 from keepbest.types import Action, Decision, EventKind, Mode, RunState
 
 Code = grpc.StatusCode
@@ -232,3 +234,78 @@ def test_the_silence_of_a_server_is_waited_for_once(own_server: Server, project,
     own_server.resume()
     assert all("a later model took its place" in loss for loss in trainer.end())
     assert min(trainer.saved().values()) == pytest.approx(0.71)
+
+
+def test_models_that_are_decided_late_at_the_end_are_uploaded_once(interposer, project, tmp_path):
+    trainer = Trainer(interposer.address, project, tmp_path, best_only=False, asynchronous=True, retry_seconds=0.1)
+    trainer.session.open()
+    interposer.hooks["ReportEvents"] = refuse(Code.UNAVAILABLE, "STOPPING")
+    with pytest.warns(UserWarning, match="the server cannot now"):
+        trainer.epoch(0, 0.9)
+    trainer.epoch(1, 0.8)
+    del interposer.hooks["ReportEvents"]
+    trainer.session.retry_seconds = 20.0
+    uploaded, upload = [], trainer.session._upload
+
+    def counted(job):
+        uploaded.append(job.decision.epoch)
+        return upload(job)
+
+    trainer.session._upload = counted
+    assert trainer.end() == []
+    assert (sorted(uploaded), trainer.saved()) == ([0, 1], {0: 0.9, 1: 0.8})
+
+
+def test_the_end_of_an_upload_removes_its_own_local_file_and_no_newer_one(interposer, project, tmp_path):
+    trainer = Trainer(interposer.address, project, tmp_path, asynchronous=True, keep_local=False, retry_seconds=20.0)
+    committed, written = threading.Event(), threading.Event()
+
+    def hold(request, forward):
+        answer = forward(request)
+        committed.set()
+        written.wait(60)
+        return answer
+
+    interposer.hooks["CommitCheckpoint"] = hold
+    trainer.epoch(0, 0.9)
+    committed.wait(60)
+    save = trainer.session.save
+
+    def save_when_the_first_upload_has_ended(decision, path):
+        written.set()
+        trainer.session._background.wait()
+        return save(decision, path)
+
+    trainer.session.save = save_when_the_first_upload_has_ended
+    trainer.epoch(1, 0.8)
+    assert trainer.end() == []
+    assert trainer.saved() == {0: 0.9, 1: 0.8}
+    assert not (tmp_path / "best.bin").exists()
+
+
+def test_the_end_of_a_run_that_could_not_be_told_is_told_by_a_sync(interposer, project, tmp_path):
+    held = tmp_path / "keepbest-held"
+    request = start_request(
+        project, "r", keepbest.strategy("best.bin", save_best_only=True, mode="min"), request_id="x"
+    )
+    client = keepbest.Client(interposer.address, timeout=20)
+    trainer = Trainer(
+        interposer.address,
+        project,
+        tmp_path,
+        start=lambda events, patience: client.start_run(
+            project, "r", keepbest.strategy("best.bin", save_best_only=True, mode="min"), request_id="x", _events=events
+        ),
+        spool=Spool(held / "r.spool", lambda: request, str(tmp_path)),
+    )
+    trainer.epoch(0, 0.9)
+    interposer.hooks["FinishRun"] = refuse(Code.UNAVAILABLE, "STOPPING")
+    with pytest.warns(UserWarning, match="the server cannot now"):
+        losses = trainer.end()
+    assert "the end of the run: not told but kept in" in losses[0]
+    assert client.run(trainer.session.run.name).state == RunState.RUN_STATE_ACTIVE
+    del interposer.hooks["FinishRun"]
+    (synced,) = client.sync(held)
+    assert (synced.events, synced.losses) == (0, [])
+    run = client.run(trainer.session.run.name)
+    assert (run.state, run.attempt) == (RunState.RUN_STATE_FINISHED, 1)

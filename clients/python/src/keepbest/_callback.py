@@ -10,6 +10,7 @@ import math
 import os
 import uuid
 import warnings
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -20,7 +21,7 @@ from keepbest._events import EventBuffer, make_event
 from keepbest._held import HeldFiles
 from keepbest._identity import Copies, Identity
 from keepbest._keras_errors import directories_refused, exception_of
-from keepbest._local import remove, remove_hidden, replace
+from keepbest._local import remove_hidden, replace
 from keepbest._paths import split_template
 from keepbest._proto.keepbest.v1.runs_pb2 import GetRunRequest
 from keepbest._resume import Resuming
@@ -153,6 +154,7 @@ class CheckpointCallback(Resuming):
         self._intake = Intake(self._strategy, one_element_is_number=self._one_element_is_number)
         # Whether another rank of this training saves.
         self._silent = False
+        self._unfinished = False
         self._next_epoch = None
         self._trained = None
 
@@ -226,13 +228,17 @@ class CheckpointCallback(Resuming):
         self._current_epoch = epoch
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
-        """Report the batch if saves go by batches; else start the run, so that a bad strategy fails early."""
+        """Report the batch if saves go by batches.
+
+        Before the first one, start the run: a bad strategy fails early, and the count of batches goes on where the run
+        stands.
+        """
         if self._silent:
             return
+        if self._session is None:
+            self._tell_misspellings(logs or {})
+            self._open_session().open()
         if self.save_freq == "epoch":
-            if self._session is None:
-                self._tell_misspellings(logs or {})
-                self._open_session().open()
             return
         self._report(EventKind.EVENT_KIND_BATCH_END, self._current_epoch, logs, batch)
 
@@ -248,6 +254,11 @@ class CheckpointCallback(Resuming):
         """Send and upload what is left, finish the run, and warn of what could not be saved."""
         ending, self._ending = self._ending, None
         _identity.leave_training(self.run_name, self)
+        if self._session is None and self._unfinished and self._finish_run and not self._silent:
+            # An earlier process died between its last save and the end: there was nothing left to train.
+            self._current_epoch = max((self._next_epoch or 0) - 1, 0)
+            self._trained = weakref.ref(self.model)
+            self._open_session()
         session, self._session = self._session, None
         try:
             losses = []
@@ -306,7 +317,7 @@ class CheckpointCallback(Resuming):
             asynchronous=self._asynchronous,
             metadata=self._metadata,
             final_path=self._final_path,
-            on_saved=_keep if self._keep_local else remove,
+            keep_local=self._keep_local,
             spool=self._spool(request_id, directions),
         )
         return self._session
@@ -376,7 +387,3 @@ class CheckpointCallback(Resuming):
 
     def _final_path(self, decision: Decision) -> Path:
         return Path(self._directory + decision.path)
-
-
-def _keep(path: Path) -> None:
-    """Leave a local file where it is, once it is saved."""

@@ -30,8 +30,6 @@ _FIRST_SECONDS = 5.0
 
 # Answered without a look at anything, and by every server of ours.
 _HEALTH = "/grpc.health.v1.Health/Check"
-# The versions that connect only while a call waits; 1.62 is the oldest that is allowed.
-_RESTS_CONNECTING = tuple(int(part) for part in grpc.__version__.split(".")[:2]) < (1, 64)
 
 _OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_send_message_length", 8 << 20),
@@ -125,11 +123,11 @@ class Connection:
     def patience(self, timeout: Timeout = None) -> Patience:
         """The patience for a call: of its caller's timeout, or of this client's if there is none."""
         if isinstance(timeout, Patience):
-            return replace(timeout, contact=self._contact, rest=self._rest if _RESTS_CONNECTING else None)
+            return replace(timeout, contact=self._contact, rest=self._rest)
         seconds = self.timeout_seconds if timeout is None else timeout
         if seconds is None:
             seconds = DEFAULT_SECONDS if self._contact.reached else _FIRST_SECONDS
-        return Patience(seconds, contact=self._contact, rest=self._rest if _RESTS_CONNECTING else None)
+        return Patience(seconds, contact=self._contact, rest=self._rest)
 
     def stubs(self) -> Stubs:
         """The stubs on this process's own channel."""
@@ -145,7 +143,7 @@ class Connection:
         return stubs
 
     def _rest(self, seconds: float) -> None:
-        """Sleep, and meanwhile go on connecting: some versions of gRPC do so only while a call waits for it."""
+        """Sleep, and meanwhile go on connecting: gRPC up to 1.71 does so only while a call waits for it."""
         end = time.monotonic() + seconds
         check = self.stubs().channel.unary_unary(_HEALTH, None, None)
         with contextlib.suppress(grpc.RpcError):

@@ -23,7 +23,7 @@ from keepbest._sync import take_up
 from keepbest._versions import epoch_after
 from keepbest.client import Client, start_request
 from keepbest.errors import NotFound, Unavailable
-from keepbest.types import RunResource, Strategy, Version
+from keepbest.types import RunResource, RunState, Strategy, Version
 
 
 def newest_version(client: Client, run: RunResource) -> Version | None:
@@ -49,6 +49,8 @@ class Resuming:
     _current_epoch: int
     # The epoch to go on with, once somebody asked for it.
     _next_epoch: int | None
+    # Whether somebody asked, and the run had not come to its end.
+    _unfinished: bool
     # The model that this callback trained last.
     _trained: weakref.ref[Any] | None
 
@@ -81,6 +83,7 @@ class Resuming:
 
         Raises:
             Unavailable: the server was away for `retry_seconds`. Beginning at 0 instead would repeat the training.
+            ResourceExhausted: the server's store is full, so that what an earlier training kept cannot be brought in.
         """
         version = self._newest()
         if version is None:
@@ -109,23 +112,26 @@ class Resuming:
 
         Raises:
             Unavailable: the server was away for `retry_seconds`. Beginning at 0 instead would repeat the training.
+            ResourceExhausted: the server's store is full, so that what an earlier training kept cannot be brought in.
         """
         version = self._newest()
         return 0 if version is None else epoch_after(version)
 
     def _newest(self) -> Version | None:
         """The newest committed version of the run, which says where the training goes on."""
-        self._next_epoch = 0
+        self._next_epoch, self._unfinished = 0, False
         if self._identity.is_new:
             return None
         try:
             self._take_up(Patience(self._retry_seconds))
             run = self._standing()
             version = None if run is None else newest_version(self._client, run)
+            self._unfinished = run is not None and run.state != RunState.RUN_STATE_FINISHED
         except Unavailable as error:
             raise Unavailable(
                 f"the server is away, so where run `{self.run_name}` stands is unknown: start it (`keepbest serve`), "
-                f"or name another with server=...: {error}"
+                f"or name another with server=...: {error}",
+                code=error.code,
             ) from error
         if version is not None:
             self._next_epoch = epoch_after(version)
@@ -176,7 +182,8 @@ class Resuming:
     def _note_begin(self) -> None:
         """The run has started: what was asked about it before does not matter any more."""
         model = self._trains()
-        self._next_epoch, self._trained = None, None if model is None else weakref.ref(model)
+        self._next_epoch, self._unfinished = None, False
+        self._trained = None if model is None else weakref.ref(model)
 
     def _check_begin(self, run: RunResource) -> None:
         """Tell loudly that an old run goes on, though its training seems to be a new one."""

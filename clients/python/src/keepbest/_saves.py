@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -63,6 +64,16 @@ class SaveJob:
         if self.snapshot is not None:
             remove(self.snapshot)
 
+    def is_at(self, path: Path) -> bool:
+        """Whether the files at `path` are the very ones of this job, and not those of a later save."""
+        try:
+            return all(
+                Fingerprint.of(os.stat(f"{path}{name.removeprefix(self.decision.path)}")) == fingerprint
+                for name, fingerprint in self.fingerprints.items()
+            )
+        except OSError:
+            return False
+
     def unchanged(self) -> bool:
         """Whether the files are still the ones that were saved for the decision."""
         try:
@@ -85,6 +96,7 @@ class SaveQueue:
         """
         self._limit_bytes = limit_bytes
         self._lock = threading.Lock()
+        self._working = threading.Lock()
         self._jobs: deque[SaveJob] = deque()
         # The one that is being uploaded, which gives way to no other.
         self._busy: SaveJob | None = None
@@ -113,7 +125,7 @@ class SaveQueue:
         return dropped
 
     def work(self, upload: Callable[[SaveJob], bool]) -> bool:
-        """Upload the jobs, oldest first, until one has to wait on. Only one thread may do this at a time.
+        """Upload the jobs, oldest first, until one has to wait on. A second thread that does this waits for the first.
 
         Args:
             upload: whether the job is done with; if not, it stays and is kept as a snapshot.
@@ -121,6 +133,10 @@ class SaveQueue:
         Returns:
             Whether none is left.
         """
+        with self._working:
+            return self._work(upload)
+
+    def _work(self, upload: Callable[[SaveJob], bool]) -> bool:
         while True:
             with self._lock:
                 job = self._busy = self._jobs[0] if self._jobs else None

@@ -65,8 +65,8 @@ class Session:
     asynchronous: bool
     metadata: dict[str, Any] | None
     final_path: Callable[[Decision], Path]
-    # Is given the local path of each model that is committed.
-    on_saved: Callable[[Path], None] = lambda path: None
+    # Whether a local model stays once it is committed.
+    keep_local: bool = True
     # Where events are kept while the server is away, for the time after this process; None: nowhere.
     spool: Spool | None = None
     run: Run | None = None
@@ -79,6 +79,8 @@ class Session:
     _overtaken: KeepbestError | None = None
     # Without `survive`: the first error of a save in the background, to be raised in the training's thread.
     _error: BaseException | None = None
+    # Saves whose local files may go. The training's thread removes them: it alone knows that it writes none meanwhile.
+    _safe: deque[SaveJob] = field(default_factory=deque)
     # Epochs between those at which a save may be due.
     _between: deque[Event] = field(default_factory=lambda: deque(maxlen=_BETWEEN_EVENTS))
     # The training is over, so waiting for the server delays nothing.
@@ -108,6 +110,7 @@ class Session:
             The decision about this event; None if no save was due, or the server was away.
         """
         self._raise_error()
+        self._remove_safe()
         entry = self._events.add(event)
         if not entry.due:
             if self.run is not None and self.state is State.CONNECTED:
@@ -131,6 +134,7 @@ class Session:
             self._background.wake()
         else:
             self._work_off()
+            self._remove_safe()
             self._raise_error()
 
     def abandon(self, decision: Decision) -> None:
@@ -150,6 +154,7 @@ class Session:
         with self._lock:
             self._outage.ends()
         self._tolerate(lambda: self._end(finish))
+        self._remove_safe()
         losses = self._sum_up(RunState.RUN_STATE_FINISHED if finish else None)
         self._meets(Happening.CLOSED)
         self._raise_error()
@@ -168,6 +173,7 @@ class Session:
             What could not be saved, as sentences.
         """
         late = [] if self._background.wait(seconds) else [f"an upload did not end within {seconds:g} s"]
+        self._remove_safe()
         losses = [*self.losses, *late, *self._not_uploaded()]
         try:
             self._raise_error()
@@ -179,6 +185,7 @@ class Session:
                 self.run.fail(reason, epoch=epoch, flush=not in_a_save, timeout=patience)
             except KeepbestError as error:
                 losses.append(f"that the training ended ({reason}) could not be told: {error}")
+                self._fails(error)
         if not in_a_save:
             losses += self._leave(RunState.RUN_STATE_FAILED)
         self._meets(Happening.CLOSED)
@@ -203,7 +210,11 @@ class Session:
 
     def _leave(self, ended: RunState | None) -> list[str]:
         """Keep on disk what was not reported, and let a sync have it; what that is, as a sentence."""
-        left = [f"{len(self._events)} events: not reported{self._spool_events(ended)}"] if len(self._events) else []
+        left = []
+        if len(self._events):
+            left.append(f"{len(self._events)} events: not reported{self._spool_events(ended)}")
+        elif ended is not None and self.run is not None and self._outage.error is not None and not self.run.is_ended:
+            left.append(f"the end of the run: not told{self._spool_events(ended)}")
         if self.spool is not None:
             self.spool.close()
         return left
@@ -340,10 +351,17 @@ class Session:
                 self._lose(job, str(error))
                 return True
         else:
-            if job.unchanged():
-                self.on_saved(self.final_path(job.decision))
+            if not self.keep_local:
+                self._safe.append(job)
         job.forget()
         return True
+
+    def _remove_safe(self) -> None:
+        while self._safe:
+            job = self._safe.popleft()
+            path = self.final_path(job.decision)
+            if job.is_at(path):
+                remove(path)
 
     def _lose(self, job: SaveJob, why: str) -> None:
         """Tell of a save that will never be, at once and at the end."""

@@ -50,6 +50,7 @@ class Run:
         rank: of the processes that save together, which this is, from 0.
         ranks: how many such processes there are; 1: this one saves alone.
         resource: the run as it was when it started, or ended.
+        is_ended: whether this object has ended it.
         warnings: what the server accepted, but suspects to be a mistake.
     """
 
@@ -66,7 +67,7 @@ class Run:
         self._saves = SaveThread()
         self._intake = Intake(response.run.strategy)
         self._epoch = response.run.last_epoch
-        self._is_ended = False
+        self.is_ended = False
         self._due_at_rank_0 = DueCounter.of(response.run.strategy)
         self._due_at_rank_0.correct(response.next_due)
         self.rank, self.ranks = rank_of_ranks
@@ -321,7 +322,7 @@ class Run:
         request = FinishRunRequest(name=self.name, attempt=self.attempt, state=state)
         patience = self._connection.patience(timeout)
         self.resource = call(self._connection.stubs().runs.FinishRun, request, patience)
-        self._is_ended = True
+        self.is_ended = True
         if self._heartbeat is not None:
             self._heartbeat.end()
         return self.resource
@@ -357,7 +358,7 @@ class Run:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Finish the run, unless it is ended. After an exception it ends as failed, and no error hides that."""
-        if self._is_ended:
+        if self.is_ended:
             return
         if error is None:
             self.finish()
