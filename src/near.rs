@@ -12,14 +12,17 @@ pub(crate) fn nearest<'w>(word: &str, words: impl IntoIterator<Item = &'w str>) 
     let most = (word.chars().count() / CHARACTERS_A_SLIP).clamp(1, MOST_SLIPS);
     let slips = |it: &'w str| {
         let known = plain(it);
-        let slips = strsim::osa_distance(&typed, &known);
-        match slips <= most {
-            true => Some((slips, it)),
-            false => lacks_a_part(&typed, &known).then_some((MOST_SLIPS + 1, it)),
+        // What is compared is as long as the known words: a caller's text may be as long as a request.
+        let slips = (typed.chars().count().abs_diff(known.chars().count()) <= most)
+            .then(|| strsim::osa_distance(&typed, &known));
+        match slips.filter(|slips| *slips <= most) {
+            Some(slips) => Some((slips, it)),
+            None => lacks_a_part(&typed, &known).then_some((MOST_SLIPS + 1, it)),
         }
     };
     let near = words.into_iter().filter(|it| *it != word).filter_map(slips);
-    near.min_by_key(|(slips, _)| *slips).map(|(_, it)| it)
+    // Of those that are as near, the one that is nearest as it is written.
+    near.min_by_key(|(slips, it)| (*slips, strsim::osa_distance(word, it))).map(|(_, it)| it)
 }
 
 fn plain(text: &str) -> String {
@@ -36,6 +39,12 @@ fn lacks_a_part(typed: &str, known: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::nearest;
+
+    #[test]
+    fn a_text_as_long_as_a_request_is_not_compared_letter_by_letter() {
+        // By its letters this would take hours.
+        assert_eq!(nearest(&"x".repeat(4 << 20), vec!["val_loss"; 1_000]), None);
+    }
 
     #[test]
     fn a_slip_is_a_near_miss_and_another_word_is_none() {
@@ -57,6 +66,9 @@ mod tests {
         ];
         for (word, meant) in table {
             assert_eq!(nearest(word, words), meant, "{word}");
+        }
+        for (word, meant) in [("val_los", "val_loss"), ("val los", "val loss")] {
+            assert_eq!(nearest(word, ["val/loss", "val loss", "val_loss"]), Some(meant));
         }
     }
 }

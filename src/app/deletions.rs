@@ -21,6 +21,7 @@ use crate::domain::ids::ListParent;
 use crate::domain::ids::ProjectName;
 use crate::domain::ids::RunName;
 use crate::domain::ids::TeamName;
+use crate::domain::refusal::Kind;
 use crate::domain::refusal::Refusal;
 
 pub use versions::Selection;
@@ -149,7 +150,7 @@ impl App {
             }
         }
         for artifact in self.artifacts_of(&parent).await? {
-            self.count_artifact(&artifact, how.force, &mut tally).await?;
+            unless_gone(self.count_artifact(&artifact, how.force, &mut tally).await)?;
         }
         if tally.deletion.run_count + tally.deletion.artifact_count == 0 {
             return Err(Refusal::not_found("project", name).into());
@@ -166,13 +167,17 @@ impl App {
             let Some(last) = runs.last() else { break };
             before = Some((last.create_time_us, last.uid.clone()));
             for run in runs {
-                let run = self.db.begin_run_deletion(run.name, how.force, self.clock.now_us()).await?;
-                self.go_on_deleting(&Owner::Run(run.uid)).await?;
+                let begun = self.db.begin_run_deletion(run.name, how.force, self.clock.now_us()).await;
+                if let Some(run) = unless_gone(begun)? {
+                    self.go_on_deleting(&Owner::Run(run.uid)).await?;
+                }
             }
         }
         for artifact in self.artifacts_of(&parent).await? {
-            let uid = self.db.begin_artifact_deletion(artifact, how.force, self.clock.now_us()).await?;
-            self.go_on_deleting(&Owner::Artifact(uid)).await?;
+            let begun = self.db.begin_artifact_deletion(artifact, how.force, self.clock.now_us()).await;
+            if let Some(uid) = unless_gone(begun)? {
+                self.go_on_deleting(&Owner::Artifact(uid)).await?;
+            }
         }
         Ok(deletion)
     }
@@ -224,7 +229,11 @@ impl App {
 
     /// The answer, with what the store gives back.
     async fn told(&self, tally: Tally) -> Result<Deletion, Error> {
-        let freed_bytes = self.db.exclusive_bytes(&tally.uids).await?;
+        let freed_bytes = match self.db.exclusive_bytes(&tally.uids).await {
+            // It is told for people. That it takes too long to find out is no reason not to delete.
+            Err(crate::db::Error::Refused(refusal)) if refusal.reason == "QUERY_TIMEOUT" => None,
+            freed => freed?,
+        };
         Ok(Deletion { freed_bytes, purge_time_us: self.purge_time_us(), ..tally.deletion })
     }
 
@@ -284,7 +293,10 @@ impl App {
                 break;
             }
             for run in runs {
-                let deleted = self.go_on_deleting(&Owner::Run(run.uid.clone())).await;
+                let deleted = match run.is_gone {
+                    true => Ok(()),
+                    false => self.go_on_deleting(&Owner::Run(run.uid.clone())).await,
+                };
                 if !report.is_done(deleted, &format!("deleted run `{}`", run.uid))? {
                     left += 1;
                     continue;
@@ -304,7 +316,10 @@ impl App {
                 return Ok(());
             }
             for artifact in artifacts {
-                let deleted = self.go_on_deleting(&Owner::Artifact(artifact.uid.clone())).await;
+                let deleted = match artifact.is_gone {
+                    true => Ok(()),
+                    false => self.go_on_deleting(&Owner::Artifact(artifact.uid.clone())).await,
+                };
                 if !report.is_done(deleted, &format!("deleted artifact `{}`", artifact.uid))? {
                     left += 1;
                     continue;
@@ -316,5 +331,14 @@ impl App {
                 self.db.artifact_purged(artifact.uid, now_us).await?;
             }
         }
+    }
+}
+
+/// What was found; none: another call deleted it meanwhile.
+fn unless_gone<T, E: Into<Error>>(found: Result<T, E>) -> Result<Option<T>, Error> {
+    match found.map_err(Into::into) {
+        Ok(found) => Ok(Some(found)),
+        Err(Error::Refused(refusal)) if refusal.kind == Kind::NotFound => Ok(None),
+        Err(error) => Err(error),
     }
 }

@@ -62,7 +62,11 @@ pub(super) fn typed_filter(filter: &str) -> String {
     let mut counts = false;
     while let Some(first) = rest.chars().next() {
         let end = match first {
-            '"' | '\'' => quoted_end(rest, first),
+            '"' | '\'' | '`' => quoted_end(rest, first),
+            // A metric's name goes on to where the server sees its end.
+            _ if rest.starts_with("metrics.") && !rest["metrics.".len()..].starts_with(['"', '\'', '`']) => {
+                rest.find(|it: char| it.is_whitespace() || "=!<>".contains(it)).unwrap_or(rest.len())
+            }
             it if is_of_word(it) => rest.find(|it| !is_of_word(it)).unwrap_or(rest.len()),
             it => it.len_utf8(),
         };
@@ -128,6 +132,9 @@ mod tests {
         for (typed, servers) in [
             ("epoch >= 3 AND metrics.val_loss < 2", "epoch >= 2 AND metrics.val_loss < 2"),
             ("epoch=7", "epoch=6"),
+            ("metrics.time/epoch = 3 OR epoch = 3", "metrics.time/epoch = 3 OR epoch = 2"),
+            ("metrics.a(epoch:x >= 4", "metrics.a(epoch:x >= 4"),
+            ("metrics.`of epoch` = 4 AND epoch = 4", "metrics.`of epoch` = 4 AND epoch = 3"),
             ("last_epoch < 20 AND attempt = 2", "last_epoch < 19 AND attempt = 2"),
             ("batch != 10 AND step = 10", "batch != 9 AND step = 10"),
             ("(epoch = 1 OR epoch = 2) AND number = 3", "(epoch = 0 OR epoch = 1) AND number = 3"),

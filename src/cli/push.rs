@@ -29,8 +29,8 @@ struct Begun {
     made_artifact: bool,
     /// What the decision SAVE led to.
     checkpoint: Option<String>,
-    /// Whether the commit was sent: from then on the version may be there.
-    is_committing: bool,
+    /// Whether this push began the run, rather than an equal one before it.
+    is_ours: bool,
 }
 
 /// Starts the run, saves, names the version, and finishes the run.
@@ -106,7 +106,7 @@ async fn begin(context: &Context, client: &Client, plan: &Plan) -> Result<Begun,
             Some(run) => {
                 let run = Run::take_up(client, run);
                 let made_artifact = artifact.is_none_or(|it| it.version_count == 0);
-                return Ok(Begun { run, made_artifact, checkpoint: None, is_committing: false });
+                return Ok(Begun { run, made_artifact, checkpoint: None, is_ours: false });
             }
         }
         break;
@@ -120,7 +120,7 @@ async fn begin(context: &Context, client: &Client, plan: &Plan) -> Result<Begun,
         ..Default::default()
     };
     let run = Run::start(client, request).await?;
-    Ok(Begun { run, made_artifact: artifact.is_none(), checkpoint: None, is_committing: false })
+    Ok(Begun { run, made_artifact: artifact.is_none(), checkpoint: None, is_ours: true })
 }
 
 async fn save(
@@ -137,7 +137,6 @@ async fn save(
     begun.checkpoint = Some(decision.checkpoint.clone());
     let options = UploadOptions { sha256: true, follow_links: plan.follow_links, on_progress };
     let uploaded = begun.run.upload(&decision.checkpoint, &plan.path, &options).await?;
-    begun.is_committing = true;
     let request = v1::CommitCheckpointRequest {
         checkpoint: decision.checkpoint.clone(),
         attempt: begun.run.attempt(),
@@ -183,6 +182,7 @@ async fn undo_unless_told_again(
         Ok(Ok(Undone::Stored)) => {
             failure.with_hint("; but it was stored by then: `keepbest versions` lists it")
         }
+        Ok(Ok(Undone::Left)) => failure.with_hint("; the same push again goes on where it broke off"),
         Ok(Err(_)) | Err(_) => failure
             .with_hint("; what it had begun could not be taken back: the same push again goes on with it"),
     }
@@ -193,18 +193,22 @@ enum Undone {
     Nothing,
     /// The version: it was committed already.
     Stored,
+    /// The run: an equal push had begun it, and may be going on with it.
+    Left,
 }
 
 async fn undo(client: &Client, plan: &Plan, begun: Begun) -> Result<Undone, Error> {
-    let Begun { run, made_artifact, checkpoint, is_committing } = begun;
-    // What cannot be abandoned goes with the run.
+    let Begun { run, made_artifact, checkpoint, is_ours } = begun;
+    // What cannot be abandoned goes with the run, unless it was committed: by us, or by an equal push that goes on beside us.
     if let Some(checkpoint) = &checkpoint
         && let Err(error) = run.abandon(checkpoint).await
-        && is_committing
         && error.reason() == "CHECKPOINT_COMMITTED"
     {
         run.finish(v1::RunState::Finished).await?;
         return Ok(Undone::Stored);
+    }
+    if !is_ours {
+        return Ok(Undone::Left);
     }
     let request = v1::DeleteRunRequest {
         name: run.name().to_owned(),

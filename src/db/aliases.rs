@@ -57,10 +57,15 @@ async fn put(
     connection.execute(sql, args![artifact_uid, alias, checkpoint_uid, owner, now_us]).await.map(drop)
 }
 
-/// Takes the artifact's row for the rest of the transaction: aliases and version numbers change one at a time.
-pub(super) async fn lock_artifact(connection: &mut Connection<'_>, artifact_uid: &str) -> Result<(), Error> {
-    let sql = "UPDATE artifacts SET next_version = next_version WHERE uid = $1";
-    connection.execute(sql, args![artifact_uid]).await.map(drop)
+/// Takes the artifact's row for the rest of the transaction: aliases and version numbers change one at a time. Answers whether it
+/// stands: one that is being deleted does not.
+pub(super) async fn lock_artifact(
+    connection: &mut Connection<'_>,
+    artifact_uid: &str,
+) -> Result<bool, Error> {
+    let sql = "UPDATE artifacts SET next_version = next_version WHERE uid = $1 RETURNING delete_time_us";
+    let row = connection.row(sql, args![artifact_uid]).await?;
+    row.map_or(Ok(false), |row| Ok(row.int_or_null(0)?.is_none()))
 }
 
 impl Db {
@@ -75,7 +80,10 @@ impl Db {
     ) -> Result<(), Error> {
         self.write(move |connection| {
             Box::pin(async move {
-                lock_artifact(connection, &artifact_uid).await?;
+                if !lock_artifact(connection, &artifact_uid).await? {
+                    let message = format!("the artifact is being deleted: alias `{alias}` is not set");
+                    return Err(Refusal::aborted("DELETING", message).into());
+                }
                 let current = "SELECT c.version FROM aliases a JOIN checkpoints c ON c.uid = a.checkpoint_uid \
                     WHERE a.artifact_uid = $1 AND a.alias = $2";
                 let current = connection.row(current, args![&artifact_uid, alias.as_str()]).await?;

@@ -123,6 +123,11 @@ impl Write for Commit {
                 outcomes.push(Outcome::Later);
                 continue;
             }
+            if let Err(refusal) = artifacts.check_takes(&commit.name, &checkpoint.artifact_uid) {
+                published.remove(&uid);
+                outcomes.push(Outcome::Refused(refusal.into()));
+                continue;
+            }
             let (metadata, now_us) = (commit.metadata.clone(), commit.now_us);
             publications.push(artifacts.publish(run, checkpoint.clone(), contents, metadata, now_us));
             outcomes.push(Outcome::Done(Committed::Version(uid)));
@@ -170,16 +175,18 @@ struct Artifact {
     before_us: Option<i64>,
     /// Metrics of the version that `best` points at.
     best: Option<Metrics>,
+    is_deleted: bool,
 }
 
 impl Artifacts {
     pub(super) async fn take(tx: &mut Tx<'_>, uids: Vec<String>) -> Result<Artifacts, Error> {
-        let sql = "WITH {v: uid text} SELECT a.uid, a.next_version FROM v CROSS JOIN artifacts a WHERE a.uid = v.uid \
-            ORDER BY a.uid {take a}";
+        let sql = "WITH {v: uid text} SELECT a.uid, a.next_version, a.delete_time_us FROM v CROSS JOIN artifacts a \
+            WHERE a.uid = v.uid ORDER BY a.uid {take a}";
         let uids: std::collections::BTreeSet<String> = uids.into_iter().collect();
         let mut artifacts = HashMap::new();
         for row in tx.rows_of(sql, uids.into_iter().map(|uid| args![uid]).collect()).await? {
-            let artifact = Artifact { next_version: row.int(1)?, before_us: None, best: None };
+            let is_deleted = row.int_or_null(2)?.is_some();
+            let artifact = Artifact { next_version: row.int(1)?, before_us: None, best: None, is_deleted };
             artifacts.insert(row.text(0)?, artifact);
         }
         // Only now: what another process changed before it let the rows go must be seen.
@@ -200,6 +207,19 @@ impl Artifacts {
         self.0.contains_key(uid)
     }
 
+    /// Refuses a version for an artifact that is being deleted, or is gone.
+    pub(super) fn check_takes(&self, name: &CheckpointName, uid: &str) -> Result<(), Refusal> {
+        match self.0.get(uid).is_some_and(|it| it.is_deleted) {
+            true => Err(Refusal::precondition(
+                "CHECKPOINT_DELETED",
+                format!(
+                    "the artifact of checkpoint `{name}` was deleted: report the event anew in a new attempt"
+                ),
+            )),
+            false => Ok(()),
+        }
+    }
+
     /// Gives the checkpoint the next number of its artifact, and changes the run.
     pub(super) fn publish(
         &mut self,
@@ -209,7 +229,7 @@ impl Artifacts {
         metadata: Option<String>,
         now_us: i64,
     ) -> Publication {
-        let fresh = || Artifact { next_version: 0, before_us: None, best: None };
+        let fresh = || Artifact { next_version: 0, before_us: None, best: None, is_deleted: false };
         let artifact = self.0.entry(checkpoint.artifact_uid.clone()).or_insert_with(fresh);
         // Now, but after the version before: replicas' clocks differ, and of equal values the one that was committed first is
         // best.

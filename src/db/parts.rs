@@ -261,6 +261,8 @@ impl Book {
             let (Some(part), Some(outcome)) = (set.get(place), outcomes.get_mut(place)) else { continue };
             let stored = files_of(tx, &checkpoint.uid).await?;
             let contents = Contents::of(&part.name, &checkpoint.path, &stored, Some(files));
+            let contents = contents
+                .and_then(|it| artifacts.check_takes(&part.name, &checkpoint.artifact_uid).map(|()| it));
             let refused = match contents {
                 Ok(contents) if artifacts.has(&checkpoint.artifact_uid) => {
                     let Some(run) = self.runs.get_mut(&part.name.run) else { continue };
@@ -276,9 +278,20 @@ impl Book {
             *outcome = refused;
             let number = Value::Int(Some(part.part.number()));
             self.parts.retain(|row| !is_row_of(row, &checkpoint.uid, &number));
+            self.take_back(&checkpoint.uid, &part.part);
         }
         self.artifacts = Some(artifacts);
         Ok(())
+    }
+
+    /// Forgets what a part declared that is refused after all; other parts of the set may stand.
+    fn take_back(&mut self, uid: &str, part: &Part) {
+        let is_of = |row: &Vec<Value>| matches!(row.first(), Some(Value::Text(Some(it))) if it == uid);
+        if !self.parts.iter().any(is_of) {
+            self.declared.remove(uid);
+        } else if let Some(declared) = self.declared.get_mut(uid).filter(|_| part.number() == 0) {
+            declared.2 = None;
+        }
     }
 
     async fn write(self, tx: &mut Tx<'_>) -> Result<(), Error> {

@@ -4,11 +4,13 @@
 use crate::db::Db;
 use crate::db::Error;
 use crate::db::connection::Connection;
+use crate::db::connection::Row;
 use crate::db::connection::args;
 use crate::db::runs::SELECT_RUN;
 use crate::db::runs::lock_run;
 use crate::db::runs::lock_run_by_uid;
 use crate::db::runs::run_of;
+use crate::db::runs::stored_id;
 use crate::db::to_json;
 use crate::domain::ids::ArtifactName;
 use crate::domain::ids::Id;
@@ -31,6 +33,8 @@ pub struct Begun {
     pub uid: String,
     /// In microseconds since 1970.
     pub delete_time_us: i64,
+    /// Whether its name is given back: it has no version any more.
+    pub is_gone: bool,
 }
 
 /// Fences every process of the run and gives up what it has in flight.
@@ -96,6 +100,7 @@ impl Db {
                 if row.int_or_null(1)?.is_none() {
                     if !force {
                         check_no_run_lives(connection, &uid, now_us).await?;
+                        check_no_alias(connection, &name, &uid).await?;
                     }
                     let mark = "UPDATE artifacts SET delete_time_us = $1 WHERE uid = $2";
                     connection.execute(mark, args![now_us, &uid]).await?;
@@ -163,11 +168,15 @@ impl Db {
 
     async fn marked(&self, table: &str, until_us: i64, offset: i64) -> Result<Vec<Begun>, Error> {
         let sql = format!(
-            "SELECT uid, delete_time_us FROM {table} WHERE delete_time_us IS NOT NULL AND purge_time_us IS NULL \
+            "SELECT uid, delete_time_us, id FROM {table} WHERE delete_time_us IS NOT NULL AND purge_time_us IS NULL \
              AND delete_time_us <= $1 ORDER BY delete_time_us LIMIT $2 OFFSET $3"
         );
         let rows = self.rows(&sql, args![until_us, RUNS, offset]).await?;
-        rows.iter().map(|row| Ok(Begun { uid: row.text(0)?, delete_time_us: row.int(1)? })).collect()
+        let begun = |row: &Row| {
+            let is_gone = stored_id(&row.text(2)?)?.is_gone();
+            Ok(Begun { uid: row.text(0)?, delete_time_us: row.int(1)?, is_gone })
+        };
+        rows.iter().map(begun).collect()
     }
 
     /// Removes some of the history of a run that is gone. Answers whether all of it is removed now.
@@ -227,4 +236,19 @@ async fn check_no_run_lives(
         Some(run) => Ok(run.check_deletable(false, now_us)?),
         None => Ok(()),
     }
+}
+
+/// An alias may have been set since they were counted.
+async fn check_no_alias(
+    connection: &mut Connection<'_>,
+    name: &ArtifactName,
+    artifact_uid: &str,
+) -> Result<(), Error> {
+    let sql = "SELECT alias FROM aliases WHERE artifact_uid = $1 AND owner = 'user' ORDER BY alias LIMIT 1";
+    let Some(row) = connection.row(sql, args![artifact_uid]).await? else { return Ok(()) };
+    let alias = row.text(0)?;
+    let message = format!(
+        "artifact `{name}` has versions that aliases point at ({alias}): move these, or say that they go with it (`force`)"
+    );
+    Err(Refusal::precondition("VERSION_HAS_ALIASES", message).with("aliases", alias).into())
 }

@@ -83,7 +83,7 @@ impl Db {
              CAST(COALESCE(SUM(CASE WHEN is_shared = 1 THEN 0 ELSE size_bytes END), 0) AS BIGINT) FROM \
              (SELECT COUNT(*) AS pins, MAX(p.size_bytes) AS size_bytes, CASE WHEN EXISTS (SELECT 1 FROM file_chunks q \
              JOIN files g ON g.uid = q.file_uid JOIN checkpoints k ON k.uid = g.checkpoint_uid WHERE q.team = p.team \
-             AND q.digest = p.digest AND k.state <> 'DELETED' AND NOT EXISTS (SELECT 1 FROM v w WHERE w.uid = k.uid)) \
+             AND q.digest = p.digest AND k.state <> 'DELETED' AND k.uid NOT IN (SELECT w.uid FROM v w)) \
              THEN 1 ELSE 0 END AS is_shared FROM (SELECT c.team, c.digest, c.size_bytes FROM v CROSS JOIN files f \
              JOIN file_chunks c ON c.file_uid = f.uid WHERE f.checkpoint_uid = v.uid LIMIT {}) AS p \
              GROUP BY p.team, p.digest) AS chunks",

@@ -156,6 +156,7 @@ fn kept_by_aliases(delete_aliases: bool, delete_best: bool) -> Option<String> {
         (false, false) => "(l.owner = 'user' OR l.alias = 'best')",
     };
     Some(format!(
-        "WITH {{v: uid text}} SELECT l.checkpoint_uid FROM v CROSS JOIN aliases l WHERE l.checkpoint_uid = v.uid AND {keeps}"
+        "WITH {{v: uid text}} SELECT DISTINCT l.checkpoint_uid FROM v CROSS JOIN aliases l WHERE l.checkpoint_uid = v.uid \
+         AND {keeps}"
     ))
 }

@@ -28,6 +28,8 @@ on_all_databases! {
     a_project_is_deleted_with_all_that_it_holds
     many_versions_go_by_a_filter_and_named_ones_stay
     a_deletion_that_was_cut_off_is_finished_by_the_collector
+    nothing_comes_into_an_artifact_that_was_deleted
+    a_version_with_several_names_is_kept_once
 }
 
 const FORCE: How = How { force: true, validate_only: false };
@@ -230,4 +232,32 @@ async fn a_deletion_that_was_cut_off_is_finished_by_the_collector(database: Test
     assert_eq!(sharing(&test, "first").await.attempt, 1);
     assert_eq!(test.start("second", every_epoch()).await.save(1, 0.5, b"model").await.number, 0);
     assert_eq!(test.problems().await, Vec::<String>::new());
+}
+
+async fn nothing_comes_into_an_artifact_that_was_deleted(database: TestDatabase) {
+    let test = TestApp::over(database).await;
+    let mut trainer = test.start("first", every_epoch()).await;
+    trainer.save(0, 0.5, b"first").await;
+    let pending = trainer.saved(1, 0.4).await;
+    trainer.write(&pending, &[("model", b"second")]).await.unwrap();
+    // A run that has ended is not fenced by the deletion of its artifact.
+    finish(&trainer).await;
+    test.app.delete_artifact(&trainer.artifact, How::default()).await.unwrap();
+    assert_eq!(reason(trainer.commit(&pending).await), "CHECKPOINT_DELETED");
+    let problems = test.problems().await;
+    assert!(problems.is_empty(), "{problems:?}");
+}
+
+async fn a_version_with_several_names_is_kept_once(database: TestDatabase) {
+    let test = TestApp::over(database).await;
+    let mut trainer = test.start("first", every_epoch()).await;
+    for epoch in 0..2 {
+        trainer.save(epoch, 0.5 - epoch as f64, b"model").await;
+    }
+    for alias in ["prod", "shown"] {
+        test.app.set_alias(&trainer.artifact, alias, "v1", "").await.unwrap();
+    }
+    let all = Selection { filter: "number >= 0".to_owned(), validate_only: true, ..Selection::default() };
+    let dry = test.app.delete_versions(&trainer.artifact, &all).await.unwrap();
+    assert_eq!((dry.version_count, dry.kept_count), (1, 1), "v1 is best and has two names");
 }

@@ -58,7 +58,9 @@ async fn a_failed_sync_of_the_database_ends_the_server_and_is_never_acknowledged
             }
             assert!(acked.len() < 20, "sync {failing} fails by then");
         };
-        assert_eq!(error.code(), tonic::Code::Unavailable, "sync {failing}: {error}");
+        // The server says that it is away, or is gone before it has said so.
+        let is_broken = std::error::Error::source(&error).is_some();
+        assert!(error.code() == tonic::Code::Unavailable || is_broken, "sync {failing}: {error}");
         assert_eq!(server.wait().await, Some(1), "sync {failing}");
         assert!(server.log().contains("A sync of the database failed"), "{}", server.log());
         // It is the last sync of the log: a second one could succeed and hide the loss.
