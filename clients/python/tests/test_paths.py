@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -234,6 +235,25 @@ def test_two_pulls_do_not_write_one_file(client, project, tmp_path, monkeypatch)
     monkeypatch.setattr(_pull.Part, "finish", pull_meanwhile)
     client.pull(version.name, tmp_path / "out")
     assert names(tmp_path / "out") == ["big.bin"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows locks otherwise")
+@pytest.mark.parametrize("reason", [errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK, errno.EAGAIN, errno.EACCES])
+def test_a_file_system_without_locks_can_be_pulled_to(client, project, tmp_path, monkeypatch, reason):
+    import fcntl
+
+    def refuse(descriptor, operation):
+        raise OSError(reason, os.strerror(reason))
+
+    data = random_file(tmp_path / "big.bin", 10)
+    (version,) = saved(client, project, tmp_path / "big.bin")
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    if reason in (errno.EAGAIN, errno.EACCES):
+        with pytest.raises(ValueError, match="is being written by another pull"):
+            client.pull(version.name, tmp_path / "out")
+    else:
+        client.pull(version.name, tmp_path / "out")
+        assert (tmp_path / "out" / "big.bin").read_bytes() == data
 
 
 def test_no_file_of_a_version_stands_where_unfinished_ones_do():

@@ -95,3 +95,41 @@ def test_a_terminal_shows_uploads_and_downloads(server, project, tmp_path):
     text = shown.decode()
     assert "uploading [" in text and "downloading [" in text and "20.0 MiB" in text
     assert text.rstrip("\r").endswith(" "), "the last line is wiped"
+
+
+class Closed(io.StringIO):
+    """A terminal that goes away once something is drawn."""
+
+    def isatty(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        raise OSError(5, "Input/output error")
+
+
+class Tee:
+    """As people write one: it has these two methods, and no more."""
+
+    def __init__(self) -> None:
+        self.shown = ""
+
+    def write(self, text: str) -> None:
+        self.shown += text
+
+    def flush(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("progress", [None, True])
+@pytest.mark.parametrize("stream", [None, Tee(), Closed()], ids=["none", "tee", "closed"])
+def test_no_stream_that_nobody_reads_disturbs_a_transfer(server, project, tmp_path, monkeypatch, stream, progress):
+    monkeypatch.setattr(_progress, "_PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr(_progress, "_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(sys, "stderr", stream)
+    data = random_file(tmp_path / "m.bin", 3 << 20)
+    with keepbest.Client(server.address, timeout=30, progress=progress) as client:
+        client.push(tmp_path / "m.bin", f"{project}/a")
+        client.pull(f"{project}/a:latest", tmp_path / "out")
+    assert (tmp_path / "out" / "m.bin").read_bytes() == data
+    if isinstance(stream, Tee):
+        assert ("uploading [" in stream.shown) == (progress is True)

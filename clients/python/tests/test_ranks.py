@@ -19,6 +19,7 @@ import pytest
 from conftest import Server
 
 import keepbest
+from keepbest.ranks import training_rank
 
 RANKS = 4
 RULE = {"filepath": "m-{epoch}", "save_best_only": True}
@@ -233,6 +234,26 @@ def test_launchers_tell_rank_and_launch(environment, expected):
 def test_what_is_not_new_in_each_start_names_no_launch(environment):
     with pytest.raises(ValueError, match=r"new in each start.*init_process_group.*broadcast=.*KEEPBEST_LAUNCH"):
         keepbest.launch_from_environment(environment)
+
+
+@pytest.mark.parametrize(
+    ("environment", "told", "place"),
+    [
+        # What srun sets in each task where pmi2 is its default.
+        ({**SRUN, "PMI_RANK": "5", "PMI_SIZE": "6"}, False, (0, 1)),
+        ({**SRUN, "PMI_RANK": "5", "PMI_SIZE": "6"}, True, (5, 6)),
+        # mpirun, in a job of Slurm and in one of its steps.
+        ({"SLURM_JOB_ID": "77", "SLURM_PROCID": "0", "PMI_RANK": "5", "PMI_SIZE": "6"}, False, (5, 6)),
+        ({**SRUN, "PMI_RANK": "7", "PMI_SIZE": "24"}, False, (7, 24)),
+        ({"PMI_RANK": "5", "PMI_SIZE": "6"}, False, (5, 6)),
+    ],
+)
+def test_tasks_of_srun_without_a_name_train_alone_whatever_it_calls_them(monkeypatch, environment, told, place):
+    for name in ("RANK", "WORLD_SIZE", *SRUN):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert training_rank(told=told)[:2] == place
 
 
 def test_a_rank_that_is_no_number_is_refused():

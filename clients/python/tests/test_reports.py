@@ -6,13 +6,15 @@ import subprocess
 import sys
 import textwrap
 import threading
+import warnings
 
 import grpc
 import pytest
 from conftest import Interposer, Refused, Server, random_file
 
 import keepbest
-from keepbest import _events
+from keepbest import _events, _reports
+from keepbest._proto.keepbest.v1.checkpoints_pb2 import GetCheckpointRequest
 
 EVERY_1000 = keepbest.strategy("m-{epoch}-{batch}.bin", save_freq=1_000)
 EVERY_EPOCH = keepbest.strategy("m-{epoch}.bin")
@@ -143,3 +145,92 @@ def test_a_save_in_the_background_that_fails_is_told_at_once_and_by_its_future(
     assert run.save(run.report_epoch(1, {}), tmp_path / "m.bin", asynchronous=True).result().epoch == 1
     with pytest.raises(ValueError, match="not SAVE"):
         run.save(keepbest.types.Decision(), tmp_path / "m.bin", asynchronous=True)
+
+
+def test_saves_in_the_background_go_on_where_warnings_are_errors(client, project, tmp_path):
+    random_file(tmp_path / "m.bin", 100)
+    run = client.start_run(project, "r", EVERY_EPOCH)
+    decisions, go_on = [run.report_epoch(epoch, {}) for epoch in range(3)], threading.Event()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        first = run.save(
+            decisions[0], tmp_path / "m.bin", asynchronous=True, on_progress=lambda sent, total: go_on.wait(60)
+        )
+        failed = run.save(decisions[1], tmp_path / "absent", asynchronous=True)
+        last = run.save(decisions[2], tmp_path / "m.bin", asynchronous=True)
+        go_on.set()
+        assert (first.result(60).epoch, last.result(60).epoch) == (0, 2)
+        assert isinstance(failed.exception(60), FileNotFoundError)
+
+
+def test_more_events_than_there_is_room_for_are_all_reported(client, project):
+    run = client.start_run(project, "r", EVERY_EPOCH)
+    run.report_batch(0, 0, {"loss": 1.0})
+    events = [run.event(0, {"loss": 1.0}, batch=batch) for batch in range(1, 25_000)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        (decision,) = run.report_many([*events, run.event(0, {"val_loss": 1.0})])
+    assert (decision.epoch, decision.action) == (0, keepbest.SAVE)
+    assert client.run(run.name).event_count == 25_001
+
+
+def test_large_events_are_reported_before_there_is_no_room(client, project):
+    run = client.start_run(project, "r", EVERY_EPOCH)
+    large = {f"{number:03d}": "x" * 1_000 for number in range(500)}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        decisions = run.report_many(run.event(epoch, large) for epoch in range(20))
+    assert [decision.epoch for decision in decisions] == list(range(20))
+
+
+def checkpoint_states(client, run):
+    get = client.connection.stubs().checkpoints.GetCheckpoint
+    return [get(GetCheckpointRequest(name=it.checkpoint)).state for it in client.decisions(run.name)]
+
+
+def test_decisions_that_an_error_keeps_back_are_abandoned(interposer: Interposer, client, project):
+    run = keepbest.Client(interposer.address, timeout=30).start_run(project, "r", EVERY_EPOCH)
+    with pytest.raises(keepbest.InvalidArgument):
+        run.report_many([run.event(0, {}), run.event(1, {}), run.event(-1, {})])
+    assert checkpoint_states(client, run) == [3, 3]
+
+    def fail(request, forward):
+        if interposer.calls.count("ReportEvents") > 1:
+            raise Refused(grpc.StatusCode.UNAVAILABLE, "STOPPING")
+        return forward(request)
+
+    interposer.calls.clear()
+    interposer.hooks["ReportEvents"] = fail
+    run._connection.timeout = 0.1
+    with pytest.raises(keepbest.Unavailable):
+        run.report_many([run.event(2, {}), run.event(3, {})])
+    assert checkpoint_states(client, run) == [3, 3, 3]
+    del interposer.hooks["ReportEvents"]
+    run._connection.timeout = 30
+    assert [decision.epoch for decision in run.report_many([run.event(4, {})])] == [4]
+    assert [recorded.event.epoch for recorded in client.events(run.name)] == list(range(5))
+
+
+def test_what_is_reported_while_the_server_goes_away_waits_for_it(interposer: Interposer, client, project, monkeypatch):
+    monkeypatch.setattr(_reports, "_GATHERED_EVENTS", 10)
+    run = keepbest.Client(interposer.address, timeout=0.1).start_run(project, "r", EVERY_EPOCH)
+
+    def fail(request, forward):
+        raise Refused(grpc.StatusCode.UNAVAILABLE, "STOPPING")
+
+    interposer.hooks["ReportEvents"] = fail
+    run._reports.send_soon = lambda: None
+    assert run.report_many([run.event(0, {}, batch=batch) for batch in range(25)]) == []
+    with pytest.raises(keepbest.Unavailable):
+        run.report_many([run.event(0, {}), *(run.event(1, {}, batch=batch) for batch in range(25))])
+    del interposer.hooks["ReportEvents"]
+    run.flush(timeout=30)
+    assert batches(client, run) == [*((0, batch) for batch in range(25)), (0, 0), *((1, batch) for batch in range(25))]
+
+
+def test_an_event_that_is_refused_midway_is_left_out_with_a_warning(client, project, monkeypatch):
+    monkeypatch.setattr(_reports, "_GATHERED_EVENTS", 2)
+    run = client.start_run(project, "r", EVERY_EPOCH)
+    with pytest.warns(UserWarning, match="refuses what was reported"):
+        decisions = run.report_many([run.event(0, {}), run.event(-1, {}), run.event(1, {}), run.event(2, {})])
+    assert [decision.epoch for decision in decisions] == [0, 1, 2]

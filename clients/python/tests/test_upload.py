@@ -323,6 +323,44 @@ def test_a_newer_attempt_stops_an_upload(client, project, tmp_path):
         run.save(decision, tmp_path / "m.bin")
 
 
+def state_of(client, decision):
+    return client.connection.stubs().checkpoints.GetCheckpoint(GetCheckpointRequest(name=decision.checkpoint)).state
+
+
+@pytest.mark.parametrize("how", ["write", "replace"])
+def test_a_save_that_waits_publishes_what_it_was_given_or_nothing(client, project, tmp_path, how):
+    random_file(tmp_path / "first", 3 << 20)
+    path, metadata, go_on = tmp_path / "m.bin", {"step": 1}, threading.Event()
+    path.write_bytes(b"1" * 1000)
+    run, first = decided(client, project)
+    run.save(first, tmp_path / "first", asynchronous=True, on_progress=lambda sent, total: go_on.wait(60))
+    changed, kept = run.report_epoch(1, {"val_loss": 0.9}), run.report_epoch(2, {"val_loss": 0.8})
+    with pytest.warns(UserWarning, match=r"epoch 2: not saved: .*was changed while it was uploaded"):
+        failed = run.save(changed, path, asynchronous=True)
+        if how == "write":
+            path.write_bytes(b"2" * 1000)
+        else:
+            (tmp_path / "other").write_bytes(b"2" * 1000)
+            (tmp_path / "other").replace(path)
+        saved = run.save(kept, path, metadata, asynchronous=True)
+        metadata["step"] = 2
+        go_on.set()
+        assert isinstance(failed.exception(60), keepbest.FileChanged)
+        version = saved.result(60)
+    assert (version.epoch, version.metadata["step"]) == (2, 1)
+    assert pulled(client, version, tmp_path / "pulled") == {"m.bin": b"2" * 1000}
+    assert state_of(client, changed) == 3
+
+
+def test_a_save_in_the_background_of_nothing_is_told_by_its_future(client, project, tmp_path):
+    run, decision = decided(client, project)
+    with pytest.warns(UserWarning, match="epoch 1: not saved: .*absent"):
+        failed = run.save(decision, tmp_path / "absent", asynchronous=True)
+        assert isinstance(failed.exception(60), FileNotFoundError)
+        run._saves._background.wait()
+    assert state_of(client, decision) == 3
+
+
 def test_saves_from_a_thread_do_not_disturb_reports(client, project, tmp_path):
     random_file(tmp_path / "m.bin", 20 << 20)
     run, decision = decided(client, project)

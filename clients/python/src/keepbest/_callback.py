@@ -217,6 +217,8 @@ class CheckpointCallback(Resuming):
         if other is not None and other is not self and other._trains() is self._trains() is not None:
             first = self._identity.run
             self._identity.run = _identity.beside(first, self._strategy, other._strategy)
+            if _identity.in_training(self.run_name) not in (None, self):
+                self._identity.run = _identity.third(first, self._strategy)
             self._print(
                 f"Keepbest: run `{self.run_name}`, because another callback of this training saves to run `{first}`"
             )
@@ -252,24 +254,31 @@ class CheckpointCallback(Resuming):
 
     def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
         """Send and upload what is left, finish the run, and warn of what could not be saved."""
-        ending, self._ending = self._ending, None
+        ending = self._ending
         _identity.leave_training(self.run_name, self)
         if self._session is None and self._unfinished and self._finish_run and not self._silent:
             # An earlier process died between its last save and the end: there was nothing left to train.
             self._current_epoch = max((self._next_epoch or 0) - 1, 0)
             self._trained = weakref.ref(self.model)
             self._open_session()
-        session, self._session = self._session, None
+        session, losses = self._session, []
         try:
-            losses = []
             if session is not None:
                 event = make_event(EventKind.EVENT_KIND_TRAIN_END, self._current_epoch, logs or {}, intake=self._intake)
-                losses = session.close(event, self._finish_run)
+                # A signal that comes now waits for the uploads that are waited for here.
+                with contextlib.nullcontext() if ending is None else ending.saving():
+                    losses = session.close(event, self._finish_run)
+                    self._session = None
+        except Exception:
+            self._session = None
+            raise
         finally:
-            if ending is not None:
-                ending.close()
-            if self._own_client:
-                self._client.close()  # a later `fit` or `initial_epoch` opens it again
+            if self._session is None:  # else the process is told to end, and `ending` tells the server
+                self._ending = None
+                if ending is not None:
+                    ending.close()
+                if self._own_client:
+                    self._client.close()  # a later `fit` or `initial_epoch` opens it again
         if losses:
             warnings.warn(f"Keepbest, run `{self.run_name}`: " + "; ".join(losses), stacklevel=2)
 
@@ -341,7 +350,7 @@ class CheckpointCallback(Resuming):
             self._print(f"Keepbest: run `{run.name}`; pass run={self._identity.run!r} to continue it after a restart")
         elif run.resumed:
             self._check_begin(run.resource)
-            remove_hidden(Path(self._directory), self._strategy.filepath, self._identity.run)
+            remove_hidden(Path(self._directory), self._strategy.filepath, self.run_name)
         self._note_begin()
         if run.resource.monitor_state.HasField("best"):
             self.best = run.resource.monitor_state.best
@@ -369,7 +378,7 @@ class CheckpointCallback(Resuming):
         path = self._final_path(decision)
         try:
             with directories_refused(self._directory + decision.path):
-                replace(path, self._write, self._identity.run)
+                replace(path, self._write, self.run_name)
         except OSError as error:
             session.abandon(decision)
             if self._keep_local or error.errno not in _FULL:

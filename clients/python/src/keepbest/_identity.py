@@ -6,6 +6,7 @@ import os
 import re
 import uuid
 import weakref
+import zlib
 from typing import Any, Literal
 
 from keepbest.names import default_project, project_name
@@ -89,6 +90,11 @@ def beside(run: str, mine: Strategy, other: Strategy) -> str:
     else:
         suffix = "second"
     return f"{run[:_STEM_CHARACTERS]}-{suffix[:24]}"
+
+
+def third(run: str, mine: Strategy) -> str:
+    """The id for a further callback of that training: by its template, so that a restart finds it again."""
+    return f"{run[:_STEM_CHARACTERS]}-{zlib.crc32(mine.filepath.encode()):08x}"
 
 
 def same_saves(mine: Strategy, other: Strategy) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import glob
+import hashlib
 import os
 import re
 import shutil
@@ -26,7 +27,12 @@ def extension_of(filepath: str) -> str:
 
 def hidden(directory: Path, run: str, ending: str = "") -> Path:
     """A new name in a directory for what belongs to one process of a run, and is of no use after it."""
-    return directory / f".keepbest-{run}-{uuid.uuid4().hex}{ending}"
+    return directory / f"{_of_run(run)}-{uuid.uuid4().hex}{ending}"
+
+
+def _of_run(run: str) -> str:
+    """What hidden names of a run, given by its resource name, begin with: runs of two projects may share an id."""
+    return f".keepbest-{run.rpartition('/')[2]}-{hashlib.sha256(run.encode()).hexdigest()[:8]}"
 
 
 def remove_hidden(directory: Path, template: str, run: str) -> None:
@@ -35,9 +41,9 @@ def remove_hidden(directory: Path, template: str, run: str) -> None:
     Args:
         directory: the part of the callback's path without placeholders.
         template: the rest of that path.
-        run: its id. Only call this once no earlier process of the run can save any more.
+        run: its resource name. Only call this once no earlier process of the run can save any more.
     """
-    left = re.compile(rf"\.keepbest-{re.escape(run)}-[0-9a-f]{{32}}({'|'.join(map(re.escape, _EXTENSIONS))})?")
+    left = re.compile(rf"{re.escape(_of_run(run))}-[0-9a-f]{{32}}({'|'.join(map(re.escape, _EXTENSIONS))})?")
     folders = "/".join("*" if "{" in part else glob.escape(part) for part in template.split("/")[:-1])
     for folder in {directory, directory / HELD_FOLDER, *(directory.glob(folders) if folders else ())}:
         with contextlib.suppress(OSError):
@@ -52,7 +58,7 @@ def replace(path: Path, save: Saver, run: str) -> None:
     Args:
         path: where the file is to be.
         save: writes it.
-        run: the id of the run for which it is saved.
+        run: the resource name of the run for which it is saved.
 
     Raises:
         IsADirectoryError: `path` is a directory, but `save` wrote a file.

@@ -8,6 +8,7 @@ goes on, the recorded chunks are read and hashed again: it does not matter in wh
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import sys
@@ -24,6 +25,8 @@ from keepbest.types import File
 _READ_BYTES = 1 << 20
 # The folder of unfinished files, inside the directory that is pulled to: a finished file only needs to be renamed.
 _UNFINISHED = ".keepbest-pull"
+# How a lock fails that another process has.
+_IN_USE = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)
 
 
 def unfinished_folder(directory: Path, paths: list[str]) -> Path:
@@ -202,7 +205,10 @@ def _open_or_make(path: Path) -> BinaryIO:
 
 
 def lock(opened: BinaryIO) -> bool:
-    """Lock a file for this process until it is closed; False if another one has it."""
+    """Lock a file for this process until it is closed; False if another one has it.
+
+    On a file system that has no locks this is True, and nothing is locked.
+    """
     try:
         if sys.platform == "win32":
             import msvcrt
@@ -212,8 +218,8 @@ def lock(opened: BinaryIO) -> bool:
             import fcntl
 
             fcntl.flock(opened.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
+    except OSError as error:
+        return error.errno not in _IN_USE
     return True
 
 

@@ -42,18 +42,30 @@ def unseen(done_bytes: int, all_bytes: int) -> None:
     """For what runs beside something else, which a bar would disturb."""
 
 
-def is_seen(stream: TextIO) -> bool:
-    """Whether a person sees what is written to a stream at once: it is a terminal, or a notebook's."""
-    return stream.isatty() or type(stream).__module__.startswith(("ipykernel.", "google.colab."))
+def is_seen(stream: TextIO | None) -> bool:
+    """Whether a person sees what is written to a stream at once: it is a terminal, or a notebook's.
+
+    Nobody sees one that is closed, or that cannot tell: programs put objects in the place of standard error that have
+    little more than `write`.
+    """
+    if type(stream).__module__.startswith(("ipykernel.", "google.colab.")):
+        return True
+    try:
+        return stream is not None and stream.isatty()
+    except Exception:
+        return False
 
 
 class Bar:
-    """`uploading [######------------------]  128 MiB of  512 MiB, 96 MiB/s, 4 s left`."""
+    """`uploading [######------------------]  128 MiB of  512 MiB, 96 MiB/s, 4 s left`.
 
-    def __init__(self, what: str, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
+    It raises nothing, because a transfer must not end with its terminal: a stream that fails is drawn to no more.
+    """
+
+    def __init__(self, what: str, stream: TextIO | None, clock: Callable[[], float] = time.monotonic) -> None:
         """Begin to measure; nothing is drawn yet."""
         self._what = what
-        self._stream = stream
+        self._stream: TextIO | None = stream
         self._clock = clock
         self._begin = clock()
         self._first_bytes: int | None = None
@@ -74,8 +86,7 @@ class Bar:
         """Leave no trace."""
         if self._drawn_characters:
             self._draw("")
-            self._stream.write("\r")
-            self._stream.flush()
+            self._write("\r")
 
     def _line(self, done_bytes: int, all_bytes: int, seconds: float) -> str:
         full = _BAR_CHARACTERS * min(done_bytes, all_bytes) // max(all_bytes, 1)
@@ -85,9 +96,17 @@ class Bar:
         return f"{self._what} [{bar}] {size(done_bytes)} of {size(all_bytes)}, {size(rate)}/s{left}"
 
     def _draw(self, line: str) -> None:
-        self._stream.write("\r" + line.ljust(self._drawn_characters))
-        self._stream.flush()
+        self._write("\r" + line.ljust(self._drawn_characters))
         self._drawn_characters = len(line)
+
+    def _write(self, text: str) -> None:
+        if self._stream is None:
+            return
+        try:
+            self._stream.write(text)
+            self._stream.flush()
+        except Exception:
+            self._stream = None
 
 
 def size(count: float) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from keepbest._channel import Connection
@@ -18,6 +18,10 @@ from keepbest.types import Decision, Event
 
 # How long a try in the background may take: a report that is due waits for it.
 _BACKGROUND_SECONDS = 5.0
+
+# How much of many events is gathered before it is sent: half of what the buffer holds.
+_GATHERED_EVENTS = 5_000
+_GATHERED_BYTES = 2 << 20
 
 LateDecision = Callable[[Entry, Decision], None]
 
@@ -68,17 +72,62 @@ class Reports:
             raise self.refused
         return self.events.add(event)
 
+    def add_all(self, events: Iterable[Event], decisions: list[Decision], on_other: Callable[[Decision], None]) -> None:
+        """Buffer events, and send them before the buffer is full, and if one of them is due; see `Run.report_many`.
+
+        If the server is away, all of them are buffered before that is raised.
+
+        Args:
+            events: in their order.
+            decisions: gets each decision about them as soon as it is known.
+            on_other: is given each decision about an event that waited before.
+        """
+        mine: dict[int, Entry] = {}
+        size_bytes = sum(entry.size_bytes for entry in self.events.entries())
+        due, away = False, None
+
+        def late(entry: Entry, decision: Decision) -> None:
+            if id(entry) in mine:
+                decisions.append(decision)
+            else:
+                on_other(decision)
+
+        for event in events:
+            if away is None and (len(self.events) >= _GATHERED_EVENTS or size_bytes >= _GATHERED_BYTES):
+                try:
+                    self.flush(late, None, more=True)
+                    due, size_bytes = False, 0
+                except KeepbestError as error:
+                    if not error.retryable:
+                        raise
+                    away = error
+            entry = self.add(event)
+            mine[id(entry)] = entry
+            due, size_bytes = due or entry.due, size_bytes + entry.size_bytes
+        if not due:
+            self.send_soon()
+        elif away is not None:
+            raise away
+        elif (newest := self.flush(late, None)) is not None:
+            decisions.append(newest)
+
     def send_soon(self) -> None:
         """Have what no decision depends on sent in the background. It returns at once."""
         self._sender.wake()
 
-    def flush(self, on_late: LateDecision, timeout: Timeout) -> Decision | None:
-        """Send all events that wait; see `Run.flush`."""
+    def flush(self, on_late: LateDecision, timeout: Timeout, more: bool = False) -> Decision | None:
+        """Send all events that wait; see `Run.flush`.
+
+        Args:
+            on_late: see there.
+            timeout: see there.
+            more: whether newer events are to follow, so that none of these is the newest.
+        """
         with self._sending:
             if self.refused is None:
                 while self._late:
                     on_late(*self._late.pop(0))
-            return self._flush(on_late, timeout)
+            return self._flush(on_late, timeout, more=more)
 
     def record(self, events: list[Event], writer: str, timeout: Timeout) -> None:
         """Store events of another writer; see `Run.record`."""
@@ -91,7 +140,9 @@ class Reports:
         request = ReportEventsRequest(run=self._run, attempt=self._attempt, writer=self._writer)
         return self._connection.stubs().runs.ReportEvents.future(request, timeout=deadline_seconds)
 
-    def _flush(self, on_late: LateDecision, timeout: Timeout, undue: bool = False) -> Decision | None:
+    def _flush(
+        self, on_late: LateDecision, timeout: Timeout, undue: bool = False, more: bool = False
+    ) -> Decision | None:
         if self.refused is not None:
             raise self.refused
         newest = None
@@ -99,7 +150,7 @@ class Reports:
             if self._next_sequence is None:
                 self._next_sequence = self._report([], 0, timeout).next_sequence
             first = self._next_sequence
-            response = self._send(group, first, timeout, undue)
+            response = self._send(group, first, timeout, undue or more)
             if response is None:
                 continue
             # With many decisions the server may take only the first events.
@@ -110,7 +161,7 @@ class Reports:
             self._next_sequence = first + taken
             for decision in response.decisions:
                 entry = group[decision.sequence - first]
-                if entry is group[-1] and not len(self.events) and not undue:
+                if entry is group[-1] and not len(self.events) and not undue and not more:
                     newest = decision
                 else:
                     on_late(entry, decision)
@@ -128,7 +179,7 @@ class Reports:
         return None if self.refused is not None else self.events.waits()
 
     def _send(
-        self, group: list[Entry], first_sequence: int, timeout: Timeout, undue: bool
+        self, group: list[Entry], first_sequence: int, timeout: Timeout, more: bool
     ) -> ReportEventsResponse | None:
         """Report a group. None: the server refuses one of its events, and what is left is to be tried again."""
         try:
@@ -141,7 +192,7 @@ class Reports:
                 raise
             # It was not stored and never will be, so later events must not wait behind it.
             for entry in self.events.refuse():
-                if not undue and not len(self.events):
+                if not more and not len(self.events):
                     raise
                 _warn_refused(entry, error)
             return None

@@ -6,6 +6,7 @@ What was reported behind it counts for nothing: a training that died before a sa
 from __future__ import annotations
 
 import os
+import tempfile
 import warnings
 import weakref
 from collections.abc import Callable
@@ -15,7 +16,6 @@ from typing import Any
 from keepbest import _identity
 from keepbest._held import held_folder
 from keepbest._identity import Identity
-from keepbest._local import hidden, remove
 from keepbest._proto.keepbest.v1.runs_pb2 import StartRunRequest
 from keepbest._retry import Patience
 from keepbest._spool import SUFFIX, Spool
@@ -90,14 +90,11 @@ class Resuming:
             return 0
         directory = Path(os.path.dirname(self._directory) or ".")  # it may end in a drive
         directory.mkdir(parents=True, exist_ok=True)
-        temporary = hidden(directory, self._identity.run)
-        temporary.mkdir()
-        try:
-            pulled = temporary / "version"  # a pull leaves a record beside it
+        # Not under a name of the run's: another process may start it while this one loads.
+        with tempfile.TemporaryDirectory(prefix=".keepbest-resume-", dir=directory) as temporary:
+            pulled = os.path.join(temporary, "version")  # a pull leaves a record beside it
             self._client.pull(version.name, pulled)
             self._load(model, os.path.join(pulled, version.path))
-        finally:
-            remove(temporary)
         first = epoch_after(version)
         self._print(
             f"Keepbest: run `{self.run_name}` goes on with epoch {first + 1}, from the weights of epoch "
@@ -166,12 +163,15 @@ class Resuming:
         run = self._look_at(self.run_name)
         if run is None or _identity.same_saves(self._strategy, run.strategy):
             return run
-        beside = _identity.beside(self._identity.run, self._strategy, run.strategy)
-        second = self._look_at(f"{self._identity.project}/runs/{beside}")
-        if second is None or not _identity.same_saves(self._strategy, second.strategy):
-            return run
-        self._identity.run = beside
-        return second
+        for beside in (
+            _identity.beside(self._identity.run, self._strategy, run.strategy),
+            _identity.third(self._identity.run, self._strategy),
+        ):
+            found = self._look_at(f"{self._identity.project}/runs/{beside}")
+            if found is not None and _identity.same_saves(self._strategy, found.strategy):
+                self._identity.run = beside
+                return found
+        return run
 
     def _look_at(self, name: str) -> RunResource | None:
         try:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+
+from google.protobuf.struct_pb2 import Struct
 
 from keepbest._background import Background
 from keepbest._channel import Connection
@@ -39,6 +42,41 @@ def may_be_saved_later(error: Exception) -> bool:
     return error.retryable or isinstance(error, StaleAttempt)
 
 
+@dataclass
+class Contents:
+    """What is to be saved, as it was when this was made.
+
+    Attributes:
+        files: with their fingerprints, by which a later change is found.
+        metadata: None: there is none.
+        error: why there is nothing to save; `Save.commit` raises it.
+    """
+
+    files: list[LocalFile] = field(default_factory=list)
+    metadata: Struct | None = None
+    error: Exception | None = None
+
+    @classmethod
+    def of(cls, what: Saveable | None, metadata: Mapping[str, Any] | None, ranks: int, later: bool) -> Contents:
+        """Find the files now. It raises nothing.
+
+        Args:
+            what: None: there are no files, which is an error unless there are several ranks.
+            metadata: free JSON.
+            ranks: how many processes save together.
+            later: whether they are uploaded later. Then this takes up to 20 ms, so that any later write is sure to
+                get another time.
+        """
+        try:
+            files = [] if what is None and ranks > 1 else collect(what or [])
+            if later:
+                for file in files:
+                    file.open().close()
+            return cls(files, struct_of(metadata))
+        except Exception as error:
+            return cls(error=error)
+
+
 class SaveThread:
     """Saves in the background, one after the other, in a thread that the interpreter waits for."""
 
@@ -63,7 +101,8 @@ class SaveThread:
                 future.set_result(save())
             except Exception as error:
                 future.set_exception(error)
-                warnings.warn(f"Keepbest: {what}: not saved: {error}", stacklevel=2)
+                with contextlib.suppress(Exception):  # with `-W error` a warning is raised, and would end the queue
+                    warnings.warn(f"Keepbest: {what}: not saved: {error}", stacklevel=2)
 
 
 @dataclass
@@ -87,8 +126,7 @@ class Save:
 
     def commit(
         self,
-        what: Saveable | None,
-        metadata: Mapping[str, Any] | None,
+        contents: Contents,
         sha256: bool,
         on_progress: OnProgress | None = None,
     ) -> tuple[Version, list[tuple[str, int, bytes]]]:
@@ -97,10 +135,12 @@ class Save:
         Returns:
             The version; and for each file its path in the version, its size in bytes, and the digest of what was read.
         """
-        files = [] if what is None and self.ranks > 1 else collect(what or [])
+        if contents.error is not None:
+            raise contents.error
+        files = contents.files
         digests = self._upload(files, sha256, on_progress)
         request = CommitCheckpointRequest(
-            checkpoint=self.checkpoint, attempt=self.attempt, file_count=len(files), metadata=struct_of(metadata)
+            checkpoint=self.checkpoint, attempt=self.attempt, file_count=len(files), metadata=contents.metadata
         )
         method: Callable[..., Version] = self.connection.stubs().checkpoints.CommitCheckpoint
         if self.ranks == 1:

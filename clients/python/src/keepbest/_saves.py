@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections import deque
@@ -46,7 +47,7 @@ class SaveJob:
     @classmethod
     def of_snapshot(cls, decision: Decision, path: Path) -> SaveJob:
         """A job for a snapshot of `path`, which later saves to that path do not touch."""
-        run = decision.checkpoint.split("/runs/")[-1].partition("/")[0]
+        run = decision.checkpoint.partition("/checkpoints/")[0]
         copy = snapshot(path, hidden(path.parent, run))
         return cls.of(decision, copy, snapshot=copy.parent)
 
@@ -58,6 +59,15 @@ class SaveJob:
             return SaveJob.of_snapshot(self.decision, self.path)
         except (OSError, ValueError):
             return self
+
+    def keep(self) -> Path:
+        """Where its model stays, once this process does not upload it: under a name that nobody removes."""
+        if self.snapshot is not None and self.snapshot.exists():
+            kept = self.snapshot.with_name(f"keepbest-not-uploaded-{self.snapshot.name[-8:]}")
+            with contextlib.suppress(OSError):
+                self.snapshot.rename(kept)
+                self.path, self.snapshot = kept / self.path.name, None
+        return self.path
 
     def forget(self) -> None:
         """Remove the snapshot, if there is one."""

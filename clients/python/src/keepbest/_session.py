@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import threading
 import time
 import warnings
@@ -31,6 +33,8 @@ _SILENCE_SECONDS = 10.0
 _BETWEEN = "between-saves"
 # How many of them wait; of more the oldest are dropped, while the server is away.
 _BETWEEN_EVENTS = 1_000
+# How large a request of them is; the server takes 4 MiB.
+_BETWEEN_BYTES = 1 << 20
 # How long a dying training tries to tell so. It must not keep its process from ending.
 _FAIL_SECONDS = 5.0
 # Another process took over: nothing that this one sends is accepted any more.
@@ -118,7 +122,8 @@ class Session:
             return None
         decisions: list[Decision | None] = []
         if not self._tolerate(lambda: decisions.append(self._flush())) and entry.due:
-            self._hold(entry, save)
+            if any(waiting is entry for waiting in self._events.entries()):  # else the server has refused it
+                self._hold(entry, save)
             self._spool_events()
         return decisions[0] if decisions else None
 
@@ -128,7 +133,15 @@ class Session:
 
     def save(self, decision: Decision, path: Path) -> None:
         """Upload the model at `path` and commit it, in the background if the session is asynchronous."""
-        for job in self._saves.add((SaveJob.of_snapshot if self.asynchronous else SaveJob.of)(decision, path)):
+        try:
+            added = (SaveJob.of_snapshot if self.asynchronous else SaveJob.of)(decision, path)
+        except (OSError, ValueError) as error:  # somebody removed it
+            if not self.survive:
+                raise
+            self.abandon(decision)
+            self._tell_loss(decision, f"its model at {path} is gone: {error}")
+            return
+        for job in self._saves.add(added):
             self._lose(job, "newer models took its place, because those that waited exceeded `held_bytes`")
         if self.asynchronous:
             self._background.wake()
@@ -197,6 +210,8 @@ class Session:
             losses.append(f"models removed to make room for newer ones: {', '.join(map(str, self._removed))}")
         if kept := self._events.held():
             losses.append(f"models kept aside, of which the server did not decide: {', '.join(map(str, kept))}")
+        if self._between:
+            losses.append(f"{len(self._between)} epochs between saves: not reported")
         if self._events.dropped:
             losses.append(f"{self._events.dropped} events: dropped, because too many waited for the server")
         if self._events.refused:
@@ -234,7 +249,7 @@ class Session:
 
     def _not_uploaded(self) -> list[str]:
         return [
-            f"epoch {job.decision.epoch + 1}: not uploaded, its model is at {job.path}" for job in self._saves.left()
+            f"epoch {job.decision.epoch + 1}: not uploaded, its model is at {job.keep()}" for job in self._saves.left()
         ]
 
     # What needs the server.
@@ -259,12 +274,31 @@ class Session:
             # What was decided later is not better than this, or the server would have wanted it instead.
             assert self._outage.error is not None, "a save waits because of an error"
             raise self._outage.error
-        while self._between:
-            sent = list(self._between)
-            self.run.record(sent, _BETWEEN, timeout=self._patience())
-            for _ in sent:
-                self._between.popleft()
+        self._record_between(self.run)
         return self.run.flush(self._decided_late, timeout=self._patience())
+
+    def _record_between(self, run: Run) -> None:
+        """Send the epochs between saves. One that the server refuses is told, and holds up nothing."""
+        most = _BETWEEN_EVENTS
+        while self._between:
+            group = [self._between[0]]
+            size_bytes = group[0].ByteSize()
+            for event in itertools.islice(self._between, 1, most):
+                size_bytes += event.ByteSize()
+                if size_bytes > _BETWEEN_BYTES:
+                    break
+                group.append(event)
+            try:
+                run.record(group, _BETWEEN, timeout=self._patience())
+            except KeepbestError as error:
+                if error.retryable or isinstance(error, _OVERTAKEN):
+                    raise
+                if len(group) > 1:
+                    most = len(group) // 2
+                    continue
+                self.losses.append(f"epoch {group[0].epoch + 1}: not reported: {error}")
+            for _ in group:
+                self._between.popleft()
 
     def _probe(self, deadline_seconds: float) -> Any:
         return self.ask(deadline_seconds) if self.run is None else self.run.ask(deadline_seconds)
@@ -366,7 +400,10 @@ class Session:
     def _lose(self, job: SaveJob, why: str) -> None:
         """Tell of a save that will never be, at once and at the end."""
         job.forget()
-        text = f"epoch {job.decision.epoch + 1}: not saved: {why}"
+        self._tell_loss(job.decision, why)
+
+    def _tell_loss(self, decision: Decision, why: str) -> None:
+        text = f"epoch {decision.epoch + 1}: not saved: {why}"
         self.losses.append(text)
         warnings.warn(f"Keepbest: {text}", stacklevel=2)
 
@@ -403,7 +440,8 @@ class Session:
             self.losses.append(f"epoch {epoch}: not saved: {entry.why_not_held}")
         elif decision.action == Action.ACTION_SAVE and entry.held is not None:
             path = self.final_path(decision)
-            move(entry.held, path)
+            with contextlib.suppress(OSError):  # `save` tells of a model that is gone
+                move(entry.held, path)
             self.save(decision, path)
         elif entry.held is not None:
             remove(entry.held)

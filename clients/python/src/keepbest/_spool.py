@@ -33,11 +33,13 @@ class SpooledEvent:
     Attributes:
         due: whether the server may decide at it.
         model: the local model of this moment, as `_local.parts_of` finds it; None: none was kept.
+        is_lost: whether the server did not take it, so that its model must stay.
     """
 
     event: Event
     due: bool
     model: Path | None
+    is_lost: bool = False
 
 
 @dataclass
@@ -59,6 +61,8 @@ class Spool:
     # The event of the newest line, and the attempt that is noted.
     _newest: Entry | None = field(default=None, repr=False)
     _attempt: int | None = None
+    # Whether the last line may have been written in part.
+    _is_torn: bool = False
 
     def keep(self, entries: Iterable[Entry], attempt: int | None, ended: RunState | None = None) -> None:
         """Add those of a training's unacknowledged events that are not in the file yet; durable when it returns.
@@ -75,19 +79,20 @@ class Spool:
         known = next((at for at, entry in enumerate(waiting) if entry is self._newest), -1)
         lines = [self._line(entry) for entry in waiting[known + 1 :]]
         if attempt != self._attempt:
-            self._attempt = attempt
             lines.append({"attempt": attempt})
-        if waiting:
-            self._newest = waiting[-1]
         if ended is not None:
             lines.append({"ended": RunState.Name(ended)})
         if not lines:
             return
         opened = self._open()
-        for line in lines:
-            opened.write(json.dumps(line).encode() + b"\n")
-        opened.flush()
+        # A line that broke off for want of room must not swallow the next one.
+        data = b"\n" * self._is_torn + b"".join(json.dumps(line).encode() + b"\n" for line in lines)
+        self._is_torn = True
+        _write(opened, data)
         os.fsync(opened.fileno())
+        self._is_torn, self._attempt = False, attempt
+        if waiting:
+            self._newest = waiting[-1]
 
     def forget(self) -> None:
         """Remove the file: the server has all that is in it."""
@@ -107,7 +112,9 @@ class Spool:
     def _open(self) -> BinaryIO:
         if self._opened is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            opened = self.path.open("ab")
+            opened = self.path.open(
+                "ab", buffering=0
+            )  # what is refused for want of room must not come again at the close
             lock(opened)  # no sync takes the file of a training that is still at it
             header = {
                 "spool": _FORMAT,
@@ -115,7 +122,12 @@ class Spool:
                 "directory": self._whole_directory(),
                 "metadata": self.metadata,
             }
-            opened.write(json.dumps(header).encode() + b"\n")
+            try:
+                _write(opened, json.dumps(header).encode() + b"\n")
+            except OSError:
+                opened.close()
+                self.path.unlink(missing_ok=True)
+                raise
             self._opened = opened
         return self._opened
 
@@ -199,10 +211,23 @@ class Kept:
         self._opened.close()
 
 
+def _write(opened: BinaryIO, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[opened.write(view) :]
+
+
 def spools_in(folder: Path) -> list[Path]:
     """The spools in a folder and in those below it, in the order in which they were begun."""
     found = [path for path in folder.rglob(f"*{SUFFIX}") if path.is_file()] if folder.is_dir() else [folder]
-    return sorted(found, key=lambda path: (path.stat().st_ctime_ns, path.name))
+    return sorted(found, key=lambda path: (_begun_ns(path), path.name))
+
+
+def _begun_ns(path: Path) -> int:
+    try:
+        return path.stat().st_ctime_ns
+    except OSError:  # another process has brought it in meanwhile
+        return 0
 
 
 def _lines(opened: BinaryIO) -> Iterator[dict[str, Any]]:

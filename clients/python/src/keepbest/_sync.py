@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import uuid
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -63,11 +64,17 @@ def take_up(connection: Connection, folder: Path, run: str, patience: Patience) 
     """Sync the spools of one run, which is about to be started again. Those that are in use are left alone."""
     done = []
     for path in spools_in(folder) if folder.is_dir() else []:
-        with contextlib.suppress(BlockingIOError, ValueError):
+        try:
             kept = Kept.open(path)
             kept.close()
             if f"{kept.start.parent}/runs/{kept.start.run_id}" == run:
                 done.append(sync_spool(connection, path, patience, take_over=True))
+        except KeepbestError as error:
+            if error.retryable:
+                raise
+            warnings.warn(f"Keepbest: `{path}` stays, because the server refuses it: {error}", stacklevel=2)
+        except (OSError, ValueError):  # in use, brought in by another process, or no spool
+            continue
     return done
 
 
@@ -137,7 +144,7 @@ class _Sync:
         if self._kept.ended is not None:
             self._run.finish(self._kept.ended == RunState.Name(RunState.RUN_STATE_FAILED), timeout=self._patience)
         for spooled in self._kept.events:
-            if spooled.model is not None:
+            if spooled.model is not None and not spooled.is_lost:
                 remove(spooled.model)
 
     def _next_sequence(self) -> int:
@@ -173,7 +180,7 @@ class _Sync:
             if error.retryable:
                 raise
             if len(group) == 1:
-                self._synced.losses.append(f"{_shown(group[0].event)}: not reported: {error}")
+                self._lose(group[0], f"not reported: {error}")
                 return 0
             taken = 0
             for spooled in group:
@@ -194,9 +201,15 @@ class _Sync:
         report: Callable[..., ReportEventsResponse] = self._connection.stubs().runs.ReportEvents
         return call(report, request, self._patience)
 
+    def _lose(self, spooled: SpooledEvent, why: str) -> None:
+        """Tell of what the server did not take. Its model stays: it may be the only one."""
+        spooled.is_lost = True
+        where = "" if spooled.model is None else f"; its model stays at {spooled.model}"
+        self._synced.losses.append(f"{_shown(spooled.event)}: {why}{where}")
+
     def _carry_out(self, spooled: SpooledEvent, decision: Decision) -> None:
         if decision.action == Action.ACTION_FAIL:
-            self._synced.losses.append(f"{_shown(spooled.event)}: not saved: {decision.reason_text}")
+            self._lose(spooled, f"not saved: {decision.reason_text}")
         if decision.action != Action.ACTION_SAVE:
             return
         if spooled.model is None:
@@ -213,7 +226,7 @@ class _Sync:
         except KeepbestError as error:
             if error.retryable:
                 raise
-            self._synced.losses.append(f"{_shown(spooled.event)}: not saved: {error}")
+            self._lose(spooled, f"not saved: {error}")
             return
         self._synced.versions.append(version)
         if self._kept.directory:

@@ -44,8 +44,8 @@ class ModelCheckpoint(CheckpointCallback, keras.callbacks.Callback):  # type: ig
     the second one's name has its monitor, or `best`, behind it.
 
     With `asynchronous`, uploads run in a background thread, from a hard link to the saved file (or a copy) in a hidden
-    directory beside it. If two uploads wait already, the training waits. Errors are raised at the next event, or at the
-    end of the training.
+    directory beside it. The training waits for none of them; when those that wait exceed `held_bytes`, the oldest gives
+    way. An error is a warning at once, and told again at the end.
 
     While the server is away, `on_unavailable="warn"` lets the training go on. Up to 10,000 events and 4 MiB of them are
     buffered. Where the server would have decided, the model is kept in `keepbest-held/` beside the path, and not at the

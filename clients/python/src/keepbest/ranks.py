@@ -87,7 +87,8 @@ def training_rank(*, told: bool) -> tuple[int, int, str]:
 
     Args:
         told: whether all processes were given the name of one run. Slurm also starts trainings side by side that have
-            nothing to do with each other, so its tasks count as ranks of one training only then.
+            nothing to do with each other, so its tasks count as ranks of one training only then, also where srun
+            numbers them by PMI_RANK.
     """
     group = _torch_group()
     if group is not None:
@@ -106,7 +107,10 @@ def training_rank(*, told: bool) -> tuple[int, int, str]:
 def _training_place(found: Mapping[str, str], told: bool) -> tuple[int, int, str]:
     for names in (*_PLACES, ("HOROVOD_RANK", "HOROVOD_SIZE")):
         if all(name in found for name in names):
-            return _number(found, names[0]), _number(found, names[1]), f"the environment's {names[0]}"
+            rank, ranks = _number(found, names[0]), _number(found, names[1])
+            # Where pmi2 is Slurm's default, srun sets PMI_RANK in each of its tasks.
+            if told or names[0] != "PMI_RANK" or not _is_task(found, rank, ranks):
+                return rank, ranks, f"the environment's {names[0]}"
     if found.get("TF_CONFIG"):
         rank, ranks = _tensorflow_place(found["TF_CONFIG"])
         return rank, ranks, "the environment's TF_CONFIG"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, Literal, overload
 
 from keepbest._channel import Connection
-from keepbest._events import DueCounter, Entry, EventBuffer, make_event
+from keepbest._events import DueCounter, EventBuffer, make_event
 from keepbest._files import Saveable
 from keepbest._heartbeat import Heartbeat
 from keepbest._progress import OnProgress, unseen
@@ -22,7 +23,7 @@ from keepbest._proto.keepbest.v1.runs_pb2 import (
 )
 from keepbest._reports import LateDecision, Reports
 from keepbest._retry import WAIT_SECONDS, Patience, Timeout, call, call_waiting
-from keepbest._save import Save, SaveThread, may_be_saved_later
+from keepbest._save import Contents, Save, SaveThread, may_be_saved_later
 from keepbest._values import Intake
 from keepbest._versions import epoch_after
 from keepbest.errors import KeepbestError
@@ -30,6 +31,8 @@ from keepbest.types import Action, Decision, Event, EventKind, RunResource, RunS
 
 # How long another rank waits for rank 0's report, which may have a long validation to do first.
 _DECISION_SECONDS = 3600.0
+# How long to try to abandon checkpoints.
+_ABANDON_SECONDS = 5.0
 # The metric of the last event of a run that failed, which says why.
 FAILURE = "failure"
 
@@ -159,24 +162,25 @@ class Run:
 
         Returns:
             All decisions about them. To save a SAVE, its model must still be there.
+
+        Raises:
+            KeepbestError: as `report` does. Each SAVE that was decided before is abandoned.
         """
-        if self.rank > 0:
-            return [decision for event in events if (decision := self.report(event)) is not None]
-        entries = [self._reports.add(event) for event in events]
-        if not any(entry.due for entry in entries):
-            self.send_soon()
-            return []
         decisions: list[Decision] = []
-        mine = set(map(id, entries))
-
-        def late(entry: Entry, decision: Decision) -> None:
-            if id(entry) in mine:
-                decisions.append(decision)
+        try:
+            if self.rank == 0:
+                self._reports.add_all(events, decisions, self.abandon)
             else:
-                self.abandon(decision)
-
-        newest = self.flush(late)
-        return decisions if newest is None else [*decisions, newest]
+                for event in events:
+                    if (decision := self.report(event)) is not None:
+                        decisions.append(decision)
+        except BaseException:
+            until = time.monotonic() + _ABANDON_SECONDS  # if the server is away, the checkpoints will expire
+            for kept_back in decisions:
+                if time.monotonic() < until:
+                    self.abandon(kept_back)
+            raise
+        return decisions
 
     def send_soon(self) -> None:
         """Send what waits, and no decision depends on, in the background."""
@@ -260,9 +264,9 @@ class Run:
                 of several ranks, and has no files.
             metadata: free JSON, kept on the version; rank 0's, if there are several.
             asynchronous: whether to do it in a thread, one save after the other, and return at once: a future, which is
-                done when the version is durable, or has the error. The files must stay as they are until then; a change
-                is found. A warning tells of an error as soon as it happens. The interpreter waits for these saves when
-                it exits.
+                done when the version is durable, or has the error. The files must stay as they are from the call until
+                then; a change is found (`FileChanged`). A warning tells of an error as soon as it happens. The
+                interpreter waits for these saves when it exits.
             sha256: whether to declare each file's SHA-256, for which it is read twice.
             on_progress: is given how many bytes were sent, and how many there are in all, now and then. After a break
                 the first number may go back. None: the client's bar, but none in the background.
@@ -279,17 +283,21 @@ class Run:
             raise ValueError(
                 f"the decision about event {decision.sequence} is {Action.Name(decision.action)}, not SAVE"
             )
+        contents = Contents.of(what, metadata, self.ranks, later=asynchronous)
         if asynchronous:
             return self._saves.submit(
-                lambda: self.save(
-                    decision, what, metadata, sha256=sha256, on_progress=on_progress or unseen, timeout=timeout
-                ),
+                lambda: self._save(decision, contents, sha256, on_progress or unseen, timeout),
                 f"epoch {decision.epoch + 1}",
             )
+        return self._save(decision, contents, sha256, on_progress, timeout)
+
+    def _save(
+        self, decision: Decision, contents: Contents, sha256: bool, on_progress: OnProgress | None, timeout: Timeout
+    ) -> Version:
         patience = self._connection.patience(timeout)
         save = Save(self._connection, decision.checkpoint, self.attempt, self.rank, self.ranks, patience)
         try:
-            version, files = save.commit(what, metadata, sha256, on_progress)
+            version, files = save.commit(contents, sha256, on_progress)
         except Exception as error:
             if not may_be_saved_later(error):
                 self.abandon(decision)
@@ -303,7 +311,8 @@ class Run:
             return
         request = AbandonCheckpointRequest(checkpoint=decision.checkpoint, attempt=self.attempt)
         with contextlib.suppress(KeepbestError):
-            call(self._connection.stubs().checkpoints.AbandonCheckpoint, request, Patience(5.0, 5.0))
+            patience = Patience(_ABANDON_SECONDS, _ABANDON_SECONDS)
+            call(self._connection.stubs().checkpoints.AbandonCheckpoint, request, patience)
 
     def finish(self, failed: bool = False, timeout: Timeout = None) -> RunResource:
         """Send all events that wait, and end the run. A later start opens it again.
