@@ -184,14 +184,14 @@ impl Db {
         self.write(move |connection| {
             Box::pin(async move {
                 let head = &version.head;
-                put_artifact(connection, head).await?;
+                put_artifact(connection, head, now_us).await?;
                 if !stands(connection, "artifacts", &head.artifact.uid).await? {
                     return Ok(Rebuilt::Conflict(format!(
                         "another artifact has the name `{}`",
                         head.artifact.id
                     )));
                 }
-                put_run(connection, head).await?;
+                put_run(connection, head, now_us).await?;
                 if !stands(connection, "runs", &head.run.uid).await? {
                     return Ok(Rebuilt::Conflict(format!("another run has the name `{}`", head.run.id)));
                 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use keepbest::app::Error;
 use keepbest::app::RunState;
+use keepbest::app::deletions::How;
 use keepbest::app::rebuild::RebuildReport;
 use keepbest::domain::ids::ListParent;
 use keepbest::domain::metric::MetricValue;
@@ -31,6 +32,7 @@ on_both_databases! {
     every_committed_version_of_a_random_load_is_equal_after_a_rebuild
     a_run_goes_on_where_its_last_version_left_it_and_old_attempts_are_fenced
     a_deleted_version_stays_deleted_and_its_number_taken
+    names_that_were_used_again_are_those_of_what_stands
     a_damaged_manifest_and_a_lost_chunk_cost_their_version_only
     versions_without_a_manifest_are_told_once_and_their_numbers_stay_taken
     a_database_with_rows_and_a_store_without_manifests_are_refused
@@ -105,6 +107,29 @@ async fn a_run_goes_on_where_its_last_version_left_it_and_old_attempts_are_fence
         resumed.named("best").await.unwrap(),
         (3, ["best", "epoch_4", "latest"].map(String::from).to_vec())
     );
+    assert_eq!(new.problems().await, NOTHING);
+}
+
+/// A sweep that went wrong is begun anew under the same names.
+async fn names_that_were_used_again_are_those_of_what_stands(database: TestDatabase) {
+    let test = TestApp::over(database).await;
+    let mut trainer = test.start("first", every_epoch()).await;
+    for epoch in 0..3 {
+        trainer.save(epoch, 0.5, &epoch.to_le_bytes()).await;
+    }
+    let name = trainer.run.clone();
+    trainer.app.finish_run(name.clone(), trainer.attempt, RunState::Finished).await.unwrap();
+    test.app.delete_artifact(&trainer.artifact, How::default()).await.unwrap();
+    test.app.delete_run(&name, How::default()).await.unwrap();
+    let mut trainer = test.start("first", every_epoch()).await;
+    for epoch in 0..2 {
+        trainer.save(epoch, 0.4, &(epoch + 10).to_le_bytes()).await;
+    }
+    let (new, report) = rebuilt(&test).await;
+    assert_eq!((report.versions, report.skipped, report.lost), (2, vec![], vec![]));
+    let mut trainer = new.start("first", every_epoch()).await;
+    assert_eq!(trainer.named("latest").await.unwrap().0, 1);
+    assert_eq!(trainer.save(2, 0.3, b"the next").await.number, 2);
     assert_eq!(new.problems().await, NOTHING);
 }
 

@@ -10,6 +10,7 @@ use crate::db::rebuild::RebuiltVersion;
 use crate::db::runs::direction_to_text;
 use crate::db::runs::state_of;
 use crate::db::to_json;
+use crate::domain::ids::Id;
 use crate::domain::manifest::ManifestFile;
 use crate::domain::manifest::ManifestHead;
 use crate::domain::manifest::ManifestState;
@@ -18,42 +19,80 @@ pub(super) async fn stands(connection: &mut Connection<'_>, table: &str, uid: &s
     Ok(connection.row(&format!("SELECT 1 FROM {table} WHERE uid = $1"), args![uid]).await?.is_some())
 }
 
-pub(super) async fn put_artifact(connection: &mut Connection<'_>, head: &ManifestHead) -> Result<(), Error> {
+/// A name is used again once what had it was deleted. So what has a committed version has the name, and what only has deleted ones has
+/// it as long as nobody else does; else it is called as deleted things are.
+pub(super) async fn put_artifact(
+    connection: &mut Connection<'_>,
+    head: &ManifestHead,
+    now_us: i64,
+) -> Result<(), Error> {
     let artifact = &head.artifact;
-    let insert = "INSERT INTO artifacts (uid, team, project, id, type, monitor, direction, next_version, create_time_us) \
-        VALUES ($1, $2, $3, $4, $5, $6, $7, 0, $8) ON CONFLICT DO NOTHING";
-    let values = args![
-        &artifact.uid,
-        artifact.team.as_str(),
-        artifact.project.as_str(),
-        artifact.id.as_str(),
-        &artifact.kind,
-        &artifact.monitor,
-        direction_to_text(artifact.direction),
-        artifact.create_time_us,
-    ];
-    connection.execute(insert, values).await?;
+    let (team, project, id) = (artifact.team.as_str(), artifact.project.as_str(), artifact.id.as_str());
+    let gone = Id::of_gone(&artifact.uid);
+    if head.version.state == ManifestState::Committed {
+        let give_way = "UPDATE artifacts SET id = '~' || uid, delete_time_us = $1 WHERE team = $2 AND project = $3 AND id = $4 \
+            AND uid <> $5 AND NOT EXISTS (SELECT 1 FROM checkpoints c WHERE c.artifact_uid = artifacts.uid \
+            AND c.state = 'COMMITTED')";
+        connection.execute(give_way, args![now_us, team, project, id, &artifact.uid]).await?;
+        let back = "UPDATE artifacts SET id = $1, delete_time_us = NULL WHERE uid = $2 AND id = $3 AND NOT EXISTS \
+            (SELECT 1 FROM artifacts o WHERE o.team = $4 AND o.project = $5 AND o.id = $1)";
+        connection.execute(back, args![id, &artifact.uid, gone.as_str(), team, project]).await?;
+    }
+    let insert = "INSERT INTO artifacts (uid, team, project, id, type, monitor, direction, next_version, create_time_us, \
+        delete_time_us) VALUES ($1, $2, $3, $4, $5, $6, $7, 0, $8, $9) ON CONFLICT DO NOTHING";
+    let mut names = vec![(id, None)];
+    if head.version.state == ManifestState::Deleted {
+        names.push((gone.as_str(), Some(now_us)));
+    }
+    for (id, delete_time_us) in names {
+        let values = args![
+            &artifact.uid,
+            team,
+            project,
+            id,
+            &artifact.kind,
+            &artifact.monitor,
+            direction_to_text(artifact.direction),
+            artifact.create_time_us,
+            delete_time_us,
+        ];
+        connection.execute(insert, values).await?;
+    }
     let number = "UPDATE artifacts SET next_version = $1 WHERE uid = $2 AND next_version < $1";
     connection.execute(number, args![head.version.number.saturating_add(1), &artifact.uid]).await.map(drop)
 }
 
 /// The run as the manifest knows it, if none knew it better. Its events are not in the store: they are counted anew.
-pub(super) async fn put_run(connection: &mut Connection<'_>, head: &ManifestHead) -> Result<(), Error> {
+pub(super) async fn put_run(
+    connection: &mut Connection<'_>,
+    head: &ManifestHead,
+    now_us: i64,
+) -> Result<(), Error> {
     let (artifact, run) = (&head.artifact, &head.run);
+    let (team, project, id) = (artifact.team.as_str(), artifact.project.as_str(), run.id.as_str());
+    let gone = Id::of_gone(&run.uid);
+    if head.version.state == ManifestState::Committed {
+        let give_way = "UPDATE runs SET id = '~' || uid, delete_time_us = $1 WHERE team = $2 AND project = $3 AND id = $4 \
+            AND uid <> $5 AND NOT EXISTS (SELECT 1 FROM checkpoints c WHERE c.run_uid = runs.uid AND c.state = 'COMMITTED')";
+        connection.execute(give_way, args![now_us, team, project, id, &run.uid]).await?;
+        let back = "UPDATE runs SET id = $1, delete_time_us = NULL WHERE uid = $2 AND id = $3 AND NOT EXISTS \
+            (SELECT 1 FROM runs o WHERE o.team = $4 AND o.project = $5 AND o.id = $1)";
+        connection.execute(back, args![id, &run.uid, gone.as_str(), team, project]).await?;
+    }
     let insert = "INSERT INTO runs (uid, team, project, id, artifact_uid, strategy, direction, monitor_state, attempt, \
-        state, revision, event_count, create_time_us, update_time_us) \
-        VALUES ($1, $2, $3, $4, $5, '', '', '', 0, '', -1, 0, $6, $6) ON CONFLICT DO NOTHING";
-    let values = args![
-        &run.uid,
-        artifact.team.as_str(),
-        artifact.project.as_str(),
-        run.id.as_str(),
-        &artifact.uid,
-        run.create_time_us,
-    ];
-    connection.execute(insert, values).await?;
+        state, revision, event_count, create_time_us, update_time_us, delete_time_us) \
+        VALUES ($1, $2, $3, $4, $5, '', '', '', 0, '', -1, 0, $6, $6, $7) ON CONFLICT DO NOTHING";
+    let mut names = vec![(id, None)];
+    if head.version.state == ManifestState::Deleted {
+        names.push((gone.as_str(), Some(now_us)));
+    }
+    for (id, delete_time_us) in names {
+        let values = args![&run.uid, team, project, id, &artifact.uid, run.create_time_us, delete_time_us];
+        connection.execute(insert, values).await?;
+    }
+    // Its newest version says where it saves.
     let update = "UPDATE runs SET strategy = $1, direction = $2, monitor_state = $3, attempt = $4, state = $5, \
-        revision = $6, last_epoch = $7, config = $8, update_time_us = $9, finish_time_us = $10 \
+        revision = $6, last_epoch = $7, config = $8, update_time_us = $9, finish_time_us = $10, artifact_uid = $12 \
         WHERE uid = $11 AND revision < $6";
     let values = args![
         to_json(&run.strategy)?,
@@ -67,6 +106,7 @@ pub(super) async fn put_run(connection: &mut Connection<'_>, head: &ManifestHead
         run.update_time_us,
         run.finish_time_us,
         &run.uid,
+        &artifact.uid,
     ];
     connection.execute(update, values).await.map(drop)
 }
