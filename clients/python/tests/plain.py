@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -104,6 +105,8 @@ def fit(callback, epochs=2, model=None, first=0, in_epoch=lambda epoch: None):
 def main():
     """Train as the arguments say: the callback's as JSON, and code that is run in the second epoch."""
     arguments, code = json.loads(sys.argv[1]), sys.argv[2]
+    # A shell starts what runs in the background with SIGINT ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     callback = Callback(**arguments)
 
     def in_epoch(epoch):

@@ -123,11 +123,7 @@ def _forget(ending: Ending) -> None:
 
 
 def _at_exit() -> None:
-    reason = _reason() or "the interpreter exited"
-    # All of them together, or many dead trainings would keep the process for long.
-    until = time.monotonic() + max((ending.grace_seconds for ending in _watched), default=0.0)
-    for ending in list(_watched):
-        ending.end(reason, max(until - time.monotonic(), 0.0))
+    _tell_all(_reason() or "the interpreter exited")
 
 
 def _on_signal(number: int, frame: FrameType | None) -> None:
@@ -151,9 +147,15 @@ def _die_if_asked() -> None:
 
 
 def _end_all(number: int) -> None:
-    for ending in list(_watched):
-        ending.end(signal.Signals(number).name, ending.grace_seconds)
+    _tell_all(signal.Signals(number).name)
     _die(number)
+
+
+def _tell_all(reason: str) -> None:
+    # All of them together: whoever asked the process to end gave one time for it.
+    until = time.monotonic() + max((ending.grace_seconds for ending in _watched), default=0.0)
+    for ending in list(_watched):
+        ending.end(reason, max(until - time.monotonic(), 0.0))
 
 
 def _die(number: int) -> None:

@@ -110,7 +110,7 @@ class Reads:
         return self._filled(call(get, request, self.connection.patience()), include_files)
 
     def version(self, name: str, include_files: bool = False) -> Version:
-        """A version by number or alias: `team/project/artifact:v3`, `artifact:best`."""
+        """A version by number or alias: `team/project/artifact:v3`, `artifact:best`, `artifact:epoch_3` (0-based)."""
         patience = self.connection.patience()
         return self._filled(version_of(self.connection, version_name(name, self.project), patience), include_files)
 

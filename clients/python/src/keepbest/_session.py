@@ -194,7 +194,7 @@ class Session:
             losses.append(f"an upload failed: {error}")
         if self.run is not None and self.state in SENDING:
             try:
-                patience = Patience(min(seconds, _FAIL_SECONDS))
+                patience = Patience(min(seconds, _FAIL_SECONDS) / 2)  # for each of two calls
                 self.run.fail(reason, epoch=epoch, flush=not in_a_save, timeout=patience)
             except KeepbestError as error:
                 losses.append(f"that the training ended ({reason}) could not be told: {error}")
