@@ -54,10 +54,7 @@ def listed_name(text: str) -> str:
     Raises:
         ValueError: it is neither.
     """
-    match text.split("/"):
-        case [team] | ["teams", team] if team:
-            return f"teams/{team}/projects/-"
-    return project_name(text)
+    return f"{team_name(text)}/projects/-" if _names_a_team(text) else project_name(text)
 
 
 def team_name(text: str) -> str:
@@ -66,10 +63,16 @@ def team_name(text: str) -> str:
     Raises:
         ValueError: it is neither.
     """
-    match text.split("/"):
-        case [team] | ["teams", team] if team:
-            return f"teams/{team}"
+    if _names_a_team(text):
+        return f"teams/{text.removeprefix('teams/')}"
     return project_name(text).partition("/projects/")[0]
+
+
+def _names_a_team(text: str) -> bool:
+    match text.split("/"):
+        case [team] | ["teams", team]:
+            return bool(team)
+    return False
 
 
 def run_name(project: str, run: str) -> str:
