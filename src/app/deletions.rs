@@ -15,6 +15,7 @@ use crate::db::Db;
 use crate::db::DeleteSlice;
 use crate::db::Doomed;
 use crate::db::Owner;
+use crate::domain::alias::in_the_way;
 use crate::domain::ids::ArtifactName;
 use crate::domain::ids::Id;
 use crate::domain::ids::ListParent;
@@ -90,14 +91,10 @@ impl Tally {
     }
 
     fn check_aliases(&self, what: &str, name: &dyn std::fmt::Display) -> Result<(), Refusal> {
-        if self.aliases.is_empty() {
-            return Ok(());
+        match self.aliases.is_empty() {
+            true => Ok(()),
+            false => Err(in_the_way(what, name, self.aliases.join(", "))),
         }
-        let list = self.aliases.join(", ");
-        let message = format!(
-            "{what} `{name}` has versions that aliases point at ({list}): move these, or say that they go with it (`force`)"
-        );
-        Err(Refusal::precondition("VERSION_HAS_ALIASES", message).with("aliases", list))
     }
 }
 

@@ -49,6 +49,14 @@ pub fn check(alias: &str) -> Result<Id, Refusal> {
     Ok(id)
 }
 
+/// Refuses to delete what has versions that these aliases of users point at.
+pub fn in_the_way(what: &str, name: impl std::fmt::Display, aliases: String) -> Refusal {
+    let message = format!(
+        "{what} `{name}` has versions that aliases point at ({aliases}): move these, or say that they go with it (`force`)"
+    );
+    Refusal::precondition("VERSION_HAS_ALIASES", message).with("aliases", aliases)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -12,6 +12,7 @@ use crate::db::runs::lock_run_by_uid;
 use crate::db::runs::run_of;
 use crate::db::runs::stored_id;
 use crate::db::to_json;
+use crate::domain::alias::in_the_way;
 use crate::domain::ids::ArtifactName;
 use crate::domain::ids::Id;
 use crate::domain::ids::RunName;
@@ -246,9 +247,5 @@ async fn check_no_alias(
 ) -> Result<(), Error> {
     let sql = "SELECT alias FROM aliases WHERE artifact_uid = $1 AND owner = 'user' ORDER BY alias LIMIT 1";
     let Some(row) = connection.row(sql, args![artifact_uid]).await? else { return Ok(()) };
-    let alias = row.text(0)?;
-    let message = format!(
-        "artifact `{name}` has versions that aliases point at ({alias}): move these, or say that they go with it (`force`)"
-    );
-    Err(Refusal::precondition("VERSION_HAS_ALIASES", message).with("aliases", alias).into())
+    Err(in_the_way("artifact", name, row.text(0)?).into())
 }
