@@ -77,17 +77,17 @@ settings: build ## Are the files of settings right?
 	$(KEEPBEST_BIN) check-config --config deploy/config.replicas.toml
 
 test-rust: setup ## Rust unit and integration tests, on SQLite and Postgres
-	cargo test $(locked) --workspace -- --quiet
+	cargo test $(locked) --workspace
 
 # The tests over the wire but for one, which is about the data folder.
 wire := bounds:: events:: inputs:: runs:: uploads:: wire_traces --skip a_second_server_on_the_same_folder
 
 test-s3: setup ## The tests over the wire again, on Postgres and an S3 server
-	KEEPBEST_TEST_REPLICA=s3 cargo test $(locked) --test it -- --quiet $(wire)
+	KEEPBEST_TEST_REPLICA=s3 cargo test $(locked) --test it -- $(wire)
 
 test-azure: setup ## Uploads and downloads on Postgres and Azurite (npm, 365 MB)
 	scripts/setup-azurite
-	KEEPBEST_TEST_REPLICA=azure cargo test $(locked) --test it -- --quiet uploads:: \
+	KEEPBEST_TEST_REPLICA=azure cargo test $(locked) --test it -- uploads:: \
 		--skip a_second_server_on_the_same_folder
 
 test-python: build python ## The Python client's tests, against the real server
