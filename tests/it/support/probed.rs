@@ -4,6 +4,8 @@ use std::fs;
 use std::path::Path;
 use std::process::Child;
 use std::process::Command;
+use std::time::Duration;
+use std::time::Instant;
 
 use keepbest_proto::v1;
 use keepbest_proto::v1::runs_client::RunsClient;
@@ -14,6 +16,11 @@ use tonic::transport::Channel;
 use crate::support::launch::Launched;
 use crate::support::launch::launch;
 use crate::support::requests::Trainer;
+
+/// How long the tracer may take to note the end of a process that has ended.
+const NOTED: Duration = Duration::from_secs(60);
+/// Time between two looks at what it noted.
+const LOOK: Duration = Duration::from_millis(5);
 
 /// The server and what it said.
 pub(crate) struct Probed {
@@ -97,15 +104,35 @@ impl Probed {
 
     /// Its system calls, once it has ended: the tracer notes the end of each process last.
     pub(crate) fn trace(&mut self) -> String {
-        let pid = format!("{} +++ ", self.child.id());
+        let begun = Instant::now();
         loop {
             let trace = fs::read_to_string(self.notes.path().join("trace")).unwrap();
-            if trace.lines().any(|line| line.replace("  ", " ").starts_with(&pid)) {
+            if tells_the_end(&trace, self.child.id()) {
                 return trace;
             }
-            std::thread::yield_now();
+            assert!(begun.elapsed() < NOTED, "strace noted no end of {}: {trace}", self.child.id());
+            std::thread::sleep(LOOK);
         }
     }
+}
+
+/// Whether a trace has the line of a process' end: its number, filled up to five places, and `+++ exited with 1 +++`.
+fn tells_the_end(trace: &str, pid: u32) -> bool {
+    let pid = pid.to_string();
+    trace.lines().any(|line| {
+        let mut words = line.split_whitespace();
+        words.next() == Some(&*pid) && words.next() == Some("+++")
+    })
+}
+
+#[test]
+fn the_end_of_a_process_is_found_whatever_its_number() {
+    for pid in [7, 912, 4_711, 32_768, 4_194_304] {
+        let line = format!("{pid:<5} +++ exited with 1 +++\n");
+        assert!(tells_the_end(&format!("{pid:<5} fsync(3) = 0\n{line}"), pid), "{line}");
+        assert!(!tells_the_end(&line, pid + 1), "{line}");
+    }
+    assert!(!tells_the_end("912   --- SIGTERM {si_signo=SIGTERM} ---\n", 912));
 }
 
 impl Drop for Probed {
