@@ -11,6 +11,8 @@ use crate::clock::Clock;
 
 /// How long a command keeps trying if its server breaks off or does not answer. A restart of the server takes less.
 const RETRY_BUDGET: Duration = Duration::from_secs(30);
+/// A person who waits longer than this for a connection wants to know for what.
+const TELLS_AFTER: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub(super) struct Context {
@@ -31,9 +33,16 @@ impl Context {
         })
     }
 
-    /// Connects to the server. If nothing listens at the address, the user is told at once; any other failure is retried.
+    /// Connects to the server. If no server is found at the address, the user is told at once, or after some seconds; a call that fails
+    /// later is retried.
     pub(super) async fn connect(&self) -> Result<Client, Failure> {
         let retry = Retry { budget: RETRY_BUDGET, ..Retry::default() };
-        Ok(Client::builder(&self.server).retry(retry).fail_when_refused(true).connect().await?)
+        let mut connecting =
+            std::pin::pin!(Client::builder(&self.server).retry(retry).gives_up_soon(true).connect());
+        if let Ok(connected) = tokio::time::timeout(TELLS_AFTER, &mut connecting).await {
+            return Ok(connected?);
+        }
+        self.output.note(&format!("no answer from `{}` yet: trying for some seconds", self.server));
+        Ok(connecting.await?)
     }
 }

@@ -5,11 +5,15 @@ use std::io;
 use std::process::ExitCode;
 
 use keepbest_client::Error as ClientError;
+use keepbest_client::Fault;
 use serde_json::{Value, json};
 
 use super::words;
 use crate::config::ConfigError;
 use crate::maintenance::causes;
+
+/// Where a server listens that nobody told otherwise.
+const HOME: &str = "127.0.0.1:7400";
 
 /// Why a command did not do what it was asked to.
 #[derive(Debug)]
@@ -143,12 +147,8 @@ impl fmt::Display for Failure {
 impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Failure {
         let kind = match &error {
-            ClientError::Unreachable { address, problem } => {
-                let text = format!(
-                    "no server answers at `{address}` ({problem}): start one with `keepbest serve`, or name another with \
-                     `--server`"
-                );
-                return Failure::new(Kind::Unreachable, text);
+            ClientError::Unreachable { address, problem, fault } => {
+                return Failure::new(Kind::Unreachable, unreachable(address, problem, *fault));
             }
             _ if error.is_invalid() => Kind::Usage,
             _ if error.is_not_found() => Kind::NotFound,
@@ -157,6 +157,36 @@ impl From<ClientError> for Failure {
         let reason = Some(error.reason().to_owned()).filter(|reason| !reason.is_empty());
         Failure { kind, text: words::typed(&causes(&error)), reason }
     }
+}
+
+/// Why no server answers, and what to do.
+fn unreachable(address: &str, problem: &str, fault: Fault) -> String {
+    const ANOTHER: &str = "name another address with `--server` or `KEEPBEST_ADDRESS`";
+    let target = address.split_once("://").map_or(address, |(_, target)| target).trim_end_matches('/');
+    match fault {
+        Fault::UnknownHost => format!("the host of `{address}` is not known ({problem}): {ANOTHER}"),
+        Fault::OtherProtocol => {
+            format!("what answers at `{address}` is no Keepbest server: {problem}; {ANOTHER}")
+        }
+        _ if !is_this_machine(target) => {
+            format!(
+                "no server answers at `{address}` ({problem}): start one there with `keepbest serve`, or {ANOTHER}"
+            )
+        }
+        _ if target == HOME => {
+            format!(
+                "no server answers at `{address}` ({problem}): start one with `keepbest serve`, or {ANOTHER}"
+            )
+        }
+        _ => format!(
+            "no server answers at `{address}` ({problem}): start one with `keepbest serve --listen {target}`, or {ANOTHER}"
+        ),
+    }
+}
+
+/// Whether a server that is started here can be reached at the address.
+fn is_this_machine(target: &str) -> bool {
+    ["127.", "localhost:", "[::1]:"].iter().any(|begin| target.starts_with(begin))
 }
 
 impl From<ConfigError> for Failure {
@@ -180,7 +210,9 @@ impl From<io::Error> for Failure {
 
 #[cfg(test)]
 mod tests {
-    use super::Failure;
+    use keepbest_client::Fault;
+
+    use super::{Failure, unreachable};
 
     #[test]
     fn scripts_learn_the_kind_and_the_exit_code() {
@@ -192,6 +224,20 @@ mod tests {
         ] {
             let error = &failure.to_json()["error"];
             assert_eq!((&error["kind"], &error["exit_code"]), (&kind.into(), &code.into()));
+        }
+    }
+
+    #[test]
+    fn an_address_without_a_server_is_told_with_what_helps_there() {
+        for (address, fault, says) in [
+            ("http://127.0.0.1:7400", Fault::NotListening, "start one with `keepbest serve`, or"),
+            ("localhost:7401", Fault::NotListening, "`keepbest serve --listen localhost:7401`"),
+            ("http://gpu7:7400/", Fault::Passing, "start one there with `keepbest serve`, or"),
+            ("http://gpu77:7400", Fault::UnknownHost, "not known (x): name another address with `--server`"),
+            ("127.0.0.1:5432", Fault::OtherProtocol, "no Keepbest server: x; name another address"),
+        ] {
+            let text = unreachable(address, "x", fault);
+            assert!(text.contains(says) && text.contains(&format!("`{address}`")), "{text}");
         }
     }
 

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
 
+mod away;
 mod escapes;
 mod lists;
 mod pushes;
@@ -308,18 +309,6 @@ fn exit_codes_tell_what_is_wrong() {
             done.stderr
         );
     }
-}
-
-#[test]
-fn a_server_that_does_not_run_is_named_with_what_to_do() {
-    let folder = tempfile::tempdir().unwrap();
-    let done = keepbest(&["runs", "--server", "http://127.0.0.1:1"], folder.path());
-    assert_eq!(done.code, 1);
-    assert!(
-        done.stderr.contains("http://127.0.0.1:1") && done.stderr.contains("`keepbest serve`"),
-        "{}",
-        done.stderr
-    );
 }
 
 #[test]

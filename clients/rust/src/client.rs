@@ -1,7 +1,6 @@
 //! The connections to one server, and how a call is made on them and retried.
 
 use std::future::Future;
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +9,8 @@ use tokio::time::Instant;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Response, Status};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Fault, Result};
+use crate::greeting::{fault_of, greet, innermost};
 use crate::patience::{Patience, Work};
 use crate::retry::{Backoff, Retry};
 
@@ -31,6 +31,9 @@ const SERVER_TIMEOUT_MORE: Duration = Duration::from_secs(1);
 const KEEPALIVE: Duration = Duration::from_secs(10);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long a client that gives up soon goes on connecting: a proxy finds a server that restarted in this time.
+const SOON: Duration = Duration::from_secs(3);
+
 /// A client of one server. Cloning it is cheap, and clones share the connections.
 #[derive(Debug, Clone)]
 pub struct Client {
@@ -46,7 +49,7 @@ pub struct Builder {
     retry: Retry,
     call_timeout: Duration,
     connect_timeout: Duration,
-    fail_when_refused: bool,
+    gives_up_soon: bool,
 }
 
 impl Client {
@@ -66,7 +69,7 @@ impl Client {
             retry: Retry::default(),
             call_timeout: CALL_TIMEOUT,
             connect_timeout: Duration::from_secs(5),
-            fail_when_refused: false,
+            gives_up_soon: false,
         }
     }
 
@@ -135,14 +138,14 @@ impl Client {
     /// The error about a server that has not answered for `time`.
     pub(crate) fn silent(&self, time: Duration) -> Error {
         let problem = format!("no answer came within {:.1} s", time.as_secs_f64());
-        Error::Unreachable { address: self.settings.address.clone(), problem }
+        self.settings.unreachable(problem, Fault::Passing)
     }
 
     /// Makes an error of a status. One that the transport made names the server's address.
     pub(crate) fn error(&self, rpc: &'static str, status: &Status) -> Error {
         match Error::from_status(rpc, status) {
             Error::Refused(refusal) if refusal.transport => {
-                Error::Unreachable { address: self.settings.address.clone(), problem: refusal.message }
+                self.settings.unreachable(refusal.message, fault_of(status))
             }
             error => error,
         }
@@ -174,11 +177,12 @@ impl Builder {
         self
     }
 
-    /// Whether [`Builder::connect`] fails at once if nothing listens at the address, as a person at a terminal would want. Off
-    /// unless set, because a server that restarts refuses connections too for a moment.
+    /// Whether [`Builder::connect`] gives up soon, as a person at a terminal would want: at once if nothing listens at the address, its
+    /// name leads nowhere or what listens there speaks something else, and after some seconds if nothing is said. Off unless set,
+    /// because a server that restarts refuses connections too for a moment. Calls are retried all the same.
     #[must_use]
-    pub fn fail_when_refused(mut self, fail: bool) -> Builder {
-        self.fail_when_refused = fail;
+    pub fn gives_up_soon(mut self, soon: bool) -> Builder {
+        self.gives_up_soon = soon;
         self
     }
 
@@ -199,24 +203,46 @@ impl Builder {
     /// [`Error::Invalid`] when the address is malformed, [`Error::Unreachable`] when nothing answers there.
     pub async fn connect(self) -> Result<Client> {
         let endpoint = self.endpoint()?;
-        let patience = Patience::default();
-        let mut backoff = self.retry.start(&patience);
+        let (mut retry, patience) = (self.retry.clone(), Patience::default());
+        if self.gives_up_soon {
+            retry.budget = retry.budget.min(SOON);
+        }
+        let mut backoff = retry.start(&patience);
         let connected = loop {
             let begun = Instant::now();
-            let problem = match tokio::time::timeout(self.connect_timeout, endpoint.connect()).await {
-                Ok(Ok(connected)) => break connected,
-                Ok(Err(error)) if self.fail_when_refused && is_refused(&error) => {
-                    return Err(Error::Unreachable { address: self.address, problem: innermost(&error) });
-                }
-                Ok(Err(error)) => innermost(&error),
-                Err(_) => format!("no connection within {:.1} s", self.connect_timeout.as_secs_f64()),
+            let (problem, fault) = match self.connect_once(&endpoint).await {
+                Ok(connected) => break connected,
+                Err(failed) => failed,
             };
-            let error = Error::Unreachable { address: self.address.clone(), problem };
+            let error = self.unreachable(problem, fault);
+            if self.gives_up_soon && fault != Fault::Passing {
+                return Err(error);
+            }
             backoff.pause_since(begun, error).await?;
         };
         let lazy = (1..CONNECTIONS).map(|_| endpoint.connect_lazy());
         let channels = std::iter::once(connected).chain(lazy).collect();
         Ok(Client { channels, settings: Arc::new(self), patience: Arc::default() })
+    }
+
+    async fn connect_once(&self, endpoint: &Endpoint) -> Result<Channel, (String, Fault)> {
+        let longest = self.connect_timeout;
+        let connected = match tokio::time::timeout(longest, endpoint.connect()).await {
+            Ok(Ok(connected)) => connected,
+            Ok(Err(error)) => return Err((innermost(&error), fault_of(&error))),
+            Err(_) => {
+                return Err((format!("no connection within {:.1} s", longest.as_secs_f64()), Fault::Passing));
+            }
+        };
+        // That a connection was taken says nothing about by whom.
+        match self.gives_up_soon {
+            true => greet(endpoint.uri(), longest).await.map_or(Ok(connected), Err),
+            false => Ok(connected),
+        }
+    }
+
+    fn unreachable(&self, problem: String, fault: Fault) -> Error {
+        Error::Unreachable { address: self.address.clone(), problem, fault }
     }
 
     fn endpoint(&self) -> Result<Endpoint> {
@@ -246,21 +272,6 @@ impl Builder {
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES))
     }
-}
-
-type Cause = dyn std::error::Error + 'static;
-
-fn causes(error: &Cause) -> impl Iterator<Item = &Cause> {
-    std::iter::successors(Some(error), |error| error.source())
-}
-
-fn innermost(error: &Cause) -> String {
-    causes(error).last().unwrap_or(error).to_string()
-}
-
-fn is_refused(error: &Cause) -> bool {
-    let refused = |cause: &io::Error| cause.kind() == io::ErrorKind::ConnectionRefused;
-    causes(error).any(|cause| cause.downcast_ref().is_some_and(refused))
 }
 
 #[cfg(test)]

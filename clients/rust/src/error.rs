@@ -31,6 +31,7 @@ pub enum Error {
         address: String,
         /// The innermost cause, as `connection refused`.
         problem: String,
+        fault: Fault,
     },
     /// A local file or folder could not be read or written.
     #[error("`{}` cannot be {step}", path.display())]
@@ -47,6 +48,20 @@ pub enum Error {
     /// The server's answer breaks the contract: the client is too old for the server, or the server has a bug.
     #[error("{0}")]
     Protocol(String),
+}
+
+/// Why no answer came, as far as it is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Fault {
+    /// The connection failed or broke, or nothing was said on it: as of a server that restarts.
+    Passing,
+    /// The host is there, and nothing listens at the port.
+    NotListening,
+    /// The name of the host does not resolve.
+    UnknownHost,
+    /// What listens there is no server of gRPC, or wants TLS.
+    OtherProtocol,
 }
 
 /// An error that the server answered with.

@@ -32,6 +32,7 @@ mod calls;
 mod client;
 mod digest;
 mod error;
+mod greeting;
 mod heartbeat;
 mod names;
 mod passing;
@@ -52,7 +53,7 @@ pub mod well_known {
 
 pub use crate::client::{Builder, Client};
 pub use crate::digest::{CHUNK_BYTES, FileDigest, file_digest, hex, version_digest};
-pub use crate::error::{Error, Refusal, Result};
+pub use crate::error::{Error, Fault, Refusal, Result};
 pub use crate::names::{ProjectName, Target, parse_target, short_name};
 pub use crate::progress::{OnProgress, Progress};
 pub use crate::pull::{OtherFiles, PullOptions, Pulled, pull};

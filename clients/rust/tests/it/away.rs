@@ -5,7 +5,8 @@ use std::fs;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use keepbest_client::{Client, Error, PullOptions, Run, UploadOptions, pull, upload, v1};
+use keepbest_client::{Client, Error, Fault, PullOptions, Run, UploadOptions, pull, upload, v1};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::time::Instant;
 
@@ -46,9 +47,51 @@ async fn connecting_ends_with_the_budget_or_at_once_where_nothing_listens() {
     assert!((60..=120).contains(&begun.elapsed().as_secs()), "{:?}", begun.elapsed());
 
     let begun = Instant::now();
-    let error = Client::builder(address).fail_when_refused(true).connect().await.unwrap_err();
+    let error = Client::builder(address).gives_up_soon(true).connect().await.unwrap_err();
     assert!(matches!(error, Error::Unreachable { .. }), "{error:?}");
     assert_eq!(begun.elapsed(), Duration::ZERO);
+}
+
+/// In real time, for a name is looked up by a thread.
+#[tokio::test]
+async fn connecting_for_a_person_ends_soon_where_no_server_can_be() {
+    const TLS: &[u8] = &[0x16, 0x03, 0x03, 0x00, 0x31];
+    /// Says a text to each that connects, and ends the connection.
+    async fn says(text: &'static [u8]) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        tokio::spawn(async move {
+            while let Ok((mut connection, _)) = listener.accept().await {
+                let mut greeting = [0; 33];
+                let _ = connection.read_exact(&mut greeting).await;
+                // As OpenSSL does: no word to what is not TLS.
+                if text != TLS || greeting[0] == text[0] {
+                    let _ = connection.write_all(text).await;
+                }
+            }
+        });
+        address
+    }
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let silent_address = silent.local_addr().unwrap().to_string();
+    tokio::spawn(hang(silent));
+    for (address, expected, most) in [
+        (says(b"HTTP/1.1 400 Bad Request\r\n\r\n").await, Fault::OtherProtocol, 1),
+        (says(TLS).await, Fault::OtherProtocol, 1),
+        (says(&[0x15, 0x03, 0x01, 0x00, 0x02, 0x02, 0x46]).await, Fault::OtherProtocol, 1),
+        (says(b"").await, Fault::Passing, 4),
+        (silent_address, Fault::Passing, 4),
+        ("no..host:7400".to_owned(), Fault::UnknownHost, 4),
+    ] {
+        let begun = Instant::now();
+        let client = Client::builder(&address).gives_up_soon(true).connect_timeout(Duration::from_secs(2));
+        let error = client.connect().await.unwrap_err();
+        let Error::Unreachable { fault, .. } = &error else { panic!("{error:?}") };
+        assert_eq!(*fault, expected, "{address}: {error}");
+        assert!(begun.elapsed() < Duration::from_secs(most + 1), "{address}: {:?}", begun.elapsed());
+    }
+    let (_fake, client) = start().await;
+    Client::builder(client.address()).gives_up_soon(true).connect().await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
