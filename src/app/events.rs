@@ -1,5 +1,6 @@
 //! Events in, decisions out: the events of a large call in slices, each one transaction around the pure rules.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::app::App;
@@ -8,6 +9,7 @@ use crate::app::micros;
 use crate::db::DecisionFilter;
 use crate::db::DecisionRow;
 use crate::db::EventRow;
+use crate::db::LedTo;
 use crate::domain::decision::NextDue;
 use crate::domain::decision::next_due;
 use crate::domain::event::Event;
@@ -140,6 +142,12 @@ impl App {
     ) -> Result<Vec<DecisionRow>, Error> {
         let run = self.db.run(name).await?;
         Ok(self.db.list_decisions(&run.uid, filter, position, limit).await?)
+    }
+
+    /// What the SAVEs among decisions led to, by the checkpoint's uid.
+    pub async fn led_to(&self, decisions: &[DecisionRow]) -> Result<HashMap<String, LedTo>, Error> {
+        let uids: Vec<&str> = decisions.iter().filter_map(|it| it.checkpoint_uid.as_deref()).collect();
+        Ok(self.db.led_to(&uids).await?)
     }
 }
 

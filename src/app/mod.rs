@@ -44,6 +44,7 @@ pub use crate::db::ArtifactRow;
 pub use crate::db::DecisionFilter;
 pub use crate::db::DecisionRow;
 pub use crate::db::EventRow;
+pub use crate::db::LedTo;
 pub use crate::db::PartRow;
 pub use crate::db::VersionRow;
 pub use crate::domain::checkpoint::Checkpoint;

@@ -76,7 +76,9 @@ fn print(context: &mut Context, decisions: &[v1::Decision]) -> Result<(), Failur
     let columns = [
         Column::Number("EPOCH".into()),
         Column::Number("BATCH".into()),
+        Column::Number("ATTEMPT".into()),
         Column::Text("ACTION".into()),
+        Column::Text("BECAME".into()),
         Column::Number("VALUE".into()),
         Column::Number("TO BEAT".into()),
         Column::Text("WHEN".into()),
@@ -88,7 +90,9 @@ fn print(context: &mut Context, decisions: &[v1::Decision]) -> Result<(), Failur
         vec![
             human::from_one(decision.epoch),
             human::optional_from_one(decision.batch),
+            decision.attempt.to_string(),
             human::enum_name(decision.action().as_str_name(), "ACTION_"),
+            became(decision),
             human::optional_metric(decision.value),
             human::optional_metric(decision.best_before),
             human::age(decision.decide_time.as_ref(), now_us),
@@ -97,4 +101,18 @@ fn print(context: &mut Context, decisions: &[v1::Decision]) -> Result<(), Failur
     };
     context.output.table(&columns, decisions.iter().map(row).collect())?;
     Ok(())
+}
+
+/// What a save led to, as `v4`, `v4, deleted` or `given up`.
+fn became(decision: &v1::Decision) -> String {
+    let short = words::short(&decision.version);
+    let number = short.rsplit(':').next().unwrap_or_default();
+    match decision.outcome() {
+        v1::Outcome::Unspecified => String::new(),
+        v1::Outcome::Open => "open".to_owned(),
+        v1::Outcome::Committed => number.to_owned(),
+        v1::Outcome::GivenUp => "given up".to_owned(),
+        v1::Outcome::Deleted if number.is_empty() => "deleted".to_owned(),
+        v1::Outcome::Deleted => format!("{number}, deleted"),
+    }
 }

@@ -35,6 +35,7 @@ pub(super) fn run(run: &v1::Run) -> Value {
         "create_time": time(run.create_time.as_ref()),
         "update_time": time(run.update_time.as_ref()),
         "finish_time": time(run.finish_time.as_ref()),
+        "failure": run.failure,
         "config": run.config.as_ref().map(object),
     })
 }
@@ -116,6 +117,9 @@ pub(super) fn decision(decision: &v1::Decision) -> Value {
         "best_before": decision.best_before.map(number),
         "path": decision.path,
         "checkpoint": decision.checkpoint,
+        "outcome": (!decision.checkpoint.is_empty())
+            .then(|| enum_name(decision.outcome().as_str_name(), "OUTCOME_")),
+        "version": decision.version,
         "weights_only": decision.weights_only,
         "warnings": decision.warnings,
         "error_type": decision.error_type,

@@ -118,6 +118,7 @@ async fn show_run(context: &mut Context, client: &Client, run: &v1::Run) -> Resu
     context.output.properties(&[
         ("run", words::short(&run.name)),
         ("state", runs::state(run, now_us)),
+        ("failure", run.failure.clone()),
         ("artifact", words::short(&run.artifact)),
         ("attempt", run.attempt.to_string()),
         ("monitor", runs::monitor(run)),

@@ -142,6 +142,7 @@ async fn create(connection: &mut Connection<'_>, start: &StartRun) -> Result<Opt
         delete_time_us: None,
         artifact_delete_time_us: None,
         heard_time_us: start.now_us,
+        failure: None,
     };
     let sql = "INSERT INTO runs (uid, team, project, id, artifact_uid, strategy, direction, monitor_state, attempt, \
         state, revision, event_count, last_epoch, config, create_time_us, update_time_us, heard_time_us, finish_time_us) \

@@ -13,6 +13,7 @@ use crate::db::connection::args;
 use crate::db::from_json;
 use crate::db::runs::lock_run;
 use crate::db::runs::save_monitor_state;
+use crate::db::runs::stored_id;
 use crate::db::to_json;
 use crate::db::tx::Tx;
 use crate::domain::checkpoint::Checkpoint;
@@ -21,6 +22,7 @@ use crate::domain::decision::Decision;
 use crate::domain::event::Event;
 use crate::domain::file::StoredFile;
 use crate::domain::ids::CheckpointName;
+use crate::domain::ids::Id;
 use crate::domain::refusal::Refusal;
 use crate::domain::run::Run;
 use crate::failpoint::failpoint;
@@ -38,14 +40,17 @@ const COLUMNS: &str = "c.uid, c.run_uid, c.artifact_uid, c.attempt, c.state, c.v
     c.aliases, c.metrics, c.file_count, c.create_time_us, c.part_count, c.expire_time_us, c.delete_time_us, c.metadata \
     FROM checkpoints c";
 
+fn state_of(text: &str) -> Result<CheckpointState, Error> {
+    CheckpointState::parse(text).ok_or_else(|| Error::unreadable("checkpoint state", text))
+}
+
 fn checkpoint_of(row: &Row) -> Result<Checkpoint, Error> {
-    let state = row.text(4)?;
     Ok(Checkpoint {
         uid: row.text(0)?,
         run_uid: row.text(1)?,
         artifact_uid: row.text(2)?,
         attempt: row.int(3)?,
-        state: CheckpointState::parse(&state).ok_or_else(|| Error::unreadable("checkpoint state", state))?,
+        state: state_of(&row.text(4)?)?,
         version: row.int_or_null(5)?,
         epoch: row.int(6)?,
         batch: row.int_or_null(7)?,
@@ -59,6 +64,32 @@ fn checkpoint_of(row: &Row) -> Result<Checkpoint, Error> {
         delete_time_us: row.int_or_null(15)?,
         metadata: row.text_or_null(16)?,
     })
+}
+
+/// What a SAVE led to.
+#[derive(Clone, Debug)]
+pub struct LedTo {
+    pub state: CheckpointState,
+    /// N of `vN`; of a version that was deleted, too.
+    pub version: Option<i64>,
+    pub artifact: Id,
+}
+
+impl Db {
+    /// What became of checkpoints, by uid.
+    pub async fn led_to(&self, uids: &[&str]) -> Result<HashMap<String, LedTo>, Error> {
+        if uids.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let sql = "WITH {v: uid text} SELECT c.uid, c.state, c.version, a.id FROM v CROSS JOIN checkpoints c \
+            JOIN artifacts a ON a.uid = c.artifact_uid WHERE c.uid = v.uid";
+        let rows = self.page_of(sql, uids.iter().map(|uid| args![*uid]).collect()).await?;
+        let led_to = |row: &Row| {
+            let (state, artifact) = (state_of(&row.text(1)?)?, stored_id(&row.text(3)?)?);
+            Ok((row.text(0)?, LedTo { state, version: row.int_or_null(2)?, artifact }))
+        };
+        rows.iter().map(led_to).collect()
+    }
 }
 
 /// Checkpoints whose rows a transaction has taken, each with its run's newest attempt, and what it has written of them.

@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use crate::db::Db;
 use crate::db::Error;
+use crate::db::connection::Row;
 use crate::db::connection::args;
 use crate::domain::event::Event;
 use crate::domain::event::EventKind;
@@ -53,13 +54,19 @@ impl Db {
 impl Db {
     /// The newest event of the run's newest attempt that was decided upon.
     pub async fn newest_event(&self, run_uid: &str, attempt: i64) -> Result<Option<Event>, Error> {
-        // A writer's sequences go on from attempt to attempt, and nothing of an older attempt comes after a newer one's.
-        let sql = "SELECT attempt, body FROM events WHERE run_uid = $1 AND writer = '' \
-            ORDER BY first_sequence DESC LIMIT 1";
-        match self.row(sql, args![run_uid]).await? {
-            Some(row) if row.int(0)? == attempt => Ok(unpack(&row.bytes(1)?)?.pop()),
-            _ => Ok(None),
-        }
+        newest_of(self.row(NEWEST_EVENT, args![run_uid]).await?, attempt)
+    }
+}
+
+/// The newest events of a run that were decided upon. A writer's sequences go on from attempt to attempt, and nothing of an older
+/// attempt comes after a newer one's.
+pub(super) const NEWEST_EVENT: &str = "SELECT attempt, body FROM events WHERE run_uid = $1 AND writer = '' ORDER BY first_sequence DESC LIMIT 1";
+
+/// The last of them, if they are of this attempt.
+pub(super) fn newest_of(row: Option<Row>, attempt: i64) -> Result<Option<Event>, Error> {
+    match row {
+        Some(row) if row.int(0)? == attempt => Ok(unpack(&row.bytes(1)?)?.pop()),
+        _ => Ok(None),
     }
 }
 

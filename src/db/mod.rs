@@ -71,6 +71,7 @@ pub use check::CheckPage;
 pub use check::CheckVersion;
 pub use check::ChunkKey;
 pub use checkpoints::ExpireTimes;
+pub use checkpoints::LedTo;
 pub use chunks::HeldChunk;
 pub use chunks::PlacedChunk;
 pub use chunks::Stored;

@@ -8,6 +8,8 @@ use crate::db::Error;
 use crate::db::connection::Connection;
 use crate::db::connection::Row;
 use crate::db::connection::args;
+use crate::db::events::NEWEST_EVENT;
+use crate::db::events::newest_of;
 use crate::db::from_json;
 use crate::db::job::Outcome;
 use crate::db::job::Turn;
@@ -31,7 +33,7 @@ pub(super) fn state_of(text: &str) -> Result<RunState, Error> {
 
 pub(super) const SELECT_RUN: &str = "SELECT r.uid, r.team, r.project, r.id, r.artifact_uid, a.id, r.strategy, r.direction, \
     r.monitor_state, r.attempt, r.state, r.event_count, r.last_epoch, r.config, r.create_time_us, r.update_time_us, \
-    r.finish_time_us, r.delete_time_us, a.delete_time_us, COALESCE(r.heard_time_us, r.update_time_us) \
+    r.finish_time_us, r.delete_time_us, a.delete_time_us, COALESCE(r.heard_time_us, r.update_time_us), r.failure \
     FROM runs r JOIN artifacts a ON a.uid = r.artifact_uid";
 
 pub(super) fn stored_id(text: &str) -> Result<Id, Error> {
@@ -58,6 +60,7 @@ pub(super) fn direction_of(text: &str) -> Result<Direction, Error> {
 }
 
 pub(super) fn run_of(row: &Row) -> Result<Run, Error> {
+    let state = state_of(&row.text(10)?)?;
     Ok(Run {
         uid: row.text(0)?,
         name: RunName { project: project_of(row, 1)?, run: stored_id(&row.text(3)?)? },
@@ -67,7 +70,7 @@ pub(super) fn run_of(row: &Row) -> Result<Run, Error> {
         direction: direction_of(&row.text(7)?)?,
         monitor_state: from_json("monitor state", &row.text(8)?)?,
         attempt: row.int(9)?,
-        state: state_of(&row.text(10)?)?,
+        state,
         event_count: row.int(11)?,
         last_epoch: row.int_or_null(12)?,
         config: row.text_or_null(13)?,
@@ -77,6 +80,8 @@ pub(super) fn run_of(row: &Row) -> Result<Run, Error> {
         delete_time_us: row.int_or_null(17)?,
         artifact_delete_time_us: row.int_or_null(18)?,
         heard_time_us: row.int(19)?,
+        // Of a run that failed once and goes on it stays until the run ends again.
+        failure: row.text_or_null(20)?.filter(|_| state == RunState::Failed),
     })
 }
 
@@ -100,7 +105,7 @@ pub(super) async fn take_runs(
     let sql = "WITH {v: team text, project text, id text} SELECT r.uid, r.team, r.project, r.id, r.artifact_uid, a.id, \
         r.strategy, r.direction, r.monitor_state, r.attempt, r.state, r.event_count, r.last_epoch, r.config, \
         r.create_time_us, r.update_time_us, r.finish_time_us, r.delete_time_us, a.delete_time_us, \
-        COALESCE(r.heard_time_us, r.update_time_us) FROM v CROSS JOIN runs r JOIN artifacts a \
+        COALESCE(r.heard_time_us, r.update_time_us), r.failure FROM v CROSS JOIN runs r JOIN artifacts a \
         ON a.uid = r.artifact_uid WHERE r.team = v.team AND r.project = v.project AND r.id = v.id ORDER BY r.uid {take r}";
     let names: HashSet<&RunName> = names.collect();
     let key = |name: &RunName| {
@@ -199,9 +204,14 @@ impl Db {
                 let was_active = run.state == RunState::Active;
                 run.finish(state, now_us)?;
                 if was_active {
-                    let sql =
-                        "UPDATE runs SET state = $1, finish_time_us = $2, update_time_us = $2 WHERE uid = $3";
-                    connection.execute(sql, args![state.as_str(), now_us, &run.uid]).await?;
+                    if state == RunState::Failed {
+                        let last = connection.row(NEWEST_EVENT, args![&run.uid]).await?;
+                        run.failure = newest_of(last, attempt)?.and_then(|event| event.failure());
+                    }
+                    let sql = "UPDATE runs SET state = $1, finish_time_us = $2, update_time_us = $2, failure = $3 \
+                        WHERE uid = $4";
+                    let values = args![state.as_str(), now_us, run.failure.clone(), &run.uid];
+                    connection.execute(sql, values).await?;
                 }
                 Ok(run)
             })

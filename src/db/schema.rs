@@ -11,7 +11,7 @@ use crate::db::Db;
 use crate::db::Error;
 
 /// The migrations, oldest first. One is only ever added.
-const MIGRATIONS: [(i64, &str, &str); 10] = [
+const MIGRATIONS: [(i64, &str, &str); 11] = [
     (1, "init", include_str!("../../migrations/0001_init.sql")),
     (2, "parts", include_str!("../../migrations/0002_parts.sql")),
     (3, "manifests", include_str!("../../migrations/0003_manifests.sql")),
@@ -22,6 +22,7 @@ const MIGRATIONS: [(i64, &str, &str); 10] = [
     (9, "superseded_indexes", include_str!("../../migrations/0009_superseded_indexes.sql")),
     (10, "deletions", include_str!("../../migrations/0010_deletions.sql")),
     (11, "superseded_lists", include_str!("../../migrations/0011_superseded_lists.sql")),
+    (12, "failures", include_str!("../../migrations/0012_failures.sql")),
 ];
 
 /// Where sqlx records what was applied.

@@ -16,6 +16,9 @@ pub const METRIC_NAME_BYTES_MAX: usize = 256;
 /// Longest text value of a metric in bytes.
 pub const METRIC_TEXT_BYTES_MAX: usize = 1_024;
 
+/// The text of a last event that says why the training failed; the clients write it (`Run.failure` in the contract).
+const FAILURE: &str = "failure";
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum EventKind {
@@ -101,6 +104,14 @@ impl Event {
         match self.kind {
             EventKind::BatchEnd => (self.epoch, self.batch) >= (epoch, Some(batch.unwrap_or(i64::MAX))),
             EventKind::EpochEnd | EventKind::TrainEnd => self.epoch >= epoch,
+        }
+    }
+
+    /// Why the training failed, as the trainer told in its last event.
+    pub fn failure(&self) -> Option<String> {
+        match self.metrics.get(FAILURE) {
+            Some(MetricValue::Text(text)) => Some(text.clone()),
+            _ => None,
         }
     }
 

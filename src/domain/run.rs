@@ -80,6 +80,8 @@ pub struct Run {
     pub artifact_delete_time_us: Option<i64>,
     /// When a process of the newest attempt was heard from last, in microseconds since 1970.
     pub heard_time_us: i64,
+    /// Of one that failed: why, if its last event said so.
+    pub failure: Option<String>,
 }
 
 /// A decision about one of several events, and the checkpoint that a SAVE leads to.
@@ -266,6 +268,7 @@ mod tests {
             delete_time_us: None,
             artifact_delete_time_us: None,
             heard_time_us: 1,
+            failure: None,
         }
     }
 

@@ -32,6 +32,7 @@ use crate::grpc::convert::duration_of;
 use crate::grpc::convert::event_of;
 use crate::grpc::convert::event_to;
 use crate::grpc::convert::json_of;
+use crate::grpc::convert::listed_decision_to;
 use crate::grpc::convert::next_due_to;
 use crate::grpc::convert::run_to;
 use crate::grpc::convert::strategy_of;
@@ -210,10 +211,12 @@ impl Face {
         let run = &name;
         let look = |position, rows| async move {
             let decisions = self.app.list_decisions(run, filter, position, rows).await?;
+            let led_to = self.app.led_to(&decisions).await?;
             let items = decisions.into_iter().map(|row| {
+                let led_to = row.checkpoint_uid.as_ref().and_then(|uid| led_to.get(uid));
                 // The newest first, each position is the end of what follows.
                 let behind = if newest_first { row.position } else { row.position + 1 };
-                (decision_to(run, row), behind)
+                (listed_decision_to(run, row, led_to), behind)
             });
             Ok(Found::of(items.collect(), rows))
         };

@@ -245,6 +245,12 @@ fn decisions_say_why() {
         printed.contains("save") && printed.contains(decision["reason_text"].as_str().unwrap()),
         "{printed}"
     );
+    let table = desk.ok(&["decisions", &run]);
+    assert!(table.contains("ATTEMPT  ACTION  BECAME") && table.contains("1  save    v0 "), "{table}");
+    assert_eq!(
+        (&decision["outcome"], decision["version"].as_str().unwrap().ends_with("/v0")),
+        (&"committed".into(), true)
+    );
     let none = desk.json(&["decisions", &run, "--action", "fail"]);
     assert_eq!(none["decisions"].as_array().unwrap().len(), 0);
 }

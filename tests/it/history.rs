@@ -288,6 +288,10 @@ async fn reads_of_decisions_go_by_an_index(database: TestDatabase) {
                 assert_eq!(listed.len(), found, "{what}");
             }
             assert!(listed.is_sorted_by_key(|it| it.position), "{what}");
+            let saved: Vec<&str> = listed.iter().filter_map(|it| it.checkpoint_uid.as_deref()).collect();
+            if !saved.is_empty() {
+                within(&db, "what saves led to", A_PAGE, db.led_to(&saved)).await;
+            }
         }
     }
 }

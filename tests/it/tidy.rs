@@ -66,7 +66,7 @@ const IMPURE: [&str; 10] = [
 const MOST_LINES: usize = 400;
 
 /// Every migration with its checksum. A line is only ever added.
-const MIGRATIONS: [(&str, u64); 10] = [
+const MIGRATIONS: [(&str, u64); 11] = [
     ("0001_init.sql", 0x3acf_efaf_e279_2bb2),
     ("0002_parts.sql", 0x38fe_27e2_19ba_b6ec),
     ("0003_manifests.sql", 0x9a6b_6304_d156_0c30),
@@ -77,6 +77,7 @@ const MIGRATIONS: [(&str, u64); 10] = [
     ("0009_superseded_indexes.sql", 0x8a67_1eb8_9223_cc81),
     ("0010_deletions.sql", 0xbfd0_487a_2685_a869),
     ("0011_superseded_lists.sql", 0x92e3_84a5_b558_5d19),
+    ("0012_failures.sql", 0x5865_c4ed_0ce9_76b6),
 ];
 
 /// Folders of our own Rust code.

@@ -53,7 +53,8 @@ pub(in crate::cli) struct Runs {
 
 /// List why each model of a run was saved or not
 ///
-/// The newest decisions are listed, of these the oldest first.
+/// The newest decisions are listed, of these the oldest first. BECAME says what a save led to: a version, `open` while its files may
+/// still come, `given up` if they never came, `deleted`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

@@ -15,6 +15,7 @@ pub(crate) use resources::checkpoint_to;
 pub(crate) use resources::decision_to;
 pub(crate) use resources::deletion_to;
 pub(crate) use resources::file_to;
+pub(crate) use resources::listed_decision_to;
 pub(crate) use resources::next_due_to;
 pub(crate) use resources::run_to;
 pub(crate) use resources::version_to;

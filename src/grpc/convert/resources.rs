@@ -8,6 +8,7 @@ use crate::app::AliasRow;
 use crate::app::ArtifactRow;
 use crate::app::DecisionRow;
 use crate::app::Error;
+use crate::app::LedTo;
 use crate::app::PartRow;
 use crate::app::VersionRow;
 use crate::app::deletions::Deletion;
@@ -91,6 +92,7 @@ pub(crate) fn run_to(run: &Run, is_alive: Option<bool>) -> v1::Run {
         config: struct_of(run.config.as_deref()),
         heard_time: Some(timestamp_to(run.heard_time_us)),
         contact: contact.into(),
+        failure: run.failure.clone().unwrap_or_default(),
     }
 }
 
@@ -153,7 +155,25 @@ pub(crate) fn decision_to(run: &RunName, row: DecisionRow) -> v1::Decision {
         best_before: decision.best_before,
         decide_time: Some(timestamp_to(row.decide_time_us)),
         improvement: decision.improvement,
+        ..Default::default()
     }
+}
+
+/// A decision of a list, which tells what became of a SAVE.
+pub(crate) fn listed_decision_to(run: &RunName, row: DecisionRow, led_to: Option<&LedTo>) -> v1::Decision {
+    let outcome = match led_to {
+        None => v1::Outcome::Unspecified,
+        Some(LedTo { state: CheckpointState::Pending, .. }) => v1::Outcome::Open,
+        Some(LedTo { state: CheckpointState::Committed, .. }) => v1::Outcome::Committed,
+        Some(LedTo { state: CheckpointState::Deleted, version: Some(_), .. }) => v1::Outcome::Deleted,
+        Some(LedTo { state: CheckpointState::Deleted, version: None, .. }) => v1::Outcome::GivenUp,
+    };
+    let version = led_to.filter(|it| !it.artifact.is_gone()).and_then(|it| {
+        let artifact = ArtifactName { project: run.project.clone(), artifact: it.artifact.clone() };
+        it.version.map(|number| format!("{artifact}/versions/v{number}"))
+    });
+    let decision = decision_to(run, row);
+    v1::Decision { outcome: outcome.into(), version: version.unwrap_or_default(), ..decision }
 }
 
 fn reason_to(reason: Reason) -> i32 {

@@ -5,6 +5,7 @@ use std::process::Command;
 
 use keepbest_client::Client;
 use keepbest_client::Run;
+use keepbest_client::v1;
 use keepbest_client::well_known::Kind;
 use keepbest_client::well_known::Struct;
 use keepbest_client::well_known::Value as AnyValue;
@@ -78,6 +79,64 @@ fn best_says_what_a_name_was_taken_for() {
     desk.ok(&["push", "other.bin", "cnn/elsewhere/net", "--metric", "val_loss=0.1"]);
     assert_eq!(desk.json(&["best", "cnn"])["best_in"], "teams/default/projects/default/artifacts/cnn");
     assert_eq!(desk.json(&["best", "teams/cnn"])["best_in"], "teams/cnn");
+}
+
+/// A run that fails, with a save that is committed, one that is given up and one that is open; and a run that has none.
+async fn failing(address: String) -> v1::Run {
+    let client = Client::connect_lazy(address).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let model = folder.path().join("model.bin");
+    std::fs::write(&model, "model").unwrap();
+    let mut run = Run::start(&client, start_request("failing", best_only())).await.unwrap();
+    let mut decisions = Vec::new();
+    for epoch in 0..4 {
+        let value = 0.5 - 0.1 * f64::from(epoch);
+        decisions.push(run.report(vec![epoch_end(epoch.into(), value)]).await.unwrap().remove(0));
+        if epoch < 2 {
+            run.save(&decisions[decisions.len() - 1], &model).await.unwrap();
+        }
+    }
+    run.abandon(&decisions[2].checkpoint).await.unwrap();
+    let artifact = run.started().run.clone().unwrap().artifact;
+    client
+        .delete_version(v1::DeleteVersionRequest {
+            name: format!("{artifact}/versions/v0"),
+            delete_aliases: true,
+            ..Default::default()
+        })
+        .await
+        .unwrap();
+    let why = v1::MetricValue { kind: Some(v1::metric_value::Kind::Text("KeyError: 'x'".to_owned())) };
+    let last = v1::Event {
+        kind: v1::EventKind::TrainEnd.into(),
+        epoch: 3,
+        typed_metrics: [("failure".to_owned(), why)].into(),
+        ..Default::default()
+    };
+    run.report(vec![last]).await.unwrap();
+    run.finish(v1::RunState::Failed).await.unwrap();
+    client.get_run("teams/default/projects/digits/runs/failing").await.unwrap()
+}
+
+#[test]
+fn decisions_tell_what_became_of_a_save_and_a_run_why_it_failed() {
+    let desk = Desk::new();
+    let run = tokio::runtime::Runtime::new().unwrap().block_on(failing(desk.server.address()));
+    assert_eq!(run.failure, "KeyError: 'x'");
+    let listed = desk.json(&["decisions", "default/digits/failing"]);
+    let of = |key: &str| -> Vec<String> {
+        let decisions = listed["decisions"].as_array().unwrap();
+        decisions.iter().map(|it| it[key].as_str().unwrap().rsplit('/').next().unwrap().to_owned()).collect()
+    };
+    assert_eq!(of("outcome"), ["deleted", "committed", "given_up", "open"]);
+    assert_eq!(of("version"), ["v0", "v1", "", ""]);
+    let table = desk.ok(&["decisions", "default/digits/failing"]);
+    for (line, text) in table.lines().skip(1).zip(["v0, deleted", "v1", "given up", "open"]) {
+        assert!(line.contains(&format!(" save    {text} ")), "{text} is not in {table}");
+    }
+    let shown = desk.ok(&["show", "default/digits/failing"]);
+    assert!(shown.contains("failure          KeyError: 'x'"), "{shown}");
+    assert_eq!(desk.json(&["runs", "default/digits"])["runs"][0]["failure"], "KeyError: 'x'");
 }
 
 async fn configured(address: String) {

@@ -133,7 +133,10 @@ async fn a_repeated_report_is_answered_as_before_and_stored_once() {
     assert_eq!(again.decisions.len(), first_answers.len() + 1);
     let bytes = |decisions: &[v1::Decision]| decisions.iter().map(Message::encode_to_vec).collect::<Vec<_>>();
     assert_eq!(bytes(&again.decisions[..first_answers.len()]), bytes(&first_answers));
-    assert_eq!(bytes(&decisions(&server, &trainer.run).await), bytes(&again.decisions));
+    let mut listed = decisions(&server, &trainer.run).await;
+    // Only a list says what became of a save.
+    listed.iter_mut().for_each(|it| (it.outcome, it.version) = (0, String::new()));
+    assert_eq!(bytes(&listed), bytes(&again.decisions));
     assert_eq!(usize::try_from(run_of(&server, &trainer.run).await.event_count).unwrap(), more.len());
 }
 

@@ -72,6 +72,14 @@ class Reason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     REASON_TEMPLATE_KEY_MISSING: _ClassVar[Reason]
     REASON_TEMPLATE_ERROR: _ClassVar[Reason]
 
+class Outcome(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    OUTCOME_UNSPECIFIED: _ClassVar[Outcome]
+    OUTCOME_OPEN: _ClassVar[Outcome]
+    OUTCOME_COMMITTED: _ClassVar[Outcome]
+    OUTCOME_GIVEN_UP: _ClassVar[Outcome]
+    OUTCOME_DELETED: _ClassVar[Outcome]
+
 class RunState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     RUN_STATE_UNSPECIFIED: _ClassVar[RunState]
@@ -134,6 +142,11 @@ REASON_MONITOR_NOT_SCALAR: Reason
 REASON_MONITOR_NAN: Reason
 REASON_TEMPLATE_KEY_MISSING: Reason
 REASON_TEMPLATE_ERROR: Reason
+OUTCOME_UNSPECIFIED: Outcome
+OUTCOME_OPEN: Outcome
+OUTCOME_COMMITTED: Outcome
+OUTCOME_GIVEN_UP: Outcome
+OUTCOME_DELETED: Outcome
 RUN_STATE_UNSPECIFIED: RunState
 RUN_STATE_ACTIVE: RunState
 RUN_STATE_FINISHED: RunState
@@ -248,7 +261,7 @@ class RecordedEvent(_message.Message):
     def __init__(self, writer: _Optional[str] = ..., sequence: _Optional[int] = ..., attempt: _Optional[int] = ..., event: _Optional[_Union[Event, _Mapping]] = ...) -> None: ...
 
 class Decision(_message.Message):
-    __slots__ = ("writer", "sequence", "attempt", "epoch", "batch", "action", "reason", "reason_text", "path", "checkpoint", "weights_only", "message", "finished_message", "warnings", "error_type", "value", "best_before", "decide_time", "improvement")
+    __slots__ = ("writer", "sequence", "attempt", "epoch", "batch", "action", "reason", "reason_text", "path", "checkpoint", "weights_only", "message", "finished_message", "warnings", "error_type", "value", "best_before", "decide_time", "improvement", "outcome", "version")
     WRITER_FIELD_NUMBER: _ClassVar[int]
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
@@ -268,6 +281,8 @@ class Decision(_message.Message):
     BEST_BEFORE_FIELD_NUMBER: _ClassVar[int]
     DECIDE_TIME_FIELD_NUMBER: _ClassVar[int]
     IMPROVEMENT_FIELD_NUMBER: _ClassVar[int]
+    OUTCOME_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
     writer: str
     sequence: int
     attempt: int
@@ -287,7 +302,9 @@ class Decision(_message.Message):
     best_before: float
     decide_time: _timestamp_pb2.Timestamp
     improvement: bool
-    def __init__(self, writer: _Optional[str] = ..., sequence: _Optional[int] = ..., attempt: _Optional[int] = ..., epoch: _Optional[int] = ..., batch: _Optional[int] = ..., action: _Optional[_Union[Action, str]] = ..., reason: _Optional[_Union[Reason, str]] = ..., reason_text: _Optional[str] = ..., path: _Optional[str] = ..., checkpoint: _Optional[str] = ..., weights_only: bool = ..., message: _Optional[str] = ..., finished_message: _Optional[str] = ..., warnings: _Optional[_Iterable[str]] = ..., error_type: _Optional[str] = ..., value: _Optional[float] = ..., best_before: _Optional[float] = ..., decide_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., improvement: bool = ...) -> None: ...
+    outcome: Outcome
+    version: str
+    def __init__(self, writer: _Optional[str] = ..., sequence: _Optional[int] = ..., attempt: _Optional[int] = ..., epoch: _Optional[int] = ..., batch: _Optional[int] = ..., action: _Optional[_Union[Action, str]] = ..., reason: _Optional[_Union[Reason, str]] = ..., reason_text: _Optional[str] = ..., path: _Optional[str] = ..., checkpoint: _Optional[str] = ..., weights_only: bool = ..., message: _Optional[str] = ..., finished_message: _Optional[str] = ..., warnings: _Optional[_Iterable[str]] = ..., error_type: _Optional[str] = ..., value: _Optional[float] = ..., best_before: _Optional[float] = ..., decide_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., improvement: bool = ..., outcome: _Optional[_Union[Outcome, str]] = ..., version: _Optional[str] = ...) -> None: ...
 
 class NextDue(_message.Message):
     __slots__ = ("epoch_end", "batches")
@@ -310,7 +327,7 @@ class MonitorState(_message.Message):
     def __init__(self, best: _Optional[float] = ..., best_checkpoint: _Optional[str] = ..., batches_since_save: _Optional[int] = ..., in_flight: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Run(_message.Message):
-    __slots__ = ("name", "strategy", "direction", "monitor_state", "attempt", "state", "artifact", "create_time", "update_time", "finish_time", "event_count", "last_epoch", "config", "heard_time", "contact")
+    __slots__ = ("name", "strategy", "direction", "monitor_state", "attempt", "state", "artifact", "create_time", "update_time", "finish_time", "event_count", "last_epoch", "config", "heard_time", "contact", "failure")
     NAME_FIELD_NUMBER: _ClassVar[int]
     STRATEGY_FIELD_NUMBER: _ClassVar[int]
     DIRECTION_FIELD_NUMBER: _ClassVar[int]
@@ -326,6 +343,7 @@ class Run(_message.Message):
     CONFIG_FIELD_NUMBER: _ClassVar[int]
     HEARD_TIME_FIELD_NUMBER: _ClassVar[int]
     CONTACT_FIELD_NUMBER: _ClassVar[int]
+    FAILURE_FIELD_NUMBER: _ClassVar[int]
     name: str
     strategy: Strategy
     direction: Mode
@@ -341,7 +359,8 @@ class Run(_message.Message):
     config: _struct_pb2.Struct
     heard_time: _timestamp_pb2.Timestamp
     contact: Contact
-    def __init__(self, name: _Optional[str] = ..., strategy: _Optional[_Union[Strategy, _Mapping]] = ..., direction: _Optional[_Union[Mode, str]] = ..., monitor_state: _Optional[_Union[MonitorState, _Mapping]] = ..., attempt: _Optional[int] = ..., state: _Optional[_Union[RunState, str]] = ..., artifact: _Optional[str] = ..., create_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., finish_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., event_count: _Optional[int] = ..., last_epoch: _Optional[int] = ..., config: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., heard_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., contact: _Optional[_Union[Contact, str]] = ...) -> None: ...
+    failure: str
+    def __init__(self, name: _Optional[str] = ..., strategy: _Optional[_Union[Strategy, _Mapping]] = ..., direction: _Optional[_Union[Mode, str]] = ..., monitor_state: _Optional[_Union[MonitorState, _Mapping]] = ..., attempt: _Optional[int] = ..., state: _Optional[_Union[RunState, str]] = ..., artifact: _Optional[str] = ..., create_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., finish_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., event_count: _Optional[int] = ..., last_epoch: _Optional[int] = ..., config: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., heard_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., contact: _Optional[_Union[Contact, str]] = ..., failure: _Optional[str] = ...) -> None: ...
 
 class Checkpoint(_message.Message):
     __slots__ = ("name", "state", "attempt", "epoch", "batch", "path", "create_time", "version", "files", "part_count", "parts", "files_next_page_token")
