@@ -10,7 +10,7 @@ use super::{human, json, listing, meant, names, words};
 
 /// Lists artifacts by project and name, as a table or as JSON.
 pub(super) async fn list(context: &mut Context, arguments: args::Artifacts) -> Result<(), Failure> {
-    let parent = names::project(arguments.parent.as_deref(), &context.project)?;
+    let parent = names::projects(arguments.parent.as_deref(), &context.project)?;
     let client = context.connect().await?;
     let listing = &arguments.list;
     let page = async |page_size: i32, page_token: String| {
@@ -24,7 +24,9 @@ pub(super) async fn list(context: &mut Context, arguments: args::Artifacts) -> R
     }
     let rows = listing::rows(context, listing, &page).await?;
     if rows.items.is_empty() {
-        return Ok(context.output.line(&meant::nothing_in(&client, &parent, "artifacts").await?)?);
+        return Ok(context
+            .output
+            .line(&meant::nothing_in(&client, &context.project, &parent, "artifacts").await?)?);
     }
     let now_us = context.now_us;
     let columns = [

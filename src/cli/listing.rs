@@ -32,6 +32,8 @@ enum Extent {
 #[derive(Debug)]
 pub(super) struct Rows<T> {
     pub(super) items: Vec<T>,
+    /// Items of the last page that are not among them.
+    cut: u64,
     next_page_token: String,
 }
 
@@ -114,9 +116,10 @@ pub(super) async fn rows<T>(
         let left = u32::try_from(most - items.len()).unwrap_or(u32::MAX);
         let (more, next) = page(page_size(left), token).await?;
         items.extend(more);
+        let cut = items.len().saturating_sub(most) as u64;
         items.truncate(most);
         if next.is_empty() || items.len() == most {
-            return Ok(Rows { items, next_page_token: next });
+            return Ok(Rows { items, cut, next_page_token: next });
         }
         token = next;
     }
@@ -130,7 +133,7 @@ pub(super) async fn tell_rest<T>(
     noun: &str,
     page: impl AsyncFnMut(i32, String) -> Result<Page<T>, Error>,
 ) -> Result<(), Failure> {
-    if rows.next_page_token.is_empty() {
+    if rows.next_page_token.is_empty() && rows.cut == 0 {
         return Ok(());
     }
     let shown = human::grouped(rows.items.len() as u64);
@@ -153,7 +156,7 @@ impl<T> Rows<T> {
         &self,
         page: impl AsyncFnMut(i32, String) -> Result<Page<T>, Error>,
     ) -> Result<Count, Error> {
-        let so_far = self.items.len() as u64;
+        let so_far = self.items.len() as u64 + self.cut;
         if self.next_page_token.is_empty() {
             return Ok(Count::Exactly(so_far));
         }
@@ -235,9 +238,11 @@ mod tests {
             (10_001, Count::MoreThan(MOST_COUNTED)),
         ] {
             let (items, next_page_token) = list(total)(50, String::new()).await.unwrap();
-            let rows = Rows { items, next_page_token };
+            let rows = Rows { items, cut: 0, next_page_token };
             assert_eq!(rows.count(list(total)).await.unwrap(), count, "{total}");
         }
+        let rows = Rows { items: vec![0; 50], cut: 7, next_page_token: String::new() };
+        assert_eq!(rows.count(list(0)).await.unwrap(), Count::Exactly(57));
         assert_eq!(count_from(0, String::new(), list(7)).await.unwrap(), Count::Exactly(7));
         assert_eq!(Count::MoreThan(10_000).to_text(), "more than 10,000");
     }

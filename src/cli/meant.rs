@@ -1,20 +1,57 @@
 //! What was perhaps meant by a name that the server does not know: another one of the same place.
 
-use keepbest_client::{Client, ProjectName, Target, short_name, v1};
+use keepbest_client::{Client, Error, ProjectName, Target, short_name, v1};
 
+use super::context::Context;
 use super::epochs;
-use super::failure::Failure;
-use super::names::InProject;
+use super::failure::{Failure, found};
+use super::names::{self, InProject};
 use crate::near::nearest;
 
 /// The names that are looked through: the first page, as large as one can be.
 const LOOKS: i32 = 1_000;
 
-/// The failure to find an artifact, with the one that was perhaps meant.
+/// The failure to find an artifact, with the one that was perhaps meant: that of the run of this name, or one that is called nearly so.
 pub(super) async fn artifact(client: &Client, named: &InProject, failure: Failure) -> Failure {
     if !failure.is_not_found() {
         return failure;
     }
+    match run_of(client, named).await {
+        Some(run) => failure.with_hint(&format!(": {}", artifact_of(&run))),
+        None => near_artifact(client, named, failure).await,
+    }
+}
+
+/// The failure to read the name of a version, of which an alias is missing, with the artifact of the run of this name if there is one.
+pub(super) async fn version_of_run(context: &Context, text: &str, failure: Failure) -> Failure {
+    let Ok(named) = names::run(text, &context.project) else { return failure };
+    let Ok(client) = context.connect().await else { return failure };
+    match run_of(&client, &named).await {
+        Some(run)
+            if found(client.get_artifact(&named.artifact(), false).await).is_ok_and(|it| it.is_none()) =>
+        {
+            Failure::usage(format!("`{text}` names no version: {}", artifact_of(&run)))
+        }
+        _ => failure,
+    }
+}
+
+/// The run of this name. What went wrong before matters, not that it could not be looked up.
+async fn run_of(client: &Client, named: &InProject) -> Option<v1::Run> {
+    client.get_run(&named.run()).await.ok()
+}
+
+fn artifact_of(run: &v1::Run) -> String {
+    let (name, artifact) = (short_name(&run.name), short_name(&run.artifact));
+    match artifact.as_str() {
+        "" => format!("`{name}` is a run, whose artifact was deleted"),
+        artifact => {
+            format!("`{name}` is a run; its artifact is `{artifact}`, and the best version `{artifact}:best`")
+        }
+    }
+}
+
+async fn near_artifact(client: &Client, named: &InProject, failure: Failure) -> Failure {
     let request =
         v1::ListArtifactsRequest { parent: named.project.name(), page_size: LOOKS, ..Default::default() };
     // What went wrong before matters, not that no near miss could be looked up.
@@ -36,7 +73,7 @@ pub(super) async fn run(client: &Client, named: &InProject, failure: Failure) ->
 /// The failure to find an artifact or a run.
 pub(super) async fn artifact_or_run(client: &Client, named: &InProject, failure: Failure) -> Failure {
     let text = failure.to_string();
-    let failure = artifact(client, named, failure).await;
+    let failure = near_artifact(client, named, failure).await;
     if failure.to_string() == text { run(client, named, failure).await } else { failure }
 }
 
@@ -46,10 +83,8 @@ pub(super) async fn version(client: &Client, target: &Target, failure: Failure) 
         return failure;
     }
     let named = InProject { project: target.project.clone(), id: target.artifact.clone() };
-    let text = failure.to_string();
-    let failure = artifact(client, &named, failure).await;
-    if failure.to_string() != text {
-        return failure;
+    if !matches!(found(client.get_artifact(&named.artifact(), false).await), Ok(Some(_))) {
+        return artifact(client, &named, failure).await;
     }
     alias(client, &named.artifact(), &epochs::shown_alias(&target.version), failure).await
 }
@@ -68,18 +103,18 @@ pub(super) async fn alias(client: &Client, artifact: &str, alias: &str, failure:
 
 /// That a project has no `what`, as an answer or, where there is no such project, as a failure. A project exists as long as it holds
 /// something; `default/default` is there from the start, so that a new server has no unknown place.
-pub(super) async fn nothing_in(client: &Client, parent: &str, what: &str) -> Result<String, Failure> {
+pub(super) async fn nothing_in(
+    client: &Client,
+    default: &ProjectName,
+    parent: &str,
+    what: &str,
+) -> Result<String, Failure> {
     let place = ProjectName::parse(&short_name(parent))?;
     let none = format!("no {what} in {place}");
     if (place.team.as_str(), place.project.as_str()) == ("default", "default") {
         return Ok(none);
     }
-    let request = v1::ListProjectsRequest {
-        parent: format!("teams/{}", place.team),
-        page_size: LOOKS,
-        ..Default::default()
-    };
-    let page = client.list_projects(request).await?;
+    let page = projects_of(client, &place.team).await?;
     let names = || page.projects.iter().map(|it| it.name.as_str());
     let is_there =
         if place.project == "-" { names().next().is_some() } else { names().any(|it| it == parent) };
@@ -89,11 +124,24 @@ pub(super) async fn nothing_in(client: &Client, parent: &str, what: &str) -> Res
     }
     let failure = match names().next() {
         None => {
-            Failure::not_found(format!("there is no team `{}`: nothing was ever stored in it", place.team))
+            let failure = Failure::not_found(format!(
+                "there is no team `{}`: nothing was ever stored in it",
+                place.team
+            ));
+            // A name alone is a team. It may have been meant as a project of one's own team.
+            let own = ProjectName { team: default.team.clone(), project: place.team.clone() }.name();
+            let is_there = projects_of(client, &default.team).await?.projects.iter().any(|it| it.name == own);
+            let meant = (place.project == "-" && is_there).then(|| short_name(&own));
+            return Err(failure.with_meant(meant));
         }
         Some(_) => Failure::not_found(format!("there is no project `{place}`")),
     };
     Err(failure.with_meant(near(&place.project, names())))
+}
+
+async fn projects_of(client: &Client, team: &str) -> Result<v1::ListProjectsResponse, Error> {
+    let parent = format!("teams/{team}");
+    client.list_projects(v1::ListProjectsRequest { parent, page_size: LOOKS, ..Default::default() }).await
 }
 
 /// The name that is near to `id`, as it would be typed.

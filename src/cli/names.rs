@@ -97,10 +97,14 @@ pub(super) fn team(text: &str) -> Result<String, Failure> {
     Ok(format!("teams/{}", ProjectName::parse(&format!("{}/-", short_name(text)))?.team))
 }
 
-/// Reads `TEAM/PROJECT`, or `TEAM/-` for all of a team, and returns the resource name; that of the default without a text.
-pub(super) fn project(text: Option<&str>, default: &ProjectName) -> Result<String, Failure> {
+/// Reads `TEAM/PROJECT`, or `TEAM` or `TEAM/-` for all projects of a team, and returns the resource name; that of the default without a
+/// text.
+pub(super) fn projects(text: Option<&str>, default: &ProjectName) -> Result<String, Failure> {
     match text {
-        Some(text) => Ok(ProjectName::parse(&short_name(text))?.name()),
+        Some(text) => match short_name(text) {
+            team if !team.contains('/') => Ok(ProjectName::parse(&format!("{team}/-"))?.name()),
+            short => Ok(ProjectName::parse(&short)?.name()),
+        },
         None => Ok(default.name()),
     }
 }
@@ -150,7 +154,7 @@ fn other_form(text: &str, form: &str) -> Failure {
 mod tests {
     use keepbest_client::ProjectName;
 
-    use super::{Named, Place, any, artifact, place, run, version};
+    use super::{Named, Place, any, artifact, place, projects, run, version};
 
     fn project() -> ProjectName {
         ProjectName::parse("t/p").unwrap()
@@ -205,6 +209,20 @@ mod tests {
         assert_eq!(place("c", &project()).unwrap(), Place::Name(named.clone()));
         assert_eq!(place("t/p/c", &project()).unwrap(), Place::ArtifactOrRun(named));
         assert!(place("t/p/c/d", &project()).is_err() && place("", &project()).is_err());
+    }
+
+    #[test]
+    fn a_team_alone_stands_for_its_projects() {
+        for (text, name) in [
+            (Some("vision"), "teams/vision/projects/-"),
+            (Some("teams/vision"), "teams/vision/projects/-"),
+            (Some("vision/mnist"), "teams/vision/projects/mnist"),
+            (None, "teams/t/projects/p"),
+        ] {
+            assert_eq!(projects(text, &project()).unwrap(), name, "{text:?}");
+        }
+        let error = projects(Some("a b"), &project()).unwrap_err().to_string();
+        assert!(error.contains("`a b`"), "{error}");
     }
 
     #[test]

@@ -13,7 +13,10 @@ use super::{human, json, meant, names, words};
 
 /// Downloads all files of a version, into a folder named after it unless another one is given.
 pub(super) async fn pull(context: &mut Context, arguments: args::Pull) -> Result<(), Failure> {
-    let target = names::version(&arguments.version, &context.project)?;
+    let target = match names::version(&arguments.version, &context.project) {
+        Ok(target) => target,
+        Err(failure) => return Err(meant::version_of_run(context, &arguments.version, failure).await),
+    };
     let client = context.connect().await?;
     // An alias could move while the files are downloaded. A number stays.
     let version = match client.get_version(&target.name(), false).await {

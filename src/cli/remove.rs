@@ -7,7 +7,7 @@ use super::args::remove::{Kind, Rm};
 use super::context::Context;
 use super::failure::Failure;
 use super::names::{self, Named};
-use super::{epochs, human, json as wire};
+use super::{epochs, human, json as wire, meant};
 
 /// What is to be deleted; the strings are resource names.
 enum What {
@@ -181,7 +181,11 @@ async fn remove_version(context: &mut Context, arguments: &Rm) -> Result<(), Fai
         delete_aliases: arguments.force,
         validate_only: arguments.dry_run,
     };
-    let deleted = context.connect().await?.delete_version(request).await.map_err(refused)?;
+    let client = context.connect().await?;
+    let deleted = match client.delete_version(request).await {
+        Ok(deleted) => deleted,
+        Err(error) => return Err(meant::version(&client, &version, refused(error)).await),
+    };
     if context.output.is_json() {
         let document = json!({
             "name": version.name(),

@@ -230,7 +230,7 @@ fn versions_and_runs_are_listed() {
     let runs = desk.json(&["runs"]);
     assert_eq!(runs["runs"].as_array().unwrap().len(), 3);
     assert_eq!(runs["runs"][0]["state"], "finished");
-    assert_eq!(desk.ok(&["runs", "default/default"]).lines().count(), 4);
+    assert_eq!(desk.ok(&["runs", "default/default", "--pushes"]).lines().count(), 4);
 }
 
 #[test]

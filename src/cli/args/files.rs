@@ -9,7 +9,8 @@ use super::Mode;
 /// Download a version and verify every byte of it
 ///
 /// A file appears only when all its bytes match their digest. Started again after an interruption, the download goes on where it
-/// was. Files that are there already are left alone if they are equal and replaced if they differ; other files stay.
+/// was. Files that are there already are left alone if they are equal and replaced if they differ. Files that an earlier pull put there
+/// and this version has not are removed; all others stay, and a note names them.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

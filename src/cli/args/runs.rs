@@ -26,25 +26,31 @@ pub(in crate::cli) struct Projects {
 #[command(after_help = "\
 Examples:
   keepbest artifacts vision/mnist
-  keepbest artifacts vision/- --limit 10   of all projects of the team")]
+  keepbest artifacts vision --limit 10   of all projects of the team")]
 pub(in crate::cli) struct Artifacts {
-    /// Project; `TEAM/-` for all projects of a team [default: --project]
-    #[arg(value_name = "TEAM/PROJECT")]
+    /// Project, or a team for all of its projects [default: --project]
+    #[arg(value_name = "TEAM[/PROJECT]")]
     pub(in crate::cli) parent: Option<String>,
     #[command(flatten)]
     pub(in crate::cli) list: Listing,
 }
 
 /// List runs, newest first
+///
+/// Each push is a run of its own, named `push-` and 16 or more digits. A table leaves them out unless --pushes or --filter asks for
+/// them; JSON has all.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   keepbest runs vision/mnist --limit 10
   keepbest runs vision/mnist --filter 'state = \"ACTIVE\" AND config : \"adam\"'")]
 pub(in crate::cli) struct Runs {
-    /// Project; `TEAM/-` for all projects of a team [default: --project]
-    #[arg(value_name = "TEAM/PROJECT")]
+    /// Project, or a team for all of its projects [default: --project]
+    #[arg(value_name = "TEAM[/PROJECT]")]
     pub(in crate::cli) parent: Option<String>,
+    /// List the runs too that `keepbest push` made, one a push
+    #[arg(long)]
+    pub(in crate::cli) pushes: bool,
     #[arg(long, help = FILTER)]
     pub(in crate::cli) filter: Option<String>,
     #[command(flatten)]

@@ -139,6 +139,67 @@ fn decisions_tell_what_became_of_a_save_and_a_run_why_it_failed() {
     assert_eq!(desk.json(&["runs", "default/digits"])["runs"][0]["failure"], "KeyError: 'x'");
 }
 
+#[test]
+fn a_runs_name_leads_to_its_artifact() {
+    let desk = Desk::new();
+    tokio::runtime::Runtime::new().unwrap().block_on(configured(desk.server.address()));
+    let hint = "`default/digits/configured` is a run; its artifact is `default/digits/run-configured-model`";
+    for (arguments, code) in [
+        (["pull", "default/digits/configured:best"], 3),
+        (["pull", "default/digits/configured"], 2),
+        (["versions", "default/digits/configured"], 3),
+        (["show", "default/digits/configured:v0"], 3),
+        (["rm", "default/digits/configured:v0"], 3),
+    ] {
+        let done = desk.run(&arguments);
+        assert!(
+            done.code == code && done.stderr.contains(hint),
+            "{arguments:?}: {} {}",
+            done.code,
+            done.stderr
+        );
+    }
+    // What there is goes before what it may be.
+    desk.push(b"a", "0.5", "1");
+    let missing = desk.run(&["pull", "cnn:v9"]);
+    assert!(missing.code == 3 && !missing.stderr.contains("is a run"), "{}", missing.stderr);
+}
+
+#[test]
+fn a_team_alone_stands_for_all_its_projects() {
+    let desk = Desk::new();
+    tokio::runtime::Runtime::new().unwrap().block_on(configured(desk.server.address()));
+    desk.write("other.bin", b"other");
+    desk.ok(&["push", "other.bin", "vision/mnist/net", "--metric", "loss=1"]);
+    assert_eq!(desk.json(&["runs", "vision"])["runs"].as_array().unwrap().len(), 1);
+    assert_eq!(desk.json(&["artifacts", "vision"])["artifacts"].as_array().unwrap().len(), 1);
+    let digits = desk.run(&["runs", "digits"]);
+    assert!(
+        digits.code == 3
+            && digits.stderr.contains("no team `digits`")
+            && digits.stderr.contains("`default/digits`"),
+        "{}",
+        digits.stderr
+    );
+}
+
+#[test]
+fn the_runs_of_pushes_flood_no_list() {
+    let desk = Desk::new();
+    desk.push(b"a", "0.5", "1");
+    desk.push(b"b", "0.4", "2");
+    let none = desk.run(&["runs"]);
+    assert!(none.code == 0 && none.stdout.contains("`--pushes` lists them"), "{}", none.stdout);
+    let run = desk.json(&["runs"])["runs"].as_array().unwrap().len();
+    assert_eq!(run, 2, "JSON is whole");
+    assert_eq!(desk.ok(&["runs", "--pushes"]).lines().count(), 3);
+    assert_eq!(desk.ok(&["runs", "--filter", "monitor = 'val_loss'"]).lines().count(), 3);
+    tokio::runtime::Runtime::new().unwrap().block_on(configured(desk.server.address()));
+    let some = desk.run(&["runs", "default"]);
+    assert_eq!(some.stdout.lines().count(), 2, "{}", some.stdout);
+    assert!(some.stderr.contains("left out") && some.stderr.contains("`--pushes`"), "{}", some.stderr);
+}
+
 async fn configured(address: String) {
     let client = Client::connect_lazy(address).unwrap();
     let value = |kind| AnyValue { kind: Some(kind) };
