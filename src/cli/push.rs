@@ -94,7 +94,8 @@ async fn begin_or_undo(
 /// Goes on with a push that was cut off, or begins one.
 async fn begin(context: &Context, client: &Client, plan: &Plan) -> Result<Begun, Failure> {
     let artifact = found(client.get_artifact(&plan.artifact.artifact(), false).await)?;
-    if let Some(note) = plan.note_about_monitor(artifact.as_ref()) {
+    let artifact = artifact.as_ref();
+    for note in plan.note_about_monitor(artifact).into_iter().chain(plan.note_about_first(artifact)) {
         context.output.note(&note);
     }
     let mut run_id = None;
@@ -114,12 +115,15 @@ async fn begin(context: &Context, client: &Client, plan: &Plan) -> Result<Begun,
     let request = v1::StartRunRequest {
         parent: plan.artifact.project.name(),
         run_id: run_id.unwrap_or_else(|| format!("push-{}", uuid::Uuid::new_v4())),
-        strategy: Some(plan.strategy(artifact.as_ref())),
+        strategy: Some(plan.strategy(artifact)),
         artifact_id: plan.artifact.id.clone(),
         resume: v1::Resume::Never.into(),
         ..Default::default()
     };
-    let run = Run::start(client, request).await?;
+    let run = Run::start(client, request).await.map_err(|error| match error.reason() {
+        "MONITOR_CONFLICT" => Failure::from(error).with_hint(&plan.hint_about_conflict(artifact)),
+        _ => error.into(),
+    })?;
     Ok(Begun { run, made_artifact: artifact.is_none(), checkpoint: None, is_ours: true })
 }
 

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use keepbest_client::well_known::Struct;
-use keepbest_client::{FileDigest, Survey, hex, survey, v1};
+use keepbest_client::{FileDigest, Survey, hex, short_name, survey, v1};
 use serde_json::{Map, Value};
 
 use crate::cli::context::Context;
@@ -99,10 +99,14 @@ impl Plan {
         notes
     }
 
+    fn has(&self, metric: &str) -> bool {
+        self.metrics.iter().any(|(name, _)| name == metric)
+    }
+
     /// What is said if the version cannot become `best`, because it lacks the metric that decides.
     pub(super) fn note_about_monitor(&self, artifact: Option<&v1::Artifact>) -> Option<String> {
         let monitor = &artifact?.monitor;
-        if self.monitor.is_some() || self.metrics.iter().any(|(name, _)| name == monitor) {
+        if self.monitor.is_some() || self.has(monitor) {
             return None;
         }
         let given = self.metrics.iter().map(|(name, _)| name.as_str());
@@ -111,10 +115,40 @@ impl Plan {
         Some(format!("it has no --metric {monitor}=VALUE, so it cannot become `best`{meant}"))
     }
 
+    /// What is said if the version settles without a metric what decides the `best` of a new artifact.
+    pub(super) fn note_about_first(&self, artifact: Option<&v1::Artifact>) -> Option<String> {
+        if artifact.is_some() || !self.metrics.is_empty() {
+            return None;
+        }
+        let name = short_name(&self.artifact.artifact());
+        Some(format!(
+            "without --metric, `val_loss` (min) decides the `best` of `{name}` from now on; to have another metric decide it, delete \
+             `{name}` and push with --metric NAME=VALUE"
+        ))
+    }
+
+    /// What can be done if the artifact is judged otherwise than this push asks for.
+    pub(super) fn hint_about_conflict(&self, artifact: Option<&v1::Artifact>) -> String {
+        let name = short_name(&self.artifact.artifact());
+        let monitor = artifact.map_or("the metric", |it| it.monitor.as_str());
+        format!(
+            "; or leave --monitor and --mode out to store this version all the same; or, if no version of `{name}` has a number as \
+             `{monitor}`, delete it (`keepbest rm {name}`) and push again"
+        )
+    }
+
     /// A strategy that saves in any case. It watches the monitor that the artifact has, so that `best` keeps its meaning; the
     /// monitor of a new artifact comes from the arguments.
     pub(super) fn strategy(&self, artifact: Option<&v1::Artifact>) -> v1::Strategy {
         let (monitor, direction) = match artifact {
+            // A mode is that of a metric that was given. The server says that the artifact has another one.
+            Some(artifact)
+                if self.mode.is_some_and(|mode| show::wire_mode(Some(mode)) != artifact.direction())
+                    && !self.has(&artifact.monitor)
+                    && !self.metrics.is_empty() =>
+            {
+                (self.metrics[0].0.clone(), artifact.direction())
+            }
             Some(artifact) => (artifact.monitor.clone(), artifact.direction()),
             None => {
                 let first = self.metrics.first().map(|(name, _)| name.clone());

@@ -200,6 +200,26 @@ fn the_runs_of_pushes_flood_no_list() {
     assert!(some.stderr.contains("left out") && some.stderr.contains("`--pushes`"), "{}", some.stderr);
 }
 
+#[test]
+fn a_push_without_a_metric_says_what_it_settles() {
+    let desk = Desk::new();
+    desk.write("model.bin", b"model");
+    let first = desk.run(&["push", "model.bin", "cnn"]);
+    assert!(first.code == 0 && first.stderr.contains("`val_loss` (min) decides"), "{}", first.stderr);
+    let other = desk.run(&["push", "model.bin", "cnn", "--metric", "acc=0.9", "--mode", "max"]);
+    assert_eq!(other.code, 1, "{}", other.stderr);
+    for text in ["`val_loss` (min)", "`acc` (max)", "`keepbest rm default/default/cnn`", "--mode out"] {
+        assert!(other.stderr.contains(text), "{text} is not in {}", other.stderr);
+    }
+    // What it says works.
+    desk.ok(&["push", "model.bin", "cnn", "--metric", "acc=0.9"]);
+    desk.ok(&["rm", "default/default/cnn", "--yes"]);
+    desk.ok(&["push", "model.bin", "cnn", "--metric", "acc=0.9", "--mode", "max"]);
+    assert_eq!(desk.json(&["show", "cnn:best"])["metrics"]["acc"], 0.9);
+    let again = desk.run(&["push", "model.bin", "cnn"]);
+    assert!(!again.stderr.contains("decides"), "{}", again.stderr);
+}
+
 async fn configured(address: String) {
     let client = Client::connect_lazy(address).unwrap();
     let value = |kind| AnyValue { kind: Some(kind) };
