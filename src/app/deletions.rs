@@ -242,11 +242,7 @@ impl App {
         loop {
             let page = self.db.versions_of(owner, (-1, ""), Db::SLICE).await?;
             let Some(first) = page.first() else {
-                let is_done = match owner {
-                    Owner::Run(uid) => self.db.finish_run_deletion(uid.clone()).await?,
-                    Owner::Artifact(uid) => self.db.finish_artifact_deletion(uid.clone()).await?,
-                };
-                if is_done {
+                if self.db.finish_deletion(owner.clone()).await? {
                     return Ok(());
                 }
                 continue;

@@ -92,10 +92,15 @@ impl Db {
                 if current == Some(version) {
                     return Ok(());
                 }
-                let target = "SELECT uid FROM checkpoints WHERE artifact_uid = $1 AND version = $2 AND state = 'COMMITTED'";
+                let target = "SELECT c.uid, r.delete_time_us FROM checkpoints c JOIN runs r ON r.uid = c.run_uid \
+                    WHERE c.artifact_uid = $1 AND c.version = $2 AND c.state = 'COMMITTED'";
                 let Some(row) = connection.row(target, args![&artifact_uid, version]).await? else {
                     return Err(Refusal::not_found("version", format!("v{version}")).into());
                 };
+                if row.int_or_null(1)?.is_some() {
+                    let message = format!("the run of v{version} is being deleted: alias `{alias}` is not set");
+                    return Err(Refusal::aborted("DELETING", message).into());
+                }
                 put(connection, &artifact_uid, alias.as_str(), &row.text(0)?, "user", now_us).await
             })
         })

@@ -3,9 +3,11 @@
 
 use crate::db::Db;
 use crate::db::Error;
+use crate::db::aliases::lock_artifact;
 use crate::db::connection::Connection;
 use crate::db::connection::Row;
 use crate::db::connection::args;
+use crate::db::deletions::reads::Owner;
 use crate::db::runs::SELECT_RUN;
 use crate::db::runs::lock_run;
 use crate::db::runs::lock_run_by_uid;
@@ -58,6 +60,11 @@ impl Db {
                 };
                 if run.delete_time_us.is_none() {
                     run.check_deletable(force, now_us)?;
+                    if !force {
+                        // Whoever sets an alias takes this row, too, and finds the run marked.
+                        lock_artifact(connection, &run.artifact_uid).await?;
+                        check_no_alias_of_run(connection, &run).await?;
+                    }
                     fence(connection, run.clone(), now_us).await?;
                     let mark = "UPDATE runs SET delete_time_us = $1 WHERE uid = $2";
                     connection.execute(mark, args![now_us, &run.uid]).await?;
@@ -68,13 +75,19 @@ impl Db {
         .await
     }
 
-    /// Gives the name of a marked run back, once it has no version any more. Answers whether it has none.
-    pub async fn finish_run_deletion(&self, uid: String) -> Result<bool, Error> {
+    /// Gives the name of what was marked back, once it has no version any more. Answers whether it has none.
+    pub async fn finish_deletion(&self, owner: Owner) -> Result<bool, Error> {
+        let (table, column, uid) = match owner {
+            Owner::Run(uid) => ("runs", "run_uid", uid),
+            Owner::Artifact(uid) => ("artifacts", "artifact_uid", uid),
+        };
+        let rename = format!(
+            "UPDATE {table} SET id = $1 WHERE uid = $2 AND delete_time_us IS NOT NULL AND NOT EXISTS \
+             (SELECT 1 FROM checkpoints c WHERE c.{column} = $2 AND c.state = 'COMMITTED')"
+        );
         self.write(move |connection| {
             Box::pin(async move {
-                let rename = "UPDATE runs SET id = $1 WHERE uid = $2 AND delete_time_us IS NOT NULL AND NOT EXISTS \
-                    (SELECT 1 FROM checkpoints c WHERE c.run_uid = $2 AND c.state = 'COMMITTED')";
-                let renamed = connection.execute(rename, args![Id::of_gone(&uid).as_str(), &uid]).await?;
+                let renamed = connection.execute(&rename, args![Id::of_gone(&uid).as_str(), &uid]).await?;
                 Ok(renamed == 1)
             })
         })
@@ -142,19 +155,6 @@ impl Db {
                 .await?;
             }
         }
-    }
-
-    /// Gives the name of a marked artifact back, once it has no version any more. Answers whether it has none.
-    pub async fn finish_artifact_deletion(&self, uid: String) -> Result<bool, Error> {
-        self.write(move |connection| {
-            Box::pin(async move {
-                let rename = "UPDATE artifacts SET id = $1 WHERE uid = $2 AND delete_time_us IS NOT NULL AND NOT EXISTS \
-                    (SELECT 1 FROM checkpoints c WHERE c.artifact_uid = $2 AND c.state = 'COMMITTED')";
-                let renamed = connection.execute(rename, args![Id::of_gone(&uid).as_str(), &uid]).await?;
-                Ok(renamed == 1)
-            })
-        })
-        .await
     }
 
     /// Runs whose deletion began by `until_us` and that are not purged, behind so many that were left.
@@ -248,4 +248,13 @@ async fn check_no_alias(
     let sql = "SELECT alias FROM aliases WHERE artifact_uid = $1 AND owner = 'user' ORDER BY alias LIMIT 1";
     let Some(row) = connection.row(sql, args![artifact_uid]).await? else { return Ok(()) };
     Err(in_the_way("artifact", name, row.text(0)?).into())
+}
+
+/// The same of a run's versions.
+async fn check_no_alias_of_run(connection: &mut Connection<'_>, run: &Run) -> Result<(), Error> {
+    let sql = "SELECT a.id, l.alias FROM checkpoints c JOIN aliases l ON l.checkpoint_uid = c.uid \
+        JOIN artifacts a ON a.uid = c.artifact_uid WHERE c.run_uid = $1 AND c.state = 'COMMITTED' AND l.owner = 'user' \
+        LIMIT 1";
+    let Some(row) = connection.row(sql, args![&run.uid]).await? else { return Ok(()) };
+    Err(in_the_way("run", &run.name, format!("{}:{}", row.text(0)?, row.text(1)?)).into())
 }

@@ -19,6 +19,26 @@ pub(super) async fn stands(connection: &mut Connection<'_>, table: &str, uid: &s
     Ok(connection.row(&format!("SELECT 1 FROM {table} WHERE uid = $1"), args![uid]).await?.is_some())
 }
 
+/// Gives a name to what has a committed version: from whoever only has deleted ones, and back to it, if it was called as deleted
+/// things are.
+async fn take_name(
+    connection: &mut Connection<'_>,
+    (table, column, uid): (&str, &str, &str),
+    (team, project, id): (&str, &str, &str),
+    now_us: i64,
+) -> Result<(), Error> {
+    let give_way = format!(
+        "UPDATE {table} SET id = '~' || uid, delete_time_us = $1 WHERE team = $2 AND project = $3 AND id = $4 \
+         AND uid <> $5 AND NOT EXISTS (SELECT 1 FROM checkpoints c WHERE c.{column} = {table}.uid AND c.state = 'COMMITTED')"
+    );
+    connection.execute(&give_way, args![now_us, team, project, id, uid]).await?;
+    let back = format!(
+        "UPDATE {table} SET id = $1, delete_time_us = NULL WHERE uid = $2 AND id = $3 AND NOT EXISTS \
+         (SELECT 1 FROM {table} o WHERE o.team = $4 AND o.project = $5 AND o.id = $1)"
+    );
+    connection.execute(&back, args![id, uid, Id::of_gone(uid).as_str(), team, project]).await.map(drop)
+}
+
 /// A name is used again once what had it was deleted. So what has a committed version has the name, and what only has deleted ones has
 /// it as long as nobody else does; else it is called as deleted things are.
 pub(super) async fn put_artifact(
@@ -30,13 +50,8 @@ pub(super) async fn put_artifact(
     let (team, project, id) = (artifact.team.as_str(), artifact.project.as_str(), artifact.id.as_str());
     let gone = Id::of_gone(&artifact.uid);
     if head.version.state == ManifestState::Committed {
-        let give_way = "UPDATE artifacts SET id = '~' || uid, delete_time_us = $1 WHERE team = $2 AND project = $3 AND id = $4 \
-            AND uid <> $5 AND NOT EXISTS (SELECT 1 FROM checkpoints c WHERE c.artifact_uid = artifacts.uid \
-            AND c.state = 'COMMITTED')";
-        connection.execute(give_way, args![now_us, team, project, id, &artifact.uid]).await?;
-        let back = "UPDATE artifacts SET id = $1, delete_time_us = NULL WHERE uid = $2 AND id = $3 AND NOT EXISTS \
-            (SELECT 1 FROM artifacts o WHERE o.team = $4 AND o.project = $5 AND o.id = $1)";
-        connection.execute(back, args![id, &artifact.uid, gone.as_str(), team, project]).await?;
+        let own = ("artifacts", "artifact_uid", artifact.uid.as_str());
+        take_name(connection, own, (team, project, id), now_us).await?;
     }
     let insert = "INSERT INTO artifacts (uid, team, project, id, type, monitor, direction, next_version, create_time_us, \
         delete_time_us) VALUES ($1, $2, $3, $4, $5, $6, $7, 0, $8, $9) ON CONFLICT DO NOTHING";
@@ -72,12 +87,7 @@ pub(super) async fn put_run(
     let (team, project, id) = (artifact.team.as_str(), artifact.project.as_str(), run.id.as_str());
     let gone = Id::of_gone(&run.uid);
     if head.version.state == ManifestState::Committed {
-        let give_way = "UPDATE runs SET id = '~' || uid, delete_time_us = $1 WHERE team = $2 AND project = $3 AND id = $4 \
-            AND uid <> $5 AND NOT EXISTS (SELECT 1 FROM checkpoints c WHERE c.run_uid = runs.uid AND c.state = 'COMMITTED')";
-        connection.execute(give_way, args![now_us, team, project, id, &run.uid]).await?;
-        let back = "UPDATE runs SET id = $1, delete_time_us = NULL WHERE uid = $2 AND id = $3 AND NOT EXISTS \
-            (SELECT 1 FROM runs o WHERE o.team = $4 AND o.project = $5 AND o.id = $1)";
-        connection.execute(back, args![id, &run.uid, gone.as_str(), team, project]).await?;
+        take_name(connection, ("runs", "run_uid", &run.uid), (team, project, id), now_us).await?;
     }
     let insert = "INSERT INTO runs (uid, team, project, id, artifact_uid, strategy, direction, monitor_state, attempt, \
         state, revision, event_count, create_time_us, update_time_us, delete_time_us) \

@@ -30,6 +30,8 @@ on_all_databases! {
     a_deletion_that_was_cut_off_is_finished_by_the_collector
     nothing_comes_into_an_artifact_that_was_deleted
     a_version_with_several_names_is_kept_once
+    an_alias_that_was_set_meanwhile_keeps_its_run
+    no_alias_is_set_on_a_version_whose_run_is_being_deleted
 }
 
 const FORCE: How = How { force: true, validate_only: false };
@@ -260,4 +262,31 @@ async fn a_version_with_several_names_is_kept_once(database: TestDatabase) {
     let all = Selection { filter: "number >= 0".to_owned(), validate_only: true, ..Selection::default() };
     let dry = test.app.delete_versions(&trainer.artifact, &all).await.unwrap();
     assert_eq!((dry.version_count, dry.kept_count), (1, 1), "v1 is best and has two names");
+}
+
+async fn an_alias_that_was_set_meanwhile_keeps_its_run(database: TestDatabase) {
+    let test = TestApp::over(database).await;
+    let mut trainer = test.start("first", every_epoch()).await;
+    trainer.save(0, 0.5, b"first").await;
+    trainer.save(1, 0.4, b"second").await;
+    finish(&trainer).await;
+    let db = test.database.open().await;
+    // Behind the look of the call that deletes, and before it marks the run.
+    test.app.set_alias(&trainer.artifact, "production", "v0", "").await.unwrap();
+    let refused = db.begin_run_deletion(trainer.run.clone(), false, 1).await;
+    assert!(refused.unwrap_err().to_string().contains("(run-first-model:production)"));
+    assert_eq!(test.app.run(&trainer.run).await.unwrap().delete_time_us, None);
+    test.app.delete_run(&trainer.run, FORCE).await.unwrap();
+    assert_eq!(test.problems().await, Vec::<String>::new());
+}
+
+/// It would be lost.
+async fn no_alias_is_set_on_a_version_whose_run_is_being_deleted(database: TestDatabase) {
+    let test = TestApp::over(database).await;
+    let mut trainer = test.start("first", every_epoch()).await;
+    trainer.save(0, 0.5, b"first").await;
+    let db = test.database.open().await;
+    db.begin_run_deletion(trainer.run.clone(), true, 1).await.unwrap();
+    assert_eq!(reason(test.app.set_alias(&trainer.artifact, "late", "v0", "").await), "DELETING");
+    assert_eq!(test.problems().await, Vec::<String>::new());
 }
