@@ -76,7 +76,8 @@ async fn resume(connection: &mut Connection<'_>, start: &StartRun, mut run: Run)
     if run.artifact.is_gone() {
         // It was deleted: what is saved from now on begins a new one.
         run.artifact = start.artifact_of_new_run();
-        run.artifact_uid = make_artifact(connection, start, &run.artifact).await?;
+        run.artifact_uid = find_artifact(connection, start, &run.artifact).await?;
+        take_artifact(connection, start, (&run.artifact, &run.artifact_uid)).await?;
     }
     start.resume(&mut run)?;
     let sql = "UPDATE runs SET attempt = $1, state = $2, strategy = $3, monitor_state = $4, config = $5, \
@@ -122,7 +123,8 @@ async fn attempt_of(
 async fn create(connection: &mut Connection<'_>, start: &StartRun) -> Result<Option<Started>, Error> {
     let project = &start.name.project;
     let artifact = start.artifact_of_new_run();
-    let artifact_uid = make_artifact(connection, start, &artifact).await?;
+    // The run's row before the artifact's, as all do who take both. But it names the artifact, which so must be there before.
+    let artifact_uid = find_artifact(connection, start, &artifact).await?;
     let run = Run {
         uid: new_uid(),
         name: start.name.clone(),
@@ -164,11 +166,13 @@ async fn create(connection: &mut Connection<'_>, start: &StartRun) -> Result<Opt
     if connection.execute(sql, values).await? == 0 {
         return Ok(None);
     }
+    take_artifact(connection, start, (&run.artifact, &run.artifact_uid)).await?;
     insert_attempt(connection, &run, start).await?;
     Ok(Some(Started { attempt: 1, run, next_sequence: 0, resumed: false }))
 }
 
-async fn make_artifact(connection: &mut Connection<'_>, start: &StartRun, id: &Id) -> Result<String, Error> {
+/// Makes the artifact unless it is there, without taking the row of one that is. Answers its uid.
+async fn find_artifact(connection: &mut Connection<'_>, start: &StartRun, id: &Id) -> Result<String, Error> {
     let project = &start.name.project;
     let insert = "INSERT INTO artifacts (uid, team, project, id, type, monitor, direction, next_version, create_time_us) \
         VALUES ($1, $2, $3, $4, $5, $6, $7, 0, $8) ON CONFLICT (team, project, id) DO NOTHING";
@@ -183,20 +187,30 @@ async fn make_artifact(connection: &mut Connection<'_>, start: &StartRun, id: &I
         start.now_us,
     ];
     connection.execute(insert, values).await?;
+    let find = "SELECT uid FROM artifacts WHERE team = $1 AND project = $2 AND id = $3";
+    let key = args![project.team.as_str(), project.project.as_str(), id.as_str()];
+    connection.row(find, key).await?.ok_or_else(|| deleting(id))?.text(0)
+}
+
+/// Takes the artifact's row and refuses one that this start cannot save into.
+async fn take_artifact(
+    connection: &mut Connection<'_>,
+    start: &StartRun,
+    (id, uid): (&Id, &str),
+) -> Result<(), Error> {
     // Taken: a deletion that begins now finds the run that saves into it.
-    let take = "UPDATE artifacts SET next_version = next_version WHERE team = $1 AND project = $2 AND id = $3 \
-        RETURNING uid, monitor, direction, delete_time_us";
-    let row = connection
-        .row(take, args![project.team.as_str(), project.project.as_str(), id.as_str()])
-        .await?
-        .ok_or_else(|| Error::unreadable("artifact", id))?;
-    if row.int_or_null(3)?.is_some() {
-        let message = format!("artifact `{id}` is being deleted: repeat the same call in a moment");
-        return Err(Refusal::aborted("DELETING", message).into());
+    let take = "UPDATE artifacts SET next_version = next_version WHERE uid = $1 RETURNING monitor, direction, delete_time_us";
+    let row = connection.row(take, args![uid]).await?.ok_or_else(|| Error::unreadable("artifact", id))?;
+    if row.int_or_null(2)?.is_some() {
+        return Err(deleting(id));
     }
-    let (monitor, direction) = (row.text(1)?, direction_of(&row.text(2)?)?);
-    start.check_monitor("artifact", id, (&monitor, direction))?;
-    row.text(0)
+    let (monitor, direction) = (row.text(0)?, direction_of(&row.text(1)?)?);
+    Ok(start.check_monitor("artifact", id, (&monitor, direction))?)
+}
+
+fn deleting(id: &Id) -> Error {
+    let message = format!("artifact `{id}` is being deleted: repeat the same call in a moment");
+    Refusal::aborted("DELETING", message).into()
 }
 
 async fn insert_attempt(connection: &mut Connection<'_>, run: &Run, start: &StartRun) -> Result<(), Error> {

@@ -22,6 +22,7 @@ use crate::support::apps::towards;
 use crate::support::apps::val_loss;
 use crate::support::databases::TestDatabase;
 use crate::support::databases::on_all_databases;
+use crate::support::databases::postgres;
 use crate::support::patience::patiently;
 
 on_all_databases! {
@@ -232,4 +233,28 @@ async fn a_request_id_that_is_used_for_another_start_is_refused(database: TestDa
     assert_eq!(test.app.start_run(rank).await.unwrap().next_sequence, 1, "where this writer goes on");
     let begun = test.app.start_run(Start { request_id: "next".to_owned(), ..first() }).await.unwrap();
     assert_eq!((begun.attempt, begun.next_sequence), (2, 0), "where the default writer goes on");
+}
+
+/// Who commits into the artifact holds a run and waits for it: each would wait for the other.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_start_that_waits_for_its_run_holds_no_artifact() {
+    let test = TestApp::over(postgres().await).await;
+    let shared = |run: &str| Start { artifact: Some(id("shared")), ..start(PROJECT, run, best_only()) };
+    Trainer::start(&test.app, shared("first")).await.unwrap();
+    let mut other = test.database.postgres_connection().await;
+    let make = "BEGIN; SET LOCAL lock_timeout = '30s'; INSERT INTO runs (uid, team, project, id, artifact_uid, strategy, direction, \
+        monitor_state, attempt, state, revision, event_count, create_time_us, update_time_us) SELECT 'made', team, project, 'second', \
+        artifact_uid, strategy, direction, monitor_state, 1, state, 1, 0, create_time_us, update_time_us FROM runs WHERE id = 'first'";
+    sqlx::raw_sql(make).execute(&mut other).await.unwrap();
+    let app = test.app.clone();
+    let starting = tokio::spawn(async move { Trainer::start(&app, shared("second")).await });
+    let waits = "SELECT COUNT(*) FROM pg_stat_activity WHERE application_name = 'keepbest' \
+        AND datname = current_database() AND wait_event_type = 'Lock'";
+    while sqlx::query_scalar::<_, i64>(waits).fetch_one(&mut other).await.unwrap() == 0 {
+        tokio::task::yield_now().await;
+    }
+    // Postgres would end one of the two.
+    let take = "UPDATE artifacts SET next_version = next_version WHERE id = 'shared'; COMMIT";
+    sqlx::raw_sql(take).execute(&mut other).await.unwrap();
+    assert_eq!(starting.await.unwrap().unwrap().attempt, 2);
 }
