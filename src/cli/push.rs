@@ -203,16 +203,21 @@ enum Undone {
 
 async fn undo(client: &Client, plan: &Plan, begun: Begun) -> Result<Undone, Error> {
     let Begun { run, made_artifact, checkpoint, is_ours } = begun;
-    // What cannot be abandoned goes with the run, unless it was committed: by us, or by an equal push that goes on beside us.
+    if !is_ours {
+        // The equal push that began it may be going on beside us: neither the run nor its checkpoint is ours to give up.
+        let is_stored = match &checkpoint {
+            Some(name) => client.get_checkpoint(name, false).await?.state() == v1::CheckpointState::Committed,
+            None => false,
+        };
+        return Ok(if is_stored { Undone::Stored } else { Undone::Left });
+    }
+    // What cannot be abandoned goes with the run, unless it was committed: by us, or by an equal push that went on with it.
     if let Some(checkpoint) = &checkpoint
         && let Err(error) = run.abandon(checkpoint).await
         && error.reason() == "CHECKPOINT_COMMITTED"
     {
         run.finish(v1::RunState::Finished).await?;
         return Ok(Undone::Stored);
-    }
-    if !is_ours {
-        return Ok(Undone::Left);
     }
     let request = v1::DeleteRunRequest {
         name: run.name().to_owned(),

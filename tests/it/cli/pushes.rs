@@ -2,6 +2,8 @@
 
 use std::fs;
 use std::fs::File;
+use std::io::BufRead as _;
+use std::io::BufReader;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::fs::symlink;
 use std::process::Child;
@@ -79,7 +81,7 @@ fn a_push_that_is_interrupted_leaves_nothing() {
     for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
         let mut push = desk.begin(&["push", "model.bin", "cnn", "--metric", "loss=1"]);
         underway(desk.server.address(), &mut push);
-        rustix::process::kill_process(Pid::from_child(&push), signal).unwrap();
+        self::signal(&push, signal);
         let done = push.wait_with_output().unwrap();
         let said = String::from_utf8(done.stderr).unwrap();
         assert_eq!(done.status.code(), Some(code), "{said}");
@@ -106,6 +108,55 @@ fn a_push_that_was_killed_goes_on() {
     // One that has ended is not gone on with: the same push again is another version.
     let third = desk.run(&arguments);
     assert!(third.code == 0 && third.stdout.contains("cnn:v1"), "{} {}", third.stdout, third.stderr);
+}
+
+/// Of equal pushes at once the later one goes on with the run of the earlier one.
+#[test]
+fn of_two_equal_pushes_none_takes_away_what_the_other_saves() {
+    let desk = Desk::new();
+    desk.zeros("model.bin", 1 << 30);
+    let arguments = ["push", "model.bin", "cnn", "--metric", "loss=1"];
+    // The earlier one stands still until the later one has saved, and is told to end then.
+    let mut first = desk.begin(&arguments);
+    let checkpoint = underway(desk.server.address(), &mut first);
+    signal(&first, Signal::STOP);
+    let second = desk.run(&arguments);
+    assert!(second.code == 0 && second.stderr.contains("going on with the push"), "{}", second.stderr);
+    signal(&first, Signal::INT);
+    signal(&first, Signal::CONT);
+    let done = first.wait_with_output().unwrap();
+    let said = String::from_utf8(done.stderr).unwrap();
+    assert!(done.status.code() == Some(130) && said.contains("it was stored by then"), "{said}");
+    assert_eq!(desk.json(&["show", "cnn:v0"])["checkpoint"], checkpoint);
+    assert_eq!(desk.json(&["runs"])["runs"][0]["state"], "finished");
+}
+
+#[test]
+fn a_push_that_is_interrupted_leaves_what_an_equal_one_has_begun() {
+    let desk = Desk::new();
+    desk.zeros("model.bin", 1 << 30);
+    let arguments = ["push", "model.bin", "cnn", "--metric", "loss=1"];
+    let mut first = desk.begin(&arguments);
+    let checkpoint = underway(desk.server.address(), &mut first);
+    signal(&first, Signal::STOP);
+    let mut second = desk.begin(&arguments);
+    wait_for_note(&mut second, "going on with the push");
+    signal(&second, Signal::INT);
+    assert_eq!(second.wait().unwrap().code(), Some(130));
+    signal(&first, Signal::CONT);
+    let done = first.wait_with_output().unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8(done.stderr).unwrap());
+    assert_eq!(desk.json(&["show", "cnn:v0"])["checkpoint"], checkpoint);
+}
+
+fn signal(push: &Child, signal: Signal) {
+    rustix::process::kill_process(Pid::from_child(push), signal).unwrap();
+}
+
+/// Waits until a push has said a text.
+fn wait_for_note(push: &mut Child, text: &str) {
+    let mut lines = BufReader::new(push.stderr.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap().contains(text)), "`{text}` was not said");
 }
 
 #[test]
