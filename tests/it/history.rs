@@ -1,5 +1,6 @@
 //! What reads cost when there is much history: they go by an index on both databases, however long it is.
 
+mod deletions;
 mod filters;
 
 use std::future::Future;

@@ -32,6 +32,8 @@ on_all_databases! {
     a_version_with_several_names_is_kept_once
     an_alias_that_was_set_meanwhile_keeps_its_run
     no_alias_is_set_on_a_version_whose_run_is_being_deleted
+    a_project_is_deleted_by_several_calls_at_once
+    the_collector_fences_a_run_once
 }
 
 const FORCE: How = How { force: true, validate_only: false };
@@ -289,4 +291,44 @@ async fn no_alias_is_set_on_a_version_whose_run_is_being_deleted(database: TestD
     db.begin_run_deletion(trainer.run.clone(), true, 1).await.unwrap();
     assert_eq!(reason(test.app.set_alias(&trainer.artifact, "late", "v0", "").await), "DELETING");
     assert_eq!(test.problems().await, Vec::<String>::new());
+}
+
+async fn a_project_is_deleted_by_several_calls_at_once(database: TestDatabase) {
+    let test = TestApp::over(database).await;
+    let mut project = None;
+    for round in 0..3 {
+        for run in 0..12 {
+            let mut trainer = test.start(&format!("run-{run}"), every_epoch()).await;
+            trainer.save(0, 0.5, b"model").await;
+            finish(&trainer).await;
+            project = Some(trainer.run.project);
+        }
+        let name = project.as_ref().unwrap();
+        let calls = (0..4).map(|_| test.app.delete_project(name, FORCE));
+        let answers = futures::future::join_all(calls).await;
+        assert!(answers.iter().any(Result::is_ok), "{round}: {answers:?}");
+        for answer in answers {
+            // One that comes late finds no project any more; none fails at what another one has just deleted.
+            let said = if answer.is_err() { sentence(answer) } else { continue };
+            assert!(said.starts_with("project `"), "{round}: {said}");
+        }
+        assert_eq!(listed(&test).await, Vec::<String>::new());
+        assert_eq!(reason(test.app.delete_project(name, FORCE).await), "NOT_FOUND");
+    }
+    assert_eq!(test.problems().await, Vec::<String>::new());
+}
+
+async fn the_collector_fences_a_run_once(database: TestDatabase) {
+    let test = TestApp::over(database).await;
+    let mut trainer = test.start("first", every_epoch()).await;
+    trainer.save(0, 0.5, b"model").await;
+    test.app.delete_artifact(&trainer.artifact, FORCE).await.unwrap();
+    let fenced = test.app.run(&trainer.run).await.unwrap().attempt;
+    assert_eq!(fenced, trainer.attempt + 1);
+    for _ in 0..3 {
+        // Behind the time in which a call may still be deleting, and long before what is left is purged.
+        test.turn(HOUR_US / 4);
+        test.app.collect().await.unwrap();
+        assert_eq!(test.app.run(&trainer.run).await.unwrap().attempt, fenced);
+    }
 }
