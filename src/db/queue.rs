@@ -26,6 +26,8 @@ const SHORT_ROWS: usize = 40;
 const ALIKE_WORK: usize = 2_048;
 /// Rows of short writes of all kinds but reports in one transaction on SQLite: 10 ms of its work, which is what a report waits for.
 const MIXED_WORK: usize = 256;
+/// Rows of one kind of writes between two looks for reports in a transaction on SQLite: 2 ms of its work.
+pub(super) const ROWS_BETWEEN_REPORTS: usize = 64;
 /// Rows of long writes in one transaction: 2 ms of SQLite's work, for which a short write has to wait once or twice.
 const LONG_WORK: usize = 512;
 /// When a caller that found the queue full should come back.
@@ -110,20 +112,35 @@ impl Queue {
         Ok(())
     }
 
-    /// A transaction is over: its lanes are free. `again` are writes that it left, to be carried out alone; they come first.
+    /// A transaction is over: its lanes are free. `again` are writes that it gives back; they come first.
     pub(super) fn release(&self, hold: Hold, again: Vec<Box<dyn Job>>) {
         let mut waiting = self.lock();
         for lane in hold.lanes {
             waiting.busy.remove(&lane);
         }
         waiting.long_under_way -= usize::from(hold.is_long);
-        for mut job in again.into_iter().rev() {
-            job.set_alone();
+        for job in again.into_iter().rev() {
             let turn = job.turn();
             waiting.ring(turn).push(turn.caller, job, true);
         }
         drop(waiting);
         self.changed.notify_one();
+    }
+
+    /// The reports that came while a transaction is under way: it carries them out as well, and then ends. The next one is the
+    /// others'.
+    pub(super) fn take_reports(&self, hold: &mut Hold) -> Vec<Box<dyn Job>> {
+        let mut waiting = self.lock();
+        let Waiting { reports, were_reports, busy, .. } = &mut *waiting;
+        let mut jobs = Vec::new();
+        reports.take(ALIKE_WORK, &mut jobs, |_, job| is_free(busy, job.turn()));
+        if !jobs.is_empty() {
+            *were_reports = true;
+            let lanes: HashSet<u64> = jobs.iter().flat_map(|job| job.turn().lanes).flatten().collect();
+            busy.extend(&lanes);
+            hold.lanes.extend(lanes);
+        }
+        jobs
     }
 
     /// What the next transaction carries out, if anything may begin.
@@ -192,9 +209,28 @@ impl Queue {
         }
     }
 
+    /// How many writes wait.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        let waiting = self.lock();
+        waiting.reports.count + waiting.short.count + waiting.long.count
+    }
+
     /// Nothing more comes in; what waits is still carried out.
     pub(super) fn close(&self) {
         self.lock().is_closed = true;
+        self.changed.notify_one();
+    }
+
+    /// Nothing more comes in, and what waits is given up: its callers hear that it was not done.
+    pub(super) fn abandon(&self) {
+        let mut waiting = self.lock();
+        waiting.is_closed = true;
+        let Waiting { reports, short, long, .. } = &mut *waiting;
+        let rings = [reports, short, long].map(std::mem::take);
+        drop(waiting);
+        // Who waits for one of them is told by its end of the channel, which is dropped with it.
+        drop(rings);
         self.changed.notify_one();
     }
 

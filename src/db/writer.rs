@@ -27,6 +27,7 @@ use crate::db::postgres::in_time;
 use crate::db::queue::Batch;
 use crate::db::queue::Mix;
 use crate::db::queue::Queue;
+use crate::db::queue::ROWS_BETWEEN_REPORTS;
 use crate::db::tx::Tx;
 use crate::failpoint::failpoint;
 
@@ -147,21 +148,25 @@ async fn serve(
     unsynced: CancellationToken,
     statements: Arc<AtomicU64>,
 ) {
-    while let Some(Batch { jobs, hold }) = queue.next(Mix::Kinds).await {
-        let mut sets = sets_of(jobs);
+    while let Some(Batch { jobs, mut hold }) = queue.next(Mix::Kinds).await {
+        let mut sets = sets_of(jobs, ROWS_BETWEEN_REPORTS);
+        let mut left = Vec::new();
         let mut tx = Tx::new(Connection::Sqlite(&mut connection), false);
-        let committed = commit(&mut tx, &mut sets).await;
+        let late = || queue.take_reports(&mut hold);
+        let committed = commit(&mut tx, &mut sets, &mut left, late).await;
         statements.fetch_add(tx.statements(), Ordering::Relaxed);
         if committed.is_err() {
             // Whatever failed, the next batch begins outside of a transaction.
             drop(tx.connection().control("ROLLBACK").await);
         }
-        queue.release(hold, settle(sets, &committed));
+        let mut again = settle(sets, &committed);
+        again.extend(left.into_iter().flatten());
+        queue.release(hold, again);
         if let Err(Error::Unsynced(_)) = committed {
             // Never again: the next sync may succeed and have lost what this one could not write. Closing the connection would
             // sync once more, so it stays open until the process ends.
             std::mem::forget(connection);
-            queue.close();
+            queue.abandon();
             unsynced.cancel();
             return;
         }
@@ -200,13 +205,13 @@ impl Tasks {
 
     async fn carry_out(&self, batch: Batch) -> (crate::db::queue::Hold, Vec<Box<dyn Job>>) {
         let until = batch.jobs.iter().filter_map(|job| job.until()).min();
-        let mut sets = sets_of(batch.jobs);
+        let mut sets = sets_of(batch.jobs, usize::MAX);
         let committed = async {
             let mut lent = self.pool.lend_until(until).await?;
             let is_set = sets.first().is_some_and(|set| set.len() > 1);
             let committed = async {
                 let mut tx = Tx::new(lent.connection()?, is_set);
-                let committed = commit(&mut tx, &mut sets).await;
+                let committed = commit(&mut tx, &mut sets, &mut Vec::new(), Vec::new).await;
                 self.statements.fetch_add(tx.statements(), Ordering::Relaxed);
                 if committed.is_err() {
                     // Whatever failed, the connection goes back outside of a transaction.
@@ -226,25 +231,33 @@ impl Tasks {
 /// Writes of one kind, or a lone one.
 type Set = Vec<Box<dyn Job>>;
 
-/// The writes by their kinds, in the order in which each kind came first.
-fn sets_of(jobs: Vec<Box<dyn Job>>) -> Vec<Set> {
-    let mut sets: Vec<Set> = Vec::new();
+/// The writes by their kinds, in the order in which each kind came first. A set has so many rows at most, unless it is of
+/// reports or a lone write.
+fn sets_of(jobs: Vec<Box<dyn Job>>, rows: usize) -> Vec<Set> {
+    let mut sets: Vec<(usize, Set)> = Vec::new();
     for job in jobs {
-        let kind = job.kind();
-        let alike = |set: &&mut Set| kind.is_some() && set.first().is_some_and(|first| first.kind() == kind);
-        match sets.iter_mut().find(alike) {
-            Some(set) => set.push(job),
-            None => sets.push(vec![job]),
+        let (kind, turn) = (job.kind(), job.turn());
+        let joins = |(taken, set): &&mut (usize, Set)| {
+            let is_alike = kind.is_some() && set.first().is_some_and(|first| first.kind() == kind);
+            is_alike && (turn.is_report || taken.saturating_add(turn.rows) <= rows)
+        };
+        match sets.iter_mut().find(joins) {
+            Some((taken, set)) => {
+                *taken += turn.rows;
+                set.push(job);
+            }
+            None => sets.push((turn.rows, vec![job])),
         }
     }
-    sets
+    sets.into_iter().map(|(_, set)| set).collect()
 }
 
-/// Answers everybody but those who are to be carried out again, and gives these back.
+/// Answers everybody but those who are to be carried out again, alone, and gives these back.
 fn settle(sets: Vec<Set>, committed: &Result<(), Error>) -> Vec<Box<dyn Job>> {
     let mut again = Vec::new();
-    for job in sets.into_iter().flatten() {
+    for mut job in sets.into_iter().flatten() {
         if committed.is_ok() && job.stands().is_none() {
+            job.set_alone();
             again.push(job);
         } else {
             job.answer(committed.clone());
@@ -253,36 +266,50 @@ fn settle(sets: Vec<Set>, committed: &Result<(), Error>) -> Vec<Box<dyn Job>> {
     again
 }
 
-/// Carries all sets out in one transaction.
-async fn commit(tx: &mut Tx<'_>, sets: &mut [Set]) -> Result<(), Error> {
+/// Carries the sets out in one transaction. `late` gives the reports that came meanwhile: they do not wait for the sets that
+/// have not begun, which are then `left` for the next transaction.
+async fn commit(
+    tx: &mut Tx<'_>,
+    sets: &mut Vec<Set>,
+    left: &mut Vec<Set>,
+    mut late: impl FnMut() -> Set,
+) -> Result<(), Error> {
     let begin = match tx.connection() {
         Connection::Sqlite(_) => "BEGIN IMMEDIATE",
         Connection::Postgres(_) => "BEGIN",
     };
     tx.connection().control(begin).await?;
-    if let [alone] = sets {
+    if let [alone] = &mut sets[..] {
         // The transaction is its savepoint: two statements less for every call of a lone trainer.
         return match carry_out(tx, alone).await? {
             Carried::Out => end(tx).await,
             Carried::Refused | Carried::Undone => tx.connection().control("ROLLBACK").await,
         };
     }
-    for index in 0..sets.len() {
-        let Some(set) = sets.get_mut(index) else { break };
+    let mut next = 0;
+    while let Some(set) = sets.get_mut(next) {
+        next += 1;
         if set.iter().all(|job| job.kind().is_some()) {
             // Its refusals have written nothing, so it needs no savepoint, for which SQLite would copy each page that changes.
             if let Carried::Undone = carry_out(tx, set).await? {
                 sets.iter_mut().flatten().for_each(|job| job.set_alone());
                 return tx.connection().control("ROLLBACK").await;
             }
-            continue;
+        } else {
+            tx.connection().control("SAVEPOINT one_set").await?;
+            // SQLite rolls back on its own when the disk is full or fails, and then knows no savepoint any more.
+            if !matches!(carry_out(tx, set).await?, Carried::Out) {
+                tx.connection().control("ROLLBACK TO one_set").await?;
+            }
+            tx.connection().control("RELEASE one_set").await?;
         }
-        tx.connection().control("SAVEPOINT one_set").await?;
-        // SQLite rolls back on its own when the disk is full or fails, and then knows no savepoint any more.
-        if !matches!(carry_out(tx, set).await?, Carried::Out) {
-            tx.connection().control("ROLLBACK TO one_set").await?;
+        if next < sets.len() {
+            let reports = late();
+            if !reports.is_empty() {
+                left.extend(sets.drain(next..));
+                sets.push(reports);
+            }
         }
-        tx.connection().control("RELEASE one_set").await?;
     }
     end(tx).await
 }

@@ -158,3 +158,88 @@ async fn a_write_that_fails_is_undone_and_no_other_one_is() {
     });
     assert_eq!(stored.await.unwrap(), [1, 2, 3, 4, 5]);
 }
+
+/// Notes that it is carried out. One with a gate says when it begins, and goes on when it is let.
+struct Noted<const IS_REPORT: bool> {
+    name: &'static str,
+    log: Arc<Mutex<Vec<&'static str>>>,
+    gate: Option<Arc<[Notify; 2]>>,
+}
+
+impl<const IS_REPORT: bool> Write for Noted<IS_REPORT> {
+    type Answer = ();
+
+    fn turn(&self) -> Turn {
+        // Two of them are more than a transaction takes between two looks for reports.
+        Turn { is_report: IS_REPORT, ..Turn::own(ROWS_BETWEEN_REPORTS / 2 + 1) }
+    }
+
+    async fn run(set: &[&Self], _: &mut Tx<'_>) -> Result<Vec<Outcome<()>>, Error> {
+        for noted in set {
+            noted.log.lock().unwrap().push(noted.name);
+            if let Some(gate) = &noted.gate {
+                gate[0].notify_one();
+                gate[1].notified().await;
+            }
+        }
+        Ok(set.iter().map(|_| Outcome::Done(())).collect())
+    }
+}
+
+#[tokio::test]
+async fn a_report_waits_for_no_upload_that_has_not_begun() {
+    let Held { writer, open, first } = Held::new(in_memory().await).await;
+    let log = Arc::new(Mutex::new(Vec::new()));
+    let gates = [0, 1].map(|_| Arc::new([Notify::new(), Notify::new()]));
+    let upload = |name, gate| {
+        let noted = Noted::<false> { name, log: Arc::clone(&log), gate: Some(Arc::clone(gate)) };
+        let writer = Arc::clone(&writer);
+        tokio::spawn(async move { writer.write(noted).await })
+    };
+    let uploads = [upload("one upload", &gates[0]), upload("another", &gates[1])];
+    while writer.queue.len() < uploads.len() {
+        tokio::task::yield_now().await;
+    }
+    open.notify_one();
+    first.await.unwrap().unwrap();
+    gates[0][0].notified().await;
+    let report = writer.write(Noted::<true> { name: "report", log: Arc::clone(&log), gate: None });
+    let mut report = Box::pin(report);
+    assert!(futures::poll!(&mut report).is_pending());
+    gates[0][1].notify_one();
+    // The other upload is held until the report is answered, with the one that was under way.
+    report.await.unwrap();
+    gates[1][1].notify_one();
+    for upload in uploads {
+        upload.await.unwrap().unwrap();
+    }
+    assert_eq!(*log.lock().unwrap(), ["one upload", "report", "another"]);
+}
+
+#[tokio::test]
+async fn what_waits_when_a_sync_fails_is_told_that_it_was_not_done() {
+    let Held { writer, open, first } = Held::new(in_memory().await).await;
+    let (begun, gate) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let (told, let_go) = (Arc::clone(&begun), Arc::clone(&gate));
+    let failing = writer.rare(move |_| {
+        Box::pin(async move {
+            told.notify_one();
+            let_go.notified().await;
+            Err::<(), _>(Error::Unsynced(Arc::new(sqlx::Error::WorkerCrashed)))
+        })
+    });
+    let mut failing = Box::pin(failing);
+    assert!(futures::poll!(&mut failing).is_pending());
+    open.notify_one();
+    begun.notified().await;
+    // It waits for the next transaction, and there is none.
+    let waits = writer.rare(|_| Box::pin(async move { Ok(()) }));
+    let mut waits = Box::pin(waits);
+    assert!(futures::poll!(&mut waits).is_pending());
+    gate.notify_one();
+    first.await.unwrap().unwrap();
+    assert!(matches!(failing.await, Err(Error::Unsynced(_))));
+    assert!(matches!(waits.await, Err(Error::Unavailable(_))));
+    let late = writer.rare(|_| Box::pin(async move { Ok(()) })).await;
+    assert!(matches!(late, Err(Error::Unavailable(_))), "{late:?}");
+}
