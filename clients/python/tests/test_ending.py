@@ -234,6 +234,19 @@ def test_what_a_killed_process_left_beside_the_models_goes_with_the_next_start(t
     assert (out / template.format(epoch=3)).read_text() == "epoch 2"
 
 
+@pytest.mark.parametrize("every_epochs", [1, 2])
+def test_what_was_killed_while_it_held_a_model_goes_with_the_next_start(train, tmp_path, every_epochs):
+    """In its second epoch. With `every_epochs` 2 nothing was kept before, so that the server never hears of the run."""
+    out = tmp_path / "out"
+    away = {"server": "127.0.0.1:1", "retry_seconds": 0.1}
+    killed = train(_KILLED_IN_A_WRITE, every_epochs=every_epochs, **away)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert len(list(out.glob("keepbest-held/.keepbest-*"))) == 1
+    trained = train("")
+    assert trained.returncode == 0, trained.stderr
+    assert not (out / "keepbest-held").exists(), list(out.rglob("*"))
+
+
 def test_a_run_whose_process_died_before_its_end_is_ended_by_a_start_that_has_nothing_to_train(
     train, client, project, tmp_path
 ):

@@ -18,6 +18,7 @@ from keepbest._session import Session
 from keepbest._spool import Spool
 from keepbest._state import TRANSITIONS, Happening, State
 from keepbest.client import start_request
+from keepbest.names import run_name
 from keepbest.types import Action, Decision, EventKind, Mode, RunState
 
 Code = grpc.StatusCode
@@ -37,14 +38,15 @@ class Trainer:
         rule = keepbest.strategy(name, save_best_only=best_only, mode="min")
         self.client, self.project, self.folder, self.name = client, project, folder, name
         runs = client.connection.stubs().runs
-        request = GetRunRequest(name=f"teams/tests/projects/{project.partition('/')[2]}/runs/{run}")
+        name_of_run = run_name(project, run)
+        request = GetRunRequest(name=name_of_run)
         settings = {"retry_seconds": 1.0, "survive": True, "asynchronous": False, "metadata": None, **settings}
         self.session = Session(
             start=start
             or (lambda events, patience: client.start_run(project, run, rule, timeout=patience, _events=events)),
             ask=lambda seconds: runs.GetRun.future(request, timeout=seconds),
             strategy=rule,
-            held=HeldFiles(str(folder / name), "val_loss", best_only, Mode.MODE_MIN, run, 1 << 20),
+            held=HeldFiles(str(folder / name), "val_loss", best_only, Mode.MODE_MIN, name_of_run, 1 << 20),
             final_path=lambda decision: folder / decision.path,
             **settings,
         )

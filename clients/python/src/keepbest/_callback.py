@@ -313,9 +313,7 @@ class CheckpointCallback(Resuming):
 
         modes = {"min": Mode.MODE_MIN, "max": Mode.MODE_MAX}
         direction = modes.get(self.mode, Mode.MODE_UNSPECIFIED)
-        held = HeldFiles(
-            self.filepath, self.monitor, self.save_best_only, direction, self._identity.run, self._held_bytes
-        )
+        held = HeldFiles(self.filepath, self.monitor, self.save_best_only, direction, self.run_name, self._held_bytes)
         self._session = Session(
             start=start,
             ask=ask,
@@ -348,8 +346,10 @@ class CheckpointCallback(Resuming):
         if self._identity.is_new:
             self._identity.is_new = False
             self._print(f"Keepbest: run `{run.name}`; pass run={self._identity.run!r} to continue it after a restart")
-        elif run.resumed:
-            self._check_begin(run.resource)
+        else:
+            if run.resumed:
+                self._check_begin(run.resource)
+            # Also of a run that is new to the server: an earlier process may have trained without one.
             remove_hidden(Path(self._directory), self._strategy.filepath, self.run_name)
         self._note_begin()
         if run.resource.monitor_state.HasField("best"):

@@ -22,6 +22,7 @@ class HeldFiles:
     when they exceed the limit, the oldest are removed.
 
     Attributes:
+        run: the resource name; the names of held models begin with its last part.
         direction: of the monitor; unspecified until the run has started, and until then every model is kept.
         limit_bytes: how large all held models together may be. The newest is kept even if it is larger on its own.
     """
@@ -73,7 +74,8 @@ class HeldFiles:
     def _path(self, event: Event) -> Path:
         directory, rest = split_template(self.filepath)
         batch = f"-batch-{event.batch + 1}" if event.HasField("batch") else ""
-        folder, name, number = held_folder(directory), f"{self.run}-epoch-{event.epoch + 1}{batch}", 1
+        run_id = self.run.rpartition("/")[2]
+        folder, name, number = held_folder(directory), f"{run_id}-epoch-{event.epoch + 1}{batch}", 1
         path = folder / f"{name}{extension_of(rest)}"
         while parts_of(path):  # of an earlier training, in whose spool it is
             number += 1

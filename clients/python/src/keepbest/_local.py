@@ -50,6 +50,8 @@ def remove_hidden(directory: Path, template: str, run: str) -> None:
             for path in list(folder.iterdir()):
                 if left.fullmatch(path.name):
                     remove(path)
+    with contextlib.suppress(OSError):
+        (directory / HELD_FOLDER).rmdir()  # it holds nothing else
 
 
 def replace(path: Path, save: Saver, run: str) -> None:
