@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import plain
 import pytest
 from conftest import Server, random_file
 
@@ -69,19 +71,40 @@ def test_the_spool_of_an_earlier_training_keeps_its_own_models(client, project, 
         assert (tmp_path / f"v{number}" / "m.keras").read_bytes() == held[name]
 
 
+@pytest.mark.filterwarnings("ignore:Keepbest")
+@pytest.mark.parametrize("how", ["ends", "is killed", "dies"])
+def test_epochs_between_saves_of_a_training_without_a_server_come_in_too(server, client, project, tmp_path, how):
+    code = {
+        "ends": "",
+        "is killed": "callback.on_train_end = lambda: os.kill(os.getpid(), 9)",
+        "dies": "callback.on_train_end = lambda: {}['x']",
+    }[how]
+    arguments = {"filepath": str(tmp_path / "m-{epoch}.txt"), "run": "r", "project": project, "every_epochs": 2}
+    arguments |= {"server": NOBODY, "retry_seconds": 0.1}
+    command = [sys.executable, "-W", "always", plain.__file__, json.dumps(arguments), code]
+    trained = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    if how != "is killed":
+        assert f"{4 if how == 'ends' else 3} events: not reported but kept in" in trained.stderr
+    (synced,) = client.sync(tmp_path)
+    assert (synced.losses, len(synced.versions)) == ([], 1)
+    recorded = [it for it in client.events(f"{project}/r") if it.event.kind == EventKind.EVENT_KIND_EPOCH_END]
+    assert {it.event.epoch: it.writer for it in recorded} == {0: "between-saves", 1: "", 2: "between-saves"}
+
+
 def spool_of(project: str, folder: Path, epochs: int, ended: RunState | None = RunState.RUN_STATE_FINISHED) -> Spool:
-    """What a training keeps that reported so many epochs and saved at each."""
+    """What a training keeps that reported so many epochs and saved at each, with as many epochs between saves."""
     request = start_request(project, "r", keepbest.strategy("m-{epoch}.bin", monitor="loss", mode="min"))
     spool = Spool(folder / "r.spool", lambda: request, str(folder) + "/", {"by": "test"})
-    buffer = EventBuffer(DueCounter(None))
+    buffer, between = EventBuffer(DueCounter(None)), []
     for epoch in range(epochs):
         buffer.add(make_event(EventKind.EVENT_KIND_BATCH_END, epoch, {"loss": 2.0}, batch=0))
         entry = buffer.add(make_event(EventKind.EVENT_KIND_EPOCH_END, epoch, {"loss": 1.0 / (epoch + 1)}))
         entry.held = folder / f"held-{epoch}.bin"
         folder.mkdir(exist_ok=True)
         random_file(entry.held, 100)
-        spool.keep(buffer.entries(), None)
-    spool.keep(buffer.entries(), None, ended)
+        between.append(make_event(EventKind.EVENT_KIND_EPOCH_END, 10 + epoch, {"loss": 3.0}))
+        spool.keep(buffer.entries(), None, between=between)
+    spool.keep(buffer.entries(), None, ended, between=between)
     spool.close()
     return spool
 
@@ -120,8 +143,10 @@ def test_a_sync_that_is_killed_anywhere_is_repeated_and_nothing_comes_twice(
     assert list(tmp_path.glob("node/*.spool")) == []
     versions = list(client.versions(f"{project}/run-r-model", order_by="number asc"))
     assert [(version.epoch, version.metadata["by"]) for version in versions] == [(0, "test"), (1, "test"), (2, "test")]
-    events = [(it.event.epoch, it.event.kind) for it in client.events(versions[0].run)]
-    assert events == [(epoch, kind) for epoch in range(3) for kind in (1, 2)]
+    events = list(client.events(versions[0].run))
+    decided_upon = [(it.event.epoch, it.event.kind) for it in events if not it.writer]
+    assert decided_upon == [(epoch, kind) for epoch in range(3) for kind in (1, 2)]
+    assert [it.event.epoch for it in events if it.writer == "between-saves"] == [10, 11, 12]
     assert client.run(versions[0].run).state == RunState.RUN_STATE_FINISHED
 
 
@@ -151,7 +176,7 @@ def test_a_torn_line_is_not_there(client, project, tmp_path):
     whole = spool.path.read_bytes()
     spool.path.write_bytes(whole[:-20])
     (synced,) = client.sync(tmp_path / "node")
-    assert (synced.events, len(synced.versions)) == (3, 1)
+    assert (synced.events, len(synced.versions)) == (5, 2)
 
 
 def test_the_command_tells_what_came_in_and_fails_where_something_did_not(server: Server, project, tmp_path):
@@ -165,7 +190,7 @@ def test_the_command_tells_what_came_in_and_fails_where_something_did_not(server
     (tmp_path / "broken.spool").write_text("{}\n")
     first = sync(str(tmp_path))
     assert first.returncode == 1
-    assert "runs/r: 4 events, 2 versions" in first.stdout and "is no spool that this version" in first.stderr
+    assert "runs/r: 6 events, 2 versions" in first.stdout and "is no spool that this version" in first.stderr
     (tmp_path / "broken.spool").unlink()
     again = sync(str(tmp_path))
     assert (again.returncode, again.stdout) == (0, f"nothing to sync in `{tmp_path}`\n")

@@ -9,7 +9,7 @@ import pytest
 from conftest import Interposer, Refused, Server
 
 import keepbest
-from keepbest import _outage, _session
+from keepbest import _between, _outage, _session
 from keepbest._events import make_event
 from keepbest._held import HeldFiles
 from keepbest._proto.keepbest.v1.runs_pb2 import GetRunRequest
@@ -283,6 +283,27 @@ def test_the_end_of_an_upload_removes_its_own_local_file_and_no_newer_one(interp
     assert trainer.end() == []
     assert trainer.saved() == {0: 0.9, 1: 0.8}
     assert not (tmp_path / "best.bin").exists()
+
+
+def test_epochs_between_saves_reach_the_server_before_a_training_that_died(interposer, project, tmp_path):
+    trainer = Trainer(interposer.address, project, tmp_path)
+    trainer.epoch(0, 0.9)
+    trainer.session.record(make_event(EventKind.EVENT_KIND_EPOCH_END, 1, {"val_loss": 0.8}))
+    assert trainer.session.fail("died", 1, 20.0, in_a_save=False) == []
+    name = trainer.session.run.name
+    assert [it.event.epoch for it in trainer.client.events(name) if it.writer == "between-saves"] == [1]
+    assert trainer.client.run(name).state == RunState.RUN_STATE_FAILED
+
+
+def test_epochs_between_saves_for_which_there_is_no_room_are_told(project, tmp_path, monkeypatch):
+    monkeypatch.setattr(_between, "_EVENTS", 2)
+    trainer = Trainer("127.0.0.1:1", project, tmp_path, retry_seconds=0.1)
+    for epoch in range(5):
+        trainer.session.record(make_event(EventKind.EVENT_KIND_EPOCH_END, epoch, {}))
+    with pytest.warns(UserWarning, match="the server is away"):
+        losses = trainer.end()
+    assert "3 epochs between saves: dropped, because too many waited" in losses
+    assert "3 events: not reported" in losses
 
 
 def test_the_end_of_a_run_that_could_not_be_told_is_told_by_a_sync(interposer, project, tmp_path):

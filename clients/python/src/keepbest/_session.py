@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import threading
 import time
 import warnings
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from keepbest._background import Background
+from keepbest._between import Between
 from keepbest._events import DueCounter, Entry, EventBuffer
 from keepbest._held import HeldFiles
 from keepbest._local import Saver, move, remove
@@ -29,12 +29,6 @@ from keepbest.types import Action, Decision, Event, RunState, Strategy
 
 # A server that accepts calls but does not answer counts as away after this time, even if `retry_seconds` is longer.
 _SILENCE_SECONDS = 10.0
-# The writer of epochs between those at which a save may be due: no decision is made about its events.
-_BETWEEN = "between-saves"
-# How many of them wait; of more the oldest are dropped, while the server is away.
-_BETWEEN_EVENTS = 1_000
-# How large a request of them is; the server takes 4 MiB.
-_BETWEEN_BYTES = 1 << 20
 # How long a dying training tries to tell so. It must not keep its process from ending.
 _FAIL_SECONDS = 5.0
 # Another process took over: nothing that this one sends is accepted any more.
@@ -86,7 +80,7 @@ class Session:
     # Saves whose local files may go. The training's thread removes them: it alone knows that it writes none meanwhile.
     _safe: deque[SaveJob] = field(default_factory=deque)
     # Epochs between those at which a save may be due.
-    _between: deque[Event] = field(default_factory=lambda: deque(maxlen=_BETWEEN_EVENTS))
+    _between: Between = field(default_factory=Between)
     # The training is over, so waiting for the server delays nothing.
     _closing: bool = False
 
@@ -129,7 +123,9 @@ class Session:
 
     def record(self, event: Event) -> None:
         """Keep an event about which the server shall not decide; it is sent with the next one that is reported."""
-        self._between.append(event)
+        self._between.add(event)
+        if self._outage.error is not None:
+            self._spool_events()
 
     def save(self, decision: Decision, path: Path) -> None:
         """Upload the model at `path` and commit it, in the background if the session is asynchronous."""
@@ -194,7 +190,9 @@ class Session:
             losses.append(f"an upload failed: {error}")
         if self.run is not None and self.state in SENDING:
             try:
-                patience = Patience(min(seconds, _FAIL_SECONDS) / 2)  # for each of two calls
+                patience = Patience(min(seconds, _FAIL_SECONDS) / 3)  # for each of three calls
+                if not in_a_save:
+                    self._record_between(self.run, patience)
                 self.run.fail(reason, epoch=epoch, flush=not in_a_save, timeout=patience)
             except KeepbestError as error:
                 losses.append(f"that the training ended ({reason}) could not be told: {error}")
@@ -210,8 +208,8 @@ class Session:
             losses.append(f"models removed to make room for newer ones: {', '.join(map(str, self._removed))}")
         if kept := self._events.held():
             losses.append(f"models kept aside, of which the server did not decide: {', '.join(map(str, kept))}")
-        if self._between:
-            losses.append(f"{len(self._between)} epochs between saves: not reported")
+        if self._between.dropped:
+            losses.append(f"{self._between.dropped} epochs between saves: dropped, because too many waited")
         if self._events.dropped:
             losses.append(f"{self._events.dropped} events: dropped, because too many waited for the server")
         if self._events.refused:
@@ -226,20 +224,25 @@ class Session:
     def _leave(self, ended: RunState | None) -> list[str]:
         """Keep on disk what was not reported, and let a sync have it; what that is, as a sentence."""
         left = []
-        if len(self._events):
-            left.append(f"{len(self._events)} events: not reported{self._spool_events(ended)}")
+        if self._waiting():
+            left.append(f"{self._waiting()} events: not reported{self._spool_events(ended)}")
         elif ended is not None and self.run is not None and self._outage.error is not None and not self.run.is_ended:
             left.append(f"the end of the run: not told{self._spool_events(ended)}")
         if self.spool is not None:
             self.spool.close()
         return left
 
+    def _waiting(self) -> int:
+        """How many events the server has not acknowledged."""
+        return len(self._events) + len(self._between)
+
     def _spool_events(self, ended: RunState | None = None) -> str:
         """Keep the events that wait on disk, so that they outlive this process; where, for the warning at the end."""
         if self.spool is None or self._overtaken is not None:
             return ""
         try:
-            self.spool.keep(self._events.entries(), None if self.run is None else self.run.attempt, ended)
+            attempt = None if self.run is None else self.run.attempt
+            self.spool.keep(self._events.entries(), attempt, ended, between=self._between.events())
         except OSError as error:
             return f", and not kept in `{self.spool.path}`: {error}"
         return (
@@ -277,28 +280,12 @@ class Session:
         self._record_between(self.run)
         return self.run.flush(self._decided_late, timeout=self._patience())
 
-    def _record_between(self, run: Run) -> None:
-        """Send the epochs between saves. One that the server refuses is told, and holds up nothing."""
-        most = _BETWEEN_EVENTS
-        while self._between:
-            group = [self._between[0]]
-            size_bytes = group[0].ByteSize()
-            for event in itertools.islice(self._between, 1, most):
-                size_bytes += event.ByteSize()
-                if size_bytes > _BETWEEN_BYTES:
-                    break
-                group.append(event)
-            try:
-                run.record(group, _BETWEEN, timeout=self._patience())
-            except KeepbestError as error:
-                if error.retryable or isinstance(error, _OVERTAKEN):
-                    raise
-                if len(group) > 1:
-                    most = len(group) // 2
-                    continue
-                self.losses.append(f"epoch {group[0].epoch + 1}: not reported: {error}")
-            for _ in group:
-                self._between.popleft()
+    def _record_between(self, run: Run, patience: Patience | None = None) -> None:
+        self._between.send(
+            run,
+            lambda: patience or self._patience(),
+            lambda event, error: self.losses.append(f"epoch {event.epoch + 1}: not reported: {error}"),
+        )
 
     def _probe(self, deadline_seconds: float) -> Any:
         return self.ask(deadline_seconds) if self.run is None else self.run.ask(deadline_seconds)
@@ -326,7 +313,7 @@ class Session:
             self._outage.ends()
             waits = len(self._saves) > 0
             self._meets(Happening.ANSWERED if waits else Happening.CAUGHT_UP)
-        if self.spool is not None and not len(self._events):
+        if self.spool is not None and not self._waiting():
             self.spool.forget()
         if waits and self.asynchronous:
             self._background.wake()

@@ -1,8 +1,8 @@
 """What a training could not tell the server, kept on disk until `keepbest._sync` brings it in.
 
-A spool is a file: its first line is what begins the run, further ones are its events, the attempt, and how the run
-ended. It is only added to, so that a training that is killed leaves what it had written; a line that is torn is not
-there. The models lie beside it, and a line names that of its event.
+A spool is a file: its first line is what begins the run, further ones are its events, those of epochs between saves,
+the attempt, and how the run ended. It is only added to, so that a training that is killed leaves what it had written; a
+line that is torn is not there. The models lie beside it, and a line names that of its event.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ import base64
 import contextlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 from keepbest._events import Entry
 from keepbest._local import parts_of
@@ -24,6 +24,8 @@ from keepbest.types import Event, RunState
 
 _FORMAT = 1
 SUFFIX = ".spool"
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -58,26 +60,34 @@ class Spool:
     directory: str = ""
     metadata: dict[str, Any] | None = None
     _opened: BinaryIO | None = None
-    # The event of the newest line, and the attempt that is noted.
+    # The events of the newest lines, and the attempt that is noted.
     _newest: Entry | None = field(default=None, repr=False)
+    _newest_between: Event | None = field(default=None, repr=False)
     _attempt: int | None = None
     # Whether the last line may have been written in part.
     _is_torn: bool = False
 
-    def keep(self, entries: Iterable[Entry], attempt: int | None, ended: RunState | None = None) -> None:
+    def keep(
+        self,
+        entries: Iterable[Entry],
+        attempt: int | None,
+        ended: RunState | None = None,
+        between: Sequence[Event] = (),
+    ) -> None:
         """Add those of a training's unacknowledged events that are not in the file yet; durable when it returns.
 
         Args:
             entries: all of them, oldest first.
             attempt: of the run, if it could be started.
             ended: how the run ended, if it did.
+            between: all unacknowledged epochs between saves, oldest first.
 
         Raises:
             OSError: the file cannot be written.
         """
         waiting = list(entries)
-        known = next((at for at, entry in enumerate(waiting) if entry is self._newest), -1)
-        lines = [self._line(entry) for entry in waiting[known + 1 :]]
+        lines = [self._line(entry) for entry in _after(waiting, self._newest)]
+        lines += [{"between": _encoded(event)} for event in _after(between, self._newest_between)]
         if attempt != self._attempt:
             lines.append({"attempt": attempt})
         if ended is not None:
@@ -93,12 +103,14 @@ class Spool:
         self._is_torn, self._attempt = False, attempt
         if waiting:
             self._newest = waiting[-1]
+        if between:
+            self._newest_between = between[-1]
 
     def forget(self) -> None:
         """Remove the file: the server has all that is in it."""
         if self._opened is not None:
             self._opened.close()
-            self._opened = self._newest = self._attempt = None
+            self._opened = self._newest = self._newest_between = self._attempt = None
             self.path.unlink(missing_ok=True)
             with contextlib.suppress(OSError):
                 self.path.parent.rmdir()  # it holds nothing else
@@ -107,7 +119,7 @@ class Spool:
         """Let a sync have the file."""
         if self._opened is not None:
             self._opened.close()
-            self._opened = self._newest = None
+            self._opened = self._newest = self._newest_between = None
 
     def _open(self) -> BinaryIO:
         if self._opened is None:
@@ -137,9 +149,8 @@ class Spool:
         return self.directory if end == ":" else os.path.abspath(self.directory or ".") + (end or os.sep)
 
     def _line(self, entry: Entry) -> dict[str, Any]:
-        event = base64.b64encode(entry.event.SerializeToString()).decode()
         model = None if entry.held is None else entry.held.name
-        return {"event": event, "due": entry.due, "model": model}
+        return {"event": _encoded(entry.event), "due": entry.due, "model": model}
 
 
 @dataclass
@@ -151,6 +162,8 @@ class Kept:
     directory: str
     metadata: dict[str, Any] | None
     events: list[SpooledEvent]
+    # Of epochs between saves, about which nothing is decided.
+    between: list[Event]
     attempt: int | None
     # `RUN_STATE_FINISHED` or `RUN_STATE_FAILED`; None: the training did not come to its end.
     ended: str | None
@@ -173,6 +186,7 @@ class Kept:
             if header.get("spool") != _FORMAT:
                 raise ValueError(f"`{path}` is no spool that this version of keepbest reads")
             events = [_event(line, path.parent) for line in lines[1:] if "event" in line]
+            between = [_decoded(line["between"]) for line in lines[1:] if "between" in line]
             attempt = next((line["attempt"] for line in reversed(lines) if "attempt" in line), None)
             ended = [line["ended"] for line in lines[1:] if "ended" in line]
             start = StartRunRequest.FromString(base64.b64decode(header["start"]))
@@ -182,6 +196,7 @@ class Kept:
                 header["directory"],
                 header["metadata"],
                 events,
+                between,
                 attempt,
                 ended[-1] if ended else None,
                 opened,
@@ -241,4 +256,17 @@ def _event(line: dict[str, Any], folder: Path) -> SpooledEvent:
     model = None if name is None else folder / Path(name).name
     if model is not None and not parts_of(model):
         model = None  # a better or newer one took its place
-    return SpooledEvent(Event.FromString(base64.b64decode(line["event"])), line["due"], model)
+    return SpooledEvent(_decoded(line["event"]), line["due"], model)
+
+
+def _encoded(event: Event) -> str:
+    return base64.b64encode(event.SerializeToString()).decode()
+
+
+def _decoded(text: str) -> Event:
+    return Event.FromString(base64.b64decode(text))
+
+
+def _after(waiting: Sequence[T], newest: T | None) -> Sequence[T]:
+    """Those that are newer than one of them; all, if it is none of them any more."""
+    return waiting[next((at for at, one in enumerate(waiting) if one is newest), -1) + 1 :]

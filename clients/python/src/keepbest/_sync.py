@@ -9,10 +9,12 @@ from __future__ import annotations
 import contextlib
 import uuid
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from keepbest._between import WRITER, record
 from keepbest._channel import Connection
 from keepbest._files import collect
 from keepbest._local import move, parts_of, remove
@@ -83,7 +85,7 @@ def sync_spool(connection: Connection, path: Path, patience: Patience, take_over
     kept = Kept.open(path)
     try:
         run = _start(connection, kept, patience, take_over)
-        synced = Synced(run.name, len(kept.events))
+        synced = Synced(run.name, len(kept.events) + len(kept.between))
         _Sync(connection, kept, run, patience, synced).do()
     except BaseException:
         kept.close()
@@ -135,9 +137,11 @@ class _Sync:
     def do(self) -> None:
         """Report all events, save what is decided, end the run as the training had, and remove the models."""
         stored = _stored(self._connection, self._run.name, self._patience)
+        self._record_between(stored.get(WRITER, {}))
+        stored_here = stored.get("", {})
         next_sequence = self._next_sequence()
-        for group in self._groups(stored):
-            first = stored.get(_moment(group[0].event), next_sequence)
+        for group in self._groups(stored_here):
+            first = stored_here.get(_moment(group[0].event), next_sequence)
             taken = self._report(group, first)
             if first == next_sequence:
                 next_sequence += taken
@@ -146,6 +150,16 @@ class _Sync:
         for spooled in self._kept.events:
             if spooled.model is not None and not spooled.is_lost:
                 remove(spooled.model)
+
+    def _record_between(self, stored: dict[tuple[int, ...], int]) -> None:
+        """Report the epochs between saves, but for those that were stored before."""
+        waiting = deque(event for event in self._kept.between if _moment(event) not in stored)
+        record(
+            self._run,
+            waiting,
+            lambda: self._patience,
+            lambda event, error: self._synced.losses.append(f"{_shown(event)}: not reported: {error}"),
+        )
 
     def _next_sequence(self) -> int:
         return self._send([], 0).next_sequence
@@ -234,14 +248,15 @@ class _Sync:
                 move(spooled.model, Path(self._kept.directory + decision.path))
 
 
-def _stored(connection: Connection, run: str, patience: Patience) -> dict[tuple[int, ...], int]:
-    """The sequence of each event that decisions are about, by its moment."""
+def _stored(connection: Connection, run: str, patience: Patience) -> dict[str, dict[tuple[int, ...], int]]:
+    """The sequence of each event, by its writer and its moment. Decisions are about those of the unnamed writer."""
     request = ListEventsRequest(parent=run, page_size=_PAGE_EVENTS, metrics=["-"])
     method: Callable[..., ListEventsResponse] = connection.stubs().runs.ListEvents
-    stored: dict[tuple[int, ...], int] = {}
+    stored: dict[str, dict[tuple[int, ...], int]] = {}
     while True:
         page = call(method, request, patience)
-        stored |= {_moment(it.event): it.sequence for it in page.events if not it.writer}
+        for it in page.events:
+            stored.setdefault(it.writer, {})[_moment(it.event)] = it.sequence
         if not page.next_page_token:
             return stored
         request.page_token = page.next_page_token
