@@ -12,6 +12,7 @@ import keepbest
 from keepbest import _between, _outage, _session
 from keepbest._events import make_event
 from keepbest._held import HeldFiles
+from keepbest._proto.keepbest.v1.checkpoints_pb2 import AbandonCheckpointRequest
 from keepbest._proto.keepbest.v1.runs_pb2 import GetRunRequest
 from keepbest._saves import SaveJob, SaveQueue
 from keepbest._session import Session
@@ -207,6 +208,49 @@ def test_saves_that_wait_are_bounded_in_bytes_and_the_oldest_gives_way(tmp_path)
 
     assert queue.work(upload)
     assert seen == [jobs[1], jobs[3]]
+
+
+@pytest.mark.filterwarnings("ignore:Keepbest")
+def test_saves_that_gave_way_are_abandoned_as_soon_as_the_server_answers(interposer: Interposer, project, tmp_path):
+    trainer = Trainer(interposer.address, project, tmp_path, best_only=False, asynchronous=True, retry_seconds=0.1)
+    trainer.session._saves = SaveQueue(limit_bytes=3)  # as large as one model
+    abandoned = []
+
+    def note(request, forward):
+        abandoned.append(AbandonCheckpointRequest.FromString(request).checkpoint)
+        return forward(request)
+
+    interposer.hooks["AbandonCheckpoint"] = note
+    interposer.hooks["WriteSmallFiles"] = refuse(Code.RESOURCE_EXHAUSTED, "STORE_FULL", 60.0)
+    epoch = 0
+    while len(trainer.session.losses) < 3:  # until a probe was answered in time, so often
+        trainer.epoch(epoch, 0.9)
+        trainer.session._background.wait()
+        epoch += 1
+    del interposer.hooks["WriteSmallFiles"]
+    trainer.session.retry_seconds = 20.0
+    losses = trainer.end()
+    assert len(losses) >= 3 and all("those that waited exceeded `held_bytes`" in loss for loss in losses)
+    saved = trainer.saved()
+    decided = trainer.client.decisions(trainer.session.run.name)
+    left_out = [it.checkpoint for it in decided if it.action == Action.ACTION_SAVE and it.epoch not in saved]
+    assert sorted(abandoned) == sorted(left_out)
+    assert len(abandoned) == len(losses)
+
+
+@pytest.mark.filterwarnings("ignore:Keepbest")
+@pytest.mark.parametrize("dies", [False, True])
+def test_nothing_is_sent_any_more_once_a_training_is_over(interposer: Interposer, project, tmp_path, dies):
+    trainer = Trainer(interposer.address, project, tmp_path, retry_seconds=0.1)
+    trainer.epoch(0, 0.9)
+    interposer.hooks["ReportEvents"] = refuse(Code.UNAVAILABLE, "STOPPING")
+    for batch in range(300):
+        trainer.session.report(make_event(EventKind.EVENT_KIND_BATCH_END, 1, {}, batch=batch), lambda path: None)
+    sender = trainer.session.run._reports._sender._thread
+    losses = trainer.session.fail("died", 1, 1.0, in_a_save=False) if dies else trainer.end()
+    sender.join(20)
+    assert not sender.is_alive()
+    assert any("301 events: not reported" in loss for loss in losses)
 
 
 def test_without_a_server_at_the_start_a_training_is_told_and_goes_on(project, tmp_path):

@@ -115,6 +115,10 @@ class Reports:
         """Have what no decision depends on sent in the background. It returns at once."""
         self._sender.wake()
 
+    def stop_sending(self) -> None:
+        """Send nothing any more in the background."""
+        self._sender.end()
+
     def flush(self, on_late: LateDecision, timeout: Timeout, more: bool = False) -> Decision | None:
         """Send all events that wait; see `Run.flush`.
 

@@ -28,14 +28,23 @@ class Sender:
         self._send = send
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
+        self._is_over = False
 
     def wake(self) -> None:
         """Take note that something waits. It returns at once."""
         with self._changed:
+            if self._is_over:
+                return
             if self._thread is None or not self._thread.is_alive():  # a forked child has its parent's dead one
                 self._thread = threading.Thread(target=self._run, name="keepbest-events")
                 self._thread.start()
             self._changed.notify()
+
+    def end(self) -> None:
+        """Send nothing any more. It returns at once; a thread that is sending ends after that."""
+        with self._changed:
+            self._is_over = True
+            self._changed.notify_all()
 
     def _run(self) -> None:
         while self._ripe():
@@ -43,13 +52,14 @@ class Sender:
                 if not threading.main_thread().is_alive():
                     return
                 with self._changed:
-                    self._changed.wait(DURABLE_SECONDS)
+                    if not self._is_over:
+                        self._changed.wait(DURABLE_SECONDS)
 
     def _ripe(self) -> bool:
-        """Wait until there is something to send. False: nothing waits, and the thread counts as ended."""
+        """Wait until there is something to send. False: there never will be, and the thread counts as ended."""
         with self._changed:
             while True:
-                seconds = self._waits()
+                seconds = None if self._is_over else self._waits()
                 if seconds is None:
                     self._thread = None
                     return False

@@ -77,6 +77,9 @@ class Session:
     _overtaken: KeepbestError | None = None
     # Without `survive`: the first error of a save in the background, to be raised in the training's thread.
     _error: BaseException | None = None
+    # Saves that gave way, perhaps while the server is away. It is told before it decides again: else their values would
+    # stand as the ones to beat until their checkpoints expire.
+    _given_up: deque[Decision] = field(default_factory=deque)
     # Saves whose local files may go. The training's thread removes them: it alone knows that it writes none meanwhile.
     _safe: deque[SaveJob] = field(default_factory=deque)
     # Epochs between those at which a save may be due.
@@ -138,6 +141,7 @@ class Session:
             self._tell_loss(decision, f"its model at {path} is gone: {error}")
             return
         for job in self._saves.add(added):
+            self._given_up.append(job.decision)
             self._lose(job, "newer models took its place, because those that waited exceeded `held_bytes`")
         if self.asynchronous:
             self._background.wake()
@@ -163,6 +167,8 @@ class Session:
         with self._lock:
             self._outage.ends()
         self._tolerate(lambda: self._end(finish))
+        if self.run is not None:
+            self.run.stop_sending()
         self._remove_safe()
         losses = self._sum_up(RunState.RUN_STATE_FINISHED if finish else None)
         self._meets(Happening.CLOSED)
@@ -197,6 +203,8 @@ class Session:
             except KeepbestError as error:
                 losses.append(f"that the training ended ({reason}) could not be told: {error}")
                 self._fails(error)
+        if self.run is not None:
+            self.run.stop_sending()
         if not in_a_save:
             losses += self._leave(RunState.RUN_STATE_FAILED)
         self._meets(Happening.CLOSED)
@@ -262,7 +270,10 @@ class Session:
         if not self._saves.work(self._upload):
             assert self._outage.error is not None, "a save waits because of an error"
             raise self._outage.error
-        if finish and self.run is not None:
+        if self.run is None:
+            return
+        self._abandon_given_up(self.run)  # decided late, a moment ago
+        if finish:
             self.run.finish(timeout=self._patience())
 
     def _connect(self) -> None:
@@ -277,8 +288,18 @@ class Session:
             # What was decided later is not better than this, or the server would have wanted it instead.
             assert self._outage.error is not None, "a save waits because of an error"
             raise self._outage.error
+        self._abandon_given_up(self.run)
         self._record_between(self.run)
         return self.run.flush(self._decided_late, timeout=self._patience())
+
+    def _abandon_given_up(self, run: Run) -> None:
+        while self._given_up:
+            try:
+                run.abandon(self._given_up[0], timeout=self._patience())
+            except KeepbestError as error:
+                if error.retryable or isinstance(error, _OVERTAKEN):
+                    raise
+            self._given_up.popleft()
 
     def _record_between(self, run: Run, patience: Patience | None = None) -> None:
         self._between.send(

@@ -186,6 +186,10 @@ class Run:
         """Send what waits, and no decision depends on, in the background."""
         self._reports.send_soon()
 
+    def stop_sending(self) -> None:
+        """Send nothing any more in the background: what waits is somebody else's to tell."""
+        self._reports.stop_sending()
+
     def flush(self, on_late: LateDecision | None = None, timeout: Timeout = None) -> Decision | None:
         """Send all events that wait.
 
@@ -305,14 +309,22 @@ class Run:
         save.check(version, files)
         return version
 
-    def abandon(self, decision: Decision) -> None:
-        """Give up the save of a decision. If the server is away, nothing is raised: the checkpoint will expire."""
+    def abandon(self, decision: Decision, timeout: Timeout = None) -> None:
+        """Give up the save of a decision. If the server is away, nothing is raised: the checkpoint will expire.
+
+        Args:
+            decision: what `report` returned.
+            timeout: how long to repeat, in seconds; then the error is raised after all. None: 5 s, and none is.
+        """
         if decision.action != Action.ACTION_SAVE:
             return
         request = AbandonCheckpointRequest(checkpoint=decision.checkpoint, attempt=self.attempt)
+        method = self._connection.stubs().checkpoints.AbandonCheckpoint
+        if timeout is not None:
+            call(method, request, self._connection.patience(timeout))
+            return
         with contextlib.suppress(KeepbestError):
-            patience = Patience(_ABANDON_SECONDS, _ABANDON_SECONDS)
-            call(self._connection.stubs().checkpoints.AbandonCheckpoint, request, patience)
+            call(method, request, Patience(_ABANDON_SECONDS, _ABANDON_SECONDS))
 
     def finish(self, failed: bool = False, timeout: Timeout = None) -> RunResource:
         """Send all events that wait, and end the run. A later start opens it again.
