@@ -167,6 +167,27 @@ def test_a_change_whose_answer_was_lost_is_no_error_when_it_is_repeated(loses_an
     assert client.delete_run("r", force=True).run_count == 0
 
 
+def test_a_version_whose_deletion_was_not_answered_may_be_gone_with_its_artifact(interposer, client, project, tmp_path):
+    client.project = project
+    random_file(tmp_path / "m.bin", 10)
+    client.push(tmp_path / "m.bin", "a")
+    tries = []
+
+    def lose_the_first_answer(request, forward):
+        tries.append(request)
+        answer = forward(request)
+        if len(tries) == 1:
+            client.delete_artifact("a", force=True)
+            raise Refused(grpc.StatusCode.UNAVAILABLE, "LOST")
+        return answer
+
+    interposer.hooks["DeleteVersion"] = lose_the_first_answer
+    deletes = keepbest.Client(interposer.address, timeout=30, project=project)
+    assert (deletes.delete("a:v0"), len(tries)) == (0, 2)
+    with pytest.raises(keepbest.NotFound):
+        deletes.delete("a:v0")
+
+
 def test_a_run_that_was_ended_inside_of_with_is_left_so(client, project):
     with client.start_run(project, "r", EVERY) as run:
         run.fail("gave up")

@@ -15,6 +15,7 @@ from keepbest._proto.keepbest.v1.artifacts_pb2 import (
 from keepbest._proto.keepbest.v1.projects_pb2 import DeleteProjectRequest
 from keepbest._proto.keepbest.v1.runs_pb2 import DeleteRunRequest
 from keepbest._retry import Repeated, call
+from keepbest.errors import NotFound
 from keepbest.names import artifact_name, project_name, run_name, version_name
 from keepbest.types import Deletion
 
@@ -41,14 +42,23 @@ class Deletes:
             delete_aliases: also if aliases of yours point at it, which go with it.
 
         Returns:
-            Its size in bytes. What other versions share of it stays.
+            Its size in bytes. What other versions share of it stays. 0 where an earlier try may have deleted it, whose
+            answer was lost, and nothing is known of it any more.
 
         Raises:
             FailedPrecondition: aliases of yours point at it (`VERSION_HAS_ALIASES`).
+            NotFound: there is none.
         """
         request = DeleteVersionRequest(name=version_name(version, self.project), delete_aliases=delete_aliases)
-        method: Callable[..., DeleteVersionResponse] = self.connection.stubs().artifacts.DeleteVersion
-        return call(method, request, self.connection.patience()).size_bytes
+        method = Repeated(self.connection.stubs().artifacts.DeleteVersion)
+        try:
+            response: DeleteVersionResponse = call(method, request, self.connection.patience())
+        except NotFound:
+            # The server answers the same again as long as it knows the version; it forgets that with the artifact.
+            if method.lost:
+                return 0
+            raise
+        return response.size_bytes
 
     def delete_versions(
         self,
