@@ -6,7 +6,6 @@ import contextlib
 import copy
 import errno
 import functools
-import math
 import os
 import uuid
 import warnings
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from keepbest import _identity
+from keepbest._checks import check_callback
 from keepbest._ending import Ending
 from keepbest._events import EventBuffer, make_event
 from keepbest._held import HeldFiles
@@ -28,7 +28,7 @@ from keepbest._resume import Resuming
 from keepbest._retry import Patience
 from keepbest._session import Session
 from keepbest._template import check_template, misspelling_text, misspelt, never_reported
-from keepbest._values import Intake, check_monitor, json_values
+from keepbest._values import Intake, json_values
 from keepbest.client import Client
 from keepbest.ranks import training_rank
 from keepbest.run import Run
@@ -90,21 +90,20 @@ class CheckpointCallback(Resuming):
         options: Mapping[str, Any] | None = None,
     ) -> None:
         """Check the arguments and keep them. The server is first asked at the first event."""
-        if on_unavailable not in ("warn", "raise"):
-            raise ValueError(f"on_unavailable `{on_unavailable}` is neither `warn` nor `raise`")
-        if held_bytes < 0:
-            raise ValueError(f"held_bytes `{held_bytes}` is negative")
-        if every_epochs < 1:
-            raise ValueError(f"every_epochs `{every_epochs}` is no number of epochs; 1 is each")
-        if grace_seconds < 0:
-            raise ValueError(f"grace_seconds `{grace_seconds}` is negative")
-        if artifact:
-            _identity.check_id("artifact", artifact)
-        check_monitor(monitor)
-        if initial_value_threshold is not None and math.isnan(initial_value_threshold):
-            raise ValueError("initial_value_threshold is NaN, which no value can beat: pass a number, or none")
-        if not 0 <= min_delta < math.inf:
-            raise ValueError(f"min_delta `{min_delta}` is no distance: it must be a finite number, 0 or more")
+        check_callback(
+            filepath=filepath,
+            monitor=monitor,
+            verbose=verbose,
+            initial_value_threshold=initial_value_threshold,
+            artifact=artifact,
+            client=client,
+            on_unavailable=on_unavailable,
+            min_delta=min_delta,
+            retry_seconds=retry_seconds,
+            held_bytes=held_bytes,
+            every_epochs=every_epochs,
+            grace_seconds=grace_seconds,
+        )
         self.filepath = os.fspath(filepath)
         self.monitor = monitor
         self.verbose = verbose

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import grpc
 
+from keepbest._arguments import check_number, check_text, wrong
 from keepbest._contact import Contact
 from keepbest._proto.keepbest.v1 import (
     artifacts_pb2_grpc,
@@ -66,6 +67,8 @@ class Address:
         Raises:
             ValueError: it is none of these.
         """
+        if text is not None:
+            check_text("address", text, "host:port, http://host:port or https://host:port")
         text = text or os.environ.get(ADDRESS_VARIABLE) or DEFAULT_ADDRESS
         parts = urlsplit(text if "://" in text else f"http://{text}")
         wrong = f"address `{text}` is not host:port, http://host:port or https://host:port"
@@ -114,6 +117,10 @@ class Connection:
 
     def __post_init__(self) -> None:
         """Know nothing of the server yet."""
+        if self.timeout_seconds is not None:
+            check_number("timeout", self.timeout_seconds, "a number of seconds, or None")
+        if self.root_certificates is not None and not isinstance(self.root_certificates, bytes):
+            raise TypeError(wrong("root_certificates", self.root_certificates, "the bytes of a PEM file"))
         self._contact = Contact(self.address.target, self.address.tls)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -124,6 +131,8 @@ class Connection:
         """The patience for a call: of its caller's timeout, or of this client's if there is none."""
         if isinstance(timeout, Patience):
             return replace(timeout, contact=self._contact, rest=self._rest)
+        if timeout is not None:
+            check_number("timeout", timeout, "a number of seconds, or None")
         seconds = self.timeout_seconds if timeout is None else timeout
         if seconds is None:
             seconds = DEFAULT_SECONDS if self._contact.reached else _FIRST_SECONDS

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, cast
 
+from keepbest._arguments import message
 from keepbest._channel import Connection
 from keepbest._proto.keepbest.v1.artifacts_pb2 import (
     DeleteArtifactRequest,
@@ -18,6 +19,9 @@ from keepbest._retry import Repeated, call
 from keepbest.errors import NotFound
 from keepbest.names import artifact_name, project_name, run_name, version_name
 from keepbest.types import Deletion
+
+# Fields of requests whose arguments are called otherwise.
+_CALLED = {"validate_only": "dry_run"}
 
 
 class Deletes:
@@ -49,7 +53,7 @@ class Deletes:
             FailedPrecondition: aliases of yours point at it (`VERSION_HAS_ALIASES`).
             NotFound: there is none.
         """
-        request = DeleteVersionRequest(name=version_name(version, self.project), delete_aliases=delete_aliases)
+        request = message(DeleteVersionRequest, name=version_name(version, self.project), delete_aliases=delete_aliases)
         method = Repeated(self.connection.stubs().artifacts.DeleteVersion)
         try:
             response: DeleteVersionResponse = call(method, request, self.connection.patience())
@@ -80,7 +84,9 @@ class Deletes:
             delete_best: also the best one.
             dry_run: only say what would be deleted.
         """
-        request = DeleteVersionsRequest(
+        request = message(
+            DeleteVersionsRequest,
+            _CALLED,
             parent=artifact_name(self.project, artifact),
             filter=filter,
             keep_newest=keep_newest,
@@ -103,7 +109,9 @@ class Deletes:
             FailedPrecondition: it is alive (`RUN_ALIVE`), or aliases point at its versions (`VERSION_HAS_ALIASES`).
             NotFound: there is none.
         """
-        request = DeleteRunRequest(name=run_name(self.project, name), force=force, validate_only=dry_run)
+        request = message(
+            DeleteRunRequest, _CALLED, name=run_name(self.project, name), force=force, validate_only=dry_run
+        )
         return self._delete(self.connection.stubs().runs.DeleteRun, request)
 
     def delete_artifact(self, name: str, *, force: bool = False, dry_run: bool = False) -> Deletion:
@@ -118,7 +126,9 @@ class Deletes:
             FailedPrecondition: as for `delete_run`.
             NotFound: there is none.
         """
-        request = DeleteArtifactRequest(name=artifact_name(self.project, name), force=force, validate_only=dry_run)
+        request = message(
+            DeleteArtifactRequest, _CALLED, name=artifact_name(self.project, name), force=force, validate_only=dry_run
+        )
         return self._delete(self.connection.stubs().artifacts.DeleteArtifact, request)
 
     def delete_project(self, project: str, *, force: bool = False, dry_run: bool = False) -> Deletion:
@@ -133,7 +143,7 @@ class Deletes:
             FailedPrecondition: as for `delete_run`.
             NotFound: it holds nothing.
         """
-        request = DeleteProjectRequest(name=project_name(project), force=force, validate_only=dry_run)
+        request = message(DeleteProjectRequest, _CALLED, name=project_name(project), force=force, validate_only=dry_run)
         return self._delete(self.connection.stubs().projects.DeleteProject, request)
 
     def _delete(self, method: Callable[..., Deletion], request: Any) -> Deletion:

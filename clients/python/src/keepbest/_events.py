@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from keepbest._arguments import check_metrics, check_whole, message
 from keepbest._sender import DURABLE_SECONDS
 from keepbest._values import Intake
 from keepbest.types import Event, EventKind, NextDue, Strategy
@@ -45,10 +46,17 @@ def make_event(
         batch: 0-based within the epoch; for batch events.
         step: optimizer steps since the run began, if they are counted.
         intake: of the run, so that what the strategy needs is never left out, and each warning is given once.
+
+    Raises:
+        TypeError: epoch, batch or step is no whole number, or metrics is no mapping.
     """
-    event = Event(kind=kind, epoch=epoch, batch=batch, step=step)
+    intake = intake or Intake()
+    if epoch is None:  # which protobuf takes for 0
+        check_whole("epoch", epoch)
+    check_metrics(metrics, intake.monitor)
+    event = message(Event, kind=kind, epoch=epoch, batch=batch, step=step)
     event.wall_time.GetCurrentTime()
-    (intake or Intake()).fill(event, metrics)
+    intake.fill(event, metrics)
     return event
 
 

@@ -9,6 +9,7 @@ import weakref
 import zlib
 from typing import Any, Literal
 
+from keepbest._arguments import check_text
 from keepbest.names import default_project, project_name
 from keepbest.types import Strategy
 
@@ -38,6 +39,8 @@ class Identity:
         """
         if copies not in ("own", "same"):
             raise ValueError(f"copies `{copies}` is neither `own` nor `same`")
+        if run is not None:
+            check_text("run", run, "the id of a run, or None")
         named = run or os.environ.get(RUN_VARIABLE)
         if named and named.startswith("teams/"):
             parts = named.split("/")

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from keepbest._arguments import message, wrong
 from keepbest._channel import Connection
 from keepbest._proto.keepbest.v1.artifacts_pb2 import (
     GetArtifactRequest,
@@ -47,7 +48,7 @@ class Reads:
             team: its name; None: that of the client's project.
             page_size: projects a call; 0: the server's choice.
         """
-        request = ListProjectsRequest(parent=team_name(team or self.project), page_size=page_size)
+        request = message(ListProjectsRequest, parent=team_name(team or self.project), page_size=page_size)
         for project in self._pages(self.connection.stubs().projects.ListProjects, request, "projects"):
             _, team, _, name = project.name.split("/")
             yield f"{team}/{name}"
@@ -70,7 +71,9 @@ class Reads:
             page_size: runs a call; 0: the server's choice.
             filter: as for `versions`: `state = "ACTIVE" AND config : "adam"`.
         """
-        request = ListRunsRequest(parent=listed_name(parent or self.project), page_size=page_size, filter=filter)
+        request = message(
+            ListRunsRequest, parent=listed_name(parent or self.project), page_size=page_size, filter=filter
+        )
         return self._pages(self.connection.stubs().runs.ListRuns, request, "runs")
 
     def artifact(self, name: str) -> Artifact:
@@ -86,7 +89,7 @@ class Reads:
             parent: `team/project` or `team`; None: the client's project.
             page_size: artifacts a call; 0: the server's choice.
         """
-        request = ListArtifactsRequest(parent=listed_name(parent or self.project), page_size=page_size)
+        request = message(ListArtifactsRequest, parent=listed_name(parent or self.project), page_size=page_size)
         return self._pages(self.connection.stubs().artifacts.ListArtifacts, request, "artifacts")
 
     def best(
@@ -103,8 +106,8 @@ class Reads:
         Raises:
             NotFound: no version has the metric.
         """
-        request = GetBestVersionRequest(
-            parent=parent_name(parent), metric=metric or "", mode=mode_value(mode or "auto")
+        request = message(
+            GetBestVersionRequest, parent=parent_name(parent), metric=metric or "", mode=mode_value(mode or "auto")
         )
         get: Callable[..., Version] = self.connection.stubs().artifacts.GetBestVersion
         return self._filled(call(get, request, self.connection.patience()), include_files)
@@ -124,19 +127,25 @@ class Reads:
             order_by: for example `metrics.val_loss asc`; empty: newest number first.
             page_size: versions a call; 0: the server's choice.
         """
-        request = ListVersionsRequest(
-            parent=artifact_name(self.project, artifact), filter=filter, order_by=order_by, page_size=page_size
+        request = message(
+            ListVersionsRequest,
+            parent=artifact_name(self.project, artifact),
+            filter=filter,
+            order_by=order_by,
+            page_size=page_size,
         )
         return self._pages(self.connection.stubs().artifacts.ListVersions, request, "versions")
 
     def decisions(self, run: str, epoch: int | None = None) -> Iterator[Decision]:
         """The run's decisions, oldest first: why its model was saved or not. Of one epoch (0-based), or of all."""
-        request = ListDecisionsRequest(parent=run_name(self.project, run), epoch=epoch)
+        request = message(ListDecisionsRequest, parent=run_name(self.project, run), epoch=epoch)
         return self._pages(self.connection.stubs().runs.ListDecisions, request, "decisions")
 
     def events(self, run: str, metrics: list[str] | None = None) -> Iterator[RecordedEvent]:
         """The run's events, oldest first, with these metrics or all."""
-        request = ListEventsRequest(parent=run_name(self.project, run), metrics=metrics or [])
+        if isinstance(metrics, str):
+            raise TypeError(wrong("metrics", metrics, f'a list of names, as ["{metrics}"]'))
+        request = message(ListEventsRequest, parent=run_name(self.project, run), metrics=metrics or [])
         return self._pages(self.connection.stubs().runs.ListEvents, request, "events")
 
     def _pages(self, method: Callable[..., Any], request: Any, what: str) -> Iterator[Any]:

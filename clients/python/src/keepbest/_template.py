@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
-import re
 import string
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-# How alike two names are, from 0 to 1, when one is taken for a misspelling of the other: `epch`, `eopch` and `Epochs`
-# are like `epoch`, while `loss` and `val_loss` are two names.
-_ALIKE = 0.75
+from keepbest._near import near_miss
+
 # The longest template that the contract allows.
 _TEMPLATE_BYTES = 1_024
 
@@ -74,19 +71,9 @@ def _prints(value: Any, spec: str) -> bool:
 
 def misspelt(template: str, known: Iterable[str]) -> dict[str, str]:
     """The placeholders that are called almost as something known, and what that is called."""
-    names = list(dict.fromkeys(known))
-    lower = {name.lower(): name for name in reversed(names)}
-    found = {}
-    for field in placeholders(template):
-        if field.name in names or not field.name:
-            continue
-        near = difflib.get_close_matches(field.name.lower(), lower, n=1, cutoff=_ALIKE)
-        # `val_loss_1` and `val_loss_2` are two metrics.
-        if near and _letters(near[0]) == _letters(field.name.lower()) and near[0] != field.name.lower():
-            continue
-        if near:
-            found[field.name] = lower[near[0]]
-    return found
+    names = list(known)
+    near = {field.name: near_miss(field.name, names) for field in placeholders(template)}
+    return {name: meant for name, meant in near.items() if meant is not None}
 
 
 def never_reported(template: str, *, by_epochs: bool) -> list[str]:
@@ -97,10 +84,6 @@ def never_reported(template: str, *, by_epochs: bool) -> list[str]:
     return [
         f"`{{{name}}}` has no value at the end of {moment}, so the first save will fail" for name in sorted(missing)
     ]
-
-
-def _letters(name: str) -> str:
-    return re.sub(r"\d", "", name)
 
 
 def misspelling_text(template: str, found: dict[str, str]) -> str:

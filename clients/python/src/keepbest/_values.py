@@ -59,7 +59,11 @@ class Notes:
 
 
 class Intake:
-    """Fills events with metrics. It knows which of them the strategy uses, so that those are never left out."""
+    """Fills events with metrics. It knows which of them the strategy uses, so that those are never left out.
+
+    Attributes:
+        monitor: of the strategy; empty without one.
+    """
 
     def __init__(self, strategy: Strategy | None = None, *, one_element_is_number: bool = False) -> None:
         """Take what matters of the strategy.
@@ -69,11 +73,11 @@ class Intake:
             one_element_is_number: whether the monitor may be an array of one element, as tf_keras compares it.
         """
         self._notes = Notes()
-        self._monitor = "" if strategy is None else strategy.monitor or "val_loss"
+        self.monitor = "" if strategy is None else strategy.monitor or "val_loss"
         fields = placeholders(strategy.filepath) if strategy is not None else []
-        self._wanted = {field.name for field in fields} | {self._monitor}
+        self._wanted = {field.name for field in fields} | {self.monitor}
         # Python prints a boolean as a word without a format, and as a number with one.
-        self._as_number = {field.name for field in fields if field.spec and not field.conversion} | {self._monitor}
+        self._as_number = {field.name for field in fields if field.spec and not field.conversion} | {self.monitor}
         self._one_element_is_number = one_element_is_number
         # Names that are sent as they are, so that they are looked at once and not in each batch.
         self._plain_names: dict[str, str] = {}
@@ -161,7 +165,7 @@ class Intake:
         shape = _dimensions(value)
         if shape is None:
             return value
-        if shape and not (self._one_element_is_number and name == self._monitor and math.prod(shape) == 1):
+        if shape and not (self._one_element_is_number and name == self.monitor and math.prod(shape) == 1):
             return value
         if hasattr(value, "item"):
             return value.item()

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any, Literal, cast
 
 from keepbest import _pull
+from keepbest._arguments import check_known, check_mapping, check_metrics, check_text, check_whole, message, wrong
 from keepbest._channel import DEFAULT_SECONDS, Address, Connection
 from keepbest._deletes import Deletes
 from keepbest._events import EventBuffer
@@ -32,7 +33,7 @@ from keepbest._sync import Synced, sync
 from keepbest.errors import FailedPrecondition, KeepbestError, NotFound
 from keepbest.names import artifact_name, default_project, project_name, version_name
 from keepbest.run import Run
-from keepbest.strategy import direction_values, struct_of
+from keepbest.strategy import STRATEGY_ARGUMENTS, direction_values, struct_of
 from keepbest.strategy import strategy as make_strategy
 from keepbest.types import Mode, Strategy, Version
 
@@ -141,6 +142,9 @@ class Client(Reads, Deletes):
             FailedPrecondition: the run watches another monitor (`MONITOR_CONFLICT`).
             ValueError: project, resume, a direction or a rank is malformed, or several ranks have no launch.
         """
+        check_whole("rank", rank)
+        check_whole("ranks", ranks)
+        check_text("writer", writer)
         if not 0 <= rank < ranks:
             raise ValueError(f"rank {rank} of {ranks}: ranks count from 0")
         if ranks > 1 and not (launch or request_id):
@@ -176,7 +180,10 @@ class Client(Reads, Deletes):
             FailedPrecondition: it does not point where `expected` says (`ALIAS_MOVED`; `metadata["version"]` is where).
         """
         artifact, _, number = version_name(version, self.project).rpartition("/versions/")
-        request = SetAliasRequest(artifact=artifact, alias=alias, version=number, expected_version=expected)
+        called = {"expected_version": "expected"}
+        request = message(
+            SetAliasRequest, called, artifact=artifact, alias=alias, version=number, expected_version=expected
+        )
         method = Repeated(self.connection.stubs().artifacts.SetAlias)
         try:
             return cast(Version, call(method, request, self.connection.patience()))
@@ -212,6 +219,8 @@ class Client(Reads, Deletes):
         Raises:
             FailedPrecondition: the artifact has another monitor (`MONITOR_CONFLICT`).
         """
+        check_whole("epoch", epoch)  # before a run begins
+        check_metrics({} if metrics is None else metrics, monitor or "")
         name = artifact_name(self.project, artifact)
         project, _, artifact_id = name.rpartition("/artifacts/")
         direction = mode
@@ -311,8 +320,11 @@ def start_request(
     if resume not in _RESUME:
         raise ValueError(f"resume `{resume}` is none of `allow`, `never`, `must`")
     if strategy is not None and not isinstance(strategy, Strategy):
-        strategy = make_strategy(**strategy)
-    return StartRunRequest(
+        strategy = _strategy_of(strategy)
+    called = {"run_id": "run", "artifact_id": "artifact"}
+    return message(
+        StartRunRequest,
+        called,
         parent=project_name(project),
         run_id=run or "",
         strategy=strategy,
@@ -323,3 +335,12 @@ def start_request(
         resume=_RESUME[resume],
         config=struct_of(config, "config"),
     )
+
+
+def _strategy_of(arguments: Any) -> Strategy:
+    right = 'what `keepbest.strategy` returns, or its arguments, as {"filepath": "m.safetensors"}'
+    check_mapping("strategy", arguments, right)
+    check_known("strategy", arguments, STRATEGY_ARGUMENTS)
+    if "filepath" not in arguments:
+        raise TypeError(wrong("strategy", arguments, f"{right}: `filepath` is missing"))
+    return make_strategy(**arguments)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+from keepbest._arguments import check_text
+
 PROJECT_VARIABLE = "KEEPBEST_PROJECT"
 DEFAULT_PROJECT = "default/default"
 _SHAPE = "teams/{team}/projects/{project}"
@@ -20,6 +22,7 @@ def project_name(text: str) -> str:
     Raises:
         ValueError: it is neither.
     """
+    check_text("project", text, f"`team/project` or `{_SHAPE}`")
     match text.split("/"):
         case [team, project] if team and project:
             return f"teams/{team}/projects/{project}"
@@ -36,6 +39,7 @@ def parent_name(text: str) -> str:
     Raises:
         ValueError: it is none of these.
     """
+    check_text("parent", text, "a team, a project, an artifact or a run by its name")
     if text.startswith("teams/") and len(text.split("/")) % 2 == 0:
         return text
     match text.split("/"):
@@ -69,6 +73,7 @@ def team_name(text: str) -> str:
 
 
 def _names_a_team(text: str) -> bool:
+    check_text("team", text, "the name of a team or a project")
     match text.split("/"):
         case [team] | ["teams", team]:
             return bool(team)
@@ -103,6 +108,7 @@ def version_name(text: str, project: str = "") -> str:
     Raises:
         ValueError: it is none of these.
     """
+    check_text("version", text, "its name, as `team/project/artifact:alias`")
     if text.startswith("teams/") and "/versions/" in text:
         return text
     artifact, colon, version = text.rpartition(":")
@@ -121,6 +127,7 @@ def version_name(text: str, project: str = "") -> str:
 
 
 def _in_project(project: str, text: str, kind: str) -> str:
+    check_text(kind, text, f"the name of one, as `team/project/{kind}`")
     match text.split("/"):
         case ["teams", team, "projects", name, kinds, identifier] if kinds == f"{kind}s" and team and name:
             return text if identifier else _refuse(text, kind)

@@ -9,6 +9,7 @@ from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, Literal, overload
 
+from keepbest._arguments import check_text, check_whole, wrong
 from keepbest._channel import Connection
 from keepbest._events import DueCounter, EventBuffer, make_event
 from keepbest._files import Saveable
@@ -117,6 +118,7 @@ class Run:
                 256 bytes, empty names) is cut or left out, with one warning.
             step: optimizer steps since the run began, if they are counted.
         """
+        check_whole("batch", batch)
         return self.report(
             make_event(EventKind.EVENT_KIND_BATCH_END, epoch, metrics, batch=batch, step=step, intake=self._intake)
         )
@@ -146,6 +148,7 @@ class Run:
                 ones, and this method raises the error from now on.
             StaleAttempt: a newer attempt of the run was started.
         """
+        _check_event(event)
         self._epoch = event.epoch
         if self.rank > 0:
             return self._decision_of_rank_0(event) if self._due_at_rank_0.step(event) else None
@@ -169,7 +172,7 @@ class Run:
         decisions: list[Decision] = []
         try:
             if self.rank == 0:
-                self._reports.add_all(events, decisions, self.abandon)
+                self._reports.add_all(map(_check_event, events), decisions, self.abandon)
             else:
                 for event in events:
                     if (decision := self.report(event)) is not None:
@@ -283,6 +286,7 @@ class Run:
                 and all other errors the checkpoint is abandoned, unless it is committed, and the earlier best stands.
             ValueError: the decision is not SAVE, or there is nothing to save.
         """
+        _check_decision(decision)
         if decision.action != Action.ACTION_SAVE:
             raise ValueError(
                 f"the decision about event {decision.sequence} is {Action.Name(decision.action)}, not SAVE"
@@ -316,6 +320,7 @@ class Run:
             decision: what `report` returned.
             timeout: how long to repeat, in seconds; then the error is raised after all. None: 5 s, and none is.
         """
+        _check_decision(decision)
         if decision.action != Action.ACTION_SAVE:
             return
         request = AbandonCheckpointRequest(checkpoint=decision.checkpoint, attempt=self.attempt)
@@ -359,6 +364,9 @@ class Run:
             flush: whether to send that event, and those that wait, if the server takes them.
             timeout: how long to repeat each call, in seconds; None: as for the client.
         """
+        check_text("reason", reason)
+        if epoch is not None:
+            check_whole("epoch", epoch)
         if self.rank > 0:
             return self.resource
         if flush:
@@ -395,3 +403,15 @@ class Run:
         method: Callable[..., AwaitDecisionResponse] = self._connection.stubs().runs.AwaitDecision
         answer = call_waiting(method, request, self._connection.patience(), _DECISION_SECONDS)
         return answer.decision if answer.HasField("decision") else None
+
+
+def _check_event(event: Event) -> Event:
+    if not isinstance(event, Event):
+        raise TypeError(wrong("event", event, "an event, as `run.event(epoch, metrics)` makes them"))
+    return event
+
+
+def _check_decision(decision: Decision) -> None:
+    if not isinstance(decision, Decision):
+        right = "a decision that `report` returned; None means that no save was due"
+        raise TypeError(wrong("decision", decision, right))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import warnings
 from collections.abc import Mapping
@@ -9,6 +10,7 @@ from typing import Any, Literal
 
 from google.protobuf import struct_pb2
 
+from keepbest._arguments import check_known, check_mapping, check_text, check_whole, message, wrong
 from keepbest._paths import plain_template
 from keepbest._template import misspelling_text, misspelt
 from keepbest._values import json_values
@@ -35,7 +37,9 @@ def direction_values(directions: Mapping[str, str]) -> dict[str, MetricDirection
     Raises:
         ValueError: a direction is neither.
     """
+    check_mapping("metric_directions", directions, 'a mapping from metric to `up` or `down`, as {"auc": "up"}')
     for name, direction in directions.items():
+        check_text("name of a metric in metric_directions", name)
         if direction not in _DIRECTIONS:
             raise ValueError(f"direction `{direction}` of metric `{name}` is neither `up` nor `down`")
     return {name: _DIRECTIONS[direction] for name, direction in directions.items()}
@@ -54,6 +58,27 @@ def struct_of(values: Any, what: str = "metadata") -> struct_pb2.Struct | None:
     struct = struct_pb2.Struct()
     struct.update(plain)
     return struct
+
+
+# Fields that `strategy` takes by their own names: all that none of its arguments stands for.
+_FURTHER = [
+    field.name
+    for field in Strategy.DESCRIPTOR.fields
+    if field.name.startswith(("when_", "initial_best", "announce_", "local_", "direction_"))
+]
+
+
+def _labelled(name: str, value: Any) -> Any:
+    """The value of a further field: that of an enum by its label, which may lack what all labels begin with."""
+    labels = Strategy.DESCRIPTOR.fields_by_name[name].enum_type
+    if labels is None or not isinstance(value, str):
+        return value
+    common = labels.values[0].name.removesuffix("UNSPECIFIED")
+    short = [label.name.removeprefix(common) for label in labels.values[1:]]
+    given = value.upper().removeprefix(common)
+    if given not in short and given != "UNSPECIFIED":
+        raise ValueError(f"{name} `{value}` is none of {', '.join(f'`{each}`' for each in short)}")
+    return common + given
 
 
 def strategy(
@@ -82,13 +107,20 @@ def strategy(
         options: free JSON, kept and shown by the server.
         initial_value_threshold: with `save_best_only`, the value to beat at first.
         min_delta: an improvement must be larger than this.
-        fields: any other field of the message `Strategy`, for example `when_monitor_missing`.
+        fields: any other field of the message `Strategy`, for example `when_monitor_missing="SKIP"`.
 
     Raises:
-        ValueError: mode or save_freq is none of the allowed values.
+        TypeError: an argument is of the wrong kind, or there is none of this name.
+        ValueError: mode, save_freq or a field is none of the allowed values.
     """
+    check_known("strategy", fields, STRATEGY_ARGUMENTS)
+    fields = {name: _labelled(name, value) for name, value in fields.items()}
+    if not isinstance(filepath, (str, os.PathLike)):
+        raise TypeError(wrong("filepath", filepath, 'a path, as "m-{epoch:02d}.safetensors"'))
+    check_text("monitor", monitor, "the name of a metric")
     if save_freq != "epoch" and not isinstance(save_freq, int):
         raise ValueError(f'save_freq `{save_freq}` is neither "epoch" nor a number of batches')
+    check_whole("verbose", verbose)
     if save_freq == "epoch":
         fields["every_epoch"] = True
     else:
@@ -96,7 +128,9 @@ def strategy(
     template = plain_template(os.fspath(filepath))
     if found := misspelt(template, ["epoch", "batch", monitor]):
         warnings.warn(misspelling_text(template, found), stacklevel=2)
-    return Strategy(
+    return message(
+        Strategy,
+        {"every_batches": "save_freq"},
         filepath=template,
         monitor=monitor,
         verbose=int(verbose),
@@ -108,3 +142,7 @@ def strategy(
         min_delta=min_delta,
         **fields,
     )
+
+
+# What `strategy` takes.
+STRATEGY_ARGUMENTS = [*list(inspect.signature(strategy).parameters)[:-1], *_FURTHER]
