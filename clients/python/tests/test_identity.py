@@ -8,10 +8,12 @@ import pickle
 import re
 import warnings
 
+import plain
 import pytest
 from training import Drive, model, names, versions
 
 import keepbest
+from keepbest import __main__
 from keepbest.keras import ModelCheckpoint
 from keepbest.ranks import training_rank
 from keepbest.types import EventKind
@@ -191,6 +193,32 @@ def test_of_several_ranks_one_saves(client, make, tmp_path, monkeypatch, capsys)
 def test_what_can_be_known_when_the_callback_is_made_is_said_then(make, arguments, text):
     with pytest.raises(ValueError, match=text):
         make(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "text"),
+    [
+        ("KEEPBEST_PROJECT", "", "KEEPBEST_PROJECT is empty: set it to `team/project`, or unset it"),
+        ("KEEPBEST_PROJECT", "x", "KEEPBEST_PROJECT is wrong: project `x` is neither `team/project` nor"),
+        ("KEEPBEST_ADDRESS", " ", "KEEPBEST_ADDRESS is empty: set it to host:port, http://host:port or https"),
+        ("KEEPBEST_ADDRESS", "ftp://h", "KEEPBEST_ADDRESS is wrong: address `ftp://h` is not host:port, http"),
+        ("KEEPBEST_RUN", "", "KEEPBEST_RUN is empty: set it to the id of a run, or unset it"),
+        ("KEEPBEST_RUN", "a b", "KEEPBEST_RUN is wrong: run id `a b` is not valid"),
+        ("KEEPBEST_RUN", "teams/t/runs/r", "KEEPBEST_RUN is wrong: run `teams/t/runs/r` is neither an id nor"),
+    ],
+)
+def test_a_variable_that_is_empty_or_wrong_is_named(monkeypatch, capsys, variable, value, text):
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(ValueError, match=re.escape(f"the environment's {text}")):
+        plain.Callback("m.txt")
+    if variable != "KEEPBEST_RUN":
+        with pytest.raises(ValueError, match=re.escape(text)):
+            keepbest.Client()
+        assert __main__.main(["sync", "."]) == 1
+        assert text in capsys.readouterr().err
+    # An argument is in its place, so what the variable says does not matter.
+    told = plain.Callback("m.txt", project="t/p", run="r", server="h:1")
+    assert told.run_name == "teams/t/projects/p/runs/r"
 
 
 def test_full_names_of_runs_are_taken(make):

@@ -236,6 +236,11 @@ def test_what_is_not_new_in_each_start_names_no_launch(environment):
         keepbest.launch_from_environment(environment)
 
 
+def test_an_empty_launch_is_named():
+    with pytest.raises(ValueError, match="8 ranks, but KEEPBEST_LAUNCH is empty, and nothing in the environment"):
+        keepbest.launch_from_environment({"RANK": "3", "WORLD_SIZE": "8", "KEEPBEST_LAUNCH": ""})
+
+
 @pytest.mark.parametrize(
     ("environment", "told", "place"),
     [

@@ -32,7 +32,12 @@ def _sync(arguments: argparse.Namespace) -> int:
     if not spools:
         print(f"nothing to sync in `{arguments.folder}`")
     failed = False
-    with Client(arguments.address) as client:
+    try:
+        client = Client(arguments.address)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    with client:
         for spool in spools:
             try:
                 for synced in client.sync(spool, take_over=arguments.take_over):

@@ -130,9 +130,9 @@ class CheckpointCallback(Resuming):
             local_directory=self._directory,
             **self._dialect(),
         )
-        self._client = client or Client(server)
-        self._own_client = client is None
         self._identity = Identity(project, run, copies)
+        self._client = client or Client(server, project=self._identity.project)
+        self._own_client = client is None
         self._asynchronous = asynchronous
         self._survive = on_unavailable == "warn"
         self._start_arguments = {"artifact": artifact, "config": json_values("config", config)}

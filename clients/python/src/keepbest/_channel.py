@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import grpc
 
+from keepbest import _environment
 from keepbest._arguments import check_number, check_text, wrong
 from keepbest._contact import Contact
 from keepbest._proto.keepbest.v1 import (
@@ -69,7 +70,8 @@ class Address:
         """
         if text is not None:
             check_text("address", text, "host:port, http://host:port or https://host:port")
-        text = text or os.environ.get(ADDRESS_VARIABLE) or DEFAULT_ADDRESS
+        if not text:
+            return cls._of_environment()
         parts = urlsplit(text if "://" in text else f"http://{text}")
         wrong = f"address `{text}` is not host:port, http://host:port or https://host:port"
         try:
@@ -80,6 +82,14 @@ class Address:
             raise ValueError(wrong)
         port = port or (443 if parts.scheme == "https" else _DEFAULT_PORT)
         return cls(f"[{host}]:{port}" if ":" in host else f"{host}:{port}", parts.scheme == "https")
+
+    @classmethod
+    def _of_environment(cls) -> Address:
+        address = _environment.read(ADDRESS_VARIABLE, "host:port, http://host:port or https://host:port")
+        try:
+            return cls.parse(address or DEFAULT_ADDRESS)
+        except ValueError as error:
+            raise _environment.wrong(ADDRESS_VARIABLE, error) from None
 
     @property
     def is_loopback(self) -> bool:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
 import uuid
 import weakref
 import zlib
 from typing import Any, Literal
 
+from keepbest import _environment
 from keepbest._arguments import check_text
 from keepbest.names import default_project, project_name
 from keepbest.types import Strategy
@@ -41,19 +41,14 @@ class Identity:
             raise ValueError(f"copies `{copies}` is neither `own` nor `same`")
         if run is not None:
             check_text("run", run, "the id of a run, or None")
-        named = run or os.environ.get(RUN_VARIABLE)
-        if named and named.startswith("teams/"):
-            parts = named.split("/")
-            if len(parts) != 6 or parts[2] != "projects" or parts[4] != "runs":
-                raise ValueError(
-                    f"run `{named}` is neither an id nor `teams/{{team}}/projects/{{project}}/runs/{{run}}`"
-                )
-            project, named = "/".join(parts[:4]), parts[5]
+        named = run or _environment.read(RUN_VARIABLE, "the id of a run")
+        try:
+            project, named = _parsed(project, named)
+        except ValueError as error:
+            raise error if run else _environment.wrong(RUN_VARIABLE, error) from None
         self.project = project_name(project or default_project())
         for part, what in zip(self.project.split("/")[1::2], ("team", "project"), strict=True):
             check_id(what, part)
-        if named:
-            check_id("run", named)
         self.told = bool(named)
         self.is_new = not named
         self.run = named or _new_id()
@@ -69,6 +64,18 @@ class Identity:
         if self._copies == "own":
             self.run = f"{self.run[:_STEM_CHARACTERS]}-{uuid.uuid4().hex[:6]}" if self.told else _new_id()
             self.is_new = True
+
+
+def _parsed(project: str | None, named: str | None) -> tuple[str | None, str | None]:
+    """The project and the id of a run that is named by its id, in full, or not at all."""
+    if named and named.startswith("teams/"):
+        parts = named.split("/")
+        if len(parts) != 6 or parts[2] != "projects" or parts[4] != "runs":
+            raise ValueError(f"run `{named}` is neither an id nor `teams/{{team}}/projects/{{project}}/runs/{{run}}`")
+        project, named = "/".join(parts[:4]), parts[5]
+    if named:
+        check_id("run", named)
+    return project, named
 
 
 def check_id(what: str, text: str) -> None:

@@ -74,7 +74,7 @@ class Client(Reads, Deletes):
                 those in the background excepted; None: if that is a terminal or a notebook's.
 
         Raises:
-            ValueError: the address is none of these, or the project is malformed.
+            ValueError: the address is none of these, the project is malformed, or the variable that one is of is empty.
         """
         self.project = project or default_project()
         project_name(self.project)

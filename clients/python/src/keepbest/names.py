@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-
+from keepbest import _environment
 from keepbest._arguments import check_text
 
 PROJECT_VARIABLE = "KEEPBEST_PROJECT"
@@ -12,8 +11,19 @@ _SHAPE = "teams/{team}/projects/{project}"
 
 
 def default_project() -> str:
-    """The project of what names none: the environment's KEEPBEST_PROJECT, else `default/default`."""
-    return os.environ.get(PROJECT_VARIABLE) or DEFAULT_PROJECT
+    """The project of what names none: the environment's KEEPBEST_PROJECT, else `default/default`.
+
+    Raises:
+        ValueError: the variable is empty or malformed.
+    """
+    project = _environment.read(PROJECT_VARIABLE, "`team/project`")
+    if project is None:
+        return DEFAULT_PROJECT
+    try:
+        project_name(project)
+    except ValueError as error:
+        raise _environment.wrong(PROJECT_VARIABLE, error) from None
+    return project
 
 
 def project_name(text: str) -> str:

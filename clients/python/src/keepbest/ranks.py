@@ -179,8 +179,10 @@ def _launch(found: Mapping[str, str], rank: int, ranks: int) -> str:
     elif _is_task(found, rank, ranks):
         restarts = found.get("SLURM_RESTART_COUNT", "0")
         return f"slurm-{found['SLURM_JOB_ID']}-{found['SLURM_STEP_ID']}-{restarts}"
+    empty = "KEEPBEST_LAUNCH is empty, and " if launch == "" else ""
     raise ValueError(
-        f"{ranks} ranks, but nothing in the environment is the same on all of them and new in each start. {_WHAT_TO_DO}"
+        f"{ranks} ranks, but {empty}nothing in the environment is the same on all of them and new in each start. "
+        f"{_WHAT_TO_DO}"
     )
 
 
