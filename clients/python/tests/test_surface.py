@@ -101,6 +101,61 @@ def test_push_stores_a_version_that_delete_removes(client, project, tmp_path):
     assert {run.state for run in client.runs()} == {2}
 
 
+def test_aliases_are_set_by_a_push_listed_and_removed(client, project, tmp_path):
+    client.project = project
+    random_file(tmp_path / "m.bin", 10)
+    first = client.push(tmp_path / "m.bin", "a", aliases=["shown", "tried"], metadata={"by": "hand"})
+    assert {"shown", "tried", "latest"} <= set(first.aliases) and first.metadata["by"] == "hand"
+    second = client.push(tmp_path / "m.bin", "a", aliases=["shown"])
+    mine = [it for it in client.aliases("a", page_size=1) if not it.alias.startswith(("epoch_", "latest", "best"))]
+    assert [(it.alias, it.version) for it in mine] == [("shown", second.name), ("tried", first.name)]
+    assert client.version("a:shown").name == second.name
+    client.delete_alias("a", "shown")
+    for name in (f"{project}/a", first.name.partition("/versions/")[0]):
+        with pytest.raises(keepbest.NotFound):
+            client.delete_alias(name, "shown")
+    assert client.version("a:v1").name == second.name
+    assert client.version("a:tried").name == first.name
+
+
+@pytest.mark.parametrize(
+    ("alias", "text"),
+    [
+        ("best", "alias `best` belongs to the server, as `latest`, `best`, `epoch_*` and `vN` do: choose another name"),
+        ("v12", "alias `v12` belongs to the server"),
+        ("epoch_3", "alias `epoch_3` belongs to the server"),
+        ("a/b", "alias `a/b` is no name: 1 to 128 of the characters"),
+        ("", "alias `` is no name"),
+        (3, "`alias` is 3, a value of type `int`: it must be a text"),
+    ],
+)
+def test_an_alias_that_cannot_be_is_refused_before_anything_is_sent(interposer, tmp_path, alias, text):
+    client = keepbest.Client(interposer.address, timeout=30)
+    random_file(tmp_path / "m.bin", 10)
+    for change in (
+        lambda: client.push(tmp_path / "m.bin", "a", aliases=[alias]),
+        lambda: client.delete_alias("a", alias),
+    ):
+        with pytest.raises((TypeError, ValueError), match=re.escape(text)):
+            change()
+    with pytest.raises(TypeError, match=re.escape("`aliases` is 'shown', a value of type `str`: it must be a list")):
+        client.push(tmp_path / "m.bin", "a", aliases="shown")
+    assert interposer.calls == []
+
+
+def test_a_push_whose_alias_is_refused_says_that_its_version_is_stored(interposer, project, tmp_path):
+    client = keepbest.Client(interposer.address, timeout=30, project=project)
+    random_file(tmp_path / "m.bin", 10)
+
+    def refuse(request, forward):
+        raise Refused(grpc.StatusCode.PERMISSION_DENIED, "NOT_ALLOWED")
+
+    interposer.hooks["SetAlias"] = refuse
+    with pytest.raises(keepbest.PermissionDenied, match=r"NOT_ALLOWED; `.*/versions/v0` is stored all the same"):
+        client.push(tmp_path / "m.bin", "a", aliases=["shown"])
+    assert client.version("a:latest").number == 0
+
+
 def test_projects_of_a_team_are_listed(client, project):
     for each in (project, f"{project}-2"):
         client.start_run(each, "r", EVERY)
@@ -149,7 +204,7 @@ def loses_answers(server):
         return answer
 
     interposer = Interposer(server)
-    interposer.hooks.update({name: lost_once() for name in ("DeleteRun", "SetAlias", "FinishRun")})
+    interposer.hooks.update({name: lost_once() for name in ("DeleteRun", "DeleteAlias", "SetAlias", "FinishRun")})
     yield interposer.address
     interposer.close()
 
@@ -163,6 +218,9 @@ def test_a_change_whose_answer_was_lost_is_no_error_when_it_is_repeated(loses_an
     with pytest.raises(keepbest.FailedPrecondition) as moved:
         client.set_alias("a:v1", "shown", expected="none")
     assert (moved.value.reason, moved.value.metadata["version"]) == ("ALIAS_MOVED", "v1")
+    client.delete_alias("a", "shown")
+    with pytest.raises(keepbest.NotFound):
+        client.delete_alias("a", "shown")
     client.start_run(project, "r", EVERY)
     assert client.delete_run("r", force=True).run_count == 0
 

@@ -7,9 +7,9 @@ import os
 from typing import Any
 
 from keepbest._arguments import check_number, check_text, check_whole, wrong
-from keepbest._identity import check_id
 from keepbest._values import check_monitor
 from keepbest.client import Client
+from keepbest.names import check_id
 
 
 def check_callback(

@@ -1,4 +1,4 @@
-"""The part of the client that deletes: versions, runs, artifacts and projects, with what that would free."""
+"""The part of the client that deletes: versions, aliases, runs, artifacts and projects, with what that would free."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any, cast
 from keepbest._arguments import message
 from keepbest._channel import Connection
 from keepbest._proto.keepbest.v1.artifacts_pb2 import (
+    DeleteAliasRequest,
     DeleteArtifactRequest,
     DeleteVersionRequest,
     DeleteVersionResponse,
@@ -17,7 +18,7 @@ from keepbest._proto.keepbest.v1.projects_pb2 import DeleteProjectRequest
 from keepbest._proto.keepbest.v1.runs_pb2 import DeleteRunRequest
 from keepbest._retry import Repeated, call
 from keepbest.errors import NotFound
-from keepbest.names import artifact_name, project_name, run_name, version_name
+from keepbest.names import artifact_name, check_alias, project_name, run_name, version_name
 from keepbest.types import Deletion
 
 # Fields of requests whose arguments are called otherwise.
@@ -96,6 +97,22 @@ class Deletes:
         )
         method: Callable[..., Deletion] = self.connection.stubs().artifacts.DeleteVersions
         return call(method, request, self.connection.patience())
+
+    def delete_alias(self, artifact: str, alias: str) -> None:
+        """Remove an alias of yours. The version that it points at stays.
+
+        Args:
+            artifact: its name.
+            alias: its name; `latest`, `best`, `epoch_*` and `vN` are the server's.
+
+        Raises:
+            NotFound: there is none.
+            ValueError: it is no name, or one of the server's.
+        """
+        check_alias(alias)
+        request = DeleteAliasRequest(artifact=artifact_name(self.project, artifact), alias=alias)
+        method = Repeated(self.connection.stubs().artifacts.DeleteAlias, _allow_missing)
+        call(method, request, self.connection.patience())
 
     def delete_run(self, name: str, *, force: bool = False, dry_run: bool = False) -> Deletion:
         """Delete a run with its versions, events and decisions.

@@ -10,11 +10,10 @@ from typing import Any, Literal
 
 from keepbest import _environment
 from keepbest._arguments import check_text
-from keepbest.names import default_project, project_name
+from keepbest.names import check_id, default_project, project_name
 from keepbest.types import Strategy
 
 RUN_VARIABLE = "KEEPBEST_RUN"
-_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 # So that what is put behind an id leaves it within 128 characters.
 _STEM_CHARACTERS = 96
 
@@ -76,19 +75,6 @@ def _parsed(project: str | None, named: str | None) -> tuple[str | None, str | N
     if named:
         check_id("run", named)
     return project, named
-
-
-def check_id(what: str, text: str) -> None:
-    """Refuse what is no id of a team, project, run or artifact.
-
-    Raises:
-        ValueError: it is none; the text says what one looks like.
-    """
-    if not _ID.fullmatch(text) or text in (".", "..", "-"):
-        raise ValueError(
-            f"{what} id `{text[:80]}` is not valid: 1 to 128 of the characters A-Z a-z 0-9 . _ - are, except `.`, `..` "
-            "and `-`"
-        )
 
 
 def beside(run: str, mine: Strategy, other: Strategy) -> str:

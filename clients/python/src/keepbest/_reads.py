@@ -11,6 +11,7 @@ from keepbest._channel import Connection
 from keepbest._proto.keepbest.v1.artifacts_pb2 import (
     GetArtifactRequest,
     GetBestVersionRequest,
+    ListAliasesRequest,
     ListArtifactsRequest,
     ListVersionsRequest,
 )
@@ -25,7 +26,7 @@ from keepbest._retry import Timeout, call
 from keepbest._versions import files_of, version_of
 from keepbest.names import artifact_name, listed_name, parent_name, run_name, team_name, version_name
 from keepbest.strategy import mode_value
-from keepbest.types import Artifact, Decision, RecordedEvent, RunResource, Version
+from keepbest.types import Alias, Artifact, Decision, RecordedEvent, RunResource, Version
 
 
 class Reads:
@@ -135,6 +136,16 @@ class Reads:
             page_size=page_size,
         )
         return self._pages(self.connection.stubs().artifacts.ListVersions, request, "versions")
+
+    def aliases(self, artifact: str, page_size: int = 0) -> Iterator[Alias]:
+        """The aliases of an artifact with the versions that they point at, by name, fetched page by page.
+
+        Args:
+            artifact: its name.
+            page_size: aliases a call; 0: the server's choice.
+        """
+        request = message(ListAliasesRequest, parent=artifact_name(self.project, artifact), page_size=page_size)
+        return self._pages(self.connection.stubs().artifacts.ListAliases, request, "aliases")
 
     def decisions(self, run: str, epoch: int | None = None) -> Iterator[Decision]:
         """The run's decisions, oldest first: why its model was saved or not. Of one epoch (0-based), or of all."""

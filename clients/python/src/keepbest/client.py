@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, cast
@@ -31,7 +31,7 @@ from keepbest._reads import Reads
 from keepbest._retry import Repeated, Timeout, call
 from keepbest._sync import Synced, sync
 from keepbest.errors import FailedPrecondition, KeepbestError, NotFound
-from keepbest.names import artifact_name, default_project, project_name, version_name
+from keepbest.names import artifact_name, check_alias, default_project, project_name, version_name
 from keepbest.run import Run
 from keepbest.strategy import STRATEGY_ARGUMENTS, direction_values, struct_of
 from keepbest.strategy import strategy as make_strategy
@@ -203,6 +203,7 @@ class Client(Reads, Deletes):
         monitor: str | None = None,
         mode: Literal["auto", "min", "max"] = "auto",
         metadata: Mapping[str, Any] | None = None,
+        aliases: Iterable[str] = (),
     ) -> Version:
         """Store files as the next version of an artifact, through a run of its own that reports one epoch.
 
@@ -215,12 +216,19 @@ class Client(Reads, Deletes):
                 `metrics`.
             mode: whether `min` or `max` of it is best; `auto`: as the artifact has it, or as its name says.
             metadata: free JSON, kept on the version.
+            aliases: names that shall point at the version, as by `set_alias`.
 
         Raises:
             FailedPrecondition: the artifact has another monitor (`MONITOR_CONFLICT`).
+            ValueError: an alias is no name, or one of the server's.
         """
         check_whole("epoch", epoch)  # before a run begins
         check_metrics({} if metrics is None else metrics, monitor or "")
+        if isinstance(aliases, str):
+            raise TypeError(wrong("aliases", aliases, f'a list of names, as ["{aliases}"]'))
+        aliases = list(aliases)
+        for alias in aliases:
+            check_alias(alias)
         name = artifact_name(self.project, artifact)
         project, _, artifact_id = name.rpartition("/artifacts/")
         direction = mode
@@ -236,7 +244,14 @@ class Client(Reads, Deletes):
             decision = run.report_epoch(epoch, metrics or {})
             if decision is None:
                 raise KeepbestError(f"the server decided nothing about the epoch of {run.name}")
-            return run.save(decision, what, metadata)
+            version = run.save(decision, what, metadata)
+        for alias in aliases:
+            try:
+                version = self.set_alias(version.name, alias)
+            except KeepbestError as error:
+                error.args = (f"{error}; `{version.name}` is stored all the same",)
+                raise
+        return version
 
     def pull(self, name: str, directory: str | os.PathLike[str], *, on_progress: OnProgress | None = None) -> Version:
         """Download all files of a version, `team/project/artifact:alias`, into a directory.

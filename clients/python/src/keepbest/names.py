@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
+
 from keepbest import _environment
 from keepbest._arguments import check_text
 
 PROJECT_VARIABLE = "KEEPBEST_PROJECT"
 DEFAULT_PROJECT = "default/default"
+_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+# Aliases that the server sets itself.
+_OF_THE_SERVER = re.compile(r"latest|best|epoch_.*|v[0-9]+")
 _SHAPE = "teams/{team}/projects/{project}"
 
 
@@ -153,3 +158,32 @@ def _refuse(text: str, kind: str) -> str:
         f"{kind} `{text}` is none of `{kind}`, `team/project/{kind}` or `teams/{{team}}/projects/{{project}}/{kind}s/"
         f"{{{kind}}}`"
     )
+
+
+def check_id(what: str, text: str) -> None:
+    """Refuse what is no id of a team, project, run or artifact.
+
+    Raises:
+        ValueError: it is none; the text says what one looks like.
+    """
+    if not _ID.fullmatch(text) or text in (".", "..", "-"):
+        raise ValueError(
+            f"{what} id `{text[:80]}` is not valid: 1 to 128 of the characters A-Z a-z 0-9 . _ - are, except `.`, `..` "
+            "and `-`"
+        )
+
+
+def check_alias(alias: str) -> None:
+    """Refuse what is no alias that a user may set, as the server does.
+
+    Raises:
+        TypeError: it is no text.
+        ValueError: it is no name, or one of the server's.
+    """
+    check_text("alias", alias)
+    if not _ID.fullmatch(alias) or alias in (".", "..", "-"):
+        raise ValueError(f"alias `{alias[:80]}` is no name: 1 to 128 of the characters A-Z a-z 0-9 . _ - are")
+    if _OF_THE_SERVER.fullmatch(alias):
+        raise ValueError(
+            f"alias `{alias}` belongs to the server, as `latest`, `best`, `epoch_*` and `vN` do: choose another name"
+        )
