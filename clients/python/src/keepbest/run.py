@@ -14,6 +14,7 @@ from keepbest._channel import Connection
 from keepbest._events import DueCounter, EventBuffer, make_event
 from keepbest._files import Saveable
 from keepbest._heartbeat import Heartbeat
+from keepbest._monitor import MonitorWatch
 from keepbest._progress import OnProgress, unseen
 from keepbest._proto.keepbest.v1.checkpoints_pb2 import AbandonCheckpointRequest
 from keepbest._proto.keepbest.v1.runs_pb2 import (
@@ -70,6 +71,9 @@ class Run:
         self._connection = connection
         self._saves = SaveThread()
         self._intake = Intake(response.run.strategy)
+        # Of a named writer and of other ranks nothing is decided.
+        is_decided = not writer and rank_of_ranks[0] == 0
+        self._monitor_watch = MonitorWatch(response.run.strategy) if is_decided else None
         self._epoch = response.run.last_epoch
         self.is_ended = False
         self._due_at_rank_0 = DueCounter.of(response.run.strategy)
@@ -153,6 +157,8 @@ class Run:
         if self.rank > 0:
             return self._decision_of_rank_0(event) if self._due_at_rank_0.step(event) else None
         if self._reports.add(event).due:
+            if self._monitor_watch is not None:
+                self._monitor_watch.look(event)
             return self.flush()
         self.send_soon()
         return None
@@ -172,7 +178,7 @@ class Run:
         decisions: list[Decision] = []
         try:
             if self.rank == 0:
-                self._reports.add_all(map(_check_event, events), decisions, self.abandon)
+                self._reports.add_all(map(self._looked_at, events), decisions, self.abandon)
             else:
                 for event in events:
                     if (decision := self.report(event)) is not None:
@@ -394,6 +400,12 @@ class Run:
             return
         with contextlib.suppress(KeepbestError):
             self.fail(f"{type(error).__name__}: {error}".rstrip(": "), timeout=5.0)
+
+    def _looked_at(self, event: Event) -> Event:
+        _check_event(event)
+        if self._monitor_watch is not None and event.kind == EventKind.EVENT_KIND_EPOCH_END:
+            self._monitor_watch.look(event)
+        return event
 
     def _decision_of_rank_0(self, event: Event) -> Decision | None:
         request = AwaitDecisionRequest(run=self.name, attempt=self.attempt, epoch=event.epoch)
