@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import socket
 import subprocess
@@ -10,6 +11,7 @@ from concurrent import futures
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import grpc
+import plain
 import pytest
 from conftest import Server
 
@@ -100,6 +102,58 @@ def test_a_server_with_tls_is_named_as_one(pauses, certificate):
         keepbest.Client(f"https://127.0.0.1:{port}", timeout=300).best("nobody")
     server.stop(0).wait()
     assert pauses == []
+
+
+def test_a_training_whose_address_cannot_work_says_so_before_its_first_batch_is_over(server: Server, tmp_path):
+    """Something answers there, so that this is no node which the server cannot be reached from."""
+    callback = plain.Callback(tmp_path / "m.txt", server=f"https://{server.address}", run="r")
+    seen: list[int] = []
+    with pytest.raises(keepbest.Unavailable, match=f"it speaks no TLS: write http://127.0.0.1:{server.port}") as failed:
+        plain.fit(callback, 3, in_epoch=seen.append)
+    assert seen == [] and not failed.value.retryable
+    with pytest.raises(keepbest.Unavailable, match=r"^the server at `https:.*it speaks no TLS"):
+        plain.Callback(tmp_path / "m.txt", server=f"https://{server.address}", run="r").resume(plain.Model())
+
+
+def test_a_server_that_ends_in_the_handshake_is_only_away(tmp_path):
+    """What closes each connection may be a server on its way down or up: the training goes on."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def close_all():
+            with contextlib.suppress(OSError):
+                while True:
+                    listener.accept()[0].close()
+
+        threading.Thread(target=close_all, daemon=True).start()
+        callback = plain.Callback(
+            tmp_path / "m.txt", server=f"https://127.0.0.1:{listener.getsockname()[1]}", run="r", retry_seconds=0.1
+        )
+        with pytest.warns(UserWarning, match="the server is away.*no TLS came about"):
+            plain.fit(callback, 2)
+        listener.shutdown(socket.SHUT_RDWR)
+    assert list((tmp_path / "keepbest-held").glob("*.spool"))
+
+
+def test_a_node_that_does_not_know_the_servers_host_trains_on(tmp_path, monkeypatch):
+    def unknown(*arguments, **named):
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    callback = plain.Callback(tmp_path / "m.txt", server="http://no-such-host.invalid", run="r", retry_seconds=0.1)
+    with pytest.warns(UserWarning, match="the server is away.*there is no host"):
+        plain.fit(callback, 2)
+    assert list((tmp_path / "keepbest-held").glob("*.spool"))
+
+
+def test_what_is_at_an_address_is_looked_at_again_when_it_fails_in_another_way(own_server: Server, pauses):
+    own_server.kill()
+    client = keepbest.Client(f"https://{own_server.address}", timeout=0.1)
+    with pytest.raises(keepbest.Unavailable, match="nobody listens there"):
+        client.best("nobody")
+    own_server.start()
+    client.close()  # whose channel waits before it connects again
+    with pytest.raises(keepbest.Unavailable, match="it speaks no TLS"):
+        client.best("nobody")
 
 
 def test_a_method_that_nobody_knows_is_not_asked_for_again(pauses):

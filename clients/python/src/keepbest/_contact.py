@@ -20,6 +20,7 @@ _LOOK_SECONDS = 2.0
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
 _FRAME_BYTES = 9
 _SETTINGS = 4
+_ANOTHER = "what answers there is no gRPC server: is it the right port?"
 # The variables by which gRPC finds a proxy. Behind one, what this machine sees of the address says nothing.
 _PROXIES = ("grpc_proxy", "https_proxy", "http_proxy", "HTTPS_PROXY", "HTTP_PROXY")
 
@@ -31,10 +32,12 @@ class Finding:
     Attributes:
         text: what is there, and what would be right.
         for_good: whether the same address cannot answer later either, unless somebody changes it.
+        answers: whether something answers there, so that this is no machine which the server cannot be reached from.
     """
 
     text: str
     for_good: bool = False
+    answers: bool = False
 
 
 @dataclass
@@ -52,7 +55,9 @@ class Contact:
     reached: bool = False
     # Whether this outage was told of.
     _told: bool = False
+    # What was found when gRPC last said something new.
     _found: Finding | None = field(default=None, repr=False)
+    _said: str = field(default="", repr=False)
 
     @property
     def url(self) -> str:
@@ -73,11 +78,13 @@ class Contact:
             self.answered()
         if self.reached or error.code is not grpc.StatusCode.UNAVAILABLE:
             return error, False
-        if self._found is None:
-            self._found = look(self.target, self.tls, str(error))
+        if self._found is None or self._said != str(error):
+            self._said = str(error)
+            self._found = look(self.target, self.tls, self._said)
         found = self._found
         told = Unavailable(f"the server at `{self.url}` cannot be reached: {found.text}", code=error.code)
         told.unanswered = error.unanswered
+        told.is_misaddressed = found.for_good and found.answers
         return told, found.for_good
 
     def tell(self, error: KeepbestError, seconds_left: float) -> None:
@@ -118,28 +125,44 @@ def look(target: str, tls: bool, said: str) -> Finding:
 
 
 def _greet(connected: socket.socket, host: str, port: int, said: str) -> Finding:
-    connected.sendall(_PREFACE)
-    try:
-        begin = connected.recv(_FRAME_BYTES)
-    except ConnectionResetError:
-        begin = b""
-    if len(begin) > 3 and begin[3] == _SETTINGS:
+    begin = _begin_of(connected)
+    if _is_http2(begin):
         return Finding(said)
     with socket.create_connection((host, port), _LOOK_SECONDS) as again:
         if _speaks_tls(again, host):
-            return Finding(f"it speaks TLS: write https://{host}:{port}", for_good=True)
+            return Finding(f"it speaks TLS: write https://{host}:{port}", for_good=True, answers=True)
     if begin:
-        return Finding("what answers there is no gRPC server: is it the right port?", for_good=True)
+        return Finding(_ANOTHER, for_good=True, answers=True)
     return Finding(said)
 
 
 def _greet_tls(connected: socket.socket, host: str, port: int, said: str) -> Finding:
     if not _speaks_tls(connected, host):
-        return Finding(f"it speaks no TLS: write http://{host}:{port}", for_good=True)
+        # A server that ends in this moment speaks none either, so it has to say what it does speak.
+        with socket.create_connection((host, port), _LOOK_SECONDS) as again:
+            begin = _begin_of(again)
+        if _is_http2(begin):
+            return Finding(f"it speaks no TLS: write http://{host}:{port}", for_good=True, answers=True)
+        if begin:
+            return Finding(_ANOTHER, for_good=True, answers=True)
+        return Finding(f"no TLS came about ({said}): does it speak https?")
     if "VERIFY_FAILED" in said or "erification" in said:
         text = f"its certificate is not trusted, or is of another name: pass root_certificates=... ({said})"
-        return Finding(text, for_good=True)
+        return Finding(text, for_good=True, answers=True)
     return Finding(said)
+
+
+def _begin_of(connected: socket.socket) -> bytes:
+    """What comes first in answer to the begin of HTTP/2; empty if the connection ends instead."""
+    connected.sendall(_PREFACE)
+    try:
+        return connected.recv(_FRAME_BYTES)
+    except ConnectionResetError:
+        return b""
+
+
+def _is_http2(begin: bytes) -> bool:
+    return len(begin) > 3 and begin[3] == _SETTINGS
 
 
 def _speaks_tls(connected: socket.socket, host: str) -> bool:

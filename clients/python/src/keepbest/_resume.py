@@ -125,6 +125,8 @@ class Resuming:
             version = None if run is None else newest_version(self._client, run)
             self._unfinished = run is not None and run.state != RunState.RUN_STATE_FINISHED
         except Unavailable as error:
+            if error.is_misaddressed:
+                raise
             raise Unavailable(
                 f"the server is away, so where run `{self.run_name}` stands is unknown: start it (`keepbest serve`), "
                 f"or name another with server=...: {error}",

@@ -348,7 +348,7 @@ class Session:
                 self._overtaken = error
                 self._meets(Happening.OVERTAKEN)
                 text = "no model is saved any more, the training goes on without the server"
-            elif error.retryable:
+            elif error.retryable or error.is_misaddressed:
                 self._outage.fails(error, spent_seconds)
                 self._meets(Happening.NOT_NOW if error.reason else Happening.NO_ANSWER)
                 away = self.state is State.AWAY

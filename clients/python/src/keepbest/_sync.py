@@ -72,7 +72,7 @@ def take_up(connection: Connection, folder: Path, run: str, patience: Patience) 
             if f"{kept.start.parent}/runs/{kept.start.run_id}" == run:
                 done.append(sync_spool(connection, path, patience, take_over=True))
         except KeepbestError as error:
-            if error.retryable:
+            if error.retryable or error.is_misaddressed:
                 raise
             warnings.warn(f"Keepbest: `{path}` stays, because the server refuses it: {error}", stacklevel=2)
         except (OSError, ValueError):  # in use, brought in by another process, or no spool

@@ -45,6 +45,8 @@ class KeepbestError(Exception):
         metadata: the server's `ErrorInfo.metadata`.
         retry_seconds: how long the server asks the caller to wait before a repeat; None if it does not.
         unanswered: whether the call lasted until its deadline, so that a repeat may take as long again.
+        is_misaddressed: whether something answers at the address that is no Keepbest server, or speaks otherwise than
+            the address says, http instead of https for example.
     """
 
     def __init__(
@@ -63,11 +65,12 @@ class KeepbestError(Exception):
         self.metadata = dict(metadata or {})
         self.retry_seconds = retry_seconds
         self.unanswered = False
+        self.is_misaddressed = False
 
     @property
     def retryable(self) -> bool:
         """Whether the same call may succeed if it is repeated; `_passing` has the table."""
-        return may_pass(self.code, self.reason, self.retry_seconds, str(self))
+        return not self.is_misaddressed and may_pass(self.code, self.reason, self.retry_seconds, str(self))
 
 
 class InvalidArgument(KeepbestError, ValueError):
