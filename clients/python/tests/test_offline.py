@@ -195,3 +195,12 @@ def test_the_command_tells_what_came_in_and_fails_where_something_did_not(server
     again = sync(str(tmp_path))
     assert (again.returncode, again.stdout) == (0, f"nothing to sync in `{tmp_path}`\n")
     assert sync(str(tmp_path / "nowhere")).returncode == 1
+
+
+@pytest.mark.parametrize("failed", [False, True])
+def test_a_run_that_has_ended_takes_a_spool_and_is_ended_as_before(client, project, tmp_path, failed):
+    spool_of(project, tmp_path / "node", 2, ended=None)
+    client.start_run(project, "r", keepbest.strategy("m-{epoch}.bin", monitor="loss", mode="min")).finish(failed)
+    (synced,) = client.sync(tmp_path / "node")
+    assert (synced.losses, len(synced.versions)) == ([], 2)
+    assert client.run(synced.run).state == (RunState.RUN_STATE_FAILED if failed else RunState.RUN_STATE_FINISHED)

@@ -376,3 +376,30 @@ def test_the_end_of_a_run_that_could_not_be_told_is_told_by_a_sync(interposer, p
     assert (synced.events, synced.losses) == (0, [])
     run = client.run(trainer.session.run.name)
     assert (run.state, run.attempt) == (RunState.RUN_STATE_FINISHED, 1)
+
+
+def test_what_a_dying_training_could_not_report_comes_in_though_its_end_was_told(interposer, project, tmp_path):
+    held = tmp_path / "keepbest-held"
+    rule = keepbest.strategy("best.bin", save_best_only=True, mode="min")
+    request = start_request(project, "r", rule, request_id="x")
+    client = keepbest.Client(interposer.address, timeout=20)
+    trainer = Trainer(
+        interposer.address,
+        project,
+        tmp_path,
+        retry_seconds=0.1,
+        start=lambda events, patience: client.start_run(project, "r", rule, request_id="x", _events=events),
+        spool=Spool(held / "r.spool", lambda: request, str(tmp_path)),
+    )
+    trainer.epoch(0, 0.9)
+    interposer.hooks["ReportEvents"] = refuse(Code.UNAVAILABLE, "STOPPING")
+    with pytest.warns(UserWarning, match="the server cannot now"):
+        trainer.epoch(1, 0.1)
+    losses = trainer.session.fail("died", 1, 1.0, in_a_save=False)
+    assert "not reported but kept in" in losses[0]
+    assert client.run(trainer.session.run.name).state == RunState.RUN_STATE_FAILED
+    del interposer.hooks["ReportEvents"]
+    (synced,) = client.sync(held)
+    assert (synced.events, synced.losses, len(synced.versions)) == (2, [], 1)
+    assert trainer.saved() == {0: 0.9, 1: 0.1}
+    assert client.run(trainer.session.run.name).state == RunState.RUN_STATE_FAILED

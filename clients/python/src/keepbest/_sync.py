@@ -95,13 +95,13 @@ def sync_spool(connection: Connection, path: Path, patience: Patience, take_over
 
 
 def _start(connection: Connection, kept: Kept, patience: Patience, take_over: bool) -> Run:
-    """Begin the attempt of the spool, or go on in it if it had begun; begin a new one if a newer one has fenced it."""
+    """Begin the attempt of the spool, or go on in it if it had begun; a new one if it was fenced, or has ended."""
     name = f"{kept.start.parent}/runs/{kept.start.run_id}"
     get: Callable[..., RunResource] = connection.stubs().runs.GetRun
-    newest = 0
+    newest, state = 0, RunState.RUN_STATE_ACTIVE
     with contextlib.suppress(NotFound):
         before = call(get, GetRunRequest(name=name), patience)
-        newest = before.attempt
+        newest, state = before.attempt, before.state
         if before.state == RunState.RUN_STATE_ACTIVE and before.attempt != kept.attempt and not take_over:
             raise FailedPrecondition(
                 f"run `{name}` is active in attempt {before.attempt}, which a sync would end: sync `{kept.path}` when "
@@ -110,7 +110,10 @@ def _start(connection: Connection, kept: Kept, patience: Patience, take_over: bo
     if kept.attempt is None:  # before it begins: a sync that is killed then goes on in it
         kept.note_attempt(newest + 1)
     started = _begin(connection, kept.start, patience)
-    if started.attempt < started.run.attempt:
+    if state != RunState.RUN_STATE_ACTIVE and kept.ended is None:
+        kept.ended = RunState.Name(state)  # as it shall stand afterwards, too
+    # A run that has ended takes no event any more: its training could tell that it died, and not what it had reported.
+    if started.attempt < started.run.attempt or started.run.state != RunState.RUN_STATE_ACTIVE:
         newer = StartRunRequest()
         newer.CopyFrom(kept.start)
         newer.request_id = str(uuid.uuid4())
