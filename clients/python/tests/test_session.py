@@ -350,6 +350,35 @@ def test_epochs_between_saves_for_which_there_is_no_room_are_told(project, tmp_p
     assert "3 events: not reported" in losses
 
 
+def test_what_cannot_be_kept_during_an_outage_is_told_at_once(own_server: Server, project, tmp_path):
+    (tmp_path / "keepbest-held").write_text("a file is in the way")
+    spool = Spool(tmp_path / "keepbest-held" / "r.spool", lambda: start_request(project, "r", None), str(tmp_path))
+    trainer = Trainer(own_server.address, project, tmp_path, retry_seconds=0.2, spool=spool)
+    trainer.epoch(0, 0.9)
+    own_server.kill()
+    with pytest.warns(UserWarning, match="the server is away") as told:
+        trainer.epoch(1, 0.1)
+    texts = [str(it.message) for it in told]
+    assert any("epoch 2: the server was away, and its model could not be kept: " in text for text in texts)
+    assert any("is in memory alone, because" in text and "r.spool` cannot be written" in text for text in texts)
+    own_server.start()
+    trainer.session.retry_seconds = 30.0
+    (loss,) = trainer.end()
+    assert loss.startswith("epoch 2: not saved: the server was away, and its model could not be kept: ")
+
+
+@pytest.mark.parametrize("dies", [False, True])
+def test_no_sign_of_life_is_given_of_a_training_that_is_over(interposer: Interposer, project, tmp_path, dies):
+    trainer = Trainer(interposer.address, project, tmp_path)
+    trainer.epoch(0, 0.9)
+    interposer.hooks["FinishRun"] = refuse(Code.FAILED_PRECONDITION, "NOT_NOW")
+    if dies:
+        trainer.session.fail("died", 0, 1.0, in_a_save=False)
+    else:
+        trainer.session.close(make_event(EventKind.EVENT_KIND_TRAIN_END, 0, {}), finish=False)
+    assert trainer.session.run._heartbeat._over.is_set()
+
+
 def test_the_end_of_a_run_that_could_not_be_told_is_told_by_a_sync(interposer, project, tmp_path):
     held = tmp_path / "keepbest-held"
     request = start_request(

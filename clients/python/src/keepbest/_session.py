@@ -73,6 +73,10 @@ class Session:
     losses: list[str] = field(default_factory=list)
     # Held models that were removed for newer ones.
     _removed: list[Path] = field(default_factory=list)
+    # Events whose models could not be written.
+    _not_held: list[Entry] = field(default_factory=list)
+    # Whether it was told that the spool cannot be written.
+    _spool_fault_is_told: bool = False
     # Why the session is fenced.
     _overtaken: KeepbestError | None = None
     # Without `survive`: the first error of a save in the background, to be raised in the training's thread.
@@ -212,6 +216,8 @@ class Session:
 
     def _sum_up(self, ended: RunState | None) -> list[str]:
         losses = self.losses + self._not_uploaded() + self._leave(ended)
+        waiting = {id(entry) for entry in self._events.entries()}  # the others were decided upon after all
+        losses += [f"epoch {it.event.epoch + 1}: {it.why_not_held}" for it in self._not_held if id(it) in waiting]
         if self._removed:
             losses.append(f"models removed to make room for newer ones: {', '.join(map(str, self._removed))}")
         if kept := self._events.held():
@@ -252,6 +258,13 @@ class Session:
             attempt = None if self.run is None else self.run.attempt
             self.spool.keep(self._events.entries(), attempt, ended, between=self._between.events())
         except OSError as error:
+            if not self._spool_fault_is_told:
+                self._spool_fault_is_told = True
+                warnings.warn(
+                    f"Keepbest: what waits for the server is in memory alone, because `{self.spool.path}` cannot be "
+                    f"written: {error}",
+                    stacklevel=2,
+                )
             return f", and not kept in `{self.spool.path}`: {error}"
         return (
             f" but kept in `{self.spool.path}`: the next start of this run with the same path brings them in, or "
@@ -426,9 +439,9 @@ class Session:
         try:
             removed = self.held.keep(entry, save)
         except OSError as error:
-            self.losses.append(
-                f"epoch {entry.event.epoch + 1}: the server was away, and no file could be kept: {error}"
-            )
+            entry.why_not_held = f"the server was away, and its model could not be kept: {error}"
+            warnings.warn(f"Keepbest: epoch {entry.event.epoch + 1}: {entry.why_not_held}", stacklevel=2)
+            self._not_held.append(entry)
             return
         if removed:
             self._removed += removed

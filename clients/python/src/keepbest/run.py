@@ -196,8 +196,10 @@ class Run:
         self._reports.send_soon()
 
     def stop_sending(self) -> None:
-        """Send nothing any more in the background: what waits is somebody else's to tell."""
+        """Send nothing any more in the background, no sign of life either: what waits is somebody else's to tell."""
         self._reports.stop_sending()
+        if self._heartbeat is not None:
+            self._heartbeat.end()
 
     def flush(self, on_late: LateDecision | None = None, timeout: Timeout = None) -> Decision | None:
         """Send all events that wait.
