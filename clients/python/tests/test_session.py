@@ -339,6 +339,16 @@ def test_epochs_between_saves_reach_the_server_before_a_training_that_died(inter
     assert trainer.client.run(name).state == RunState.RUN_STATE_FAILED
 
 
+def test_that_a_training_died_is_told_though_its_epochs_between_saves_are_not_taken(interposer, project, tmp_path):
+    trainer = Trainer(interposer.address, project, tmp_path)
+    trainer.epoch(0, 0.9)
+    trainer.session.record(make_event(EventKind.EVENT_KIND_EPOCH_END, 1, {"val_loss": 0.8}))
+    interposer.hooks["ReportEvents"] = refuse(Code.UNAVAILABLE, "STOPPING")
+    losses = trainer.session.fail("died", 1, 3.0, in_a_save=False)
+    assert "2 events: not reported" in losses  # the other one says why it died
+    assert trainer.client.run(trainer.session.run.name).state == RunState.RUN_STATE_FAILED
+
+
 def test_epochs_between_saves_for_which_there_is_no_room_are_told(project, tmp_path, monkeypatch):
     monkeypatch.setattr(_between, "_EVENTS", 2)
     trainer = Trainer("127.0.0.1:1", project, tmp_path, retry_seconds=0.1)

@@ -199,10 +199,11 @@ class Session:
         except Exception as error:
             losses.append(f"an upload failed: {error}")
         if self.run is not None and self.state in SENDING:
-            try:
-                patience = Patience(min(seconds, _FAIL_SECONDS) / 3)  # for each of three calls
-                if not in_a_save:
+            patience = Patience(min(seconds, _FAIL_SECONDS) / 3)  # for each of three calls
+            if not in_a_save:
+                with contextlib.suppress(KeepbestError):  # `_leave` tells of what was not taken
                     self._record_between(self.run, patience)
+            try:
                 self.run.fail(reason, epoch=epoch, flush=not in_a_save, timeout=patience)
             except KeepbestError as error:
                 losses.append(f"that the training ended ({reason}) could not be told: {error}")
