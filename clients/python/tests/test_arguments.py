@@ -48,6 +48,7 @@ def test_the_labels_of_a_strategy_may_be_short():
             "`metrics` is 0.3, a value of type `float`: it must be a mapping from name",
         ),
         (lambda run: run.report_epoch(2, 0.3), 'as {"auc": 0.3}'),
+        (lambda run: run.report_epoch(2, 10**400), "`metrics` is 1000"),
         (lambda run: run.report_epoch(2, None), "`metrics` is None: it must be a mapping from name to value"),
         (lambda run: run.report_epoch("2", {}), "`epoch` is '2', a value of type `str`: it must be a whole number"),
         (lambda run: run.report_epoch(2.5, {}), "`epoch` is 2.5, a value of type `float`: it must be a whole number"),
@@ -78,6 +79,7 @@ def test_a_wrong_report_says_what_is_right_and_leaves_the_run_as_it_is(client, p
             "`strategy` is 'm.bin', a value of type `str`: it must be what",
         ),
         (lambda client: client.start_run(strategy={"filepth": "m"}), "no argument `filepth`, did you mean `filepath`?"),
+        (lambda client: client.start_run(strategy={3: "m"}), "strategy has no argument `3`; there are `filepath`"),
         (lambda client: client.start_run(strategy={"monitor": "auc"}), "`filepath` is missing"),
         (lambda client: client.start_run(run=3, strategy=RULE), "`run` is 3, a value of type `int`: it must be a text"),
         (

@@ -122,8 +122,8 @@ def check_metrics(value: Any, monitor: str) -> None:
     Raises:
         TypeError: they have none.
     """
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    example = f'{{"{monitor or "loss"}": {value if is_number else 0.3}}}'
+    number = value if isinstance(value, float) and math.isfinite(value) else 0.3
+    example = f'{{"{monitor or "loss"}": {number}}}'
     check_mapping("metrics", value, f"a mapping from name to value, as {example}")
 
 
@@ -135,5 +135,5 @@ def check_known(what: str, given: Mapping[str, Any], known: Mapping[str, Any] | 
     """
     for name in given:
         if name not in known:
-            near = did_you_mean(name, known) or f"; there are {', '.join(f'`{each}`' for each in known)}"
+            near = did_you_mean(str(name), known) or f"; there are {', '.join(f'`{each}`' for each in known)}"
             raise TypeError(f"{what} has no argument `{name}`{near}")
