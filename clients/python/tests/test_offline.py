@@ -204,3 +204,28 @@ def test_a_run_that_has_ended_takes_a_spool_and_is_ended_as_before(client, proje
     (synced,) = client.sync(tmp_path / "node")
     assert (synced.losses, len(synced.versions)) == ([], 2)
     assert client.run(synced.run).state == (RunState.RUN_STATE_FAILED if failed else RunState.RUN_STATE_FINISHED)
+
+
+@pytest.mark.parametrize("was_saved", [False, True])
+def test_what_was_decided_in_an_attempt_that_is_over_is_reported_anew_and_saved_once(
+    client, project, tmp_path, was_saved
+):
+    """The training's answer was lost, and it was killed; another one of the run came before the sync."""
+    spool_of(project, tmp_path / "node", 1, ended=None)
+    kept = Kept.open(tmp_path / "node" / "r.spool")
+    kept.note_attempt(1)
+    events, held = [spooled.event for spooled in kept.events], kept.events[-1].model
+    request_id = kept.start.request_id
+    kept.close()
+    rule = keepbest.strategy("m-{epoch}.bin", monitor="loss", mode="min")
+    (decision,) = (first := client.start_run(project, "r", rule, request_id=request_id)).report_many(events)
+    if was_saved:
+        first.save(decision, {decision.path: held}, {"by": "test"})
+    client.start_run(project, "r", rule).finish()
+    (synced,) = client.sync(tmp_path / "node")
+    assert (synced.losses, len(synced.versions)) == ([], 1)
+    assert list(client.sync(tmp_path / "node")) == []
+    (version,) = client.versions(f"{project}/run-r-model")
+    assert (version.epoch, version.attempt) == (0, 1 if was_saved else 3)
+    reports = [it.event.epoch for it in client.events(f"{project}/r") if not it.writer and it.event.kind == 2]
+    assert reports == ([0] if was_saved else [0, 0])

@@ -136,6 +136,9 @@ class _Sync:
         self._run = run
         self._patience = patience
         self._synced = synced
+        # Events that were stored in an earlier attempt, which alone could save what was decided: the training died
+        # before it heard of that, and another one came since. They are reported anew.
+        self._again: list[SpooledEvent] = []
 
     def do(self) -> None:
         """Report all events, save what is decided, end the run as the training had, and remove the models."""
@@ -148,6 +151,9 @@ class _Sync:
             taken = self._report(group, first)
             if first == next_sequence:
                 next_sequence += taken
+        again, self._again = self._again, []
+        for spooled in again:
+            next_sequence += self._report([spooled], next_sequence)
         if self._kept.ended is not None:
             self._run.finish(self._kept.ended == RunState.Name(RunState.RUN_STATE_FAILED), timeout=self._patience)
         for spooled in self._kept.events:
@@ -233,13 +239,14 @@ class _Sync:
             # Refused if it is committed: then an earlier sync has saved it.
             self._run.abandon(decision)
             return
-        files = {decision.path + part.name.removeprefix(spooled.model.name): part for part in parts_of(spooled.model)}
-        if spooled.model.is_dir():
-            files = {f"{decision.path}/{file.name}": file.path for file in collect(spooled.model)}
+        files = _files_of(spooled.model, decision.path)
         try:
             version = self._run.save(decision, files, self._kept.metadata, timeout=self._patience)
-        except StaleAttempt:
-            raise
+        except StaleAttempt as error:
+            if error.metadata.get("attempt") != str(self._run.attempt):
+                raise  # a newer one began meanwhile
+            self._again.append(spooled)
+            return
         except KeepbestError as error:
             if error.retryable:
                 raise
@@ -249,6 +256,13 @@ class _Sync:
         if self._kept.directory:
             with contextlib.suppress(OSError):  # the server has it; the local copy is a convenience
                 move(spooled.model, Path(self._kept.directory + decision.path))
+
+
+def _files_of(model: Path, path: str) -> dict[str, Path]:
+    """A model's files, by their paths in a checkpoint in which it lies at `path`."""
+    if model.is_dir():
+        return {f"{path}/{file.name}": file.path for file in collect(model)}
+    return {path + part.name.removeprefix(model.name): part for part in parts_of(model)}
 
 
 def _stored(connection: Connection, run: str, patience: Patience) -> dict[str, dict[tuple[int, ...], int]]:
