@@ -15,6 +15,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 pub use self::environment::check_names;
+use self::environment::check_not_empty;
 use self::environment::is_ours;
 pub use self::error::ConfigError;
 use self::keys::Value;
@@ -333,12 +334,13 @@ pub fn environment_name(key: &str) -> String {
     format!("{ENVIRONMENT_PREFIX}{}", key.replace('.', "_").to_uppercase())
 }
 
-/// Refuses variables of this process that look like ours and are none, as [`check_names`] does.
+/// Refuses variables of this process that look like ours and are none, and those that are empty and must not be.
 ///
 /// # Errors
-/// As [`check_names`].
+/// Names the variable.
 pub fn check_environment() -> Result<(), ConfigError> {
-    check_names(std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()))
+    check_names(std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()))?;
+    check_not_empty(|name| std::env::var_os(name))
 }
 
 /// The arguments of this process, without its name.

@@ -1,5 +1,7 @@
 //! The names of environment variables: which are the settings', which are known otherwise, and which are slips.
 
+use std::ffi::OsString;
+
 use super::{ConfigError, ENVIRONMENT_PREFIX, KEYS, PLAIN_DATABASE_URL, environment_name, store};
 use crate::near::nearest;
 
@@ -7,6 +9,13 @@ use crate::near::nearest;
 /// it runs the program, too.
 const OF_CLIENTS: [&str; 5] =
     ["KEEPBEST_ADDRESS", "KEEPBEST_CONFIG", "KEEPBEST_LAUNCH", "KEEPBEST_PROJECT", "KEEPBEST_RUN"];
+
+/// Those of them that name a server, a project or a file: one that is empty is a script's whose own variable is not set.
+const WITH_A_VALUE: [(&str, &str); 3] = [
+    ("KEEPBEST_ADDRESS", "an address, as http://127.0.0.1:7400"),
+    ("KEEPBEST_PROJECT", "TEAM/PROJECT, as vision/resnet"),
+    ("KEEPBEST_CONFIG", "the path of a file of settings"),
+];
 
 /// Variables of the tests, which start the program in their own environment.
 const OF_TESTS: [&str; 3] = ["KEEPBEST_BIN", "KEEPBEST_SOAK", "KEEPBEST_FAILPOINTS"];
@@ -37,6 +46,18 @@ pub fn check_names(names: impl IntoIterator<Item = String>) -> Result<(), Config
     Err(ConfigError::UnknownVariable { name, meant })
 }
 
+/// Refuses a variable that is empty where it must name something: whoever wants the default leaves it unset.
+///
+/// # Errors
+/// Names the variable, and what would be right.
+pub(super) fn check_not_empty(value_of: impl Fn(&str) -> Option<OsString>) -> Result<(), ConfigError> {
+    let is_empty = |name: &str| value_of(name).is_some_and(|it| it.is_empty());
+    match WITH_A_VALUE.into_iter().find(|(name, _)| is_empty(name)) {
+        Some((name, right)) => Err(ConfigError::EmptyVariable { name, right }),
+        None => Ok(()),
+    }
+}
+
 /// Kubernetes sets these in every pod beside a service whose name is `keepbest` or begins with `keepbest-`:
 /// `KEEPBEST_SERVICE_HOST`, `KEEPBEST_SERVICE_PORT_GRPC`, `KEEPBEST_PORT_7400_TCP_ADDR` and the like.
 fn is_of_a_service(name: &str) -> bool {
@@ -65,6 +86,19 @@ mod tests {
     use std::path::Path;
 
     use super::check_names;
+    use super::check_not_empty;
+
+    #[test]
+    fn a_variable_that_is_empty_is_named() {
+        let with = |value: Option<&str>| {
+            let value_of = |name: &str| value.filter(|_| name == "KEEPBEST_PROJECT").map(Into::into);
+            check_not_empty(value_of).map_err(|error| error.to_string())
+        };
+        let expected = "the environment variable `KEEPBEST_PROJECT` is empty: set it to TEAM/PROJECT, as vision/resnet, or unset it";
+        assert_eq!(with(Some("")), Err(expected.to_owned()));
+        assert_eq!(with(Some("vision/resnet")), Ok(()));
+        assert_eq!(with(None), Ok(()));
+    }
 
     fn check(name: &str) -> Result<(), String> {
         check_names([name.to_owned()]).map_err(|error| error.to_string())

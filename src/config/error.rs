@@ -18,6 +18,8 @@ pub enum ConfigError {
     UnknownKey { key: String, origin: String, known: String },
     #[error("the environment variable `{name}` is unknown{}", meant_by(meant.as_deref()))]
     UnknownVariable { name: String, meant: Option<String> },
+    #[error("the environment variable `{name}` is empty: set it to {right}, or unset it")]
+    EmptyVariable { name: &'static str, right: &'static str },
     #[error("the environment variable `{name}` is no UTF-8")]
     NotText { name: String },
     #[error("key `{key}` from {origin} is {found}, but it must be {right}")]
