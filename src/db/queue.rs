@@ -24,9 +24,9 @@ const MOST_OF_A_CALLER: usize = 1_024;
 const SHORT_ROWS: usize = 40;
 /// Rows of one kind of short writes in one transaction: 10 ms of SQLite's work for reports, and few round trips to Postgres.
 const ALIKE_WORK: usize = 2_048;
-/// Rows of short writes of all kinds but reports in one transaction on SQLite: 10 ms of its work, which is what a report waits for.
+/// Rows of short writes of all kinds but reports in one transaction on SQLite: 10 ms of its work.
 const MIXED_WORK: usize = 256;
-/// Rows of one kind of writes between two looks for reports in a transaction on SQLite: 2 ms of its work.
+/// Rows of one kind of writes between two looks for reports in a transaction on SQLite: 2 ms of its work, which a report waits for.
 pub(super) const ROWS_BETWEEN_REPORTS: usize = 64;
 /// Rows of long writes in one transaction: 2 ms of SQLite's work, for which a short write has to wait once or twice.
 const LONG_WORK: usize = 512;
@@ -112,14 +112,21 @@ impl Queue {
         Ok(())
     }
 
-    /// A transaction is over: its lanes are free. `again` are writes that it gives back; they come first.
-    pub(super) fn release(&self, hold: Hold, again: Vec<Box<dyn Job>>) {
+    /// A transaction is over: its lanes are free.
+    pub(super) fn release(&self, hold: Hold) {
         let mut waiting = self.lock();
         for lane in hold.lanes {
             waiting.busy.remove(&lane);
         }
         waiting.long_under_way -= usize::from(hold.is_long);
-        for job in again.into_iter().rev() {
+        drop(waiting);
+        self.changed.notify_one();
+    }
+
+    /// Takes writes back that were to be carried out and were not; they come first.
+    pub(super) fn put_back(&self, jobs: Vec<Box<dyn Job>>) {
+        let mut waiting = self.lock();
+        for job in jobs.into_iter().rev() {
             let turn = job.turn();
             waiting.ring(turn).push(turn.caller, job, true);
         }
@@ -127,19 +134,11 @@ impl Queue {
         self.changed.notify_one();
     }
 
-    /// The reports that came while a transaction is under way: it carries them out as well, and then ends. The next one is the
-    /// others'.
-    pub(super) fn take_reports(&self, hold: &mut Hold) -> Vec<Box<dyn Job>> {
-        let mut waiting = self.lock();
-        let Waiting { reports, were_reports, busy, .. } = &mut *waiting;
+    /// The reports that came while SQLite's transaction is under way, for that transaction. Their lanes do not matter: it is the
+    /// only one, and carries its writes out one after the other.
+    pub(super) fn take_reports(&self) -> Vec<Box<dyn Job>> {
         let mut jobs = Vec::new();
-        reports.take(ALIKE_WORK, &mut jobs, |_, job| is_free(busy, job.turn()));
-        if !jobs.is_empty() {
-            *were_reports = true;
-            let lanes: HashSet<u64> = jobs.iter().flat_map(|job| job.turn().lanes).flatten().collect();
-            busy.extend(&lanes);
-            hold.lanes.extend(lanes);
-        }
+        self.lock().reports.take(ALIKE_WORK, &mut jobs, |_, _| true);
         jobs
     }
 

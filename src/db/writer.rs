@@ -148,28 +148,29 @@ async fn serve(
     unsynced: CancellationToken,
     statements: Arc<AtomicU64>,
 ) {
-    while let Some(Batch { jobs, mut hold }) = queue.next(Mix::Kinds).await {
-        let mut sets = sets_of(jobs, ROWS_BETWEEN_REPORTS);
-        let mut left = Vec::new();
-        let mut tx = Tx::new(Connection::Sqlite(&mut connection), false);
-        let late = || queue.take_reports(&mut hold);
-        let committed = commit(&mut tx, &mut sets, &mut left, late).await;
-        statements.fetch_add(tx.statements(), Ordering::Relaxed);
-        if committed.is_err() {
-            // Whatever failed, the next batch begins outside of a transaction.
-            drop(tx.connection().control("ROLLBACK").await);
+    while let Some(Batch { jobs, hold }) = queue.next(Mix::Kinds).await {
+        let mut left = sets_of(jobs, ROWS_BETWEEN_REPORTS);
+        // What a transaction leaves for the sake of reports is next, before anything else: nothing is left for good.
+        while !left.is_empty() {
+            let mut sets = std::mem::take(&mut left);
+            let mut tx = Tx::new(Connection::Sqlite(&mut connection), false);
+            let committed = commit(&mut tx, &mut sets, &mut left, || queue.take_reports()).await;
+            statements.fetch_add(tx.statements(), Ordering::Relaxed);
+            if committed.is_err() {
+                // Whatever failed, the next transaction begins outside of one.
+                drop(tx.connection().control("ROLLBACK").await);
+            }
+            queue.put_back(settle(sets, &committed));
+            if let Err(Error::Unsynced(_)) = committed {
+                // Never again: the next sync may succeed and have lost what this one could not write. Closing the connection would
+                // sync once more, so it stays open until the process ends.
+                std::mem::forget(connection);
+                queue.abandon();
+                unsynced.cancel();
+                return;
+            }
         }
-        let mut again = settle(sets, &committed);
-        again.extend(left.into_iter().flatten());
-        queue.release(hold, again);
-        if let Err(Error::Unsynced(_)) = committed {
-            // Never again: the next sync may succeed and have lost what this one could not write. Closing the connection would
-            // sync once more, so it stays open until the process ends.
-            std::mem::forget(connection);
-            queue.abandon();
-            unsynced.cancel();
-            return;
-        }
+        queue.release(hold);
     }
     drop(connection.close().await);
 }
@@ -191,19 +192,17 @@ impl Tasks {
         let mix = Mix::OneKind { long: self.pool.places().div_ceil(2) };
         loop {
             while let Some(batch) = self.queue.take(mix) {
-                let (hold, again) = self.carry_out(batch).await;
-                self.queue.release(hold, again);
+                self.carry_out(batch).await;
             }
             self.running.fetch_sub(1, Ordering::AcqRel);
             // What came after the last look, and found all tasks running, would wait for nobody.
             let Some(batch) = self.queue.take(mix) else { return };
             self.running.fetch_add(1, Ordering::AcqRel);
-            let (hold, again) = self.carry_out(batch).await;
-            self.queue.release(hold, again);
+            self.carry_out(batch).await;
         }
     }
 
-    async fn carry_out(&self, batch: Batch) -> (crate::db::queue::Hold, Vec<Box<dyn Job>>) {
+    async fn carry_out(&self, batch: Batch) {
         let until = batch.jobs.iter().filter_map(|job| job.until()).min();
         let mut sets = sets_of(batch.jobs, usize::MAX);
         let committed = async {
@@ -224,7 +223,8 @@ impl Tasks {
             committed
         };
         let committed = committed.await;
-        (batch.hold, settle(sets, &committed))
+        self.queue.put_back(settle(sets, &committed));
+        self.queue.release(batch.hold);
     }
 }
 
@@ -272,7 +272,7 @@ async fn commit(
     tx: &mut Tx<'_>,
     sets: &mut Vec<Set>,
     left: &mut Vec<Set>,
-    mut late: impl FnMut() -> Set,
+    late: impl Fn() -> Vec<Box<dyn Job>>,
 ) -> Result<(), Error> {
     let begin = match tx.connection() {
         Connection::Sqlite(_) => "BEGIN IMMEDIATE",
@@ -303,11 +303,11 @@ async fn commit(
             }
             tx.connection().control("RELEASE one_set").await?;
         }
-        if next < sets.len() {
+        if next < sets.len() && left.is_empty() {
             let reports = late();
             if !reports.is_empty() {
                 left.extend(sets.drain(next..));
-                sets.push(reports);
+                sets.extend(sets_of(reports, usize::MAX));
             }
         }
     }

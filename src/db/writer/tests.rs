@@ -162,6 +162,7 @@ async fn a_write_that_fails_is_undone_and_no_other_one_is() {
 /// Notes that it is carried out. One with a gate says when it begins, and goes on when it is let.
 struct Noted<const IS_REPORT: bool> {
     name: &'static str,
+    rows: usize,
     log: Arc<Mutex<Vec<&'static str>>>,
     gate: Option<Arc<[Notify; 2]>>,
 }
@@ -170,8 +171,7 @@ impl<const IS_REPORT: bool> Write for Noted<IS_REPORT> {
     type Answer = ();
 
     fn turn(&self) -> Turn {
-        // Two of them are more than a transaction takes between two looks for reports.
-        Turn { is_report: IS_REPORT, ..Turn::own(ROWS_BETWEEN_REPORTS / 2 + 1) }
+        Turn { is_report: IS_REPORT, ..Turn::own(self.rows) }
     }
 
     async fn run(set: &[&Self], _: &mut Tx<'_>) -> Result<Vec<Outcome<()>>, Error> {
@@ -187,33 +187,39 @@ impl<const IS_REPORT: bool> Write for Noted<IS_REPORT> {
 }
 
 #[tokio::test]
-async fn a_report_waits_for_no_upload_that_has_not_begun() {
+async fn a_report_waits_for_no_upload_that_has_not_begun_and_no_upload_is_left_for_good() {
     let Held { writer, open, first } = Held::new(in_memory().await).await;
     let log = Arc::new(Mutex::new(Vec::new()));
     let gates = [0, 1].map(|_| Arc::new([Notify::new(), Notify::new()]));
-    let upload = |name, gate| {
-        let noted = Noted::<false> { name, log: Arc::clone(&log), gate: Some(Arc::clone(gate)) };
+    let write = |name, rows, gate: Option<&Arc<[Notify; 2]>>| {
+        let noted = Noted::<false> { name, rows, log: Arc::clone(&log), gate: gate.cloned() };
         let writer = Arc::clone(&writer);
         tokio::spawn(async move { writer.write(noted).await })
     };
-    let uploads = [upload("one upload", &gates[0]), upload("another", &gates[1])];
+    // Of two sets, which are one transaction unless a report comes.
+    let uploads = [write("small", 1, Some(&gates[0])), write("large", ROWS_BETWEEN_REPORTS, Some(&gates[1]))];
     while writer.queue.len() < uploads.len() {
         tokio::task::yield_now().await;
     }
     open.notify_one();
     first.await.unwrap().unwrap();
     gates[0][0].notified().await;
-    let report = writer.write(Noted::<true> { name: "report", log: Arc::clone(&log), gate: None });
-    let mut report = Box::pin(report);
+    let report = Noted::<true> { name: "report", rows: 1, log: Arc::clone(&log), gate: None };
+    let mut report = Box::pin(writer.write(report));
     assert!(futures::poll!(&mut report).is_pending());
+    // Short ones go before long ones, but not before one that was left.
+    let small = write("another small", 1, None);
+    while writer.queue.len() < 2 {
+        tokio::task::yield_now().await;
+    }
     gates[0][1].notify_one();
-    // The other upload is held until the report is answered, with the one that was under way.
+    // The large one is held until the report is answered, with the one that was under way.
     report.await.unwrap();
     gates[1][1].notify_one();
-    for upload in uploads {
+    for upload in uploads.into_iter().chain([small]) {
         upload.await.unwrap().unwrap();
     }
-    assert_eq!(*log.lock().unwrap(), ["one upload", "report", "another"]);
+    assert_eq!(*log.lock().unwrap(), ["small", "report", "large", "another small"]);
 }
 
 #[tokio::test]
