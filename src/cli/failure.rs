@@ -168,6 +168,11 @@ fn unreachable(address: &str, problem: &str, fault: Fault) -> String {
         Fault::OtherProtocol => {
             format!("what answers at `{address}` is no Keepbest server: {problem}; {ANOTHER}")
         }
+        Fault::Silent => {
+            format!(
+                "no server answers at `{address}` ({problem}): it is busy, or another program listens there; {ANOTHER}"
+            )
+        }
         _ if !is_this_machine(target) => {
             format!(
                 "no server answers at `{address}` ({problem}): start one there with `keepbest serve`, or {ANOTHER}"
@@ -235,6 +240,11 @@ mod tests {
             ("http://gpu7:7400/", Fault::Passing, "start one there with `keepbest serve`, or"),
             ("http://gpu77:7400", Fault::UnknownHost, "not known (x): name another address with `--server`"),
             ("127.0.0.1:5432", Fault::OtherProtocol, "no Keepbest server: x; name another address"),
+            (
+                "127.0.0.1:5432",
+                Fault::Silent,
+                "(x): it is busy, or another program listens there; name another address",
+            ),
         ] {
             let text = unreachable(address, "x", fault);
             assert!(text.contains(says) && text.contains(&format!("`{address}`")), "{text}");

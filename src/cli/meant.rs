@@ -46,7 +46,9 @@ fn artifact_of(run: &v1::Run) -> String {
     match artifact.as_str() {
         "" => format!("`{name}` is a run, whose artifact was deleted"),
         artifact => {
-            format!("`{name}` is a run; its artifact is `{artifact}`, and the best version `{artifact}:best`")
+            format!(
+                "`{name}` is a run; its artifact is `{artifact}`, where `{artifact}:best` is the best version"
+            )
         }
     }
 }
@@ -111,7 +113,7 @@ pub(super) async fn nothing_in(
 ) -> Result<String, Failure> {
     let place = ProjectName::parse(&short_name(parent))?;
     let none = format!("no {what} in {place}");
-    if (place.team.as_str(), place.project.as_str()) == ("default", "default") {
+    if place.team == "default" && ["default", "-"].contains(&place.project.as_str()) {
         return Ok(none);
     }
     let page = projects_of(client, &place.team).await?;

@@ -205,11 +205,20 @@ async fn undo(client: &Client, plan: &Plan, begun: Begun) -> Result<Undone, Erro
     let Begun { run, made_artifact, checkpoint, is_ours } = begun;
     if !is_ours {
         // The equal push that began it may be going on beside us: neither the run nor its checkpoint is ours to give up.
-        let is_stored = match &checkpoint {
-            Some(name) => client.get_checkpoint(name, false).await?.state() == v1::CheckpointState::Committed,
-            None => false,
+        let state = match &checkpoint {
+            Some(name) => match client.get_checkpoint(name, false).await {
+                Ok(checkpoint) => checkpoint.state(),
+                // The equal one was interrupted, too, and took it back.
+                Err(error) if error.is_not_found() => return Ok(Undone::Nothing),
+                Err(error) => return Err(error),
+            },
+            None => v1::CheckpointState::Unspecified,
         };
-        return Ok(if is_stored { Undone::Stored } else { Undone::Left });
+        if state == v1::CheckpointState::Committed {
+            run.finish(v1::RunState::Finished).await?;
+            return Ok(Undone::Stored);
+        }
+        return Ok(Undone::Left);
     }
     // What cannot be abandoned goes with the run, unless it was committed: by us, or by an equal push that went on with it.
     if let Some(checkpoint) = &checkpoint

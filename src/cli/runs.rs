@@ -46,7 +46,7 @@ pub(super) async fn list(context: &mut Context, arguments: args::Runs) -> Result
                 .output
                 .line(&format!("no runs that match the filter in {}", words::short(&parent)))?),
             None if has_pushes.get() => {
-                let short = words::short(&parent);
+                let short = words::short(&parent).trim_end_matches("/-").to_owned();
                 Ok(context
                     .output
                     .line(&format!("no runs but those of pushes in {short}: `--pushes` lists them"))?)

@@ -215,7 +215,7 @@ impl Builder {
                 Err(failed) => failed,
             };
             let error = self.unreachable(problem, fault);
-            if self.gives_up_soon && fault != Fault::Passing {
+            if self.gives_up_soon && !fault.may_pass() {
                 return Err(error);
             }
             backoff.pause_since(begun, error).await?;

@@ -60,8 +60,17 @@ pub enum Fault {
     NotListening,
     /// The name of the host does not resolve.
     UnknownHost,
+    /// Something listens there and says nothing: another program, a busy server, or a proxy whose server is away.
+    Silent,
     /// What listens there is no server of gRPC, or wants TLS.
     OtherProtocol,
+}
+
+impl Fault {
+    /// Whether the same address may answer in a moment.
+    pub(crate) fn may_pass(self) -> bool {
+        matches!(self, Fault::Passing | Fault::Silent)
+    }
 }
 
 /// An error that the server answered with.

@@ -12,6 +12,8 @@ use crate::error::Fault;
 
 /// How HTTP/2 begins on a connection: a line, and a frame of settings without any.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00";
+/// How long a connection to greet may take, beside the one that there is: its addresses are tried one after the other.
+const AGAIN: Duration = Duration::from_secs(1);
 /// The head of a frame. A server begins with one of settings.
 const FRAME_BYTES: usize = 9;
 const SETTINGS: u8 = 4;
@@ -63,7 +65,7 @@ pub(crate) async fn greet(uri: &Uri, longest: Duration) -> Option<(String, Fault
 /// The first bytes of what is answered to a text, and whether the wait for them was over before the connection was.
 async fn said_to(uri: &Uri, text: &[u8], longest: Duration) -> Option<(Vec<u8>, bool)> {
     let (host, port) = (uri.host()?.trim_matches(['[', ']']), uri.port_u16()?);
-    let Ok(Ok(mut connection)) = tokio::time::timeout(longest, TcpStream::connect((host, port))).await else {
+    let Ok(Ok(mut connection)) = tokio::time::timeout(AGAIN, TcpStream::connect((host, port))).await else {
         return None;
     };
     let mut begin = Vec::new();
@@ -76,15 +78,16 @@ async fn said_to(uri: &Uri, text: &[u8], longest: Duration) -> Option<(Vec<u8>, 
 }
 
 fn answer(begin: &[u8], waited: Option<Duration>) -> Option<(String, Fault)> {
-    if begin.get(3) == Some(&SETTINGS) {
+    // Settings come first, on stream 0. The fourth byte alone may as well be of the length of a hello of TLS.
+    if begin.len() == FRAME_BYTES && begin[3] == SETTINGS && begin[5..] == [0; 4] {
         return None;
     }
     let (problem, fault) = match (begin, waited) {
         ([], Some(waited)) => {
-            (format!("what listens there has said nothing for {} s", waited.as_secs()), Fault::Passing)
+            (format!("what listens there has said nothing for {} s", waited.as_secs()), Fault::Silent)
         }
         // As a proxy does whose server is away.
-        ([], None) => ("what listens there ends the connection without a word".to_owned(), Fault::Passing),
+        ([], None) => ("what listens there ends the connection without a word".to_owned(), Fault::Silent),
         (begin, _) if TLS.iter().any(|it| begin.starts_with(it)) => {
             ("it speaks TLS, and this client does not".to_owned(), Fault::OtherProtocol)
         }
@@ -100,7 +103,7 @@ fn answer(begin: &[u8], waited: Option<Duration>) -> Option<(String, Fault)> {
 mod tests {
     use std::time::Duration;
 
-    use super::{Fault, answer};
+    use super::{Fault, SETTINGS, answer};
 
     #[test]
     fn what_answers_a_greeting_is_known_by_its_first_bytes() {
@@ -109,11 +112,12 @@ mod tests {
             (&b"HTTP/1.1 400 Bad"[..9], Fault::OtherProtocol),
             (b"SSH-2.0-O", Fault::OtherProtocol),
             (&[0x15, 0x03, 0x01, 0, 2, 2, 70], Fault::OtherProtocol),
-            (b"", Fault::Passing),
+            (&[0x16, 0x03, 0x03, SETTINGS, 80, 2, 0, 4, 76], Fault::OtherProtocol),
+            (b"", Fault::Silent),
         ] {
             assert_eq!(answer(begin, None).unwrap().1, fault, "{begin:?}");
         }
         let (problem, fault) = answer(b"", Some(Duration::from_secs(5))).unwrap();
-        assert!(fault == Fault::Passing && problem.contains("5 s"), "{problem}");
+        assert!(fault == Fault::Silent && problem.contains("5 s"), "{problem}");
     }
 }

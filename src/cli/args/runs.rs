@@ -37,7 +37,7 @@ pub(in crate::cli) struct Artifacts {
 
 /// List runs, newest first
 ///
-/// Each push is a run of its own, named `push-` and 16 or more digits. A table leaves them out unless --pushes or --filter asks for
+/// Each push is a run of its own, named `push-` and 16 or more hexadecimal digits. A table leaves them out unless --pushes or --filter asks for
 /// them; JSON has all.
 #[derive(Debug, Args)]
 #[command(after_help = "\

@@ -121,8 +121,16 @@ impl Plan {
             return None;
         }
         let name = short_name(&self.artifact.artifact());
+        let strategy = self.strategy(None);
+        let judged = match (strategy.monitor.as_str(), human::mode(strategy.mode())) {
+            // What the contract takes without a monitor.
+            ("", "") => "`val_loss` (min)".to_owned(),
+            ("", mode) => format!("`val_loss` ({mode})"),
+            (monitor, "") => format!("`{monitor}`"),
+            (monitor, mode) => format!("`{monitor}` ({mode})"),
+        };
         Some(format!(
-            "without --metric, `val_loss` (min) decides the `best` of `{name}` from now on; to have another metric decide it, delete \
+            "without --metric, {judged} decides the `best` of `{name}` from now on; to have another metric decide it, delete \
              `{name}` and push with --metric NAME=VALUE"
         ))
     }
@@ -132,7 +140,7 @@ impl Plan {
         let name = short_name(&self.artifact.artifact());
         let monitor = artifact.map_or("the metric", |it| it.monitor.as_str());
         format!(
-            "; or leave --monitor and --mode out to store this version all the same; or, if no version of `{name}` has a number as \
+            "; or leave --monitor and --mode out to store this version all the same; or, if no version of `{name}` has a value of \
              `{monitor}`, delete it (`keepbest rm {name}`) and push again"
         )
     }

@@ -199,7 +199,8 @@ impl Db {
                     let sql = format!("DELETE FROM {table} WHERE run_uid = $1");
                     connection.execute(&sql, args![&uid]).await?;
                 }
-                let purged = "UPDATE runs SET purge_time_us = $1, config = NULL WHERE uid = $2";
+                let purged =
+                    "UPDATE runs SET purge_time_us = $1, config = NULL, failure = NULL WHERE uid = $2";
                 connection.execute(purged, args![now_us, &uid]).await?;
                 Ok(true)
             })
@@ -252,9 +253,9 @@ async fn check_no_alias(
 
 /// The same of a run's versions.
 async fn check_no_alias_of_run(connection: &mut Connection<'_>, run: &Run) -> Result<(), Error> {
-    let sql = "SELECT a.id, l.alias FROM checkpoints c JOIN aliases l ON l.checkpoint_uid = c.uid \
-        JOIN artifacts a ON a.uid = c.artifact_uid WHERE c.run_uid = $1 AND c.state = 'COMMITTED' AND l.owner = 'user' \
-        LIMIT 1";
-    let Some(row) = connection.row(sql, args![&run.uid]).await? else { return Ok(()) };
-    Err(in_the_way("run", &run.name, format!("{}:{}", row.text(0)?, row.text(1)?)).into())
+    // From the aliases, of which there are few, and not from all versions of the run.
+    let sql = "SELECT l.alias FROM aliases l CROSS JOIN checkpoints c WHERE l.artifact_uid = $1 AND l.owner = 'user' \
+        AND c.uid = l.checkpoint_uid AND c.run_uid = $2 AND c.state = 'COMMITTED' LIMIT 1";
+    let Some(row) = connection.row(sql, args![&run.artifact_uid, &run.uid]).await? else { return Ok(()) };
+    Err(in_the_way("run", &run.name, format!("{}:{}", run.artifact, row.text(0)?)).into())
 }
