@@ -86,7 +86,7 @@ fn print(context: &mut Context, decisions: &[v1::Decision]) -> Result<(), Failur
     ];
     let row = |decision: &v1::Decision| {
         let mut why = vec![decision.reason_text.clone()];
-        why.extend(decision.warnings.iter().map(|warning| format!("warning: {warning}")));
+        why.extend(decision.warnings.iter().map(|warning| format!("Warning: {warning}")));
         vec![
             human::from_one(decision.epoch),
             human::optional_from_one(decision.batch),
@@ -96,7 +96,7 @@ fn print(context: &mut Context, decisions: &[v1::Decision]) -> Result<(), Failur
             human::optional_metric(decision.value),
             human::optional_metric(decision.best_before),
             human::age(decision.decide_time.as_ref(), now_us),
-            why.join("; "),
+            why.join(" "),
         ]
     };
     context.output.table(&columns, decisions.iter().map(row).collect())?;

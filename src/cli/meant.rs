@@ -10,6 +10,8 @@ use crate::near::nearest;
 
 /// The names that are looked through: the first page, as large as one can be.
 const LOOKS: i32 = 1_000;
+/// Aliases that are named where none is meant: the first ones, on a line.
+const SOME: usize = 8;
 
 /// The failure to find an artifact, with the one that was perhaps meant: that of the run of this name, or one that is called nearly so.
 pub(super) async fn artifact(client: &Client, named: &InProject, failure: Failure) -> Failure {
@@ -100,7 +102,19 @@ pub(super) async fn alias(client: &Client, artifact: &str, alias: &str, failure:
         v1::ListAliasesRequest { parent: artifact.to_owned(), page_size: LOOKS, ..Default::default() };
     let page = client.list_aliases(request).await.unwrap_or_default();
     let shown: Vec<_> = page.aliases.iter().map(|it| epochs::shown_alias(&it.alias)).collect();
-    failure.with_meant(near(alias, shown.iter().map(|it| it.as_ref())))
+    match near(alias, shown.iter().map(|it| it.as_ref())) {
+        None if !shown.is_empty() && !is_number(alias) => {
+            let some: Vec<_> = shown.iter().take(SOME).map(|it| format!("`{it}`")).collect();
+            let more = if shown.len() > SOME { ", ..." } else { "" };
+            failure.with_hint(&format!("; its aliases are {}{more}", some.join(", ")))
+        }
+        meant => failure.with_meant(meant),
+    }
+}
+
+/// Whether it is `v` with a number: such a version was never there or is deleted, and no alias was meant.
+fn is_number(version: &str) -> bool {
+    version.strip_prefix('v').is_some_and(|digits| digits.bytes().all(|it| it.is_ascii_digit()))
 }
 
 /// That a project has no `what`, as an answer or, where there is no such project, as a failure. A project exists as long as it holds

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::args::remove::{Kind, Rm};
 use super::context::Context;
-use super::failure::Failure;
+use super::failure::{Failure, found};
 use super::names::{self, Named};
 use super::{epochs, human, json as wire, meant};
 
@@ -29,8 +29,28 @@ pub(super) async fn remove(context: &mut Context, arguments: Rm) -> Result<(), F
     if !arguments.yes {
         return print(context, &told, false);
     }
+    let artifact = match &what {
+        What::Run(run) => found(client.get_run(run).await)?.map(|run| run.artifact),
+        What::Artifact(_) | What::Project(_) | What::Versions(_) => None,
+    };
     let deleted = delete(&client, &what, &arguments, false).await.map_err(refused)?;
-    print(context, &deleted, true)
+    print(context, &deleted, true)?;
+    if let Some(name) = artifact.filter(|name| !name.is_empty()) {
+        note_empty(context, &client, &name).await;
+    }
+    Ok(())
+}
+
+/// Says that the artifact of a deleted run stays without a version: it keeps its name and its monitor.
+async fn note_empty(context: &Context, client: &Client, name: &str) {
+    // The run is deleted, whatever is found of its artifact.
+    let request = v1::ListVersionsRequest { parent: name.to_owned(), page_size: 1, ..Default::default() };
+    if client.list_versions(request).await.is_ok_and(|page| page.versions.is_empty()) {
+        let short = short_name(name);
+        context.output.note(&format!(
+            "its artifact `{short}` stays, without a version, and keeps its monitor: `keepbest rm {short} --yes` removes it"
+        ));
+    }
 }
 
 async fn what(

@@ -129,7 +129,7 @@ impl StartRun {
         };
         let message = format!(
             "{what} `{name}` follows `{monitor}` ({}), but this start asks for `{}` ({}): best would mean two things, so begin \
-             a new {what}",
+             a new {what}, or delete that one",
             word(direction),
             self.strategy.monitor,
             word(self.direction),

@@ -131,6 +131,7 @@ fn decisions_tell_what_became_of_a_save_and_a_run_why_it_failed() {
     assert_eq!(of("outcome"), ["deleted", "committed", "given_up", "open"]);
     assert_eq!(of("version"), ["v0", "v1", "", ""]);
     let table = desk.ok(&["decisions", "default/digits/failing"]);
+    assert!(!table.contains(".;"), "{table}");
     for (line, text) in table.lines().skip(1).zip(["v0, deleted", "v1", "given up", "open"]) {
         assert!(line.contains(&format!(" save    {text} ")), "{text} is not in {table}");
     }
@@ -163,6 +164,22 @@ fn a_runs_name_leads_to_its_artifact() {
     desk.push(b"a", "0.5", "1");
     let missing = desk.run(&["pull", "cnn:v9"]);
     assert!(missing.code == 3 && !missing.stderr.contains("is a run"), "{}", missing.stderr);
+    assert!(!missing.stderr.contains("aliases"), "{}", missing.stderr);
+    // An alias that is like none of those that are there.
+    let missing = desk.run(&["pull", "cnn:production"]);
+    assert!(missing.code == 3 && missing.stderr.contains("its aliases are `best`"), "{}", missing.stderr);
+}
+
+#[test]
+fn the_artifact_that_a_deleted_run_leaves_is_named() {
+    let desk = Desk::new();
+    tokio::runtime::Runtime::new().unwrap().block_on(configured(desk.server.address()));
+    let gone = desk.run(&["rm", "default/digits/configured", "--force", "--yes"]);
+    let note = "its artifact `default/digits/run-configured-model` stays, without a version";
+    assert!(gone.code == 0 && gone.stderr.contains(note), "{}", gone.stderr);
+    desk.ok(&["rm", "default/digits/run-configured-model", "--yes"]);
+    let none = desk.run(&["artifacts", "default/digits"]);
+    assert!(!none.stdout.contains("run-configured-model"), "{}", none.stdout);
 }
 
 #[test]
