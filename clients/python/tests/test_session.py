@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import grpc
 import pytest
@@ -442,3 +443,66 @@ def test_what_a_dying_training_could_not_report_comes_in_though_its_end_was_told
     assert (synced.events, synced.losses, len(synced.versions)) == (2, [], 1)
     assert trainer.saved() == {0: 0.9, 1: 0.1}
     assert client.run(trainer.session.run.name).state == RunState.RUN_STATE_FAILED
+
+
+@pytest.fixture
+def dying(interposer, project, tmp_path, monkeypatch):
+    """A training with a spool that has one event to send, one epoch between saves, and an end to tell."""
+    monkeypatch.setattr(_session, "_FAIL_SECONDS", 1.0)
+    rule = keepbest.strategy("best.bin", save_best_only=True, mode="min")
+    request = start_request(project, "r", rule, request_id="x")
+    client = keepbest.Client(interposer.address, timeout=20)
+    trainer = Trainer(
+        interposer.address,
+        project,
+        tmp_path,
+        start=lambda events, patience: client.start_run(project, "r", rule, request_id="x", _events=events),
+        spool=Spool(tmp_path / "keepbest-held" / "r.spool", lambda: request, str(tmp_path)),
+    )
+    trainer.epoch(0, 0.9)
+    trainer.session.record(make_event(EventKind.EVENT_KIND_EPOCH_END, 1, {"val_loss": 0.8}))
+    return trainer
+
+
+@pytest.mark.filterwarnings("ignore:Keepbest")
+def test_a_dying_training_keeps_what_waits_before_it_asks_a_server_that_hangs_and_asks_it_once(
+    interposer: Interposer, dying, tmp_path
+):
+    kept, go_on = [], threading.Event()
+
+    def hang(request, forward):
+        kept.extend(path.read_text() for path in tmp_path.glob("keepbest-held/*.spool"))
+        go_on.wait(60)
+        return forward(request)
+
+    interposer.hooks["ReportEvents"] = hang
+    del interposer.calls[:]
+    begin = time.monotonic()
+    losses = dying.session.fail("died", 1, 25.0, in_a_save=False)
+    spent_seconds = time.monotonic() - begin
+    go_on.set()
+    (spool,) = kept
+    assert '"ended": "RUN_STATE_FAILED"' in spool and spool.count('"between"') == spool.count('"event"') == 1
+    assert "FinishRun" not in interposer.calls and interposer.calls.count("ReportEvents") == 1
+    assert spent_seconds < 2.0
+    assert any("2 events: not reported but kept in" in loss for loss in losses)
+    del interposer.hooks["ReportEvents"]
+    (synced,) = dying.client.sync(tmp_path)
+    assert synced.losses == []
+    run = dying.client.run(dying.session.run.name)
+    assert (run.state, run.failure) == (RunState.RUN_STATE_FAILED, "died")
+
+
+def test_a_dying_training_of_which_the_server_took_all_leaves_nothing_on_disk(interposer: Interposer, dying, tmp_path):
+    assert dying.session.fail("died", 1, 25.0, in_a_save=False) == []
+    assert not (tmp_path / "keepbest-held").exists()
+    assert dying.client.run(dying.session.run.name).state == RunState.RUN_STATE_FAILED
+
+
+@pytest.mark.filterwarnings("ignore:Keepbest")
+def test_a_dying_training_that_another_one_took_over_leaves_no_end_of_its_own(dying, tmp_path):
+    dying.client.start_run(dying.project, "r", dying.session.strategy).finish()
+    losses = dying.session.fail("died", 1, 25.0, in_a_save=False)
+    assert any("could not be told" in loss for loss in losses)
+    assert not (tmp_path / "keepbest-held").exists()
+    assert dying.client.run(dying.session.run.name).state == RunState.RUN_STATE_FINISHED

@@ -49,6 +49,8 @@ class Patience:
 
     budget_seconds: float
     silence_seconds: float = float("inf")
+    # By the monotonic clock, when even a try that is under way ends: of several calls that have one time together.
+    until: float = float("inf")
     # Of the connection that is used, filled in by it: what it knows of the server, and how to sleep while it is away.
     contact: Contact | None = field(default=None, compare=False)
     rest: Callable[[float], None] | None = field(default=None, compare=False)
@@ -71,7 +73,7 @@ class Backoff:
 
     def progress(self) -> None:
         """Take note of progress: budget, pauses and deadlines start over."""
-        self._end = time.monotonic() + self._patience.budget_seconds
+        self._end = min(time.monotonic() + self._patience.budget_seconds, self._patience.until)
         self._pause_ceiling = _FIRST_PAUSE_SECONDS
         self._call_ceiling = _FIRST_CALL_SECONDS
 
@@ -82,8 +84,10 @@ class Backoff:
 
     def call_seconds(self) -> float:
         """The deadline for the next try."""
-        left = max(_SHORTEST_CALL_SECONDS, self._end - time.monotonic())
-        self._call_seconds = min(self._call_ceiling, left, self._silence_seconds)
+        now = time.monotonic()
+        left = max(_SHORTEST_CALL_SECONDS, self._end - now)
+        at_most = max(self._patience.until - now, 0.0)
+        self._call_seconds = min(self._call_ceiling, left, self._silence_seconds, at_most)
         return self._call_seconds
 
     def pause(self, error: KeepbestError) -> None:

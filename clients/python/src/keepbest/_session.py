@@ -14,7 +14,7 @@ from typing import Any
 
 from keepbest._background import Background
 from keepbest._between import Between
-from keepbest._events import DueCounter, Entry, EventBuffer
+from keepbest._events import DueCounter, Entry, EventBuffer, make_event
 from keepbest._held import HeldFiles
 from keepbest._local import Saver, move, remove
 from keepbest._outage import Outage
@@ -24,13 +24,15 @@ from keepbest._saves import SaveJob, SaveQueue
 from keepbest._spool import Spool
 from keepbest._state import SENDING, TRANSITIONS, Happening, State
 from keepbest.errors import KeepbestError, SequenceConflict, StaleAttempt
-from keepbest.run import Run
-from keepbest.types import Action, Decision, Event, RunState, Strategy
+from keepbest.run import FAILURE, Run
+from keepbest.types import Action, Decision, Event, EventKind, RunState, Strategy
 
 # A server that accepts calls but does not answer counts as away after this time, even if `retry_seconds` is longer.
 _SILENCE_SECONDS = 10.0
 # How long a dying training tries to tell so. It must not keep its process from ending.
 _FAIL_SECONDS = 5.0
+# It sends epochs between saves, then events, then the end.
+_FAIL_CALLS = 3
 # Another process took over: nothing that this one sends is accepted any more.
 _OVERTAKEN = (SequenceConflict, StaleAttempt)
 
@@ -185,12 +187,17 @@ class Session:
         Args:
             reason: why it died.
             epoch: in which it died.
-            seconds: how long the uploads in the background may take, and then as long again the rest, at most 5 s.
+            seconds: how long the uploads in the background may take, and then as long again all the rest, at most 5 s.
             in_a_save: whether this interrupts `report` or `save`, so that events must stay as they are.
 
         Returns:
             What could not be saved, as sentences.
         """
+        run = self.run if self.state in SENDING else None
+        had_spool = self.spool is not None and self.spool.is_begun
+        if run is not None and not in_a_save:
+            self._events.add(make_event(EventKind.EVENT_KIND_TRAIN_END, epoch, {FAILURE: reason}))
+            self._keep_on_disk(RunState.RUN_STATE_FAILED)  # whoever asked the process to end may kill it during a call
         late = [] if self._background.wait(seconds) else [f"an upload did not end within {seconds:g} s"]
         self._remove_safe()
         losses = [*self.losses, *late, *self._not_uploaded()]
@@ -198,22 +205,48 @@ class Session:
             self._raise_error()
         except Exception as error:
             losses.append(f"an upload failed: {error}")
-        if self.run is not None and self.state in SENDING:
-            patience = Patience(min(seconds, _FAIL_SECONDS) / 3)  # for each of three calls
-            if not in_a_save:
-                with contextlib.suppress(KeepbestError):  # `_leave` tells of what was not taken
-                    self._record_between(self.run, patience)
+        if run is not None and self.state in SENDING:
             try:
-                self.run.fail(reason, epoch=epoch, flush=not in_a_save, timeout=patience)
+                self._tell_failure(run, reason, min(seconds, _FAIL_SECONDS), flush=not in_a_save)
             except KeepbestError as error:
                 losses.append(f"that the training ended ({reason}) could not be told: {error}")
                 self._fails(error)
         if self.run is not None:
             self.run.stop_sending()
+        if self.spool is not None and self._overtaken is not None and not had_spool:
+            self.spool.forget()  # how the run ends is the other process's to say
         if not in_a_save:
             losses += self._leave(RunState.RUN_STATE_FAILED)
         self._meets(Happening.CLOSED)
         return losses
+
+    def _tell_failure(self, run: Run, reason: str, seconds: float, flush: bool) -> None:
+        """Send what waits, and end the run as failed; of what the server does not take, `_leave` tells.
+
+        Raises:
+            KeepbestError: the end was not told. After a call that got no answer none is tried, as it would get none.
+        """
+        # Each may be repeated for its share of the time, and all of them end with it.
+        patience = Patience(seconds / _FAIL_CALLS, until=time.monotonic() + seconds)
+
+        def give_up(entry: Entry, decision: Decision) -> None:
+            run.abandon(decision, timeout=patience)
+
+        def send() -> None:
+            unsaved = run.flush(give_up, timeout=patience)
+            if unsaved is not None:
+                run.abandon(unsaved, timeout=patience)
+
+        def send_between() -> None:
+            self._record_between(run, patience)
+
+        for step in (send_between, send) if flush else ():
+            try:
+                step()
+            except KeepbestError as error:
+                if error.unanswered:
+                    raise
+        run.fail(reason, flush=False, timeout=patience)
 
     def _sum_up(self, ended: RunState | None) -> list[str]:
         losses = self.losses + self._not_uploaded() + self._leave(ended)
@@ -243,6 +276,8 @@ class Session:
             left.append(f"{self._waiting()} events: not reported{self._spool_events(ended)}")
         elif ended is not None and self.run is not None and self._outage.error is not None and not self.run.is_ended:
             left.append(f"the end of the run: not told{self._spool_events(ended)}")
+        elif self.spool is not None:
+            self.spool.forget()
         if self.spool is not None:
             self.spool.close()
         return left
@@ -255,10 +290,8 @@ class Session:
         """Keep the events that wait on disk, so that they outlive this process; where, for the warning at the end."""
         if self.spool is None or self._overtaken is not None:
             return ""
-        try:
-            attempt = None if self.run is None else self.run.attempt
-            self.spool.keep(self._events.entries(), attempt, ended, between=self._between.events())
-        except OSError as error:
+        error = self._keep_on_disk(ended)
+        if error is not None:
             if not self._spool_fault_is_told:
                 self._spool_fault_is_told = True
                 warnings.warn(
@@ -271,6 +304,17 @@ class Session:
             f" but kept in `{self.spool.path}`: the next start of this run with the same path brings them in, or "
             f"`python -m keepbest sync {self.spool.path.parent}`"
         )
+
+    def _keep_on_disk(self, ended: RunState | None = None) -> OSError | None:
+        """Keep the events that wait in the spool, if there is one; why that cannot be."""
+        if self.spool is None:
+            return None
+        try:
+            attempt = None if self.run is None else self.run.attempt
+            self.spool.keep(self._events.entries(), attempt, ended, between=self._between.events())
+        except OSError as error:
+            return error
+        return None
 
     def _not_uploaded(self) -> list[str]:
         return [

@@ -67,6 +67,11 @@ class Spool:
     # Whether the last line may have been written in part.
     _is_torn: bool = False
 
+    @property
+    def is_begun(self) -> bool:
+        """Whether the file is there."""
+        return self._opened is not None
+
     def keep(
         self,
         entries: Iterable[Entry],
