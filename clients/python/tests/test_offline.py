@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -15,9 +17,9 @@ import pytest
 from conftest import Server, random_file
 
 import keepbest
-from keepbest import _sync
+from keepbest import _spool, _sync
 from keepbest._events import DueCounter, EventBuffer, make_event
-from keepbest._spool import Kept, Spool, spools_in
+from keepbest._spool import Kept, Spool, moment, spools_in
 from keepbest.client import start_request
 from keepbest.keras import ModelCheckpoint
 from keepbest.types import EventKind, RunState
@@ -229,3 +231,53 @@ def test_what_was_decided_in_an_attempt_that_is_over_is_reported_anew_and_saved_
     assert (version.epoch, version.attempt) == (0, 1 if was_saved else 3)
     reports = [it.event.epoch for it in client.events(f"{project}/r") if not it.writer and it.event.kind == 2]
     assert reports == ([0] if was_saved else [0, 0])
+
+
+@pytest.mark.parametrize("written", [0.3, 0.6, 0.8, 0.95, 1.0])
+def test_what_was_written_when_the_disk_was_full_comes_in_once(client, project, tmp_path, monkeypatch, written):
+    folder = tmp_path / "node"
+    folder.mkdir()
+    request = start_request(project, "r", keepbest.strategy("m-{epoch}.bin", monitor="loss", mode="min"))
+    spool = Spool(folder / "r.spool", lambda: request, str(folder) + "/")
+    buffer, between = EventBuffer(DueCounter(None)), []
+    buffer.add(make_event(EventKind.EVENT_KIND_EPOCH_END, 0, {"loss": 1.0}))
+    spool.keep(buffer.entries(), None)
+    for batch in range(3):
+        buffer.add(make_event(EventKind.EVENT_KIND_BATCH_END, 1, {"loss": 1.0}, batch=batch))
+    newest = buffer.add(make_event(EventKind.EVENT_KIND_EPOCH_END, 1, {"loss": 0.5}))
+    between = [make_event(EventKind.EVENT_KIND_EPOCH_END, 10 + number, {}) for number in range(2)]
+    write = _spool._write
+
+    def fills_the_disk(opened, data):
+        write(opened, data[: int(len(data) * written)])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space"):
+        patch.setattr(_spool, "_write", fills_the_disk)
+        spool.keep(buffer.entries(), None, between=between)
+    newest.held = folder / "held.bin"
+    random_file(newest.held, 100)
+    spool.keep(buffer.entries(), None, between=between)
+    spool.close()
+    (synced,) = client.sync(folder)
+    assert (synced.events, synced.losses, [version.epoch for version in synced.versions]) == (7, [], [1])
+    events = [(it.writer, moment(it.event)) for it in client.events(f"{project}/r")]
+    assert len(events) == len(set(events)) == 7
+
+
+def test_a_signal_in_the_middle_of_what_is_kept_of_an_epoch_between_saves_does_not_keep_it_twice(tmp_path):
+    code = """
+sync = os.fsync
+def sync_and_ask(descriptor):
+    sync(descriptor)
+    os.fsync = sync
+    os.kill(os.getpid(), 15)
+os.fsync = sync_and_ask
+"""
+    arguments = {"filepath": str(tmp_path / "m.txt"), "server": NOBODY, "run": "r", "retry_seconds": 0.1}
+    arguments |= {"every_epochs": 5}
+    command = [sys.executable, plain.__file__, json.dumps(arguments), code]
+    trained = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert trained.returncode == -signal.SIGTERM, trained.stderr
+    (spool,) = tmp_path.rglob("*.spool")
+    assert spool.read_text().count('"between"') == 2

@@ -249,7 +249,9 @@ class CheckpointCallback(Resuming):
             self._report(EventKind.EVENT_KIND_EPOCH_END, epoch, logs)
         elif not self._silent:
             event = make_event(EventKind.EVENT_KIND_EPOCH_END, epoch, logs or {}, intake=self._intake)
-            (self._session or self._open_session()).record(event)
+            session = self._session or self._open_session()
+            with self._undisturbed():
+                session.record(event)
 
     def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
         """Send and upload what is left, finish the run, and warn of what could not be saved."""
@@ -360,10 +362,14 @@ class CheckpointCallback(Resuming):
             return
         session = self._session or self._open_session()
         event = make_event(kind, epoch, logs or {}, batch=batch, intake=self._intake)
-        with contextlib.nullcontext() if self._ending is None else self._ending.saving():
+        with self._undisturbed():
             decision = session.report(event, self._write)
             if decision is not None:
                 self._carry_out(session, decision)
+
+    def _undisturbed(self) -> contextlib.AbstractContextManager[None]:
+        """Inside of it a signal that asks the process to end waits for what is done."""
+        return contextlib.nullcontext() if self._ending is None else self._ending.saving()
 
     def _carry_out(self, session: Session, decision: Decision) -> None:
         for warning in decision.warnings:

@@ -190,8 +190,14 @@ class Kept:
             header = lines[0] if lines else {}
             if header.get("spool") != _FORMAT:
                 raise ValueError(f"`{path}` is no spool that this version of keepbest reads")
-            events = [_event(line, path.parent) for line in lines[1:] if "event" in line]
-            between = [_decoded(line["between"]) for line in lines[1:] if "between" in line]
+            # An event has two lines if the training did not learn that the first one was written: the disk was full
+            # behind it, or a signal came in between. The last line has the newest model.
+            events = {
+                moment(it.event): it for it in (_event(line, path.parent) for line in lines[1:] if "event" in line)
+            }
+            between = {
+                moment(event): event for event in (_decoded(line["between"]) for line in lines[1:] if "between" in line)
+            }
             attempt = next((line["attempt"] for line in reversed(lines) if "attempt" in line), None)
             ended = [line["ended"] for line in lines[1:] if "ended" in line]
             start = StartRunRequest.FromString(base64.b64decode(header["start"]))
@@ -200,8 +206,8 @@ class Kept:
                 start,
                 header["directory"],
                 header["metadata"],
-                events,
-                between,
+                list(events.values()),
+                list(between.values()),
                 attempt,
                 ended[-1] if ended else None,
                 opened,
@@ -262,6 +268,12 @@ def _event(line: dict[str, Any], folder: Path) -> SpooledEvent:
     if model is not None and not parts_of(model):
         model = None  # a better or newer one took its place
     return SpooledEvent(_decoded(line["event"]), line["due"], model)
+
+
+def moment(event: Event) -> tuple[int, ...]:
+    """What tells an event from all others of its run: what it is about, and when it was, in microseconds."""
+    batch = event.batch if event.HasField("batch") else -1
+    return event.kind, event.epoch, batch, event.wall_time.seconds, event.wall_time.nanos // 1_000
 
 
 def _encoded(event: Event) -> str:

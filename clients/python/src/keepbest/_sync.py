@@ -28,7 +28,7 @@ from keepbest._proto.keepbest.v1.runs_pb2 import (
     StartRunResponse,
 )
 from keepbest._retry import Patience, call
-from keepbest._spool import Kept, SpooledEvent, spools_in
+from keepbest._spool import Kept, SpooledEvent, moment, spools_in
 from keepbest.errors import FailedPrecondition, KeepbestError, NotFound, StaleAttempt
 from keepbest.run import Run
 from keepbest.types import Action, Decision, Event, RunResource, RunState, Version
@@ -147,7 +147,7 @@ class _Sync:
         stored_here = stored.get("", {})
         next_sequence = self._next_sequence()
         for group in self._groups(stored_here):
-            first = stored_here.get(_moment(group[0].event), next_sequence)
+            first = stored_here.get(moment(group[0].event), next_sequence)
             taken = self._report(group, first)
             if first == next_sequence:
                 next_sequence += taken
@@ -162,7 +162,7 @@ class _Sync:
 
     def _record_between(self, stored: dict[tuple[int, ...], int]) -> None:
         """Report the epochs between saves, but for those that were stored before."""
-        waiting = deque(event for event in self._kept.between if _moment(event) not in stored)
+        waiting = deque(event for event in self._kept.between if moment(event) not in stored)
         record(
             self._run,
             waiting,
@@ -178,8 +178,8 @@ class _Sync:
         group: list[SpooledEvent] = []
         size_bytes = 0
         for spooled in self._kept.events:
-            sequence = stored.get(_moment(spooled.event))
-            previous = stored.get(_moment(group[-1].event)) if group else None
+            sequence = stored.get(moment(spooled.event))
+            previous = stored.get(moment(group[-1].event)) if group else None
             follows = sequence is None if previous is None else sequence == previous + 1
             size_bytes += spooled.event.ByteSize()
             if group and (group[-1].due or not follows or len(group) == _GROUP_EVENTS or size_bytes > _GROUP_BYTES):
@@ -273,16 +273,10 @@ def _stored(connection: Connection, run: str, patience: Patience) -> dict[str, d
     while True:
         page = call(method, request, patience)
         for it in page.events:
-            stored.setdefault(it.writer, {})[_moment(it.event)] = it.sequence
+            stored.setdefault(it.writer, {})[moment(it.event)] = it.sequence
         if not page.next_page_token:
             return stored
         request.page_token = page.next_page_token
-
-
-def _moment(event: Event) -> tuple[int, ...]:
-    """What tells an event from all others of its run: what it is about, and when it was, in microseconds."""
-    batch = event.batch if event.HasField("batch") else -1
-    return event.kind, event.epoch, batch, event.wall_time.seconds, event.wall_time.nanos // 1_000
 
 
 def _shown(event: Event) -> str:
