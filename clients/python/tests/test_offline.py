@@ -120,10 +120,20 @@ STEPS = ["StartRun", "ReportEvents", "PrepareFile", "WriteSmallFiles", "CommitCh
 
 @pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize("after", [1, 2, 4])
+@pytest.mark.parametrize("finished_by", ["its spool", "another start", "the training"])
 def test_a_sync_that_is_killed_anywhere_is_repeated_and_nothing_comes_twice(
-    client, project, tmp_path, monkeypatch, step, after
+    client, project, tmp_path, monkeypatch, step, after, finished_by
 ):
-    spool_of(project, tmp_path / "node", 3)
+    """Either the spool says how the run ended, or the run stands finished on the server, and is so afterwards."""
+    spool_of(project, tmp_path / "node", 3, ended=RunState.RUN_STATE_FINISHED if finished_by == "its spool" else None)
+    if finished_by != "its spool":
+        kept = Kept.open(tmp_path / "node" / "r.spool")
+        request_id = kept.start.request_id if finished_by == "the training" else None
+        if request_id:
+            kept.note_attempt(1)
+        kept.close()
+        rule = keepbest.strategy("m-{epoch}.bin", monitor="loss", mode="min")
+        client.start_run(project, "r", rule, request_id=request_id).finish()
     call, calls = _sync.call, []
 
     def killed(method, request, patience):

@@ -201,6 +201,9 @@ class Kept:
             attempt = next((line["attempt"] for line in reversed(lines) if "attempt" in line), None)
             ended = [line["ended"] for line in lines[1:] if "ended" in line]
             start = StartRunRequest.FromString(base64.b64decode(header["start"]))
+            start.request_id = next(
+                (it["request_id"] for it in reversed(lines) if "request_id" in it), start.request_id
+            )
             return cls(
                 path,
                 start,
@@ -220,10 +223,24 @@ class Kept:
         """Note the attempt in which the sync is under way, so that a repeated one goes on in it."""
         if attempt != self.attempt:
             self.attempt = attempt
-            self._opened.seek(0, os.SEEK_END)
-            self._opened.write(b"\n" + json.dumps({"attempt": attempt}).encode() + b"\n")
-            self._opened.flush()
-            os.fsync(self._opened.fileno())
+            self._note({"attempt": attempt})
+
+    def note_start(self, request_id: str, attempt: int) -> None:
+        """Note what begins an attempt of the sync's own, so that a repeated one goes on in it."""
+        self.start.request_id, self.attempt = request_id, attempt
+        self._note({"request_id": request_id, "attempt": attempt})
+
+    def note_end(self, ended: str) -> None:
+        """Note how the run is to end; the training did not."""
+        self.ended = ended
+        self._note({"ended": ended})
+
+    def _note(self, line: dict[str, Any]) -> None:
+        """Add a line; durable when it returns."""
+        self._opened.seek(0, os.SEEK_END)
+        self._opened.write(b"\n" + json.dumps(line).encode() + b"\n")
+        self._opened.flush()
+        os.fsync(self._opened.fileno())
 
     def remove(self) -> None:
         """Remove the file, and its folder if that is empty."""

@@ -107,17 +107,16 @@ def _start(connection: Connection, kept: Kept, patience: Patience, take_over: bo
                 f"run `{name}` is active in attempt {before.attempt}, which a sync would end: sync `{kept.path}` when "
                 "it has ended, or take it over if its process is dead"
             )
-    if kept.attempt is None:  # before it begins: a sync that is killed then goes on in it
+    # Both before an attempt begins, which makes the run active: a sync that is cut off is repeated, and goes on in it.
+    if state != RunState.RUN_STATE_ACTIVE and kept.ended is None:
+        kept.note_end(RunState.Name(state))  # as it shall stand afterwards, too
+    if kept.attempt is None:
         kept.note_attempt(newest + 1)
     started = _begin(connection, kept.start, patience)
-    if state != RunState.RUN_STATE_ACTIVE and kept.ended is None:
-        kept.ended = RunState.Name(state)  # as it shall stand afterwards, too
     # A run that has ended takes no event any more: its training could tell that it died, and not what it had reported.
     if started.attempt < started.run.attempt or started.run.state != RunState.RUN_STATE_ACTIVE:
-        newer = StartRunRequest()
-        newer.CopyFrom(kept.start)
-        newer.request_id = str(uuid.uuid4())
-        started = _begin(connection, newer, patience)
+        kept.note_start(str(uuid.uuid4()), started.run.attempt + 1)
+        started = _begin(connection, kept.start, patience)
     kept.note_attempt(started.attempt)
     return Run(connection, started)
 
