@@ -10,6 +10,7 @@ import socket
 import subprocess
 import threading
 import uuid
+import warnings
 from collections.abc import Callable, Iterator
 from concurrent import futures
 from pathlib import Path
@@ -297,6 +298,15 @@ def random_file(path: Path, size_bytes: int) -> bytes:
     data = os.urandom(size_bytes)
     path.write_bytes(data)
     return data
+
+
+@contextlib.contextmanager
+def nothing_told() -> Iterator[None]:
+    """Fail if there is a warning inside. As an error it would end nothing, see `keepbest._tell`."""
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always", UserWarning)
+        yield
+    assert [str(it.message) for it in told if issubclass(it.category, UserWarning)] == []
 
 
 def same(left: message.Message, right: message.Message) -> bool:

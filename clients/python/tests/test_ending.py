@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import warnings
 from pathlib import Path
 
 import plain
@@ -29,6 +30,7 @@ callback._write = write_and_ask
 # The upload hangs for ever.
 _SIGTERM_IN_A_SAVE_THAT_HANGS = """
 import threading
+import warnings
 def hang(*_, **__):
     os.kill(os.getpid(), 15)
     threading.Event().wait()
@@ -211,6 +213,7 @@ callback._write = write_a_part
 """
 _KILLED_IN_AN_UPLOAD = """
 import threading
+import warnings
 callback._session.run.save = lambda *_, **__: os.kill(os.getpid(), 9)
 """
 
@@ -272,3 +275,22 @@ def test_the_count_of_batches_goes_on_in_a_second_fit(server, project, tmp_path)
     plain.fit(callback, epochs=3)
     plain.fit(callback, epochs=5, first=3)
     assert sorted(path.name for path in tmp_path.glob("*.txt")) == ["m-2-1.txt", "m-4-1.txt"]
+
+
+@pytest.mark.parametrize("when", ["at the end", "in a batch"])
+def test_where_warnings_are_errors_a_training_without_its_server_goes_on_and_keeps_what_waits(
+    own_server, project, tmp_path, caplog, when
+):
+    arguments = {"server": own_server.address, "project": project, "run": "r", "retry_seconds": 0.1}
+    callback = plain.Callback(tmp_path / "m-{epoch}.txt", every_epochs=3, **arguments)
+
+    def server_goes(epoch):
+        if epoch == (4 if when == "at the end" else 1):
+            own_server.kill()
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        plain.fit(callback, 5, in_epoch=server_goes)
+    (spool,) = tmp_path.rglob("*.spool")
+    assert '"ended": "RUN_STATE_FINISHED"' in spool.read_text()
+    assert "the server is away" in caplog.text and "events: not reported but kept in" in caplog.text

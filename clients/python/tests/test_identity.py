@@ -6,10 +6,10 @@ import copy
 import json
 import pickle
 import re
-import warnings
 
 import plain
 import pytest
+from conftest import nothing_told
 from training import Drive, model, names, versions
 
 import keepbest
@@ -75,8 +75,7 @@ def test_an_old_run_that_goes_on_at_epoch_0_is_told_loudly(client, make):
         UserWarning, match=r"runs/cv` is an old one, .* resumes it at epoch 1 and goes on with its best, 0.1"
     ):
         Drive(fold).epoch(0, val_loss=0.5).end()
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", UserWarning)
+    with nothing_told():
         goes_on = make(run="cv", save_best_only=True)
         Drive(goes_on, made=made).epoch(goes_on.resume(made), val_loss=0.05).end()
 
@@ -86,8 +85,7 @@ def test_fit_called_twice_goes_on_and_another_model_is_told(client, make):
     drive = Drive(callback).epoch(0, val_loss=0.2)
     drive.end()
     run = callback.run_name
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", UserWarning)
+    with nothing_told():
         Drive(callback, made=drive.model).epoch(0, val_loss=0.3).epoch(1, val_loss=0.1).end()
     assert callback.run_name == run and [version.epoch for version in versions(client, callback)] == [1, 0]
     with pytest.warns(UserWarning, match="is an old one"):

@@ -34,3 +34,15 @@ def test_no_file_imports_itself_through_others():
         list(TopologicalSorter(graph).static_order())
     except CycleError as error:
         pytest.fail(f"these files import each other: {' -> '.join(error.args[1])}")
+
+
+def test_warnings_that_come_once_something_is_made_go_through_the_one_place_that_raises_none():
+    """The others come when a callback or a strategy is made, where an error ends no training."""
+    found = {path.stem: path.read_text().count("warnings.warn(") for path in PACKAGE.glob("*.py")}
+    assert {name: count for name, count in found.items() if count} == {
+        "_tell": 1,
+        "_callback": 1,
+        "keras": 1,
+        "strategy": 1,
+    }
+    assert not [path for path in PACKAGE.glob("*.py") if "warn_explicit" in path.read_text()]

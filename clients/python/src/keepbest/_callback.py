@@ -27,6 +27,7 @@ from keepbest._proto.keepbest.v1.runs_pb2 import GetRunRequest
 from keepbest._resume import Resuming
 from keepbest._retry import Patience
 from keepbest._session import Session
+from keepbest._tell import tell
 from keepbest._template import check_template, misspelling_text, misspelt, never_reported
 from keepbest._values import Intake, json_values
 from keepbest.client import Client
@@ -281,7 +282,7 @@ class CheckpointCallback(Resuming):
                 if self._own_client:
                     self._client.close()  # a later `fit` or `initial_epoch` opens it again
         if losses:
-            warnings.warn(f"Keepbest, run `{self.run_name}`: " + "; ".join(losses), stacklevel=2)
+            tell(f"Keepbest, run `{self.run_name}`: " + "; ".join(losses))
 
     def _tell_failure(self, reason: str, seconds: float, in_a_save: bool) -> None:
         """The training died: finish what is uploaded in the background, and tell that the run has failed."""
@@ -290,7 +291,7 @@ class CheckpointCallback(Resuming):
         if session is None:
             return
         for loss in session.fail(reason, self._current_epoch, seconds, in_a_save):
-            warnings.warn(f"Keepbest, run `{self.run_name}`: {loss}", stacklevel=2)
+            tell(f"Keepbest, run `{self.run_name}`: {loss}")
 
     def _tell_misspellings(self, logs: Mapping[str, Any]) -> None:
         """Warn at the first batch, when the metrics' names are known, of a placeholder that is called almost as one."""
@@ -298,7 +299,7 @@ class CheckpointCallback(Resuming):
         known = ["epoch", "batch", self.monitor, *metrics, *(f"val_{name}" for name in metrics)]
         found = misspelt(self._strategy.filepath, known)
         if found:
-            warnings.warn(misspelling_text(self.filepath, found), stacklevel=2)
+            tell(misspelling_text(self.filepath, found))
 
     def _open_session(self) -> Session:
         request_id = str(uuid.uuid4())
@@ -343,7 +344,7 @@ class CheckpointCallback(Resuming):
             **self._start_arguments,
         )
         for warning in run.warnings:
-            warnings.warn(warning, stacklevel=2)
+            tell(warning)
         if self._identity.is_new:
             self._identity.is_new = False
             self._print(f"Keepbest: run `{run.name}`; pass run={self._identity.run!r} to continue it after a restart")
@@ -373,7 +374,7 @@ class CheckpointCallback(Resuming):
 
     def _carry_out(self, session: Session, decision: Decision) -> None:
         for warning in decision.warnings:
-            warnings.warn(warning, stacklevel=2)
+            tell(warning)
         if decision.action == Action.ACTION_FAIL:
             raise exception_of(decision, self._strategy.filepath, self.filepath)
         if self.verbose > 0 and decision.message:
@@ -388,7 +389,7 @@ class CheckpointCallback(Resuming):
             session.abandon(decision)
             if self._keep_local or error.errno not in _FULL:
                 raise
-            warnings.warn(f"Keepbest: epoch {decision.epoch + 1} is not saved, there is no room: {error}", stacklevel=2)
+            tell(f"Keepbest: epoch {decision.epoch + 1} is not saved, there is no room: {error}")
             return
         except BaseException:
             session.abandon(decision)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import threading
 import time
-import warnings
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import Any
 
 from keepbest._arguments import check_metrics, check_whole, message
 from keepbest._sender import DURABLE_SECONDS
+from keepbest._tell import tell
 from keepbest._values import Intake
 from keepbest.types import Event, EventKind, NextDue, Strategy
 
@@ -249,10 +249,9 @@ class EventBuffer:
 
     def _drop(self, entry: Entry) -> None:
         if not self.dropped:
-            warnings.warn(
+            tell(
                 f"Keepbest: {len(self) + 1} events wait for the server, and there is room for no more: the oldest are "
                 "dropped from now on",
-                stacklevel=2,
             )
         self.dropped += 1
         self._waiting_bytes -= entry.size_bytes

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import warnings
-
 from keepbest._near import near_miss
+from keepbest._tell import tell
 from keepbest.types import Event, EventKind, Strategy
 
 # How many names a warning lists.
@@ -45,9 +43,8 @@ class MonitorWatch:
             "" if near is None else f"; is `{near}` the one? Then report it as `{self._monitor}`, or monitor `{near}`"
         )
         effect = "is not saved, because only the best is" if self._best_only else "cannot be the best"
-        with contextlib.suppress(UserWarning):  # with `-W error`
-            warnings.warn(
-                f"Keepbest: {moment} was reported without the metric `{self._monitor}`, which the run monitors, so it "
-                f"{effect}: {has}{meant}",
-                stacklevel=4,
-            )
+        tell(
+            f"Keepbest: {moment} was reported without the metric `{self._monitor}`, which the run monitors, so it "
+            f"{effect}: {has}{meant}",
+            levels_up=2,
+        )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from keepbest._proto.keepbest.v1.artifacts_pb2 import (
 from keepbest._proto.keepbest.v1.resources_pb2 import File, Version
 from keepbest._pulled import PulledFiles
 from keepbest._retry import Backoff, Patience, Stream
+from keepbest._tell import tell
 from keepbest._versions import files_of, version_of
 from keepbest.errors import DataLoss, KeepbestError
 
@@ -84,11 +84,11 @@ def _tell_of_others(directory: Path, version: Version, targets: set[Path]) -> No
     )
     if others:
         more = f" and {len(others) - _NAMED_FILES} more" if len(others) > _NAMED_FILES else ""
-        warnings.warn(
+        tell(
             f"Keepbest: `{directory}` holds files that are not of {version.name}, and they stay: "
             f"{', '.join(map(str, others[:_NAMED_FILES]))}{more}; pull into a folder of its own if they should not be "
             "taken for a part of it",
-            stacklevel=4,
+            levels_up=2,
         )
 
 

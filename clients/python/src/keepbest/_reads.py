@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -23,6 +22,7 @@ from keepbest._proto.keepbest.v1.runs_pb2 import (
     ListRunsRequest,
 )
 from keepbest._retry import Timeout, call
+from keepbest._tell import tell
 from keepbest._versions import files_of, version_of
 from keepbest.names import artifact_name, listed_name, parent_name, run_name, team_name, version_name
 from keepbest.strategy import mode_value
@@ -164,7 +164,7 @@ class Reads:
         while True:
             page = call(method, request, self.connection.patience())
             for hint in getattr(page, "hints", ()):
-                warnings.warn(f"Keepbest: {hint}", stacklevel=3)
+                tell(f"Keepbest: {hint}", levels_up=1)
             yield from getattr(page, what)
             if not page.next_page_token:
                 return

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import threading
-import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -13,6 +12,7 @@ from keepbest._events import Entry, EventBuffer
 from keepbest._proto.keepbest.v1.runs_pb2 import ReportEventsRequest, ReportEventsResponse
 from keepbest._retry import Patience, Timeout, call
 from keepbest._sender import Sender
+from keepbest._tell import tell
 from keepbest.errors import KeepbestError, SequenceConflict, StaleAttempt
 from keepbest.types import Decision, Event
 
@@ -220,4 +220,4 @@ def _warn_refused(entry: Entry, error: KeepbestError) -> None:
     event = entry.event
     moment = f"epoch {event.epoch + 1}" + (f", batch {event.batch + 1}" if event.HasField("batch") else "")
     text = f"Keepbest: the server refuses what was reported of {moment}, which is left out: {error}"
-    warnings.warn(text, stacklevel=2)
+    tell(text)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import tempfile
-import warnings
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +19,7 @@ from keepbest._proto.keepbest.v1.runs_pb2 import StartRunRequest
 from keepbest._retry import Patience
 from keepbest._spool import SUFFIX, Spool
 from keepbest._sync import take_up
+from keepbest._tell import tell
 from keepbest._versions import epoch_after
 from keepbest.client import Client, start_request
 from keepbest.errors import NotFound, Unavailable
@@ -142,7 +142,7 @@ class Resuming:
             saved = f" and saved {len(synced.versions)} models" if synced.versions else ""
             self._print(f"Keepbest: reported {synced.events} events that an earlier training kept{saved}")
             for loss in synced.losses:
-                warnings.warn(f"Keepbest, run `{self.run_name}`: {loss}", stacklevel=2)
+                tell(f"Keepbest, run `{self.run_name}`: {loss}")
 
     def _spool(self, request_id: str, directions: Callable[[], dict[str, str]]) -> Spool:
         """Where the training that now begins keeps what it cannot tell the server."""
@@ -194,9 +194,8 @@ class Resuming:
         if self._trained is not None and self._trained() is self._trains():  # `fit` was called twice
             return
         best = f" and goes on with its best, {run.monitor_state.best:g}" if run.monitor_state.HasField("best") else ""
-        warnings.warn(
+        tell(
             f"Keepbest: run `{run.name}` is an old one, which has reported epoch {run.last_epoch + 1}; this training "
             f"resumes it at epoch 1{best}. For a new training (a fold, a trial) name a run of its own, or none; to go "
             "on with the old one pass initial_epoch=checkpoint.resume(model)",
-            stacklevel=2,
         )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import warnings
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
@@ -19,6 +17,7 @@ from keepbest._files import LocalFile, Saveable, collect
 from keepbest._progress import OnProgress, progress_of
 from keepbest._proto.keepbest.v1.checkpoints_pb2 import CommitCheckpointRequest
 from keepbest._retry import WAIT_SECONDS, Patience, call, call_waiting
+from keepbest._tell import tell
 from keepbest._upload import Uploader
 from keepbest._versions import files_of
 from keepbest.errors import (
@@ -101,8 +100,7 @@ class SaveThread:
                 future.set_result(save())
             except Exception as error:
                 future.set_exception(error)
-                with contextlib.suppress(Exception):  # with `-W error` a warning is raised, and would end the queue
-                    warnings.warn(f"Keepbest: {what}: not saved: {error}", stacklevel=2)
+                tell(f"Keepbest: {what}: not saved: {error}")
 
 
 @dataclass

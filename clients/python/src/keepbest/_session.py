@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-import warnings
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from keepbest._retry import Patience
 from keepbest._saves import SaveJob, SaveQueue
 from keepbest._spool import Spool
 from keepbest._state import SENDING, TRANSITIONS, Happening, State
+from keepbest._tell import tell
 from keepbest.errors import KeepbestError, SequenceConflict, StaleAttempt
 from keepbest.run import FAILURE, Run
 from keepbest.types import Action, Decision, Event, EventKind, RunState, Strategy
@@ -294,10 +294,9 @@ class Session:
         if error is not None:
             if not self._spool_fault_is_told:
                 self._spool_fault_is_told = True
-                warnings.warn(
+                tell(
                     f"Keepbest: what waits for the server is in memory alone, because `{self.spool.path}` cannot be "
                     f"written: {error}",
-                    stacklevel=2,
                 )
             return f", and not kept in `{self.spool.path}`: {error}"
         return (
@@ -415,7 +414,7 @@ class Session:
                 before, text = State.ENDED, "the server refuses, and the training goes on"
             told = before is self.state or {before, self.state} == {State.AWAY, State.BEHIND}
         if not told:
-            warnings.warn(f"Keepbest: {text}: {error}", stacklevel=2)
+            tell(f"Keepbest: {text}: {error}")
 
     def _meets(self, happening: Happening) -> None:
         with self._lock:
@@ -471,7 +470,7 @@ class Session:
     def _tell_loss(self, decision: Decision, why: str) -> None:
         text = f"epoch {decision.epoch + 1}: not saved: {why}"
         self.losses.append(text)
-        warnings.warn(f"Keepbest: {text}", stacklevel=2)
+        tell(f"Keepbest: {text}")
 
     def _raise_error(self) -> None:
         error, self._error = self._error, None
@@ -485,15 +484,14 @@ class Session:
             removed = self.held.keep(entry, save)
         except OSError as error:
             entry.why_not_held = f"the server was away, and its model could not be kept: {error}"
-            warnings.warn(f"Keepbest: epoch {entry.event.epoch + 1}: {entry.why_not_held}", stacklevel=2)
+            tell(f"Keepbest: epoch {entry.event.epoch + 1}: {entry.why_not_held}")
             self._not_held.append(entry)
             return
         if removed:
             self._removed += removed
-            warnings.warn(
+            tell(
                 f"Keepbest: the server is away, and the models that are held for it take more than `held_bytes` "
                 f"({self.held.limit_bytes}): the oldest gave way to the newest: {', '.join(map(str, removed))}",
-                stacklevel=2,
             )
 
     def _decided_late(self, entry: Entry, decision: Decision) -> None:

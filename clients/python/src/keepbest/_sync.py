@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import uuid
-import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -29,6 +28,7 @@ from keepbest._proto.keepbest.v1.runs_pb2 import (
 )
 from keepbest._retry import Patience, call
 from keepbest._spool import Kept, SpooledEvent, moment, spools_in
+from keepbest._tell import tell
 from keepbest.errors import FailedPrecondition, KeepbestError, NotFound, StaleAttempt
 from keepbest.run import Run
 from keepbest.types import Action, Decision, Event, RunResource, RunState, Version
@@ -74,7 +74,7 @@ def take_up(connection: Connection, folder: Path, run: str, patience: Patience) 
         except KeepbestError as error:
             if error.retryable or error.is_misaddressed:
                 raise
-            warnings.warn(f"Keepbest: `{path}` stays, because the server refuses it: {error}", stacklevel=2)
+            tell(f"Keepbest: `{path}` stays, because the server refuses it: {error}")
         except (OSError, ValueError):  # in use, brought in by another process, or no spool
             continue
     return done

@@ -12,7 +12,6 @@ import math
 import os
 import unicodedata
 import uuid
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Set
 from decimal import Decimal
 from enum import Enum
@@ -21,6 +20,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from keepbest._proto.keepbest.v1.resources_pb2 import MetricValue
+from keepbest._tell import tell
 from keepbest._template import placeholders
 from keepbest.types import Event, Strategy
 
@@ -55,7 +55,7 @@ class Notes:
         self._told.add(cause)
         if len(self._told) > _NOTES:
             text = "more metrics were cut or left out than can be told one by one"
-        warnings.warn(f"Keepbest: {text}", stacklevel=2)
+        tell(f"Keepbest: {text}")
 
 
 class Intake:

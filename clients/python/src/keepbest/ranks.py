@@ -11,9 +11,10 @@ import json
 import os
 import sys
 import uuid
-import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, TypedDict
+
+from keepbest._tell import tell
 
 # Rank and number of ranks: of torchrun and its kin, of Open MPI, and of MPICH and Intel MPI. They count more than
 # Slurm's, because mpirun passes the variables of its own job on to all ranks.
@@ -100,7 +101,7 @@ def training_rank(*, told: bool) -> tuple[int, int, str]:
     try:
         return _training_place(os.environ, told)
     except ValueError as error:
-        warnings.warn(f"Keepbest: {error}; this process saves as if it trained alone", stacklevel=2)
+        tell(f"Keepbest: {error}; this process saves as if it trained alone")
         return 0, 1, ""
 
 
