@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import socket
+import ssl
 import subprocess
 import threading
 from concurrent import futures
@@ -16,7 +17,7 @@ import pytest
 from conftest import Server
 
 import keepbest
-from keepbest import _retry
+from keepbest import _contact, _retry
 
 
 @pytest.fixture
@@ -132,6 +133,62 @@ def test_a_server_that_ends_in_the_handshake_is_only_away(tmp_path):
             plain.fit(callback, 2)
         listener.shutdown(socket.SHUT_RDWR)
     assert list((tmp_path / "keepbest-held").glob("*.spool"))
+
+
+@pytest.fixture
+def tls_port(certificate, tmp_path):
+    """Listens as a server with TLS: what it answers to what is no TLS, and which connections it closes at once."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(tmp_path / "chain.pem", tmp_path / "key.pem")
+    context.set_alpn_protocols(["h2"])
+    with contextlib.ExitStack() as closing:
+
+        def answer(connected, plain_answer):
+            with contextlib.suppress(OSError):
+                if connected.recv(1, socket.MSG_PEEK) == b"\x16":
+                    context.wrap_socket(connected, server_side=True).close()
+                else:
+                    connected.recv(100)
+                    connected.sendall(plain_answer)
+                    connected.close()
+
+        def accept(listener, plain_answer, closes):
+            number = 0
+            with contextlib.suppress(OSError):
+                while True:
+                    connected, _ = listener.accept()
+                    number += 1
+                    if closes(number):
+                        connected.close()
+                    else:
+                        threading.Thread(target=answer, args=(connected, plain_answer), daemon=True).start()
+
+        def listen(plain_answer, closes):
+            listener = closing.enter_context(socket.create_server(("127.0.0.1", 0)))
+            closing.callback(listener.shutdown, socket.SHUT_RDWR)
+            threading.Thread(target=accept, args=(listener, plain_answer, closes), daemon=True).start()
+            return listener.getsockname()[1]
+
+        yield listen
+
+
+NGINX = b"HTTP/1.1 400 Bad Request\r\nServer: nginx\r\n\r\n"
+ALERT = bytes([0x15, 3, 3, 0, 2, 2, 70])
+
+
+@pytest.mark.parametrize("plain_answer", [NGINX, ALERT, b"220 smtp ready\r\n"])
+def test_one_handshake_that_fails_is_no_proof_of_another_program(tls_port, plain_answer):
+    """One of the servers behind a balancer is down."""
+    port = tls_port(plain_answer, lambda number: number == 1)
+    found = _contact.look(f"127.0.0.1:{port}", True, "Socket closed")
+    assert (found.text, found.for_good) == ("Socket closed", False)
+
+
+@pytest.mark.parametrize(("plain_answer", "for_good"), [(NGINX, False), (ALERT, False), (b"220 smtp ready\r\n", True)])
+def test_what_a_tls_port_says_to_what_is_no_tls_is_no_proof_either(tls_port, plain_answer, for_good):
+    port = tls_port(plain_answer, lambda number: number < 3)
+    found = _contact.look(f"127.0.0.1:{port}", True, "Socket closed")
+    assert ("no TLS came about" in found.text, found.for_good) == (not for_good, for_good)
 
 
 def test_a_node_that_does_not_know_the_servers_host_trains_on(tmp_path, monkeypatch):

@@ -18,8 +18,10 @@ _log = logging.getLogger("keepbest")
 _LOOK_SECONDS = 2.0
 # How HTTP/2 begins on a connection, and the number of the frame that a server must begin with.
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
-_FRAME_BYTES = 9
 _SETTINGS = 4
+# How a TLS port answers what is no TLS: with an alert, or as nginx does. A server without TLS may say the latter too.
+_TLS_ANSWERS = (b"\x15\x03", b"HTTP/1.0 400", b"HTTP/1.1 400")
+_BEGIN_BYTES = max(map(len, _TLS_ANSWERS))
 _ANOTHER = "what answers there is no gRPC server: is it the right port?"
 # The variables by which gRPC finds a proxy. Behind one, what this machine sees of the address says nothing.
 _PROXIES = ("grpc_proxy", "https_proxy", "http_proxy", "HTTPS_PROXY", "HTTP_PROXY")
@@ -137,13 +139,13 @@ def _greet(connected: socket.socket, host: str, port: int, said: str) -> Finding
 
 
 def _greet_tls(connected: socket.socket, host: str, port: int, said: str) -> Finding:
-    if not _speaks_tls(connected, host):
+    if not _speaks_tls(connected, host) and not _tries_tls_again(host, port):
         # A server that ends in this moment speaks none either, so it has to say what it does speak.
         with socket.create_connection((host, port), _LOOK_SECONDS) as again:
             begin = _begin_of(again)
         if _is_http2(begin):
             return Finding(f"it speaks no TLS: write http://{host}:{port}", for_good=True, answers=True)
-        if begin:
+        if begin and not begin.startswith(_TLS_ANSWERS):
             return Finding(_ANOTHER, for_good=True, answers=True)
         return Finding(f"no TLS came about ({said}): does it speak https?")
     if "VERIFY_FAILED" in said or "erification" in said:
@@ -152,11 +154,17 @@ def _greet_tls(connected: socket.socket, host: str, port: int, said: str) -> Fin
     return Finding(said)
 
 
+def _tries_tls_again(host: str, port: int) -> bool:
+    """Whether a second handshake succeeds: the first may have met the one server behind a balancer that is down."""
+    with socket.create_connection((host, port), _LOOK_SECONDS) as again:
+        return _speaks_tls(again, host)
+
+
 def _begin_of(connected: socket.socket) -> bytes:
     """What comes first in answer to the begin of HTTP/2; empty if the connection ends instead."""
     connected.sendall(_PREFACE)
     try:
-        return connected.recv(_FRAME_BYTES)
+        return connected.recv(_BEGIN_BYTES)
     except ConnectionResetError:
         return b""
 
