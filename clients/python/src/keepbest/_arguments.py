@@ -30,6 +30,8 @@ _RIGHT = {
     FieldDescriptor.CPPTYPE_INT64: _WHOLE,
     FieldDescriptor.CPPTYPE_DOUBLE: _NUMBER,
 }
+# Of a whole number, without its sign.
+_BITS = {FieldDescriptor.CPPTYPE_INT32: 31, FieldDescriptor.CPPTYPE_INT64: 63}
 
 
 def message(kind: type[M], called: Mapping[str, str] | None = None, /, **fields: Any) -> M:
@@ -51,14 +53,17 @@ def message(kind: type[M], called: Mapping[str, str] | None = None, /, **fields:
             try:
                 kind(**{name: value})
             except (TypeError, ValueError) as fault:
-                cpp_type = kind.DESCRIPTOR.fields_by_name[name].cpp_type
-                bits = 31 if cpp_type == FieldDescriptor.CPPTYPE_INT32 else 63
-                right = f"{_WHOLE} below 2^{bits}" if isinstance(fault, ValueError) else _right(cpp_type, value)
-                raise type(fault)(wrong((called or {}).get(name, name), value, right)) from None
+                right = _right(kind.DESCRIPTOR.fields_by_name[name].cpp_type, value, fault)
+                text = wrong((called or {}).get(name, name), value, right)
+                raise (ValueError if isinstance(fault, ValueError) else TypeError)(text) from None
         raise error
 
 
-def _right(cpp_type: int, value: Any) -> str:
+def _right(cpp_type: int, value: Any, fault: TypeError | ValueError) -> str:
+    if isinstance(fault, UnicodeError):  # half a surrogate pair, as in a file's name that is no UTF-8; or such bytes
+        return "a text that UTF-8 can say"
+    if isinstance(fault, ValueError) and cpp_type in _BITS:
+        return f"{_WHOLE} between -2^{_BITS[cpp_type]} and 2^{_BITS[cpp_type]}"
     return "a list of texts" if isinstance(value, list) else _RIGHT.get(cpp_type, "a value of another kind")
 
 

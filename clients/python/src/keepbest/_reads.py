@@ -62,7 +62,11 @@ class Reads:
             timeout: for this call; None: as for the client.
         """
         get: Callable[..., RunResource] = self.connection.stubs().runs.GetRun
-        return call(get, GetRunRequest(name=run_name(self.project, name)), self.connection.patience(timeout))
+        return call(
+            get,
+            message(GetRunRequest, {"name": "run"}, name=run_name(self.project, name)),
+            self.connection.patience(timeout),
+        )
 
     def runs(self, parent: str | None = None, page_size: int = 0, filter: str = "") -> Iterator[RunResource]:
         """The runs of a project or a team, newest first, fetched page by page.
@@ -80,7 +84,7 @@ class Reads:
     def artifact(self, name: str) -> Artifact:
         """An artifact, with the first hundred of its aliases."""
         get: Callable[..., Artifact] = self.connection.stubs().artifacts.GetArtifact
-        request = GetArtifactRequest(name=artifact_name(self.project, name))
+        request = message(GetArtifactRequest, {"name": "artifact"}, name=artifact_name(self.project, name))
         return call(get, request, self.connection.patience())
 
     def artifacts(self, parent: str | None = None, page_size: int = 0) -> Iterator[Artifact]:
