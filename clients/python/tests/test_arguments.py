@@ -23,7 +23,10 @@ RULE = {"filepath": "m.bin", "monitor": "auc", "mode": "max"}
         ({"monitor": ["auc"]}, "`monitor` is ['auc'], a value of type `list`: it must be the name of a metric"),
         ({"save_best_only": "yes"}, "`save_best_only` is 'yes', a value of type `str`: it must be True or False"),
         ({"min_delta": "small"}, "`min_delta` is 'small', a value of type `str`: it must be a number"),
-        ({"save_freq": 1 << 70}, f"`save_freq` is {1 << 70}, a value of type `int`: it must be a whole number between -2^63 and"),
+        (
+            {"save_freq": 1 << 70},
+            f"`save_freq` is {1 << 70}, a value of type `int`: it must be a whole number between -2^63 and",
+        ),
         ({"when_monitor_missing": "keep"}, "when_monitor_missing `keep` is none of `SKIP`, `SAVE`, `FAIL`"),
     ],
 )

@@ -46,6 +46,22 @@ def test_a_monitor_that_is_absent_is_told_where_it_matters(client, project):
     assert text.startswith("Keepbest: epoch 2 was reported")
 
 
+@pytest.mark.parametrize(
+    ("rule", "effect", "action"),
+    [
+        ("SKIP", "is not saved, because only the best is", keepbest.SKIP),
+        ("SAVE", "is saved without being the best", keepbest.SAVE),
+        ("FAIL", "is not saved, and its decision is FAIL", keepbest.FAIL),
+    ],
+)
+def test_what_becomes_of_an_epoch_without_its_monitor_is_told_by_the_strategy(client, project, rule, effect, action):
+    best = keepbest.strategy("m.bin", save_best_only=True, when_monitor_missing=rule)
+    run = client.start_run(project, "r", best)
+    (text,) = told(run, {"loss": 0.3})
+    assert f"so it {effect}: it has `loss`" in text
+    assert [decision.action for decision in client.decisions(run.name)] == [action]
+
+
 def test_what_has_the_monitor_in_any_kind_or_is_not_decided_upon_is_told_nothing(client, project):
     assert told(client.start_run(project, "r", BEST), {"val_loss": 0.3}, {"val_loss": None}, {"val_loss": 1}) == []
     assert told(client.start_run(project, "w", BEST, writer="w"), {"vall_loss": 0.3}) == []

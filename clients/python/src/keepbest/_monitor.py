@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from keepbest._near import near_miss
+from keepbest._proto.keepbest.v1.resources_pb2 import WhenMissing
 from keepbest._tell import tell
 from keepbest.types import Event, EventKind, Strategy
 
 # How many names a warning lists.
 _SHOWN_NAMES = 10
+# What becomes of an event without the monitor where only the best is saved, by the strategy.
+_SKIPPED = "is not saved, because only the best is"
+_EFFECTS = {
+    WhenMissing.WHEN_MISSING_SAVE: "is saved without being the best",
+    WhenMissing.WHEN_MISSING_FAIL: "is not saved, and its decision is FAIL",
+}
 
 
 class MonitorWatch:
@@ -17,6 +24,9 @@ class MonitorWatch:
         """Take what matters of the strategy."""
         self._monitor = strategy.monitor
         self._best_only = strategy.save_best_only
+        self._effect = (
+            _EFFECTS.get(strategy.when_monitor_missing, _SKIPPED) if self._best_only else "cannot be the best"
+        )
         by_batches = strategy.WhichOneof("save_frequency") == "every_batches"
         self._kind = EventKind.EVENT_KIND_BATCH_END if by_batches else EventKind.EVENT_KIND_EPOCH_END
         self._is_told = False
@@ -42,9 +52,8 @@ class MonitorWatch:
         meant = (
             "" if near is None else f"; is `{near}` the one? Then report it as `{self._monitor}`, or monitor `{near}`"
         )
-        effect = "is not saved, because only the best is" if self._best_only else "cannot be the best"
         tell(
             f"Keepbest: {moment} was reported without the metric `{self._monitor}`, which the run monitors, so it "
-            f"{effect}: {has}{meant}",
+            f"{self._effect}: {has}{meant}",
             levels_up=2,
         )
