@@ -221,3 +221,31 @@ def test_a_method_that_nobody_knows_is_not_asked_for_again(pauses):
         keepbest.Client(f"127.0.0.1:{port}", timeout=300).best("nobody")
     server.stop(0).wait()
     assert pauses == []
+
+
+@pytest.mark.parametrize(
+    ("host", "text"),
+    [
+        ("a..b", "between the dots of a host's name stand 1 to 63 characters"),
+        ("a" * 64 + ".de", "between the dots of a host's name stand 1 to 63 characters"),
+        ("ü" * 63 + ".de", "label"),
+        ("x y", "a host's name has letters, digits"),
+        ("a,b", "a host's name has letters, digits"),
+    ],
+)
+def test_what_is_no_hosts_name_is_refused_when_the_client_is_made(tmp_path, host, text):
+    for address in (host, f"http://{host}:7400", f"https://{host}"):
+        with pytest.raises(ValueError, match=f"address `.*` is not host:port, .*{text}"):
+            plain.Callback(tmp_path / "m.txt", server=address, run="r")
+    for right in ("a.b.", "my_server-1.local", "bücher.de", "[fe80::1]", "10.0.0.1"):
+        keepbest.Client(right)
+
+
+def test_a_host_that_python_cannot_look_up_ends_no_training(tmp_path, monkeypatch):
+    def refuses(*arguments, **named):
+        raise UnicodeError("label too long")
+
+    monkeypatch.setattr(socket, "getaddrinfo", refuses)
+    callback = plain.Callback(tmp_path / "m.txt", server="no-such-host.invalid", run="r", retry_seconds=0.1)
+    with pytest.warns(UserWarning, match="the server is away.*is no host's name: label too long"):
+        plain.fit(callback, 2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import time
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -25,6 +26,10 @@ from keepbest._retry import Patience, Timeout
 ADDRESS_VARIABLE = "KEEPBEST_ADDRESS"
 DEFAULT_ADDRESS = "http://127.0.0.1:7400"
 _DEFAULT_PORT = 7400
+# What stands in no host's name: all of ASCII but these. Other letters become ASCII, see IDNA.
+_NO_HOST = re.compile(r"(?![A-Za-z0-9._-])[\x00-\x7f]|\s")
+# As DNS has it.
+_LABEL_CHARACTERS = 63
 # How long a call is repeated before its error is raised, if nobody says: once a server has answered, which may restart;
 # and before that, when the address is probably wrong or nothing was started.
 DEFAULT_SECONDS = 300.0
@@ -80,6 +85,7 @@ class Address:
             raise ValueError(f"{wrong}: {error}") from None
         if parts.scheme not in ("http", "https") or not host or parts.path not in ("", "/") or parts.query:
             raise ValueError(wrong)
+        _check_host(host, wrong)
         port = port or (443 if parts.scheme == "https" else _DEFAULT_PORT)
         return cls(f"[{host}]:{port}" if ":" in host else f"{host}:{port}", parts.scheme == "https")
 
@@ -95,6 +101,24 @@ class Address:
     def is_loopback(self) -> bool:
         """Whether it is this machine, which must not be reached through an HTTP proxy."""
         return self.target.startswith(("127.", "localhost:", "[::1]:"))
+
+
+def _check_host(host: str, wrong: str) -> None:
+    """Refuse what can be no host's name: it would fail at the first call, as something else.
+
+    Raises:
+        ValueError: it can be none; the text begins with `wrong`.
+    """
+    if ":" in host:  # IPv6
+        return
+    if _NO_HOST.search(host):
+        raise ValueError(f"{wrong}: a host's name has letters, digits, `.`, `-` and `_`")
+    if not all(0 < len(label) <= _LABEL_CHARACTERS for label in host.removesuffix(".").split(".")):
+        raise ValueError(f"{wrong}: between the dots of a host's name stand 1 to {_LABEL_CHARACTERS} characters")
+    try:
+        host.encode("idna")
+    except UnicodeError as error:
+        raise ValueError(f"{wrong}: {error}") from None
 
 
 @dataclass

@@ -114,6 +114,8 @@ def look(target: str, tls: bool, said: str) -> Finding:
     except socket.gaierror as error:
         text = f"there is no host `{host}` ({error.strerror}): name another address (KEEPBEST_ADDRESS)"
         return Finding(text, for_good=error.errno == socket.EAI_NONAME)
+    except UnicodeError as error:  # what Python cannot look up, gRPC may
+        return Finding(f"{said} (`{host}` is no host's name: {error})")
     try:
         with socket.create_connection((str(ends[0][4][0]), int(port)), _LOOK_SECONDS) as connected:
             greet = _greet_tls if tls else _greet
