@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import plain
 import pytest
@@ -135,6 +137,8 @@ def test_a_wrong_call_says_what_is_right_and_sends_nothing(interposer, call, tex
         ({"held_bytes": "x"}, "`held_bytes` is 'x'"),
         ({"grace_seconds": None}, "`grace_seconds` is None: it must be a number"),
         ({"retry_seconds": "x"}, "`retry_seconds` is 'x'"),
+        ({"held_bytes": math.nan}, "held_bytes is NaN, which is no limit"),
+        ({"retry_seconds": math.nan}, "retry_seconds is NaN, which is no limit"),
         ({"retry_seconds": -1}, "retry_seconds `-1` is negative"),
         ({"monitor": None}, "`monitor` is None: it must be the name of a metric"),
         ({"client": "x"}, "`client` is 'x', a value of type `str`: it must be a keepbest.Client"),
@@ -151,6 +155,14 @@ def test_numbers_of_other_kinds_are_numbers(client, project):
     run = client.start_run(project, "r", {**RULE, "min_delta": np.float32(0)})
     assert run.report_epoch(np.int64(0), {"auc": np.float32(0.5)}, step=np.int32(7)).epoch == 0
     assert keepbest.strategy("m.bin", save_best_only=np.bool_(True).item()).save_best_only
+
+
+def test_what_is_not_given_and_whole_floats_are_taken(client, project, tmp_path):
+    arguments = {"artifact": None, "verbose": 1.0, "every_epochs": 2.0, "held_bytes": 1e9}
+    callback = plain.Callback(tmp_path / "m-{epoch}.txt", client=client, project=project, run="r", **arguments)
+    plain.fit(callback, 4)
+    assert [version.epoch for version in client.versions(f"{project}/run-r-model")] == [3, 1]
+    assert client.start_run(project, "s", RULE, artifact=None, writer=None).report_epoch(0, {"auc": 1.0}) is not None
 
 
 def test_what_is_long_is_cut():

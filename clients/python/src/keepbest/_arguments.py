@@ -102,12 +102,12 @@ def check_number(name: str, value: Any, right: str = _NUMBER) -> None:
 
 
 def check_whole(name: str, value: Any, right: str = _WHOLE) -> None:
-    """Refuse what is no whole number.
+    """Refuse what is no whole number; a float may be one, as 2.0.
 
     Raises:
         TypeError: it is none.
     """
-    if not hasattr(value, "__index__"):
+    if not hasattr(value, "__index__") and not (isinstance(value, float) and value.is_integer()):
         raise TypeError(wrong(name, value, right))
 
 

@@ -136,12 +136,12 @@ class CheckpointCallback(Resuming):
         self._own_client = client is None
         self._asynchronous = asynchronous
         self._survive = on_unavailable == "warn"
-        self._start_arguments = {"artifact": artifact, "config": json_values("config", config)}
+        self._start_arguments = {"artifact": artifact or "", "config": json_values("config", config)}
         self._metadata = json_values("metadata", metadata)
         self._retry_seconds = retry_seconds
         self._finish_run = finish_run
         self._held_bytes = held_bytes
-        self._every_epochs = every_epochs
+        self._every_epochs = int(every_epochs)
         self._keep_local = keep_local
         self._grace_seconds = grace_seconds
         self._forget_training()

@@ -37,7 +37,8 @@ def check_callback(
     check_text("monitor", monitor, "the name of a metric")
     check_monitor(monitor)
     check_whole("verbose", verbose)
-    check_text("artifact", artifact, "the id of an artifact, or empty")
+    if artifact is not None:
+        check_text("artifact", artifact, "the id of an artifact, or empty")
     if artifact:
         check_id("artifact", artifact)
     if client is not None and not isinstance(client, Client):
@@ -66,5 +67,7 @@ def _check_numbers(
         "grace_seconds": grace_seconds,
     }.items():
         check_number(name, value)
+        if math.isnan(value):
+            raise ValueError(f"{name} is NaN, which is no limit: pass a number, 0 or more")
         if value < 0:
             raise ValueError(f"{name} `{value}` is negative")

@@ -144,7 +144,9 @@ class Client(Reads, Deletes):
         """
         check_whole("rank", rank)
         check_whole("ranks", ranks)
-        check_text("writer", writer)
+        rank, ranks = int(rank), int(ranks)
+        if writer is not None:
+            check_text("writer", writer)
         if not 0 <= rank < ranks:
             raise ValueError(f"rank {rank} of {ranks}: ranks count from 0")
         if ranks > 1 and not (launch or request_id):
@@ -165,7 +167,7 @@ class Client(Reads, Deletes):
         )
         start: Callable[..., StartRunResponse] = self.connection.stubs().runs.StartRun
         response = call(start, request, self.connection.patience(timeout))
-        return Run(self.connection, response, writer, _events, (rank, ranks))
+        return Run(self.connection, response, writer or "", _events, (rank, ranks))
 
     def set_alias(self, version: str, alias: str, expected: str = "") -> Version:
         """Point an alias of an artifact at a version. It is made if it does not exist, else moved.
