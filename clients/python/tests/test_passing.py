@@ -123,7 +123,7 @@ def test_an_event_that_is_refused_is_no_outage(interposer: Interposer, client, p
     del interposer.hooks["ReportEvents"]
     with nothing_told():
         callback.on_epoch_end(2, {"loss": 0.4})
-    with pytest.warns(UserWarning, match="1 events: refused by the server"):
+    with pytest.warns(UserWarning, match="1 event: refused by the server"):
         callback.on_train_end({})
     saved = client.versions(client.run(callback.run_name).artifact)
     assert sorted(version.epoch for version in saved) == [0, 2]

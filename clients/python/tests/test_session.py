@@ -10,7 +10,7 @@ import pytest
 from conftest import Interposer, Refused, Server
 
 import keepbest
-from keepbest import _between, _outage, _session
+from keepbest import _between, _events, _outage, _session
 from keepbest._events import make_event
 from keepbest._held import HeldFiles
 from keepbest._proto.keepbest.v1.checkpoints_pb2 import AbandonCheckpointRequest
@@ -506,3 +506,53 @@ def test_a_dying_training_that_another_one_took_over_leaves_no_end_of_its_own(dy
     assert any("could not be told" in loss for loss in losses)
     assert not (tmp_path / "keepbest-held").exists()
     assert dying.client.run(dying.session.run.name).state == RunState.RUN_STATE_FINISHED
+
+
+def epoch_end(epoch):
+    return make_event(EventKind.EVENT_KIND_EPOCH_END, epoch, {"val_loss": 1.0})
+
+
+@pytest.mark.filterwarnings("ignore:Keepbest")
+@pytest.mark.parametrize("comes_back", [False, True])
+@pytest.mark.parametrize("between", [False, True])
+def test_what_only_the_spool_has_is_no_loss_and_stays_there(
+    own_server, project, tmp_path, monkeypatch, between, comes_back
+):
+    monkeypatch.setattr(_between, "_EVENTS", 2)
+    monkeypatch.setattr(_events, "_CAPACITY", 2)
+    held = tmp_path / "keepbest-held"
+    rule = keepbest.strategy("m-{epoch}.bin", mode="min")
+    request = start_request(project, "r", rule, request_id="x")
+    client = keepbest.Client(own_server.address, timeout=20)
+    trainer = Trainer(
+        own_server.address,
+        project,
+        tmp_path,
+        best_only=False,
+        retry_seconds=0.2,
+        start=lambda events, patience: client.start_run(project, "r", rule, request_id="x", _events=events),
+        spool=Spool(held / "r.spool", lambda: request, f"{tmp_path}/"),
+    )
+    trainer.epoch(0, 0.9)
+    own_server.kill()
+    for epoch in range(1, 7):
+        if between and epoch > 1:
+            trainer.session.record(epoch_end(epoch))
+        else:
+            trainer.epoch(epoch, 0.9 - epoch / 10)
+    if comes_back:
+        own_server.start()
+        trainer.session.retry_seconds = 30.0
+    losses = trainer.end()
+    assert not [loss for loss in losses if "dropped" in loss]
+    assert any("not reported but kept in" in loss for loss in losses)
+    if not comes_back:
+        own_server.start()
+    (synced,) = client.sync(held)
+    assert synced.losses == []
+    reported = [it.event.epoch for it in client.events(f"{project}/r") if it.event.kind == 2]
+    assert sorted(reported) == list(range(7))
+    versions = sorted(version.epoch for version in client.versions(f"{project}/run-r-model"))
+    assert versions == ([0, 1] if between else list(range(7)))
+    assert client.run(f"{project}/r").state == RunState.RUN_STATE_FINISHED
+    assert not held.exists()

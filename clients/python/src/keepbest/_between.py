@@ -25,13 +25,16 @@ class Between:
     """The epochs that wait.
 
     Attributes:
-        dropped: how many gave way to newer ones.
+        dropped: how many gave way to newer ones, and are lost.
+        on_disk: how many gave way that the spool has, and nothing else.
     """
 
     def __init__(self) -> None:
         """Begin empty."""
         self._waiting: deque[Event] = deque()
-        self.dropped = 0
+        self.dropped = self.on_disk = 0
+        # How many of the oldest that wait are in the spool.
+        self._kept = 0
 
     def __len__(self) -> int:
         """How many wait."""
@@ -41,8 +44,16 @@ class Between:
         """Keep an epoch."""
         if len(self._waiting) == _EVENTS:
             self._waiting.popleft()
-            self.dropped += 1
+            if self._kept:
+                self._kept -= 1
+                self.on_disk += 1
+            else:
+                self.dropped += 1
         self._waiting.append(event)
+
+    def are_kept(self) -> None:
+        """Take note that the spool has all that wait."""
+        self._kept = len(self._waiting)
 
     def events(self) -> list[Event]:
         """Those that wait, oldest first."""
@@ -50,7 +61,11 @@ class Between:
 
     def send(self, run: Run, patience: Callable[[], Patience], lose: Lose) -> None:
         """Report all of them; see `record`."""
-        record(run, self._waiting, patience, lose)
+        before = len(self._waiting)
+        try:
+            record(run, self._waiting, patience, lose)
+        finally:
+            self._kept = max(self._kept - (before - len(self._waiting)), 0)
 
 
 def record(run: Run, waiting: deque[Event], patience: Callable[[], Patience], lose: Lose) -> None:

@@ -115,6 +115,7 @@ class Entry:
         due: whether the server may decide at it.
         size_bytes: its size on the wire.
         held: where the model of this moment is kept, because the server could not be asked about it.
+        is_kept: whether the spool has it.
         why_not_held: if no model is kept, the reason, for a warning.
     """
 
@@ -122,6 +123,7 @@ class Entry:
     due: bool
     size_bytes: int
     held: Path | None = None
+    is_kept: bool = False
     why_not_held: str = "a later model took its place while the server was away"
 
 
@@ -140,8 +142,9 @@ class EventBuffer:
         self._since = time.monotonic()
         # Dropped and refused events whose models are still kept.
         self._left: list[Entry] = []
-        # How many events were dropped for lack of room, and how many the server refused.
-        self.dropped = self.refused = 0
+        # How many events were dropped for lack of room, but for those that the spool has; how many of the latter; and
+        # how many the server refused.
+        self.dropped = self.on_disk = self.refused = 0
 
     def __len__(self) -> int:
         """How many events the server has not acknowledged."""
@@ -248,12 +251,15 @@ class EventBuffer:
         return len(self._waiting) < _CAPACITY and self._waiting_bytes + entry.size_bytes <= _CAPACITY_BYTES
 
     def _drop(self, entry: Entry) -> None:
+        self._waiting_bytes -= entry.size_bytes
+        if entry.is_kept:  # with its model
+            self.on_disk += 1
+            return
         if not self.dropped:
             tell(
                 f"Keepbest: {len(self) + 1} events wait for the server, and there is room for no more: the oldest are "
                 "dropped from now on",
             )
         self.dropped += 1
-        self._waiting_bytes -= entry.size_bytes
         if entry.held is not None:
             self._left.append(entry)

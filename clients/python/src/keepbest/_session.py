@@ -22,7 +22,7 @@ from keepbest._retry import Patience
 from keepbest._saves import SaveJob, SaveQueue
 from keepbest._spool import Spool
 from keepbest._state import SENDING, TRANSITIONS, Happening, State
-from keepbest._tell import tell
+from keepbest._tell import counted, tell
 from keepbest.errors import KeepbestError, SequenceConflict, StaleAttempt
 from keepbest.run import FAILURE, Run
 from keepbest.types import Action, Decision, Event, EventKind, RunState, Strategy
@@ -257,11 +257,11 @@ class Session:
         if kept := self._events.held():
             losses.append(f"models kept aside, of which the server did not decide: {', '.join(map(str, kept))}")
         if self._between.dropped:
-            losses.append(f"{self._between.dropped} epochs between saves: dropped, because too many waited")
+            losses.append(f"{counted(self._between.dropped, 'epoch')} between saves: dropped, because too many waited")
         if self._events.dropped:
-            losses.append(f"{self._events.dropped} events: dropped, because too many waited for the server")
+            losses.append(f"{counted(self._events.dropped, 'event')}: dropped, because too many waited for the server")
         if self._events.refused:
-            losses.append(f"{self._events.refused} events: refused by the server")
+            losses.append(f"{counted(self._events.refused, 'event')}: refused by the server")
         if self._overtaken is not None:
             losses.append(f"the server refused all events: {self._overtaken}")
         elif self._outage.error is not None:
@@ -272,8 +272,8 @@ class Session:
     def _leave(self, ended: RunState | None) -> list[str]:
         """Keep on disk what was not reported, and let a sync have it; what that is, as a sentence."""
         left = []
-        if self._waiting():
-            left.append(f"{self._waiting()} events: not reported{self._spool_events(ended)}")
+        if unsent := self._waiting() + self._on_disk():
+            left.append(f"{counted(unsent, 'event')}: not reported{self._spool_events(ended)}")
         elif ended is not None and self.run is not None and self._outage.error is not None and not self.run.is_ended:
             left.append(f"the end of the run: not told{self._spool_events(ended)}")
         elif self.spool is not None:
@@ -285,6 +285,10 @@ class Session:
     def _waiting(self) -> int:
         """How many events the server has not acknowledged."""
         return len(self._events) + len(self._between)
+
+    def _on_disk(self) -> int:
+        """How many events only the spool has: they gave way here to newer ones. A sync brings them in."""
+        return self._events.on_disk + self._between.on_disk
 
     def _spool_events(self, ended: RunState | None = None) -> str:
         """Keep the events that wait on disk, so that they outlive this process; where, for the warning at the end."""
@@ -310,9 +314,13 @@ class Session:
             return None
         try:
             attempt = None if self.run is None else self.run.attempt
-            self.spool.keep(self._events.entries(), attempt, ended, between=self._between.events())
+            entries = self._events.entries()
+            self.spool.keep(entries, attempt, ended, between=self._between.events())
         except OSError as error:
             return error
+        for entry in entries:
+            entry.is_kept = True
+        self._between.are_kept()
         return None
 
     def _not_uploaded(self) -> list[str]:
@@ -391,7 +399,7 @@ class Session:
             self._outage.ends()
             waits = len(self._saves) > 0
             self._meets(Happening.ANSWERED if waits else Happening.CAUGHT_UP)
-        if self.spool is not None and not self._waiting():
+        if self.spool is not None and not self._waiting() and not self._on_disk():
             self.spool.forget()
         if waits and self.asynchronous:
             self._background.wake()

@@ -23,3 +23,8 @@ def tell(text: str, levels_up: int = 0) -> None:
         warnings.warn(text, stacklevel=_LEVELS + levels_up)
     except Warning:
         _log.warning("%s", text)
+
+
+def counted(number: int, noun: str) -> str:
+    """A number and what it counts: `1 event`, `2 events`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
