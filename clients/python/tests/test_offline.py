@@ -17,7 +17,7 @@ import pytest
 from conftest import Server, random_file
 
 import keepbest
-from keepbest import _spool, _sync
+from keepbest import _local, _spool, _sync
 from keepbest._events import DueCounter, EventBuffer, make_event
 from keepbest._spool import Kept, Spool, moment, spools_in
 from keepbest.client import start_request
@@ -291,3 +291,23 @@ os.fsync = sync_and_ask
     assert trained.returncode == -signal.SIGTERM, trained.stderr
     (spool,) = tmp_path.rglob("*.spool")
     assert spool.read_text().count('"between"') == 2
+
+
+@pytest.mark.parametrize("what", ["a spool", "a model"])
+def test_a_folder_that_another_run_removes_while_it_is_empty_is_made_again(project, tmp_path, monkeypatch, what):
+    folder, mkdir, removed = tmp_path / "keepbest-held", Path.mkdir, []
+
+    def made_and_removed(path, *arguments, **named):
+        mkdir(path, *arguments, **named)
+        if path == folder and not removed:
+            removed.append(path)
+            _local.remove_hidden(tmp_path, "m.txt", f"{project}/another")
+
+    monkeypatch.setattr(Path, "mkdir", made_and_removed)
+    if what == "a spool":
+        spool = Spool(folder / "r.spool", lambda: start_request(project, "r", None))
+        spool.keep([], 1)
+        spool.close()
+    else:
+        _local.replace(folder / "r.txt", lambda path: Path(path).write_text("model"), f"{project}/r")
+    assert removed and len(list(folder.iterdir())) == 1

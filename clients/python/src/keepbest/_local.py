@@ -11,6 +11,7 @@ import shutil
 import uuid
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 # Keras tells formats apart by these endings, so temporary names must keep them.
 _EXTENSIONS = (".weights.h5", ".keras", ".h5")
@@ -18,6 +19,8 @@ _EXTENSIONS = (".weights.h5", ".keras", ".h5")
 HELD_FOLDER = "keepbest-held"
 
 Saver = Callable[[str], None]
+
+T = TypeVar("T")
 
 
 def extension_of(filepath: str) -> str:
@@ -65,14 +68,25 @@ def replace(path: Path, save: Saver, run: str) -> None:
     Raises:
         IsADirectoryError: `path` is a directory, but `save` wrote a file.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = hidden(path.parent, run, extension_of(path.name))
     try:
-        save(str(temporary))
+        in_folder(path.parent, lambda: save(str(temporary)))
         move(temporary, path)
     except BaseException:
         remove(temporary)
         raise
+
+
+def in_folder(folder: Path, write: Callable[[], T]) -> T:
+    """Make a folder, and write into it; once more if another run removed it in between, because it was still empty."""
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        return write()
+    except FileNotFoundError:
+        if folder.exists():
+            raise
+    folder.mkdir(parents=True, exist_ok=True)
+    return write()
 
 
 def parts_of(path: Path) -> list[Path]:

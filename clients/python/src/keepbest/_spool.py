@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 from keepbest._events import Entry
-from keepbest._local import parts_of
+from keepbest._local import in_folder, parts_of
 from keepbest._part import lock
 from keepbest._proto.keepbest.v1.runs_pb2 import StartRunRequest
 from keepbest.types import Event, RunState
@@ -128,10 +128,8 @@ class Spool:
 
     def _open(self) -> BinaryIO:
         if self._opened is None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            opened = self.path.open(
-                "ab", buffering=0
-            )  # what is refused for want of room must not come again at the close
+            # Unbuffered: what is refused for want of room must not come again at the close.
+            opened: BinaryIO = in_folder(self.path.parent, lambda: self.path.open("ab", buffering=0))
             lock(opened)  # no sync takes the file of a training that is still at it
             header = {
                 "spool": _FORMAT,
