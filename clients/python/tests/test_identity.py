@@ -199,6 +199,7 @@ def test_what_can_be_known_when_the_callback_is_made_is_said_then(make, argument
         ("KEEPBEST_PROJECT", "", "KEEPBEST_PROJECT is empty: set it to `team/project`, or unset it"),
         ("KEEPBEST_PROJECT", "x", "KEEPBEST_PROJECT is wrong: project `x` is neither `team/project` nor"),
         ("KEEPBEST_ADDRESS", " ", "KEEPBEST_ADDRESS is empty: set it to host:port, http://host:port or https"),
+        ("KEEPBEST_PROJECT", "a b/c d", "KEEPBEST_PROJECT is wrong: team id `a b` is not valid: an id is 1 to 128"),
         ("KEEPBEST_ADDRESS", "x y", "KEEPBEST_ADDRESS is wrong: address `x y` is not host:port, http"),
         ("KEEPBEST_ADDRESS", "ftp://h", "KEEPBEST_ADDRESS is wrong: address `ftp://h` is not host:port, http"),
         ("KEEPBEST_RUN", "", "KEEPBEST_RUN is empty: set it to the id of a run, or unset it"),

@@ -124,7 +124,7 @@ def test_aliases_are_set_by_a_push_listed_and_removed(client, project, tmp_path)
         ("best", "alias `best` belongs to the server, as `latest`, `best`, `epoch_*` and `vN` do: choose another name"),
         ("v12", "alias `v12` belongs to the server"),
         ("epoch_3", "alias `epoch_3` belongs to the server"),
-        ("a/b", "alias `a/b` is no name: 1 to 128 of the characters"),
+        ("a/b", "alias `a/b` is no name: a name is 1 to 128 of the characters"),
         ("", "alias `` is no name"),
         (3, "`alias` is 3, a value of type `int`: it must be a text"),
     ],

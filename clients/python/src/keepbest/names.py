@@ -25,7 +25,8 @@ def default_project() -> str:
     if project is None:
         return DEFAULT_PROJECT
     try:
-        project_name(project)
+        for part, what in zip(project_name(project).split("/")[1::2], ("team", "project"), strict=True):
+            check_id(what, part)
     except ValueError as error:
         raise _environment.wrong(PROJECT_VARIABLE, error) from None
     return project
@@ -168,8 +169,8 @@ def check_id(what: str, text: str) -> None:
     """
     if not _ID.fullmatch(text) or text in (".", "..", "-"):
         raise ValueError(
-            f"{what} id `{text[:80]}` is not valid: 1 to 128 of the characters A-Z a-z 0-9 . _ - are, except `.`, `..` "
-            "and `-`"
+            f"{what} id `{text[:80]}` is not valid: an id is 1 to 128 of the characters A-Z a-z 0-9 . _ -, and "
+            "none of `.`, `..` and `-`"
         )
 
 
@@ -182,7 +183,7 @@ def check_alias(alias: str) -> None:
     """
     check_text("alias", alias)
     if not _ID.fullmatch(alias) or alias in (".", "..", "-"):
-        raise ValueError(f"alias `{alias[:80]}` is no name: 1 to 128 of the characters A-Z a-z 0-9 . _ - are")
+        raise ValueError(f"alias `{alias[:80]}` is no name: a name is 1 to 128 of the characters A-Z a-z 0-9 . _ -")
     if _OF_THE_SERVER.fullmatch(alias):
         raise ValueError(
             f"alias `{alias}` belongs to the server, as `latest`, `best`, `epoch_*` and `vN` do: choose another name"
