@@ -121,6 +121,38 @@ def test_a_new_run_and_a_copy_leave_the_model_as_it_is(make):
     assert same(made, before)
 
 
+def test_a_run_whose_artifact_was_deleted_begins_anew_and_says_so_once(make, client, project):
+    trained(make(), 2)
+    client.delete_artifact(f"{project}/run-r-model", force=True)
+    again, made = make(), model()
+    before = weights(made)
+    with pytest.warns(UserWarning) as told:
+        assert again.resume(made) == 0 == again.initial_epoch()
+    assert same(made, before) and again.run_name in repr(client.run(again.run_name))
+    (text,) = [str(it.message) for it in told if it.category is UserWarning]
+    assert text == (
+        f"Keepbest: the artifact of run `{again.run_name}`, which has reported epoch 2, was deleted: there is nothing "
+        "to resume from, so the training begins at epoch 1, and with a new artifact"
+    )
+    Drive(again, made=made).epoch(0, val_loss=0.5).end()
+    assert [version.epoch for version in client.versions(f"{project}/run-r-model")] == [0]
+    assert make().initial_epoch() == 1
+
+
+def test_elsewhere_a_run_whose_artifact_was_deleted_has_no_version_to_go_on_from(client, project, tmp_path):
+    (tmp_path / "m.bin").write_bytes(b"weights")
+    rule = keepbest.strategy("m-{epoch}.bin", "loss", mode="min")
+    first = client.start_run(project, "r", rule)
+    first.save(first.report_epoch(0, {"loss": 0.5}), tmp_path / "m.bin")
+    first.finish()
+    client.delete_artifact(f"{project}/run-r-model")
+    with pytest.raises(ValueError, match=r"the name of the artifact is empty, as `Run[.]artifact`"):
+        list(client.versions(client.run(first.name).artifact))
+    again = client.start_run(project, "r", rule)
+    assert (again.resumed, again.resume_from, again.next_epoch) == (True, None, 0)
+    assert again.resource.artifact.endswith("/run-r-model")
+
+
 def test_elsewhere_the_next_epoch_fits_to_the_version_to_go_on_from(client, project, tmp_path):
     (tmp_path / "m.bin").write_bytes(b"weights")
     rule = keepbest.strategy("m-{epoch}.bin", "loss", mode="min")

@@ -29,7 +29,7 @@ from keepbest._retry import Patience
 from keepbest._session import Session
 from keepbest._tell import tell
 from keepbest._template import check_template, misspelling_text, misspelt, never_reported
-from keepbest._values import Intake, json_values
+from keepbest._values import Intake, Notes, json_values
 from keepbest.client import Client
 from keepbest.ranks import training_rank
 from keepbest.run import Run
@@ -151,6 +151,7 @@ class CheckpointCallback(Resuming):
         self._current_epoch = 0
         self._session: Session | None = None
         self._ending: Ending | None = None
+        self._notes = Notes()
         self._intake = Intake(self._strategy, one_element_is_number=self._one_element_is_number)
         # Whether another rank of this training saves.
         self._silent = False

@@ -20,6 +20,7 @@ from keepbest._retry import Patience
 from keepbest._spool import SUFFIX, Spool
 from keepbest._sync import take_up
 from keepbest._tell import tell
+from keepbest._values import Notes
 from keepbest._versions import epoch_after
 from keepbest.client import Client, start_request
 from keepbest.errors import NotFound, Unavailable
@@ -28,6 +29,8 @@ from keepbest.types import RunResource, RunState, Strategy, Version
 
 def newest_version(client: Client, run: RunResource) -> Version | None:
     """The newest committed version of a run; None: it has none."""
+    if not run.artifact:  # it was deleted, and the next start begins a new one
+        return None
     run_id = run.name.rpartition("/")[2]
     try:
         # Runs may share an artifact, so its alias `latest` may be another's.
@@ -53,6 +56,8 @@ class Resuming:
     _unfinished: bool
     # The model that this callback trained last.
     _trained: weakref.ref[Any] | None
+    # What is told once.
+    _notes: Notes
 
     def _print(self, line: str) -> None:
         """Print a line as the framework does."""
@@ -76,10 +81,11 @@ class Resuming:
         """Give the model the newest weights that are saved, and return the epoch to go on with after them.
 
         `model.fit(..., initial_epoch=checkpoint.resume(model))`. For a new run, and one of which nothing is saved, it
-        returns 0 and leaves the model as it is. What was reported and not saved counts for nothing: after a preemption
-        in the middle of an upload that epoch is trained again. With `save_best_only` the newest weights are the best
-        ones, and when saves go by batches, it returns the epoch in the middle of which they were saved. The model must
-        have its weights already, as it has once its input's shape is known.
+        returns 0 and leaves the model as it is; so it does, with a warning, if the run's artifact was deleted. What was
+        reported and not saved counts for nothing: after a preemption in the middle of an upload that epoch is trained
+        again. With `save_best_only` the newest weights are the best ones, and when saves go by batches, it returns the
+        epoch in the middle of which they were saved. The model must have its weights already, as it has once its
+        input's shape is known.
 
         Raises:
             Unavailable: the server was away for `retry_seconds`. Beginning at 0 instead would repeat the training.
@@ -134,7 +140,18 @@ class Resuming:
             ) from error
         if version is not None:
             self._next_epoch = epoch_after(version)
+        elif run is not None and not run.artifact:
+            self._tell_deletion(run)
         return version
+
+    def _tell_deletion(self, run: RunResource) -> None:
+        """Tell once that what the run saved was deleted on purpose, so that nobody wonders why it begins anew."""
+        reported = f"which has reported epoch {run.last_epoch + 1}, " if run.HasField("last_epoch") else ""
+        self._notes.tell(
+            "deletion",
+            f"the artifact of run `{run.name}`, {reported}was deleted: there is nothing to resume from, so the "
+            "training begins at epoch 1, and with a new artifact",
+        )
 
     def _take_up(self, patience: Patience) -> None:
         """Bring in what earlier trainings of this run could not tell the server, while it was away."""

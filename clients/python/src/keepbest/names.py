@@ -111,6 +111,11 @@ def artifact_name(project: str, artifact: str) -> str:
     Raises:
         ValueError: it is none of these.
     """
+    if artifact == "":
+        raise ValueError(
+            "the name of the artifact is empty, as `Run.artifact` is once the artifact was deleted and until the run "
+            "is started again: name one, as `team/project/artifact`"
+        )
     return _in_project(project, artifact, "artifact")
 
 
