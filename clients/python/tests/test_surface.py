@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from decimal import Decimal
 
 import grpc
+import numpy as np
 import pytest
 from conftest import Interposer, Refused, random_file
 
@@ -116,6 +118,32 @@ def test_aliases_are_set_by_a_push_listed_and_removed(client, project, tmp_path)
             client.delete_alias(name, "shown")
     assert client.version("a:v1").name == second.name
     assert client.version("a:tried").name == first.name
+
+
+NO_NUMBERS = [
+    ("high", "'high', a value of type `str`"),
+    ("0.9", "'0.9', a value of type `str`"),
+    (None, "None"),
+    ([1], "[1], a value of type `list`"),
+    (np.array([1.0, 2.0]), "array([1., 2.]), a value of type `ndarray`"),
+    (np.array("0.9"), "array('0.9', dtype='<U3'), a value of type `ndarray`"),
+]
+
+
+@pytest.mark.parametrize(("value", "shown"), NO_NUMBERS, ids=[shown for _, shown in NO_NUMBERS])
+def test_a_push_whose_metric_is_no_number_is_refused_before_anything_is_sent(interposer, tmp_path, value, shown):
+    (tmp_path / "m.bin").write_bytes(b"model")
+    with keepbest.Client(interposer.address, timeout=30) as client, pytest.raises(TypeError) as failed:
+        client.push(tmp_path / "m.bin", "final", metrics={"auc": 0.9, "val_loss": value})
+    assert str(failed.value) == f"metric `val_loss` is {shown}: it must be a number"
+    assert interposer.calls == []
+
+
+def test_a_push_takes_the_numbers_of_any_library(client, project, tmp_path):
+    (tmp_path / "m.bin").write_bytes(b"model")
+    given = {"loss": np.float32(0.5), "one": np.array([0.25]), "whole": 3, "all": np.True_, "exact": Decimal("0.125")}
+    metrics = client.push(tmp_path / "m.bin", f"{project}/final", metrics=given).metrics
+    assert dict(metrics) == {"loss": 0.5, "one": 0.25, "whole": 3, "all": 1, "exact": 0.125}
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ Nothing here raises because of a value: what cannot be carried is cut or left ou
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
 import json
@@ -19,6 +20,7 @@ from fractions import Fraction
 from types import SimpleNamespace
 from typing import Any
 
+from keepbest._arguments import wrong
 from keepbest._proto.keepbest.v1.resources_pb2 import MetricValue
 from keepbest._tell import tell
 from keepbest._template import placeholders
@@ -184,6 +186,28 @@ class Intake:
         if cut != text:
             self._notes.tell(f"text {name}", f"the text of metric `{name}` is cut to {_TEXT_BYTES} bytes")
         return cut
+
+
+def numbers(metrics: Mapping[Any, Any]) -> dict[Any, Any]:
+    """Metrics of which each must be a number, as numbers; so are scalars and arrays of one element of any framework.
+
+    Raises:
+        TypeError: one is none; the text names it.
+    """
+    return {name: _number(name, value) for name, value in metrics.items()}
+
+
+def _number(name: Any, value: Any) -> int | float:
+    with contextlib.suppress(Exception):  # of a foreign object
+        shape = _dimensions(value)
+        plain = value
+        if shape is not None and math.prod(shape) == 1:
+            plain = value.item() if hasattr(value, "item") else value.numpy().item()
+        if isinstance(plain, int):
+            return int(plain)
+        if not isinstance(plain, (str, bytes)):
+            return float(plain)
+    raise TypeError(f"metric {wrong(str(name), value, 'a number')}")
 
 
 def check_monitor(name: str) -> None:

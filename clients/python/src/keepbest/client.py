@@ -30,6 +30,7 @@ from keepbest._proto.keepbest.v1.runs_pb2 import (
 from keepbest._reads import Reads
 from keepbest._retry import Repeated, Timeout, call
 from keepbest._sync import Synced, sync
+from keepbest._values import numbers
 from keepbest.errors import FailedPrecondition, KeepbestError, NotFound
 from keepbest.names import artifact_name, check_alias, default_project, project_name, version_name
 from keepbest.run import Run
@@ -212,7 +213,7 @@ class Client(Reads, Deletes):
         Args:
             what: a file, a directory, several of them, or a map from path in the version to file.
             artifact: its name; made if it does not exist.
-            metrics: name to value.
+            metrics: name to number; an array of one element is its number.
             epoch: 0-based.
             monitor: the metric by which versions of the artifact are compared; None: the artifact's, or the first of
                 `metrics`.
@@ -222,10 +223,12 @@ class Client(Reads, Deletes):
 
         Raises:
             FailedPrecondition: the artifact has another monitor (`MONITOR_CONFLICT`).
+            TypeError: an argument is of the wrong kind, or a metric is no number.
             ValueError: an alias is no name, or one of the server's.
         """
         check_whole("epoch", epoch)  # before a run begins
         check_metrics({} if metrics is None else metrics, monitor or "")
+        metrics = numbers(metrics or {})
         if isinstance(aliases, str):
             raise TypeError(wrong("aliases", aliases, f'a list of names, as ["{aliases}"]'))
         aliases = list(aliases)
@@ -239,11 +242,11 @@ class Client(Reads, Deletes):
             monitor = monitor or existing.monitor
             if mode == "auto":
                 direction = "max" if existing.direction == Mode.MODE_MAX else "min"
-        monitor = monitor or next(iter(metrics or {}), "")
+        monitor = monitor or next(iter(metrics), "")
         path = Path(what).name if isinstance(what, (str, os.PathLike)) else artifact_id
         template = make_strategy(path.replace("{", "{{").replace("}", "}}"), monitor, mode=direction)
         with self.start_run(project, f"push-{uuid.uuid4()}", template, artifact=artifact_id) as run:
-            decision = run.report_epoch(epoch, metrics or {})
+            decision = run.report_epoch(epoch, metrics)
             if decision is None:
                 raise KeepbestError(f"the server decided nothing about the epoch of {run.name}")
             version = run.save(decision, what, metadata)
