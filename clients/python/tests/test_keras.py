@@ -118,6 +118,19 @@ def test_a_missing_monitor_warns_and_saves_as_keras_does(make, tmp_path):
     assert names(tmp_path / "out") == ["m-01.weights.h5"]
 
 
+def test_a_misspelt_monitor_is_told_before_keras_own_sentence(make):
+    callback = make("m-{epoch:02d}-{val_loss:.2f}.weights.h5", monitor="vall_loss", mode="min", save_best_only=True)
+    drive = Drive(callback)
+    with pytest.warns(UserWarning) as told:
+        drive.epoch(0, loss=1.0, val_loss=1.0).epoch(1, loss=1.0, val_loss=0.5)
+    texts = [str(it.message) for it in told if it.category is UserWarning]
+    assert texts[0].startswith("Keepbest: epoch 1 has no `vall_loss`, which the run monitors: it has `val_loss`; is")
+    assert texts[1].startswith("Can save best model only with vall_loss available")
+    assert sum("is that the one?" in text for text in texts) == 1 and "{vall_loss}" not in "".join(texts)
+    with pytest.raises(ValueError, match=r"isn't able to automatically.* Did you mean monitor `val_loss`[?]$"):
+        Drive(make(monitor="vall_loss", run="other")).epoch(0, val_loss=1.0)
+
+
 def test_a_missing_key_in_the_template_raises_as_keras_does(make):
     with pytest.raises(KeyError, match="Failed to format this callback filepath"):
         Drive(make("m-{val_nothing:.2f}.weights.h5")).epoch(0, val_loss=1.0)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import warnings
 
+import plain
 import pytest
 
 import keepbest
@@ -85,3 +86,40 @@ def test_with_warnings_as_errors_the_loop_goes_on(client, project):
     )
     done = subprocess.run([sys.executable, "-W", "error::UserWarning", "-c", code], capture_output=True, text=True)
     assert done.stdout == f"{keepbest.SKIP}\n", done.stderr
+
+
+def test_an_unknown_direction_has_the_near_miss_of_a_usual_metric(client, project):
+    with pytest.raises(keepbest.InvalidArgument, match=r"mode `max`.* Did you mean monitor `val_auc`[?]$"):
+        client.start_run(project, "r", keepbest.strategy("m.bin", "vall_auc"))
+    with pytest.raises(keepbest.InvalidArgument, match=r"Did you mean monitor `val_mine`[?]$"):
+        client.start_run(project, "r", keepbest.strategy("m.bin", "vall_mine"), metric_directions={"mine": "up"})
+    with pytest.raises(keepbest.InvalidArgument, match=r"mode `max`$"):
+        client.start_run(project, "r", keepbest.strategy("m.bin", "reward"))
+
+
+def callback_of(server, project, folder, template, **arguments):
+    return plain.Callback(folder / template, server=server.address, project=project, run="r", **arguments)
+
+
+def test_a_callback_tells_a_misspelt_monitor_once_with_the_near_miss(server, project, tmp_path):
+    callback = callback_of(server, project, tmp_path, "{loss:.2f}", monitor="losss", save_best_only=True)
+    with pytest.warns(UserWarning) as caught:
+        plain.fit(callback, 3)
+    said = [str(it.message) for it in caught if "losss`" in str(it.message)]
+    assert said == [
+        "Keepbest: epoch 1 has no `losss`, which the run monitors: it has `loss`; is that the one? Then pass "
+        'monitor="loss"'
+    ]
+
+
+def test_a_callback_by_batches_tells_a_misspelt_monitor_too(server, project, tmp_path):
+    callback = callback_of(server, project, tmp_path, "{epoch}", monitor="los", save_freq=1)
+    with pytest.warns(UserWarning, match="epoch 1, batch 1 has no `los`, which the run monitors: it has `loss`"):
+        plain.fit(callback, 1)
+
+
+@pytest.mark.parametrize("monitor", ["loss", "val_loss"])
+def test_a_callback_whose_logs_have_no_near_miss_is_told_nothing_of_it(server, project, tmp_path, monitor):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        plain.fit(callback_of(server, project, tmp_path, "{epoch}", monitor=monitor), 2)

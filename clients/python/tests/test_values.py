@@ -232,6 +232,14 @@ def test_a_misspelt_placeholder_is_told_at_the_start_with_the_near_miss(template
         keepbest.strategy(template, mode="min")
 
 
+def test_a_misspelt_monitor_corrects_no_placeholder_that_has_a_usual_name():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        keepbest.strategy("{epoch}-{val_loss:.2f}", "vall_loss", mode="min")
+    with pytest.warns(UserWarning, match="did you mean `{val_mine}`"):
+        keepbest.strategy("{epoch}-{val_mien:.2f}", "val_mine", mode="min")
+
+
 @pytest.mark.parametrize("template", ["{epoch}-{loss}", "{val_acc}-{step}", "{val_loss}", "{top-5}", "{{epch}}", "{a"])
 def test_names_of_other_metrics_are_no_misspellings(template):
     with warnings.catch_warnings():

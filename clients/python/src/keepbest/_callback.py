@@ -22,6 +22,7 @@ from keepbest._held import HeldFiles
 from keepbest._identity import Copies, Identity
 from keepbest._keras_errors import directories_refused, exception_of
 from keepbest._local import remove_hidden, replace
+from keepbest._monitor import near_monitor_text
 from keepbest._paths import split_template
 from keepbest._proto.keepbest.v1.runs_pb2 import GetRunRequest
 from keepbest._resume import Resuming
@@ -34,7 +35,7 @@ from keepbest.client import Client
 from keepbest.ranks import training_rank
 from keepbest.run import Run
 from keepbest.strategy import strategy
-from keepbest.types import Action, Decision, EventKind, Mode, Strategy
+from keepbest.types import Action, Decision, Event, EventKind, Mode, Strategy
 
 # Default for the size of all models that are held while the server is away: room for a few large ones.
 HELD_BYTES = 20 << 30
@@ -152,6 +153,7 @@ class CheckpointCallback(Resuming):
         self._session: Session | None = None
         self._ending: Ending | None = None
         self._notes = Notes()
+        self._batch_is_looked_at = False
         self._intake = Intake(self._strategy, one_element_is_number=self._one_element_is_number)
         # Whether another rank of this training saves.
         self._silent = False
@@ -297,10 +299,25 @@ class CheckpointCallback(Resuming):
     def _tell_misspellings(self, logs: Mapping[str, Any]) -> None:
         """Warn at the first batch, when the metrics' names are known, of a placeholder that is called almost as one."""
         metrics = [*self._metric_directions(), *map(str, logs)]
-        known = ["epoch", "batch", self.monitor, *metrics, *(f"val_{name}" for name in metrics)]
-        found = misspelt(self._strategy.filepath, known)
+        known = ["epoch", "batch", *metrics, *(f"val_{name}" for name in metrics)]
+        found = misspelt(self._strategy.filepath, known, self.monitor)
         if found:
             tell(misspelling_text(self.filepath, found))
+
+    def _tell_near_monitor(self, event: Event) -> None:
+        """Warn once of an event without the monitor, and with a metric that is called almost so.
+
+        What becomes of the model, the framework's own sentence says.
+        """
+        if self.monitor in event.metrics or self.monitor in event.typed_metrics:
+            return
+        if self.save_freq != "epoch":
+            if self._batch_is_looked_at or event.kind != EventKind.EVENT_KIND_BATCH_END:
+                return
+            self._batch_is_looked_at = True  # they all have the same metrics, and are many
+        text = near_monitor_text(event, self.monitor)
+        if text is not None:
+            self._notes.tell("monitor", text)
 
     def _open_session(self) -> Session:
         request_id = str(uuid.uuid4())
@@ -364,6 +381,7 @@ class CheckpointCallback(Resuming):
             return
         session = self._session or self._open_session()
         event = make_event(kind, epoch, logs or {}, batch=batch, intake=self._intake)
+        self._tell_near_monitor(event)
         with self._undisturbed():
             decision = session.report(event, self._write)
             if decision is not None:

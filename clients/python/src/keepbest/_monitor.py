@@ -57,3 +57,16 @@ class MonitorWatch:
             f"{self._effect}: {has}{meant}",
             levels_up=2,
         )
+
+
+def near_monitor_text(event: Event, monitor: str) -> str | None:
+    """A warning for an event that lacks the monitor; None: nothing in it is called almost so."""
+    names = [*event.metrics, *event.typed_metrics]
+    near = near_miss(monitor, names)
+    if near is None:
+        return None
+    moment = f"epoch {event.epoch + 1}" + (f", batch {event.batch + 1}" if event.HasField("batch") else "")
+    return (
+        f"{moment} has no `{monitor}`, which the run monitors: it has `{near}`; is that the one? Then pass "
+        f'monitor="{near}"'
+    )

@@ -10,6 +10,13 @@ from collections.abc import Iterable
 # are like `epoch`, while `loss` and `val_loss` are two names.
 _ALIKE = 0.75
 
+_METRICS = (
+    *("loss", "accuracy", "acc", "auc", "precision", "recall", "f1", "f1_score", "map", "iou", "dice", "perplexity"),
+    *("error", "mae", "mse", "rmse", "mape", "msle", "r2"),
+)
+# What metrics are usually called. A name that is none of these, and near to one, is probably the slip.
+USUAL_METRICS = (*_METRICS, *(f"val_{name}" for name in _METRICS))
+
 
 def near_miss(name: str, known: Iterable[str]) -> str | None:
     """What is known and called almost as this name; None: nothing is, or this very name is known."""

@@ -6,7 +6,7 @@ import string
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from keepbest._near import near_miss
+from keepbest._near import USUAL_METRICS, near_miss
 
 # The longest template that the contract allows.
 _TEMPLATE_BYTES = 1_024
@@ -69,10 +69,19 @@ def _prints(value: Any, spec: str) -> bool:
     return True
 
 
-def misspelt(template: str, known: Iterable[str]) -> dict[str, str]:
-    """The placeholders that are called almost as something known, and what that is called."""
+def misspelt(template: str, known: Iterable[str], monitor: str) -> dict[str, str]:
+    """The placeholders that are called almost as something known, and what that is called.
+
+    Args:
+        template: of the path.
+        known: names that have values.
+        monitor: what the strategy watches. It may be the slip itself, so it corrects no name that metrics usually have.
+    """
     names = list(known)
-    near = {field.name: near_miss(field.name, names) for field in placeholders(template)}
+    near = {
+        field.name: near_miss(field.name, names if field.name in USUAL_METRICS else [*names, monitor])
+        for field in placeholders(template)
+    }
     return {name: meant for name, meant in near.items() if meant is not None}
 
 

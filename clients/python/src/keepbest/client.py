@@ -16,6 +16,7 @@ from keepbest._channel import DEFAULT_SECONDS, Address, Connection
 from keepbest._deletes import Deletes
 from keepbest._events import EventBuffer
 from keepbest._files import Saveable
+from keepbest._near import USUAL_METRICS, near_miss
 from keepbest._progress import OnProgress, progress_of
 from keepbest._proto.keepbest.v1.artifacts_pb2 import (
     SetAliasRequest,
@@ -31,7 +32,7 @@ from keepbest._reads import Reads
 from keepbest._retry import Repeated, Timeout, call
 from keepbest._sync import Synced, sync
 from keepbest._values import numbers
-from keepbest.errors import FailedPrecondition, KeepbestError, NotFound
+from keepbest.errors import FailedPrecondition, InvalidArgument, KeepbestError, NotFound
 from keepbest.names import artifact_name, check_alias, default_project, project_name, version_name
 from keepbest.run import Run
 from keepbest.strategy import STRATEGY_ARGUMENTS, direction_values, struct_of
@@ -167,7 +168,13 @@ class Client(Reads, Deletes):
             request_id=launch or request_id,
         )
         start: Callable[..., StartRunResponse] = self.connection.stubs().runs.StartRun
-        response = call(start, request, self.connection.patience(timeout))
+        try:
+            response = call(start, request, self.connection.patience(timeout))
+        except InvalidArgument as error:
+            near = _meant_monitor(request)
+            if near is not None and "mode" in str(error):
+                error.args = (f"{error} Did you mean monitor `{near}`?",)
+            raise
         return Run(self.connection, response, writer or "", _events, (rank, ranks))
 
     def set_alias(self, version: str, alias: str, expected: str = "") -> Version:
@@ -322,6 +329,14 @@ class Client(Reads, Deletes):
     ) -> None:
         """Close the connection."""
         self.close()
+
+
+def _meant_monitor(request: StartRunRequest) -> str | None:
+    """What the monitor of a start whose direction nobody knows was perhaps meant to be called."""
+    if request.strategy.mode != Mode.MODE_UNSPECIFIED:
+        return None
+    compiled = [*request.metric_directions, *(f"val_{name}" for name in request.metric_directions)]
+    return near_miss(request.strategy.monitor, [*compiled, *USUAL_METRICS])
 
 
 def start_request(

@@ -126,7 +126,7 @@ def strategy(
     else:
         fields["every_batches"] = int(save_freq)
     template = plain_template(os.fspath(filepath))
-    if found := misspelt(template, ["epoch", "batch", monitor]):
+    if found := misspelt(template, ["epoch", "batch"], monitor):
         warnings.warn(misspelling_text(template, found), stacklevel=2)
     return message(
         Strategy,
