@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -312,3 +313,11 @@ def test_what_is_printed_can_be_read(client, project, tmp_path):
     many = repr(RunResource(monitor_state=MonitorState(in_flight=[str(it) for it in range(12)])))
     assert "'9', ... 2 more]" in many
     assert "state=7" in repr(File(state=7)), "a state that a newer server has"
+
+
+def test_the_command_takes_the_server_as_the_command_line_does(server, tmp_path):
+    environment = os.environ | {"KEEPBEST_ADDRESS": ""}  # which would be an error
+    for option in ("--server", "--address"):
+        command = [sys.executable, "-m", "keepbest", "sync", option, server.address, str(tmp_path)]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        assert (done.returncode, done.stdout) == (0, f"nothing to sync in `{tmp_path}`\n"), done.stderr

@@ -17,7 +17,8 @@ def main(arguments: list[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     sync = commands.add_parser("sync", help="bring in what trainings kept in FOLDER while the server was away")
     sync.add_argument("folder", type=Path, metavar="FOLDER", help="where they saved; folders below it are searched too")
-    sync.add_argument("--address", help="of the server; else KEEPBEST_ADDRESS, else http://127.0.0.1:7400")
+    # The command line calls it `--server`.
+    sync.add_argument("--address", "--server", help="of the server; else KEEPBEST_ADDRESS, else http://127.0.0.1:7400")
     sync.add_argument(
         "--take-over", action="store_true", help="also of runs that are active in another attempt, which ends with that"
     )
