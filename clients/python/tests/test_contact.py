@@ -249,3 +249,31 @@ def test_a_host_that_python_cannot_look_up_ends_no_training(tmp_path, monkeypatc
     callback = plain.Callback(tmp_path / "m.txt", server="no-such-host.invalid", run="r", retry_seconds=0.1)
     with pytest.warns(UserWarning, match="the server is away.*is no host's name: label too long"):
         plain.fit(callback, 2)
+
+
+def test_a_server_that_stops_and_comes_back_in_a_training_is_told_in_plain_words(own_server: Server, tmp_path, caplog):
+    address = f"http://{own_server.address}"
+    callback = plain.Callback(tmp_path / "m.txt", server=address, run="r", retry_seconds=30.0)
+
+    def restart(epoch):
+        if epoch == 1:
+            own_server.kill()
+            threading.Timer(1.0, own_server.start).start()
+
+    with caplog.at_level(logging.WARNING, "keepbest"):
+        plain.fit(callback, 3, in_epoch=restart)
+    away, back = caplog.messages
+    assert away.startswith(f"Keepbest: the server at `{address}` went away (")
+    assert away.endswith("): trying again for up to 30 s, then the training goes on without it")
+    assert "ipv4" not in away and "UNKNOWN" not in away
+    assert back == f"Keepbest: the server at `{address}` is back"
+
+
+def test_resume_without_a_server_says_how_to_train_without_one(free_port, tmp_path):
+    callback = plain.Callback(tmp_path / "m.txt", server=f"127.0.0.1:{free_port}", run="r", retry_seconds=0.1)
+    with pytest.raises(keepbest.Unavailable) as failed:
+        callback.resume(plain.Model())
+    assert str(failed.value).endswith(
+        "; to train without a server pass `initial_epoch=` yourself: what the training tells is kept in "
+        f"`{tmp_path}/keepbest-held/` and brought in by `python -m keepbest sync`"
+    )

@@ -68,16 +68,20 @@ class Contact:
 
     def answered(self) -> None:
         """Take note of an answer, if only of a refusal."""
+        if self._told:
+            _log.warning("Keepbest: the server at `%s` is back", self.url)
         self.reached, self._told, self._found = True, False, None
 
     def explain(self, error: KeepbestError) -> tuple[KeepbestError, bool]:
-        """Look what is at the address, if a call found no server there and none ever answered.
+        """Say what an error of the transport means; if no server ever answered, look what is at the address.
 
         Returns:
             The error, with what was found in its text; and whether to try no more.
         """
         if error.reason:
             self.answered()
+        if self.reached and not error.reason and error.code is grpc.StatusCode.UNAVAILABLE:
+            return self._went_away(error), False
         if self.reached or error.code is not grpc.StatusCode.UNAVAILABLE:
             return error, False
         if self._found is None or self._said != str(error):
@@ -89,11 +93,25 @@ class Contact:
         told.is_misaddressed = found.for_good and found.answers
         return told, found.for_good
 
-    def tell(self, error: KeepbestError, seconds_left: float) -> None:
-        """Log that a call is repeated: once in each outage."""
+    def tell(self, error: KeepbestError, seconds_left: float, then: str = "") -> None:
+        """Log that a call is repeated: once in each outage.
+
+        Args:
+            error: why.
+            seconds_left: for how long.
+            then: what comes if that does not help.
+        """
         if not self._told and not error.reason:
             self._told = True
-            _log.warning("Keepbest: %s. Trying again for up to %.0f s", error, seconds_left)
+            again = ": trying" if self.reached else ". Trying"
+            _log.warning("Keepbest: %s%s again for up to %.0f s%s", error, again, seconds_left, then)
+
+    def _went_away(self, error: KeepbestError) -> KeepbestError:
+        """The error without what only gRPC calls so: addresses, proxies and codes."""
+        cause = str(error).rpartition(":")[2].strip()
+        told = Unavailable(f"the server at `{self.url}` went away ({cause[:1].lower()}{cause[1:]})", code=error.code)
+        told.unanswered = error.unanswered
+        return told
 
 
 def look(target: str, tls: bool, said: str) -> Finding:

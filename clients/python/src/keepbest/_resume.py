@@ -135,7 +135,9 @@ class Resuming:
                 raise
             raise Unavailable(
                 f"the server is away, so where run `{self.run_name}` stands is unknown: start it (`keepbest serve`), "
-                f"or name another with server=...: {error}",
+                f"or name another with server=...: {error}; to train without a server pass `initial_epoch=` yourself: "
+                f"what the training tells is kept in `{held_folder(self._directory)}/` and brought in by `python -m "
+                "keepbest sync`",
                 code=error.code,
             ) from error
         if version is not None:

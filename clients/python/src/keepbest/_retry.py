@@ -54,6 +54,8 @@ class Patience:
     # Of the connection that is used, filled in by it: what it knows of the server, and how to sleep while it is away.
     contact: Contact | None = field(default=None, compare=False)
     rest: Callable[[float], None] | None = field(default=None, compare=False)
+    # What comes after the budget, for the line that says how long it is.
+    then: str = field(default="", compare=False)
 
 
 # What callers pass as `timeout`: seconds without progress, or None for the client's setting.
@@ -102,7 +104,7 @@ class Backoff:
         if for_good or not self._may_go_on(error) or time.monotonic() + pause >= self._end:
             raise error
         if contact is not None:
-            contact.tell(error, self._end - time.monotonic())
+            contact.tell(error, self._end - time.monotonic(), self._patience.then)
         self._pause_ceiling = min(2 * self._pause_ceiling, _LONGEST_PAUSE_SECONDS)
         (time.sleep if self._patience.rest is None or error.reason else self._patience.rest)(pause)
 

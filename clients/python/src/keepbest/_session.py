@@ -379,7 +379,8 @@ class Session:
     def _patience(self) -> Patience:
         if self._closing:
             return Patience(self.retry_seconds)
-        return Patience(self.retry_seconds if self._outage.error is None else 0.0, _SILENCE_SECONDS)
+        then = ", then the training goes on without it" if self.survive else ""
+        return Patience(self.retry_seconds if self._outage.error is None else 0.0, _SILENCE_SECONDS, then=then)
 
     def _tolerate(self, step: Callable[[], object]) -> bool:
         """Do a step that needs the server. False: it could not be done, and the training goes on."""
