@@ -277,3 +277,26 @@ def test_resume_without_a_server_says_how_to_train_without_one(free_port, tmp_pa
         "; to train without a server pass `initial_epoch=` yourself: what the training tells is kept in "
         f"`{tmp_path}/keepbest-held/` and brought in by `python -m keepbest sync`"
     )
+
+
+def test_a_training_that_never_reaches_a_server_waits_5_s_at_its_begin_and_1_s_at_its_end(
+    free_port, tmp_path, monkeypatch
+):
+    budgets = []
+    pause = _retry.Backoff.pause
+
+    def spent(self, error):
+        budgets.append(self._patience.budget_seconds)
+        self._end = 0.0  # as if they were over
+        pause(self, error)
+
+    monkeypatch.setattr(_retry.Backoff, "pause", spent)
+    callback = plain.Callback(tmp_path / "m.txt", server=f"127.0.0.1:{free_port}", run="r", retry_seconds=30.0)
+    with pytest.warns(UserWarning, match="the server is away"):
+        plain.fit(callback, 1)
+    assert budgets == [5.0, 1.0]
+    budgets.clear()
+    again = plain.Callback(tmp_path / "m.txt", server=f"127.0.0.1:{free_port}", run="r", retry_seconds=30.0)
+    with pytest.warns(UserWarning, match="the server is away"):
+        plain.fit(again, 1)  # which has something to bring in
+    assert budgets == [5.0, 1.0]

@@ -33,7 +33,7 @@ _LABEL_CHARACTERS = 63
 # How long a call is repeated before its error is raised, if nobody says: once a server has answered, which may restart;
 # and before that, when the address is probably wrong or nothing was started.
 DEFAULT_SECONDS = 300.0
-_FIRST_SECONDS = 5.0
+FIRST_SECONDS = 5.0
 
 # Answered without a look at anything, and by every server of ours.
 _HEALTH = "/grpc.health.v1.Health/Check"
@@ -141,7 +141,7 @@ class Connection:
 
     address: Address
     # How long a call is repeated before its error is raised, unless its caller gives a time. None: DEFAULT_SECONDS, but
-    # _FIRST_SECONDS until a server has answered.
+    # FIRST_SECONDS until a server has answered.
     timeout_seconds: float | None
     root_certificates: bytes | None = None
     # Whether transfers draw a bar. None: where a person sees it.
@@ -164,12 +164,14 @@ class Connection:
     def patience(self, timeout: Timeout = None) -> Patience:
         """The patience for a call: of its caller's timeout, or of this client's if there is none."""
         if isinstance(timeout, Patience):
-            return replace(timeout, contact=self._contact, rest=self._rest)
+            most = float("inf") if self._contact.reached else timeout.unreached_seconds
+            budget = min(timeout.budget_seconds, most)
+            return replace(timeout, budget_seconds=budget, contact=self._contact, rest=self._rest)
         if timeout is not None:
             check_number("timeout", timeout, "a number of seconds, or None")
         seconds = self.timeout_seconds if timeout is None else timeout
         if seconds is None:
-            seconds = DEFAULT_SECONDS if self._contact.reached else _FIRST_SECONDS
+            seconds = DEFAULT_SECONDS if self._contact.reached else FIRST_SECONDS
         return Patience(seconds, contact=self._contact, rest=self._rest)
 
     def stubs(self) -> Stubs:

@@ -157,6 +157,7 @@ class Resuming:
 
     def _take_up(self, patience: Patience) -> None:
         """Bring in what earlier trainings of this run could not tell the server, while it was away."""
+        patience = self._client.connection.patience(patience)
         for synced in take_up(self._client.connection, held_folder(self._directory), self.run_name, patience):
             saved = f" and saved {len(synced.versions)} models" if synced.versions else ""
             self._print(f"Keepbest: reported {synced.events} events that an earlier training kept{saved}")

@@ -54,6 +54,8 @@ class Patience:
     # Of the connection that is used, filled in by it: what it knows of the server, and how to sleep while it is away.
     contact: Contact | None = field(default=None, compare=False)
     rest: Callable[[float], None] | None = field(default=None, compare=False)
+    # The budget as long as no server ever answered at the address, if that is less.
+    unreached_seconds: float = field(default=float("inf"), compare=False)
     # What comes after the budget, for the line that says how long it is.
     then: str = field(default="", compare=False)
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from keepbest._background import Background
 from keepbest._between import Between
+from keepbest._channel import FIRST_SECONDS
 from keepbest._events import DueCounter, Entry, EventBuffer, make_event
 from keepbest._held import HeldFiles
 from keepbest._local import Saver, move, remove
@@ -29,6 +30,8 @@ from keepbest.types import Action, Decision, Event, EventKind, RunState, Strateg
 
 # A server that accepts calls but does not answer counts as away after this time, even if `retry_seconds` is longer.
 _SILENCE_SECONDS = 10.0
+# How long the end of a training looks once more for a server that never answered.
+_LAST_SECONDS = 1.0
 # How long a dying training tries to tell so. It must not keep its process from ending.
 _FAIL_SECONDS = 5.0
 # It sends epochs between saves, then events, then the end.
@@ -378,9 +381,10 @@ class Session:
 
     def _patience(self) -> Patience:
         if self._closing:
-            return Patience(self.retry_seconds)
+            return Patience(self.retry_seconds, unreached_seconds=_LAST_SECONDS)
         then = ", then the training goes on without it" if self.survive else ""
-        return Patience(self.retry_seconds if self._outage.error is None else 0.0, _SILENCE_SECONDS, then=then)
+        seconds = self.retry_seconds if self._outage.error is None else 0.0
+        return Patience(seconds, _SILENCE_SECONDS, unreached_seconds=FIRST_SECONDS, then=then)
 
     def _tolerate(self, step: Callable[[], object]) -> bool:
         """Do a step that needs the server. False: it could not be done, and the training goes on."""

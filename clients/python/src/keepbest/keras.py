@@ -109,7 +109,8 @@ class ModelCheckpoint(CheckpointCallback, keras.callbacks.Callback):  # type: ig
             artifact: id of the artifact; empty: `run-{run}-model`.
             config: the training's settings, free JSON, kept on the run.
             metadata: free JSON, kept on each version.
-            retry_seconds: how long a call is repeated before the server counts as away.
+            retry_seconds: how long a call is repeated before the server counts as away; in a training 5 s at most, as
+                long as no server ever answered at the address.
             finish_run: whether the end of the training ends the run; a later `fit` opens it again.
             held_bytes: how large the models together may be that are kept while the server is away. When they exceed
                 it, the oldest are removed, and a warning names them; the newest is always kept.
