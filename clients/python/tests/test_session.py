@@ -77,6 +77,22 @@ class Trainer:
         return {version.epoch: version.metrics["val_loss"] for version in versions}
 
 
+def with_spool(client, address, project, folder, best_only=True, **settings):
+    """A training that keeps in `keepbest-held/` what it cannot tell, with a start that a sync repeats."""
+    name = "best.bin" if best_only else "m-{epoch}.bin"
+    rule = keepbest.strategy(name, save_best_only=best_only, mode="min")
+    request = start_request(project, "r", rule, request_id="x")
+    return Trainer(
+        address,
+        project,
+        folder,
+        best_only=best_only,
+        start=lambda events, patience: client.start_run(project, "r", rule, request_id="x", _events=events),
+        spool=Spool(folder / "keepbest-held" / "r.spool", lambda: request, f"{folder}/"),
+        **settings,
+    )
+
+
 def refuse(code, reason, retry_seconds=None):
     def hook(request, forward):
         raise Refused(code, reason, retry_seconds)
@@ -392,19 +408,8 @@ def test_no_sign_of_life_is_given_of_a_training_that_is_over(interposer: Interpo
 
 def test_the_end_of_a_run_that_could_not_be_told_is_told_by_a_sync(interposer, project, tmp_path):
     held = tmp_path / "keepbest-held"
-    request = start_request(
-        project, "r", keepbest.strategy("best.bin", save_best_only=True, mode="min"), request_id="x"
-    )
     client = keepbest.Client(interposer.address, timeout=20)
-    trainer = Trainer(
-        interposer.address,
-        project,
-        tmp_path,
-        start=lambda events, patience: client.start_run(
-            project, "r", keepbest.strategy("best.bin", save_best_only=True, mode="min"), request_id="x", _events=events
-        ),
-        spool=Spool(held / "r.spool", lambda: request, str(tmp_path)),
-    )
+    trainer = with_spool(client, interposer.address, project, tmp_path)
     trainer.epoch(0, 0.9)
     interposer.hooks["FinishRun"] = refuse(Code.UNAVAILABLE, "STOPPING")
     with pytest.warns(UserWarning, match="the server cannot now"):
@@ -420,17 +425,8 @@ def test_the_end_of_a_run_that_could_not_be_told_is_told_by_a_sync(interposer, p
 
 def test_what_a_dying_training_could_not_report_comes_in_though_its_end_was_told(interposer, project, tmp_path):
     held = tmp_path / "keepbest-held"
-    rule = keepbest.strategy("best.bin", save_best_only=True, mode="min")
-    request = start_request(project, "r", rule, request_id="x")
     client = keepbest.Client(interposer.address, timeout=20)
-    trainer = Trainer(
-        interposer.address,
-        project,
-        tmp_path,
-        retry_seconds=0.1,
-        start=lambda events, patience: client.start_run(project, "r", rule, request_id="x", _events=events),
-        spool=Spool(held / "r.spool", lambda: request, str(tmp_path)),
-    )
+    trainer = with_spool(client, interposer.address, project, tmp_path, retry_seconds=0.1)
     trainer.epoch(0, 0.9)
     interposer.hooks["ReportEvents"] = refuse(Code.UNAVAILABLE, "STOPPING")
     with pytest.warns(UserWarning, match="the server cannot now"):
@@ -449,16 +445,8 @@ def test_what_a_dying_training_could_not_report_comes_in_though_its_end_was_told
 def dying(interposer, project, tmp_path, monkeypatch):
     """A training with a spool that has one event to send, one epoch between saves, and an end to tell."""
     monkeypatch.setattr(_session, "_FAIL_SECONDS", 1.0)
-    rule = keepbest.strategy("best.bin", save_best_only=True, mode="min")
-    request = start_request(project, "r", rule, request_id="x")
     client = keepbest.Client(interposer.address, timeout=20)
-    trainer = Trainer(
-        interposer.address,
-        project,
-        tmp_path,
-        start=lambda events, patience: client.start_run(project, "r", rule, request_id="x", _events=events),
-        spool=Spool(tmp_path / "keepbest-held" / "r.spool", lambda: request, str(tmp_path)),
-    )
+    trainer = with_spool(client, interposer.address, project, tmp_path)
     trainer.epoch(0, 0.9)
     trainer.session.record(make_event(EventKind.EVENT_KIND_EPOCH_END, 1, {"val_loss": 0.8}))
     return trainer
@@ -521,18 +509,8 @@ def test_what_only_the_spool_has_is_no_loss_and_stays_there(
     monkeypatch.setattr(_between, "_EVENTS", 2)
     monkeypatch.setattr(_events, "_CAPACITY", 2)
     held = tmp_path / "keepbest-held"
-    rule = keepbest.strategy("m-{epoch}.bin", mode="min")
-    request = start_request(project, "r", rule, request_id="x")
     client = keepbest.Client(own_server.address, timeout=20)
-    trainer = Trainer(
-        own_server.address,
-        project,
-        tmp_path,
-        best_only=False,
-        retry_seconds=0.2,
-        start=lambda events, patience: client.start_run(project, "r", rule, request_id="x", _events=events),
-        spool=Spool(held / "r.spool", lambda: request, f"{tmp_path}/"),
-    )
+    trainer = with_spool(client, own_server.address, project, tmp_path, best_only=False, retry_seconds=0.2)
     trainer.epoch(0, 0.9)
     own_server.kill()
     for epoch in range(1, 7):
