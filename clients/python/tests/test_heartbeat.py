@@ -37,9 +37,10 @@ def test_a_training_that_computes_and_reports_nothing_is_heard_of(client, projec
 
 
 def test_ranks_above_0_leave_it_to_rank_0(client, project):
-    before = len(beating())
+    # Those of other tests may end meanwhile.
+    before = set(beating())
     client.start_run(project, "r", STRATEGY, rank=1, ranks=2, launch="l")
-    assert len(beating()) == before
+    assert set(beating()) <= before
 
 
 def test_it_ends_when_another_process_takes_over(client, project, monkeypatch):
