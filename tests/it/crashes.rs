@@ -2,6 +2,7 @@
 //! was.
 
 mod database;
+mod halfway;
 mod kills;
 pub(crate) mod ledger;
 pub(crate) mod leftovers;
@@ -145,7 +146,7 @@ async fn kills_of_a_server_on_a_folder_lose_nothing_and_double_nothing() {
         server.kill_and_restart();
         1
     };
-    let killing = || kill_often(rounds(KILLS), random, &training.stages, || true, kill);
+    let killing = || kill_often(rounds(KILLS), random, &training.stages, kill);
     println!("{}", tokio::task::block_in_place(killing));
     let counts = training.judge(&patient(&server)).await;
     drop(server);
@@ -172,10 +173,12 @@ async fn kills_of_three_replicas_lose_nothing_and_send_nothing_durable_again() {
         replicas.kill_and_restart(&which);
         count
     };
-    let went_on = || front.resumes().elsewhere > 0;
-    let killing = || kill_often(rounds(KILLS), random, &training.stages, went_on, kill);
+    let killing = || kill_often(rounds(KILLS), random, &training.stages, kill);
     println!("{}", tokio::task::block_in_place(killing));
-    let counts = training.judge(&patient_at(front.address())).await;
+    let client = patient_at(front.address());
+    let halfway = halfway::until_one_goes_on_elsewhere(&client, &front, &mut replicas).await;
+    let mut counts = training.judge(&client).await;
+    counts.add(halfway.compare(&client).await);
     let resumes = front.resumes();
     println!(
         "uploads went on {} times behind durable bytes, {} of them at another replica: {} MiB not sent again",

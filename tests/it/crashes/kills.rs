@@ -20,29 +20,19 @@ const STREAM_US: usize = 200_000;
 const UPLOAD_US: usize = 60_000;
 const CALL_US: usize = 3_000;
 
-/// Kills beyond the rounds at most.
-const MORE: usize = 60;
-
-/// Kills `rounds` times with `kill`, which restarts what it killed and says how many processes these were, and then on until
-/// `enough` has happened, later and later in long uploads: on a slow machine nothing is durable of them sooner. Answers what
-/// was hit.
+/// Kills `rounds` times with `kill`, which restarts what it killed and says how many processes these were. Answers what was
+/// hit.
 pub(super) fn kill_often(
     rounds: usize,
     mut random: Random,
     stages: &[Arc<Stage>],
-    enough: impl Fn() -> bool,
     mut kill: impl FnMut(&mut Random) -> usize,
 ) -> String {
     let begun = Instant::now();
     let (mut hits, mut processes) = ([0_usize; STAGES.len()], 0);
-    for round in 0..rounds + MORE {
-        let late = round.saturating_sub(rounds);
-        if round >= rounds && enough() {
-            break;
-        }
+    for _ in 0..rounds {
         // Half of them in an upload, which is most of a save, and half of those in a long one.
         let wanted = match random.below(4) {
-            _ if round >= rounds => STREAM,
             0 => STREAM,
             1 => UPLOAD,
             _ => random.below(STAGES.len()),
@@ -57,7 +47,7 @@ pub(super) fn kill_often(
             UPLOAD => UPLOAD_US,
             _ => CALL_US,
         };
-        std::thread::sleep(Duration::from_micros((random.below(longest_us) as u64) << (late / 2).min(8)));
+        std::thread::sleep(Duration::from_micros(random.below(longest_us) as u64));
         for stage in stages {
             hits[stage.get()] += 1;
         }

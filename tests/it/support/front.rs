@@ -118,6 +118,12 @@ impl Front {
     pub(crate) fn resumes(&self) -> Resumes {
         self.shared.watch.lock().unwrap().resumes.clone()
     }
+
+    /// Which replica has had the last stream of a checkpoint's file.
+    pub(crate) fn writes_at(&self, checkpoint: &str, path: &str) -> Option<usize> {
+        let watch = self.shared.watch.lock().unwrap();
+        watch.files.get(&(checkpoint.to_owned(), path.to_owned()))?.replica
+    }
 }
 
 impl Drop for Front {
