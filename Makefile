@@ -117,7 +117,7 @@ conformance: build python ## Keras' own ModelCheckpoint tests, on our callback
 # itself, and the disk for what it has saved.
 soaked := crashes:: failpoints:: collector:: outages::
 
-soak: build setup ## Kills, failpoints, races and storms, ten times as long as in `make test`
+soak: build setup ## Kills, failpoints, races and storms, 10 to 25 times as long as in `make test`
 	KEEPBEST_SOAK=1 cargo test $(locked) --test it -- $(soaked) --nocapture --test-threads=1
 	cd clients/python && KEEPBEST_SOAK=1 pytest -s tests/test_storm.py
 

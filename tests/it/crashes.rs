@@ -35,7 +35,7 @@ use crate::support::requests::every_batches;
 use crate::support::requests::every_epoch;
 use crate::support::requests::start_request;
 use crate::support::server::ServerProcess;
-use crate::support::soak::rounds;
+use crate::support::soak::Rounds;
 
 use kills::kill_often;
 use ledger::Counts;
@@ -44,7 +44,7 @@ use trainer::LedgerTrainer;
 use trainer::Stage;
 
 /// How often servers are killed.
-const KILLS: usize = 150;
+const KILLS: Rounds = Rounds { usual: 60, soak: 1_500 };
 /// Of this many, where there are several.
 const REPLICAS: usize = 3;
 /// Streams that are open when the server is told to stop.
@@ -146,7 +146,7 @@ async fn kills_of_a_server_on_a_folder_lose_nothing_and_double_nothing() {
         server.kill_and_restart();
         1
     };
-    let killing = || kill_often(rounds(KILLS), random, &training.stages, kill);
+    let killing = || kill_often(KILLS.now(), random, &training.stages, kill);
     println!("{}", tokio::task::block_in_place(killing));
     let counts = training.judge(&patient(&server)).await;
     drop(server);
@@ -173,7 +173,7 @@ async fn kills_of_three_replicas_lose_nothing_and_send_nothing_durable_again() {
         replicas.kill_and_restart(&which);
         count
     };
-    let killing = || kill_often(rounds(KILLS), random, &training.stages, kill);
+    let killing = || kill_often(KILLS.now(), random, &training.stages, kill);
     println!("{}", tokio::task::block_in_place(killing));
     let client = patient_at(front.address());
     let halfway = halfway::until_one_goes_on_elsewhere(&client, &front, &mut replicas).await;

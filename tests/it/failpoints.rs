@@ -15,7 +15,7 @@ use keepbest::failpoint::Step;
 use crate::support::databases;
 use crate::support::databases::TestDatabase;
 use crate::support::random::Random;
-use crate::support::soak;
+use crate::support::soak::Rounds;
 
 use lane::Supervisor;
 use tally::Tally;
@@ -24,7 +24,7 @@ use trainer::Trainer;
 /// Repeats the steps of an earlier run, in their order.
 const SEED: &str = "KEEPBEST_FAILPOINTS_SEED";
 /// How often each action happens at each point.
-const ROUNDS: usize = 20;
+const ROUNDS: Rounds = Rounds { usual: 8, soak: 200 };
 /// Servers that share the steps between them, each with a database of its own.
 const LANES: usize = 2;
 /// Trainers of a server: their writes share commits on SQLite, and wait for each other's.
@@ -53,7 +53,7 @@ async fn every_step_may_die_fail_or_be_cancelled_on_postgres() {
 /// Goes through all steps and tells what it came to.
 async fn every_step(databases: [TestDatabase; LANES], seed: u64) -> String {
     let mut random = Random::new(seed);
-    let steps = steps(soak::rounds(ROUNDS), &mut random);
+    let steps = steps(ROUNDS.now(), &mut random);
     let lanes = databases.iter().zip(steps.chunks(steps.len().div_ceil(LANES)));
     let lanes = lanes.map(|(database, script)| {
         run(database, script.to_vec(), [random.next(), random.next()].map(Random::new))
@@ -70,7 +70,7 @@ async fn every_step(databases: [TestDatabase; LANES], seed: u64) -> String {
     }
     for point in POINTS {
         for action in ACTIONS {
-            assert_eq!(fired.get(&(point, action)), Some(&soak::rounds(ROUNDS)), "{point}={action}");
+            assert_eq!(fired.get(&(point, action)), Some(&ROUNDS.now()), "{point}={action}");
         }
     }
     assert!(tally.unavailable > 0 && tally.broken > 0 && tally.cancelled > 0);

@@ -29,7 +29,7 @@ use crate::support::apps::id;
 use crate::support::apps::start;
 use crate::support::databases::TestDatabase;
 use crate::support::databases::on_both_databases;
-use crate::support::soak::rounds;
+use crate::support::soak::Rounds;
 
 on_both_databases! {
     reads_of_versions_go_by_an_index
@@ -40,7 +40,7 @@ on_both_databases! {
 
 /// Rows of each table: 100,000, and a million in `make soak`.
 fn many() -> usize {
-    rounds(100_000)
+    Rounds { usual: 100_000, soak: 1_000_000 }.now()
 }
 
 /// Rows of a page, as the faces ask for them.

@@ -25,12 +25,12 @@ use crate::support::replicas::Replicas;
 use crate::support::requests::epoch_end;
 use crate::support::requests::every_epoch;
 use crate::support::requests::start_request;
-use crate::support::soak::rounds;
+use crate::support::soak::Rounds;
 
 const REPLICAS: usize = 3;
 const TRAINERS: usize = 6;
 /// Saves of all trainers together.
-const ROUNDS: usize = 500;
+const ROUNDS: Rounds = Rounds { usual: 200, soak: 5_000 };
 /// As few as are known from before, and more than stand at once: some are always being freed.
 const FILES: usize = 12;
 const FILE_BYTES: usize = 20_000;
@@ -125,7 +125,7 @@ async fn collectors_of_three_processes_lose_no_chunk() {
         let client = Client::builder(front.address()).retry(retry.clone()).connect_lazy().unwrap();
         let random = Random::new(random.next());
         let trainer = Trainer::start(client, &format!("trainer-{number}"), random).await;
-        trainers.spawn(trainer.train(Arc::clone(&done), rounds(ROUNDS)));
+        trainers.spawn(trainer.train(Arc::clone(&done), ROUNDS.now()));
     }
     let (trainers, collected) = std::thread::scope(|scope| {
         let collector = scope.spawn(|| collect(&replicas, &over));
@@ -148,8 +148,8 @@ async fn collectors_of_three_processes_lose_no_chunk() {
     let leaked = leaked(&replicas.config()).await;
     println!(
         "{} rounds, {standing} versions stand, {deleted} were deleted, missing 0, leaked {leaked}; gc --now alone: {collected:?}",
-        rounds(ROUNDS)
+        ROUNDS.now()
     );
-    assert_eq!((standing + deleted, leaked), (rounds(ROUNDS), 0));
+    assert_eq!((standing + deleted, leaked), (ROUNDS.now(), 0));
     assert!(collected.removed_chunks > 0, "nothing was freed: there was no race");
 }

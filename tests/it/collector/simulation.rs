@@ -33,7 +33,7 @@ use crate::support::databases::on_both_databases;
 use crate::support::faults::FaultyStore;
 use crate::support::faults::PutFault;
 use crate::support::random::Random;
-use crate::support::soak::rounds;
+use crate::support::soak::Rounds;
 
 use replicas::Replicas;
 use writer::Writer;
@@ -44,13 +44,13 @@ on_both_databases! {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn three_replicas_race_for_five_hundred_rounds() {
-    let lost = Race::begin(databases::postgres().await, 4).await.run(rounds(500)).await;
+async fn three_replicas_race_for_two_hundred_rounds() {
+    let lost = Race::begin(databases::postgres().await, 4).await.run(RACE.now()).await;
     assert_eq!(lost, Vec::<String>::new());
 }
 
 async fn dying_replicas_and_collectors_lose_and_leak_nothing(database: TestDatabase) {
-    let lost = Race::begin(database, 8).await.run(rounds(40)).await;
+    let lost = Race::begin(database, 8).await.run(SHORT_RACE.now()).await;
     assert_eq!(lost, Vec::<String>::new());
 }
 
@@ -70,6 +70,8 @@ async fn a_collector_that_deletes_the_bytes_before_the_row_loses_them(database: 
     assert!(!lost.is_empty(), "the race cannot tell a wrong collector from a right one");
 }
 
+const RACE: Rounds = Rounds { usual: 200, soak: 5_000 };
+const SHORT_RACE: Rounds = Rounds { usual: 40, soak: 400 };
 const REPLICAS: usize = 3;
 const COLLECTORS: usize = 2;
 /// Every round nothing may be missing; after so many the bytes are read back as well.

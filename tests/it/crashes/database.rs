@@ -32,10 +32,10 @@ use crate::support::requests::best_only;
 use crate::support::requests::every_epoch;
 use crate::support::requests::reason;
 use crate::support::requests::start_request;
-use crate::support::soak::rounds;
+use crate::support::soak::Rounds;
 
 /// How often the database is stopped, and a session of it is killed in each of two ways.
-const ROUNDS: usize = 2;
+const ROUNDS: Rounds = Rounds { usual: 2, soak: 20 };
 const TRAINERS: usize = 4;
 /// A call that takes longer hangs. The server means to answer within two seconds; a busy machine may take its time.
 const HANGS: Duration = Duration::from_secs(10);
@@ -111,7 +111,7 @@ async fn a_database_that_dies_costs_trainers_a_wait_and_nothing_else() {
         stages.push(trainer.stage());
         training.spawn(trainer.train(Arc::clone(&over)));
     }
-    for _ in 0..rounds(ROUNDS) {
+    for _ in 0..ROUNDS.now() {
         let stage = amid(&stages, &mut random).await;
         let stopped = tokio::task::spawn_blocking(move || {
             cluster.stop();

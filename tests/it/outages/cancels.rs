@@ -27,10 +27,10 @@ use crate::support::requests::best_only;
 use crate::support::requests::epoch_end;
 use crate::support::server::TestServer;
 use crate::support::server::start_on_postgres;
-use crate::support::soak::rounds;
+use crate::support::soak::Rounds;
 
 /// Mutations that are given up, and as many that are answered.
-const CALLS: usize = 10_000;
+const CALLS: Rounds = Rounds { usual: 4_000, soak: 100_000 };
 /// Clients at once on few connections: each connection goes to another one at once.
 const WORKERS: usize = 16;
 const CONNECTIONS: &str = "4";
@@ -260,7 +260,7 @@ async fn calls_that_are_given_up_lose_nothing_that_others_were_told() {
     let mut working = JoinSet::new();
     for number in 0..WORKERS {
         let worker = Worker::start(&server, number, random.next()).await;
-        working.spawn(worker.work(rounds(CALLS) / WORKERS));
+        working.spawn(worker.work(CALLS.now() / WORKERS));
     }
     let begun = Instant::now();
     let workers = working.join_all().await;

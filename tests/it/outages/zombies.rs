@@ -28,10 +28,11 @@ use crate::support::requests::epoch_end;
 use crate::support::requests::every_epoch;
 use crate::support::requests::reason;
 use crate::support::requests::start_request;
-use crate::support::soak::rounds;
+use crate::support::soak::Rounds;
+use crate::support::soak::soaks;
 
 /// Pauses at any moment of the load.
-const PAUSES: usize = 50;
+const PAUSES: Rounds = Rounds { usual: 20, soak: 500 };
 /// In soak. Nothing in the service counts the length of a pause: attempts are numbers, not leases. The one limit is the
 /// database's, which ends a transaction that nobody goes on with after 5 s, and the pause lasts until that was seen. So a
 /// shorter one shows the same, and the long one is only made where there is time.
@@ -98,7 +99,7 @@ async fn a_replica_that_wakes_up_amid_a_write_has_lost_it_to_the_newer_attempt()
     std::fs::write(folder.path().join("model.bin"), b"newer").unwrap();
     let uploaded = new.upload(&decision.checkpoint, folder.path(), &Default::default()).await.unwrap();
     let version = new.commit(&decision.checkpoint, uploaded.file_count).await.unwrap();
-    if rounds(1) > 1 {
+    if soaks() {
         tokio::time::sleep(LONG_PAUSE.saturating_sub(begun.elapsed())).await;
     }
     replicas.servers[0].go_on();
@@ -159,7 +160,7 @@ async fn replicas_that_pause_at_any_moment_accept_nothing_of_an_older_attempt() 
     let request = start_request("run", every_epoch());
     let mut run = Run::start(&clients[0], request.clone()).await.unwrap();
     let (name, mut starts) = (run.name().to_owned(), vec![0]);
-    for round in 0..rounds(PAUSES) {
+    for round in 0..PAUSES.now() {
         let (asleep, awake) = (round % 2, (round + 1) % 2);
         let zombie = tokio::spawn(report_on(addresses[asleep].clone(), run));
         tokio::time::sleep(Duration::from_micros(random.below(200_000) as u64)).await;
