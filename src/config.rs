@@ -98,11 +98,11 @@ pub struct Limits {
     /// Calls at once on one connection. 64: a client has few calls in flight; without a limit, 50,000 half-open streams on
     /// one connection took 384 MB.
     pub max_streams_per_connection: u32,
-    /// Bytes of chunks in memory over all uploads. 256 MiB: ten uploads of three 8 MiB chunks each (one fills
-    /// while two are stored), far more than one disk can take at full speed; small files take only what they have.
+    /// Bytes of chunks in memory over all uploads. 256 MiB: eight uploads of four 8 MiB chunks each (one fills
+    /// while three are stored), far more than one disk can take at full speed; small files take only what they have.
     pub upload_buffers_bytes: u64,
     /// Bytes of chunks in memory over all downloads, apart from the uploads' so that slow readers stop no trainer. 192 MiB:
-    /// eight downloads at full speed.
+    /// five downloads at full speed.
     pub download_buffers_bytes: u64,
     /// Bytes of requests in memory that arrive or are worked on, over all calls, apart from chunks. 64 MiB: sixteen of the
     /// largest at once, and most are below 1 KiB.

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use futures::Stream;
 use futures::StreamExt;
 use tokio::sync::mpsc;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::app::App;
 use crate::app::Error;
@@ -23,11 +24,12 @@ use crate::domain::ids::VersionName;
 use crate::domain::ids::shown;
 use crate::domain::path;
 use crate::domain::refusal::Refusal;
+use crate::store::memory_bytes;
 use crate::turns::Caller;
 use crate::turns::Taken;
 
 /// Chunks that are read while an earlier one leaves.
-const READ_AHEAD: usize = 1;
+const READ_AHEAD: usize = 2;
 /// Chunks looked up at once; more would hold many rows for a slow reader.
 const PAGE_CHUNKS: i64 = 256;
 /// Bytes of such a page.
@@ -55,7 +57,7 @@ impl App {
         let until = range_end(&file, offset_bytes, length_bytes)?;
         // Chunks are read whole. For the first one the caller waits here, where it is told best when to come back.
         let held = self.download_buffers.reader();
-        let chunk_bytes = u64::try_from(file.size_bytes).unwrap_or(0).min(CHUNK_BYTES);
+        let chunk_bytes = memory_bytes(u64::try_from(file.size_bytes).unwrap_or(0).min(CHUNK_BYTES));
         let first = self.download_buffers.take(if until > offset_bytes { chunk_bytes } else { 0 }).await?;
         let pages = pages(offset_bytes, until);
         let (app, file_uid) = (self.clone(), file.uid.clone());
@@ -64,7 +66,8 @@ impl App {
             async move { app.db.file_chunks(&file_uid, from, to).await.map(|it| (from, to, it)) }
         });
         let first = Mutex::new(Some(first));
-        let reader = Arc::new(Reader { app: self.clone(), version, path: file.path.clone(), held, first });
+        let (app, path, turn) = (self.clone(), file.path.clone(), tokio::sync::Mutex::default());
+        let reader = Arc::new(Reader { app, version, path, held, first, turn });
         let checking = Arc::clone(&reader);
         let chunks = chunks.then(move |page| Arc::clone(&checking).check_page(page));
         let pieces = chunks.flat_map(move |page| match page {
@@ -72,7 +75,8 @@ impl App {
                 let reader = Arc::clone(&reader);
                 let mine =
                     chunks.into_iter().filter(move |it| it.offset_bytes >= from || from == offset_bytes);
-                let reads = mine.map(move |chunk| Arc::clone(&reader).read(chunk, offset_bytes, until));
+                let reads =
+                    mine.map(move |chunk| on_its_own(Arc::clone(&reader).read(chunk, offset_bytes, until)));
                 futures::stream::iter(reads).buffered(READ_AHEAD).boxed()
             }
             Err(error) => futures::stream::iter([Err(error)]).boxed(),
@@ -112,8 +116,17 @@ impl App {
     }
 }
 
+/// In a task of its own: a read goes on while the chunk before it waits for a slow reader, or the store would be taken for the
+/// slow one.
+async fn on_its_own<T: Send + 'static>(
+    read: impl Future<Output = Result<T, Error>> + Send + 'static,
+) -> Result<T, Error> {
+    let reading = AbortOnDropHandle::new(tokio::spawn(Caller::current().scope(read)));
+    reading.await.map_err(|error| Error::Internal(Box::new(error)))?
+}
+
 /// Reads in a task of its own, so that a reader that takes nothing for the idle time gives back what was read ahead for it.
-/// A chunk that is read, one that waits and one that leaves are the most that it has of the buffers, each for as long as its bytes
+/// Two chunks that are read, one that waits and one that leaves are the most that it has of the buffers, each for as long as its bytes
 /// are somewhere.
 fn handed_over(
     pieces: impl Stream<Item = Result<ReadPiece, Error>> + Send + 'static,
@@ -201,6 +214,8 @@ struct Reader {
     held: Held,
     /// Room for the first chunk.
     first: Mutex<Option<Taken>>,
+    /// Who takes room for a chunk: the next one begins to wait for its own only then.
+    turn: tokio::sync::Mutex<()>,
 }
 
 /// Bytes with the room that they have.
@@ -228,13 +243,19 @@ impl Reader {
         }
     }
 
+    /// Room for a chunk, in the order of the chunks.
+    async fn take(&self, size_bytes: i64) -> Result<Taken, Error> {
+        let _turn = self.turn.lock().await;
+        let first = self.first.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match first {
+            Some(room) => Ok(room),
+            None => self.held.take(memory_bytes(u64::try_from(size_bytes).unwrap_or(0))).await,
+        }
+    }
+
     /// The part of the chunk that lies in the range.
     async fn read(self: Arc<Self>, chunk: FileChunk, from: i64, until: i64) -> Result<ReadPiece, Error> {
-        let first = self.first.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let room = match first {
-            Some(room) => room,
-            None => self.held.take(u64::try_from(chunk.size_bytes).unwrap_or(0)).await?,
-        };
+        let room = self.take(chunk.size_bytes).await?;
         let data = match self.app.read_chunk(&chunk.object_key, chunk.size_bytes, chunk.digest).await {
             Ok(data) => data,
             Err(Error::DataLoss(why)) => {

@@ -2,6 +2,7 @@
 
 mod cutter;
 mod declared;
+mod filling;
 mod pace;
 mod repeat;
 
@@ -24,6 +25,7 @@ use crate::app::uploads::declared::Declared;
 use crate::app::uploads::declared::UPLOAD_BROKEN;
 use crate::app::uploads::declared::check_small;
 use crate::app::uploads::declared::read_back_bytes;
+use crate::app::uploads::filling::Filling;
 pub(crate) use crate::app::uploads::pace::idle_timeout;
 use crate::db::ExpireTimes;
 use crate::db::FileStep;
@@ -43,7 +45,7 @@ pub const MAX_FILE_BYTES: i64 = 16 << 40;
 /// Most files in one WriteSmallFiles.
 pub const MAX_SMALL_FILES: usize = 1_000;
 /// Chunks of one stream that are stored while the next one fills: of the buffers it has those and that one, at most.
-const CHUNKS_IN_FLIGHT: usize = 2;
+const CHUNKS_IN_FLIGHT: usize = 3;
 /// Small files in one transaction; the next ones of a large call let others pass.
 const SLICE_FILES: usize = 64;
 
@@ -168,7 +170,7 @@ impl App {
             room: Vec::new(),
             next_offset: offset_bytes,
             file: &file,
-            filling: Vec::new(),
+            filling: Filling::default(),
             in_flight: VecDeque::new(),
         };
         let received = cutter.receive(pieces, self.limits.upload_idle).await;

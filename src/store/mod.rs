@@ -1,6 +1,8 @@
 //! Bytes in an object store. The only room that names `object_store`; keys are made here and never used again.
 
 mod ask;
+mod blocks;
+mod folder;
 mod mark;
 mod place;
 mod probe;
@@ -16,14 +18,17 @@ use bytes::Bytes;
 use futures::TryStreamExt;
 use object_store::ObjectStore;
 use object_store::ObjectStoreExt;
-use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
 use tokio_util::sync::CancellationToken;
 
 use crate::domain::time::date_of;
 use crate::store::ask::ask;
+use crate::store::blocks::Blocks;
+use crate::store::folder::Folder;
 
 pub use ask::CALL_LIMIT;
+pub use blocks::Block;
+pub use blocks::memory_bytes;
 pub use mark::MARK;
 pub use mark::mark_text;
 pub use place::OpenError;
@@ -88,13 +93,15 @@ pub struct Store {
     store_id: Option<Arc<str>>,
     confirm: Confirm,
     unsynced: CancellationToken,
+    blocks: Blocks,
 }
 
 impl Store {
     /// Opens a folder, which must exist. Every write is synced, file and directory, before it counts.
     pub fn open_folder(path: &Path) -> Result<Store, Error> {
-        let objects = LocalFileSystem::new_with_prefix(path)?.with_fsync(true);
-        Ok(Store { folder: Some(path.to_owned()), ..Store::over(Arc::new(objects)) })
+        let blocks = Blocks::default();
+        let objects = Folder::open(path, blocks.clone())?;
+        Ok(Store { folder: Some(path.to_owned()), blocks, ..Store::over(Arc::new(objects)) })
     }
 
     /// In memory, for tests of what stands above.
@@ -116,12 +123,18 @@ impl Store {
             store_id: None,
             confirm: Confirm::Size,
             unsynced: CancellationToken::new(),
+            blocks: Blocks::default(),
         }
     }
 
     /// The store with another rule for when an object counts as stored.
     pub fn confirming(self, confirm: Confirm) -> Store {
         Store { confirm, ..self }
+    }
+
+    /// Memory for a chunk that is to be put here.
+    pub fn block(&self) -> Block {
+        self.blocks.take()
     }
 
     /// Returns when a sync has failed. From then on nothing is stored any more.
@@ -218,6 +231,11 @@ impl Store {
     }
 }
 
+/// The objects of a folder, for tests that put something before them.
+pub fn objects_in(path: &Path) -> Result<Arc<dyn ObjectStore>, Error> {
+    Ok(Arc::new(Folder::open(path, Blocks::default())?))
+}
+
 /// A key that was never used before: `chunks/2026-01-31/0a1b2c3d-<uuid>`. The day lets a scrub compare old slices, the random
 /// prefix spreads a day's objects.
 pub fn new_key(now_us: i64) -> String {
@@ -230,7 +248,7 @@ pub fn new_key(now_us: i64) -> String {
 /// How many writers of one object at once can leave something that [`Store::sweep`] finds.
 const LEFTOVERS: u32 = 8;
 
-/// `LocalFileSystem` writes to `KEY#1`, or the next number that is free, and renames it.
+/// An object is written to `KEY#1`, or the next number that is free, and gets its name when it is whole.
 fn leftover(key: &str, number: u32) -> String {
     format!("{key}#{number}")
 }

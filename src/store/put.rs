@@ -4,6 +4,8 @@ use std::io;
 
 use bytes::Bytes;
 use futures::StreamExt;
+use object_store::GetOptions;
+use object_store::GetRange;
 use object_store::ObjectStoreExt;
 use object_store::PutPayload;
 use object_store::path::Path;
@@ -74,7 +76,9 @@ impl Store {
 
     /// Reads an object as it comes, never whole, and answers its size if its bytes are others.
     async fn compare(&self, key: &Path, written: &PutPayload) -> object_store::Result<Option<u64>> {
-        let found = self.objects.get(key).await?;
+        // Of a folder the range is what makes it come in pieces.
+        let range = self.folder.is_some().then_some(GetRange::Offset(0));
+        let found = self.objects.get_opts(key, GetOptions { range, ..GetOptions::default() }).await?;
         let size = found.meta.size;
         let mut pieces = written.iter().filter(|piece| !piece.is_empty());
         let mut left = Bytes::new();

@@ -18,7 +18,6 @@ use keepbest::domain::digest::CHUNK_BYTES;
 use keepbest::domain::file::NewFile;
 use keepbest::store::new_key;
 use object_store::ObjectStoreExt;
-use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
 
 use crate::support::apps::BEGIN_US;
@@ -61,7 +60,7 @@ fn objects(folder: &Path) -> usize {
 
 async fn a_deleted_versions_bytes_go_after_the_graces_and_not_before(database: TestDatabase) {
     let folder = tempfile::tempdir().unwrap();
-    let db = Arc::new(LocalFileSystem::new_with_prefix(folder.path()).unwrap());
+    let db = keepbest::store::objects_in(folder.path()).unwrap();
     let test = TestApp::with(database, db).await;
     let mut trainer = test.start("first", every_epoch()).await;
     trainer.save(0, 0.5, b"stays").await;

@@ -207,9 +207,9 @@ async fn a_slow_store_is_not_the_trainers_fault() {
     objects.plan(|plan| (plan.puts, plan.gate) = (0, Some(Arc::clone(&gate))));
     let taken = Arc::default();
     let mut call = std::pin::pin!(test.app.write_file(target, 0, arriving(pieces(&model), &taken)));
-    // Two chunks are put while a third one fills; what is behind it is not asked for. Each put takes longer than a trainer may
+    // Three chunks are put while a fourth one fills; what is behind it is not asked for. Each put takes longer than a trainer may
     // be silent.
-    for waits in [(2, 24), (4, 40), (5, 41)] {
+    for waits in [(3, 32), (5, 41)] {
         let so_far = async || (objects.plan(|plan| plan.puts), taken.load(Ordering::Relaxed)) == waits;
         turn_once(call.as_mut(), so_far, limits().upload_idle * 4 / 3).await;
         gate.open.notify_waiters();

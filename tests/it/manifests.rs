@@ -10,7 +10,6 @@ use keepbest::domain::manifest::ManifestState;
 use keepbest::store::deleted_manifest_key;
 use keepbest::store::manifest_key;
 use object_store::ObjectStoreExt;
-use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
 
 use crate::support::apps::HOUR_US;
@@ -186,7 +185,7 @@ async fn versions_of_an_earlier_release_get_their_manifests(database: TestDataba
 
 async fn the_manifest_of_a_deleted_version_stays_as_long_as_its_bytes(database: TestDatabase) {
     let folder = tempfile::tempdir().unwrap();
-    let db = Arc::new(LocalFileSystem::new_with_prefix(folder.path()).unwrap());
+    let db = keepbest::store::objects_in(folder.path()).unwrap();
     let test = TestApp::with(database, db).await;
     let mut trainer = test.start("first", every_epoch()).await;
     trainer.save(0, 0.5, b"bytes").await;

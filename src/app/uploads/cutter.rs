@@ -21,6 +21,7 @@ use crate::app::uploads::CHUNKS_IN_FLIGHT;
 use crate::app::uploads::Piece;
 use crate::app::uploads::Upload;
 use crate::app::uploads::declared::Declared;
+use crate::app::uploads::filling::Filling;
 use crate::app::uploads::pace::Pace;
 use crate::db::Stored;
 use crate::domain::digest::CHUNK_BYTES;
@@ -28,6 +29,7 @@ use crate::domain::digest::Digest;
 use crate::domain::file::StoredFile;
 use crate::domain::ids::shown;
 use crate::domain::refusal::Refusal;
+use crate::store::memory_bytes;
 use crate::turns::Caller;
 use crate::turns::Taken;
 
@@ -45,8 +47,7 @@ pub(super) struct Cutter<'a> {
     pub(super) file: &'a StoredFile,
     /// Where the chunk that fills stands in the file.
     pub(super) next_offset: i64,
-    /// In one piece: messages are slices of the transport's buffers, which are up to twice as large and would all be held.
-    pub(super) filling: Vec<u8>,
+    pub(super) filling: Filling,
     pub(super) in_flight: VecDeque<JoinHandle<Result<(), Error>>>,
 }
 
@@ -88,7 +89,7 @@ impl Cutter<'_> {
             let left = usize::try_from(CHUNK_BYTES).unwrap_or(usize::MAX) - self.filling.len();
             let part = data.split_to(left.min(data.len()));
             self.cover(part.len()).await?;
-            self.filling.extend_from_slice(&part);
+            self.filling.push(&part);
             if self.filling.len() as u64 == CHUNK_BYTES {
                 self.store_chunk().await?;
             }
@@ -100,19 +101,21 @@ impl Cutter<'_> {
     /// that it sends, the chunk has room for all of it, so that it never waits for others in its middle.
     async fn cover(&mut self, more: usize) -> Result<(), Error> {
         let left = u64::try_from(self.file.size_bytes.saturating_sub(self.next_offset)).unwrap_or(0);
-        let size = left.min(CHUNK_BYTES);
-        if self.filling.is_empty() {
-            self.filling.reserve_exact(usize::try_from(size).unwrap_or(0));
-        }
+        let size = memory_bytes(left.min(CHUNK_BYTES));
         let has = self.room.iter().map(Taken::units).sum::<u64>() * UNIT_BYTES;
         let filled = self.filling.len() as u64;
         if filled + more as u64 <= has {
             return Ok(());
         }
-        self.room.push(match filled < BEGUN_BYTES {
-            true => self.held.take_first(filled + more as u64 - has).await?,
-            false => self.held.take(size - has).await?,
-        });
+        if filled < BEGUN_BYTES {
+            self.room.push(self.held.take_first(filled + more as u64 - has).await?);
+        } else {
+            self.room.push(self.held.take(size - has).await?);
+            match size {
+                CHUNK_BYTES => self.filling.widen(self.app.store.block()),
+                _ => self.filling.expect(usize::try_from(size).unwrap_or(0)),
+            }
+        }
         Ok(())
     }
 
@@ -163,7 +166,7 @@ impl Cutter<'_> {
 
     /// The chunk that was filled, and where it stands.
     fn filled(&mut self) -> (Bytes, i64) {
-        let data = Bytes::from(std::mem::take(&mut self.filling));
+        let data = self.filling.take();
         let offset_bytes = self.next_offset;
         let length = i64::try_from(data.len()).unwrap_or(i64::MAX);
         self.next_offset = self.next_offset.saturating_add(length);

@@ -2,9 +2,6 @@
 //! again.
 
 use std::fs;
-use std::sync::Arc;
-
-use object_store::local::LocalFileSystem;
 
 use crate::support::apps::TestApp;
 use crate::support::apps::every_epoch;
@@ -19,7 +16,7 @@ on_both_databases! {
 
 async fn a_save_of_damaged_bytes_is_whole_and_heals_the_older_versions(database: TestDatabase) {
     let folder = tempfile::tempdir().unwrap();
-    let objects = Arc::new(LocalFileSystem::new_with_prefix(folder.path()).unwrap());
+    let objects = keepbest::store::objects_in(folder.path()).unwrap();
     let test = TestApp::with(database, objects).await;
     let mut trainer = test.start("first", every_epoch()).await;
     trainer.save(0, 0.5, b"frozen").await;

@@ -5,12 +5,10 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use keepbest::app::Error;
 use keepbest::app::check::CheckReport;
 use keepbest::domain::digest::Digest;
-use object_store::local::LocalFileSystem;
 use tempfile::TempDir;
 
 use super::CHUNK;
@@ -63,7 +61,7 @@ struct Rotten {
 impl Rotten {
     async fn new() -> Rotten {
         let folder = tempfile::tempdir().unwrap();
-        let objects = Arc::new(LocalFileSystem::new_with_prefix(folder.path()).unwrap());
+        let objects = keepbest::store::objects_in(folder.path()).unwrap();
         let test = TestApp::with(databases::sqlite().await, objects).await;
         let (trainer, files) = six_versions(&test).await;
         // Each chunk is read once, however many versions share it.

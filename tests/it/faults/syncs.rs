@@ -24,11 +24,14 @@ use crate::support::transfers::write_small;
 /// Syncs of the database's thread before the one that fails: the start takes a few, a save eight, so these are all of one.
 const FAILING_SYNCS: std::ops::Range<usize> = 40..48;
 
+/// Written past the page cache, but for what is behind the last page.
+const LARGE_BYTES: usize = (5 << 20) + 7;
+
 /// One save of fresh bytes, one call after the other.
 pub(super) async fn save(trainer: &mut Trainer, epoch: i64) -> Result<v1::Version, Status> {
     let seed = u64::try_from(epoch).unwrap() * 10;
     let checkpoint = trainer.report(vec![epoch_end(epoch, 0.5)]).await?.pop().unwrap().checkpoint;
-    trainer.upload(&checkpoint, "model.keras", &noise(seed, 20_000)).await?;
+    trainer.upload(&checkpoint, "model.keras", &noise(seed, LARGE_BYTES)).await?;
     let (a, b) = (noise(seed + 1, 2_000), noise(seed + 2, 3_000));
     write_small(trainer, &checkpoint, &[("a", &a), ("b", &b)]).await?;
     trainer.commit(&checkpoint).await
