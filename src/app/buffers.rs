@@ -19,8 +19,11 @@ use crate::turns::Turns;
 
 pub(super) use held::Held;
 
-/// What room is counted in: a small file takes one of them, not a whole chunk.
+/// What the room of streams is counted in: one that gives way makes enough for one that waits.
 pub(super) const UNIT_BYTES: u64 = 1 << 20;
+/// What the part for small calls is counted in: a file of a few bytes takes one of them, which is about what its call takes
+/// besides. With 256 MiB 512 such calls have room at once in this part alone.
+const SMALL_UNIT_BYTES: u64 = 64 << 10;
 /// How long a stream waits for its room before the caller is told to come back.
 const WAIT: Duration = Duration::from_secs(5);
 /// How long it waits before the slowest of those that have room is asked to give way, and until the next one is.
@@ -64,9 +67,9 @@ pub(super) struct Buffers {
 }
 
 /// Units of a part, of which a caller has a part, but what it needs for one thing.
-fn turns(bytes: u64, least: u64, waiting: usize) -> Turns {
+fn turns(bytes: u64, least: u64, waiting: usize, unit: u64) -> Turns {
     let share = (bytes / CALLER_PART).max(least);
-    Turns::new(bytes / UNIT_BYTES, share / UNIT_BYTES, waiting)
+    Turns::new(bytes / unit, share / unit, waiting)
 }
 
 impl Buffers {
@@ -88,9 +91,9 @@ impl Buffers {
 
     fn of(first: u64, rest: u64, small: u64, waiting: usize) -> Buffers {
         Buffers {
-            first: turns(first, FIRST_BYTES, waiting),
-            rest: turns(rest, CHUNK_BYTES, waiting),
-            small: turns(small, UNIT_BYTES, waiting),
+            first: turns(first, FIRST_BYTES, waiting, UNIT_BYTES),
+            rest: turns(rest, CHUNK_BYTES, waiting, UNIT_BYTES),
+            small: turns(small, UNIT_BYTES, waiting, SMALL_UNIT_BYTES),
             holders: Arc::default(),
         }
     }
@@ -118,8 +121,11 @@ impl Buffers {
     pub(super) async fn take(&self, bytes: u64) -> Result<Taken, Error> {
         let (caller, units) = (Caller::current().number(), bytes.div_ceil(UNIT_BYTES));
         let small = Some(&self.small).filter(|_| bytes <= SMALL_BYTES);
-        for room in [Some(&self.rest), small].into_iter().flatten() {
-            if let Some(room) = room.try_take(caller, units) {
+        let small_units = bytes.div_ceil(SMALL_UNIT_BYTES);
+        // What is less than a unit of the streams' room would take all of one there.
+        let tiny = small.filter(|_| bytes < UNIT_BYTES);
+        for (room, units) in [(tiny, small_units), (Some(&self.rest), units), (small, small_units)] {
+            if let Some(room) = room.and_then(|it| it.try_take(caller, units)) {
                 return Ok(room);
             }
         }
@@ -130,7 +136,7 @@ impl Buffers {
                 None => rest.await,
                 Some(small) => tokio::select! {
                     room = rest => room,
-                    room = small.take(caller, units) => room,
+                    room = small.take(caller, small_units) => room,
                 },
             }
         };

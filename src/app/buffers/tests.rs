@@ -19,7 +19,7 @@ async fn a_caller_has_its_share_and_the_others_have_the_rest() {
     while let Some(room) = one.take(8 * MIB).now_or_never() {
         held.push(room.unwrap());
     }
-    assert_eq!(held.iter().map(Taken::units).sum::<u64>(), 24);
+    assert_eq!(held.iter().map(Taken::units).sum::<u64>() * UNIT_BYTES, 24 * MIB);
     let mut more = Box::pin(one.take(8 * MIB));
     assert!(more.as_mut().now_or_never().is_none());
     let others: Vec<_> = (0..3).map(|_| two.take(8 * MIB).now_or_never().unwrap().unwrap()).collect();
@@ -52,7 +52,7 @@ async fn what_is_small_waits_for_either_part_and_what_is_too_large_gets_a_share(
     let buffers = Buffers::of_downloads(64 * MIB);
     let take = |caller, bytes| Caller::new(caller).scope(buffers.take(bytes));
     let streams = [take(1, u64::MAX).await.unwrap(), take(2, u64::MAX).await.unwrap()];
-    assert_eq!(streams[0].units() + streams[1].units(), 56);
+    assert_eq!((streams[0].units() + streams[1].units()) * UNIT_BYTES, 56 * MIB);
     assert!(take(3, SMALL_BYTES + 1).now_or_never().is_none());
     let small = [take(3, SMALL_BYTES).await.unwrap(), take(4, SMALL_BYTES).await.unwrap()];
     let mut waiting = Box::pin(take(5, SMALL_BYTES));
@@ -60,6 +60,16 @@ async fn what_is_small_waits_for_either_part_and_what_is_too_large_gets_a_share(
     drop(small);
     drop(waiting.await.unwrap());
     drop(streams);
+}
+
+#[tokio::test]
+async fn hundreds_of_small_saves_have_room_at_once() {
+    let buffers = Buffers::of_uploads(256 * MIB);
+    let taken = (0..400).map(|number| {
+        let room = Caller::new(number % 8).scope(buffers.take(1_000)).now_or_never();
+        room.unwrap_or_else(|| panic!("save {number} waits")).unwrap()
+    });
+    assert_eq!(taken.collect::<Vec<_>>().len(), 400);
 }
 
 #[tokio::test(start_paused = true)]
