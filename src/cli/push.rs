@@ -139,7 +139,7 @@ async fn save(
             Failure::failed("the server decided not to save, though asked to save whatever comes")
         })?;
     begun.checkpoint = Some(decision.checkpoint.clone());
-    let options = UploadOptions { sha256: true, follow_links: plan.follow_links, on_progress };
+    let options = UploadOptions { sha256: plan.sha256, follow_links: plan.follow_links, on_progress };
     let uploaded = begun.run.upload(&decision.checkpoint, &plan.path, &options).await?;
     let request = v1::CommitCheckpointRequest {
         checkpoint: decision.checkpoint.clone(),

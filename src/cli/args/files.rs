@@ -62,6 +62,10 @@ pub(in crate::cli) struct Push {
     /// Store what the links in the directory lead to, as if it stood there; otherwise a link is refused
     #[arg(long)]
     pub(in crate::cli) follow_links: bool,
+    /// Also declare the SHA-256 of each file, which the server checks and tells whoever downloads without BLAKE3; for this each file
+    /// is read twice. Bytes are checked all the way with BLAKE3 in any case
+    #[arg(long)]
+    pub(in crate::cli) sha256: bool,
     /// Epoch of this model, counted from 1
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(i64).range(1..))]
     pub(in crate::cli) epoch: i64,
