@@ -138,10 +138,11 @@ def _read(
     read: Callable[..., Iterator[ReadFileResponse]] = connection.stubs().artifacts.ReadFile
     with Stream(lambda seconds: read(request, timeout=seconds), lambda: offset_bytes, patience) as stream:
         for message in stream.call:
-            if message.data and (message.offset_bytes != offset_bytes or offset_bytes + len(message.data) > end):
+            data = message.data  # once: protobuf makes a copy each time
+            if data and (message.offset_bytes != offset_bytes or offset_bytes + len(data) > end):
                 raise DataLoss(
-                    f"`{path}` of {version}: got {len(message.data)} bytes from {message.offset_bytes} on instead of "
+                    f"`{path}` of {version}: got {len(data)} bytes from {message.offset_bytes} on instead of "
                     f"those from {offset_bytes} to {end}"
                 )
-            offset_bytes += len(message.data)
-            yield message.data
+            offset_bytes += len(data)
+            yield data

@@ -215,10 +215,12 @@ class _Messages(Iterator[WriteFileRequest]):
 
     def _fill(self, message: WriteFileRequest) -> WriteFileRequest:
         at = self.digest.size_bytes
-        message.data = self._file.read(self._descriptor, at, min(MESSAGE_BYTES, self._file.size_bytes - at))
+        # Not read from the message again: protobuf makes a copy each time.
+        data = self._file.read(self._descriptor, at, min(MESSAGE_BYTES, self._file.size_bytes - at))
+        message.data = data
         if self._crc32c is not None:
-            message.crc32c = self._crc32c(message.data)
-        self.digest.update(message.data)
+            message.crc32c = self._crc32c(data)
+        self.digest.update(data)
         self._tell(self.digest.size_bytes)
         message.finish = self.digest.size_bytes == self._file.size_bytes
         if message.finish:
