@@ -15,6 +15,8 @@ use anyhow::Result;
 use futures::future::join_all;
 use futures::future::try_join_all;
 use keepbest_client::Client;
+use keepbest_proto::v1;
+use keepbest_proto::v1::runs_client::RunsClient;
 
 use crate::Bench;
 use crate::Book;
@@ -25,6 +27,7 @@ use crate::calls::save_often;
 use crate::cluster::Cluster;
 use crate::distance::ROUND_TRIP;
 use crate::distance::distant;
+use crate::peers::BareSqlite;
 use crate::peers::Process;
 
 /// Runs that report, and trainers that save, at once.
@@ -50,7 +53,8 @@ pub(crate) async fn measure(bench: &mut Bench, before: Option<&Path>) -> Result<
             let folder = tempfile::tempdir_in(bench.folder.path())?;
             let server = Process::server_of(&version.program, folder.path(), &[])?;
             at_once(&mut bench.book, version.label, &server, bench.quick).await?;
-            beside(&mut bench.book, version.label, &server, bench.quick).await?;
+            let sink = bench.sink.address.clone();
+            beside(&mut bench.book, version.label, &server, &sink, folder.path(), bench.quick).await?;
             let database = cluster.create(&format!("{}_{round}", version.label));
             let folder = tempfile::tempdir_in(bench.folder.path())?;
             push(&mut bench.book, version, &database, folder.path()).await?;
@@ -85,10 +89,18 @@ async fn at_once(book: &mut Book, label: &str, server: &Process, quick: bool) ->
 }
 
 /// One trainer's report, alone and while sixteen others save small files without a pause. A trainer is a process of its own: it has
-/// a thread and a connection that the sixteen do not share.
-async fn beside(book: &mut Book, label: &str, server: &Process, quick: bool) -> Result<()> {
+/// a thread and a connection that the sixteen do not share. In turns with it an empty call of a server of its own and a commit
+/// of a database of its own: what the machine and its disk give to anybody beside the sixteen.
+async fn beside(
+    book: &mut Book,
+    label: &str,
+    server: &Process,
+    sink: &str,
+    folder: &Path,
+    quick: bool,
+) -> Result<()> {
     let count = if quick { 100 } else { 400 };
-    let alone = lone_report(&server.address, "alone", count).await?;
+    let alone = lone(&server.address, sink, folder, "alone", count).await?;
     let stop = Arc::new(AtomicBool::new(false));
     let client = Client::connect_lazy(server.address.as_str())?;
     let uploading: Vec<_> = (0..UPLOADERS)
@@ -105,30 +117,43 @@ async fn beside(book: &mut Book, label: &str, server: &Process, quick: bool) -> 
         })
         .collect();
     tokio::time::sleep(Duration::from_millis(500)).await;
-    let crowded = lone_report(&server.address, "beside", count).await?;
+    let crowded = lone(&server.address, sink, folder, "beside", count).await?;
     stop.store(true, Ordering::Relaxed);
     for done in join_all(uploading).await {
         done??;
     }
-    book.add(&format!("alone {label}"), alone);
-    book.add(&format!("beside {label}"), crowded);
+    for (what, [report, echo, commit]) in [("alone", alone), ("beside", crowded)] {
+        book.add(&format!("{what} {label}"), report);
+        book.add(&format!("echo {what} {label}"), echo);
+        book.add(&format!("commit {what} {label}"), commit);
+    }
     Ok(())
 }
 
-/// The median time of a report of one event, in milliseconds, seen by a thread that does nothing else.
-async fn lone_report(address: &str, run: &'static str, count: usize) -> Result<f64> {
-    let address = address.to_owned();
+/// The median times of a report of one event, of an empty call and of a bare commit, in milliseconds, seen by a thread that does
+/// nothing else.
+async fn lone(address: &str, sink: &str, folder: &Path, run: &'static str, count: usize) -> Result<[f64; 3]> {
+    let (address, sink) = (address.to_owned(), sink.to_owned());
+    let database = folder.join(format!("bare-{run}.db"));
     let measured = tokio::task::spawn_blocking(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(async {
             let mut reporter = Reporter::start(connect(&address).await?, run.to_owned()).await?;
-            let mut times = Vec::with_capacity(count);
+            let mut empty = RunsClient::new(connect(&sink).await?);
+            let mut bare = BareSqlite::open(&database).await?;
+            let mut times = [const { Vec::new() }; 3];
             for _ in 0..count {
                 let begin = Instant::now();
                 reporter.report_batch().await?;
-                times.push(begin.elapsed());
+                times[0].push(begin.elapsed());
+                let begin = Instant::now();
+                empty.report_events(v1::ReportEventsRequest::default()).await?;
+                times[1].push(begin.elapsed());
+                let begin = Instant::now();
+                bare.commit(1).await?;
+                times[2].push(begin.elapsed());
             }
-            Ok(median(times).as_secs_f64() * 1e3)
+            Ok(times.map(|it| median(it).as_secs_f64() * 1e3))
         })
     });
     measured.await?
@@ -169,6 +194,10 @@ fn lines(book: &mut Book, has_before: bool) {
     line("of these failed", "", "push failed");
     let alone = ("alone", "alone now");
     book.line("a report beside 16 that save, and alone", "ms", "beside now", Some(alone));
+    let echo = ("alone", "echo alone now");
+    book.line("an empty call of another server beside them", "ms", "echo beside now", Some(echo));
+    let commit = ("alone", "commit alone now");
+    book.line("a bare SQLite commit of 1 row beside them", "ms", "commit beside now", Some(commit));
     if has_before {
         book.line("the version before: the same", "ms", "beside before", Some(("alone", "alone before")));
     }
