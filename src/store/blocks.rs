@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use crate::domain::digest::CHUNK_BYTES;
 
-/// What O_DIRECT asks of addresses and lengths: a page, which is a multiple of every disk's sector.
+/// What `O_DIRECT` asks of addresses and lengths: a page, which is a multiple of every disk's sector.
 pub(super) const ALIGN: usize = 4096;
 /// What a block holds: a chunk.
 pub(super) const BLOCK_BYTES: usize = CHUNK_BYTES as usize;

@@ -63,7 +63,7 @@ pub(super) struct Folder {
 /// Folders are made by one put at a time: another one that found them made, but not yet durable, would answer too early.
 static MAKING: Mutex<()> = Mutex::new(());
 
-/// Whether the file system takes O_DIRECT; found out by trying, and remembered.
+/// Whether the file system takes `O_DIRECT`; found out by trying, and remembered.
 #[derive(Debug)]
 struct Direct(AtomicBool);
 
@@ -74,7 +74,7 @@ impl Folder {
         Ok(Folder { files, blocks, direct: Arc::new(Direct(AtomicBool::new(true))), seen: Seen::default() })
     }
 
-    /// One whose file system is taken for one that refuses O_DIRECT.
+    /// One whose file system is taken for one that refuses `O_DIRECT`.
     #[cfg(test)]
     fn without_direct(self) -> Folder {
         self.direct.refused();
@@ -237,12 +237,12 @@ fn read(file: &mut File, size: usize, block: &mut Block, direct: Option<&Direct>
     read_up_to(file, size, block, false)
 }
 
-/// How a file system says that it does not take O_DIRECT, or not for these bytes.
+/// How a file system says that it does not take `O_DIRECT`, or not for these bytes.
 fn is_refusal(error: &io::Error) -> bool {
     error.raw_os_error() == Some(Errno::INVAL.raw_os_error())
 }
 
-/// Reads so many bytes, or what there is. With O_DIRECT a part of a page is the end of the file, behind which there is nothing to
+/// Reads so many bytes, or what there is. With `O_DIRECT` a part of a page is the end of the file, behind which there is nothing to
 /// ask for: it would not be at a page.
 fn read_up_to(file: &mut File, size: usize, block: &mut Block, is_direct: bool) -> io::Result<()> {
     while block.filled().len() < size {
