@@ -22,7 +22,6 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::BoxStream;
-use object_store::Attributes;
 use object_store::CopyOptions;
 use object_store::GetOptions;
 use object_store::GetResult;
@@ -60,7 +59,7 @@ pub(super) struct Folder {
     seen: Seen,
 }
 
-/// Folders are made by one put at a time: another one that found them made, but not yet durable, would answer too early.
+/// Folders are made by one put at a time: others that found them missing go on when they are durable.
 static MAKING: Mutex<()> = Mutex::new(());
 
 /// Whether the file system takes `O_DIRECT`; found out by trying, and remembered.
@@ -109,12 +108,14 @@ impl Direct {
 
 /// An error of a file, as the trait has them.
 fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> object_store::Error {
-    let path = path.display().to_string();
-    move |error| match error.kind() {
-        io::ErrorKind::NotFound => object_store::Error::NotFound { path, source: Box::new(error) },
-        _ => {
-            let source = Box::new(Failed { what, path, error });
-            object_store::Error::Generic { store: "folder", source }
+    move |error| {
+        let path = path.display().to_string();
+        match error.kind() {
+            io::ErrorKind::NotFound => object_store::Error::NotFound { path, source: Box::new(error) },
+            _ => {
+                let source = Box::new(Failed { what, path, error });
+                object_store::Error::Generic { store: "folder", source }
+            }
         }
     }
 }
@@ -292,10 +293,7 @@ impl ObjectStore for Folder {
         if !is_whole || !(BLOCK_FROM..=BLOCK_BYTES).contains(&size) {
             return Ok(found);
         }
-        let GetResult { payload, meta, attributes, range, extensions } = found;
-        let GetResultPayload::File(mut file, path) = payload else {
-            return Ok(GetResult { payload, meta, attributes, range, extensions });
-        };
+        let GetResultPayload::File(mut file, path) = found.payload else { return Ok(found) };
         // What is read a second time is worth a place in the page cache, and what is read once is not.
         let direct = (!self.seen.again(key.as_ref())).then(|| Arc::clone(&self.direct));
         let mut block = self.blocks.take();
@@ -305,7 +303,7 @@ impl ObjectStore for Folder {
         })
         .await?;
         let payload = GetResultPayload::Stream(futures::stream::iter([Ok(bytes)]).boxed());
-        Ok(GetResult { payload, meta, attributes: Attributes::default(), range, extensions })
+        Ok(GetResult { payload, ..found })
     }
 
     async fn put_multipart_opts(
