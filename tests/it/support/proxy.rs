@@ -40,6 +40,7 @@ pub(crate) struct Proxy {
 struct Passed {
     from_client: u64,
     limit_reached: bool,
+    open_connections: usize,
 }
 
 impl Proxy {
@@ -54,7 +55,12 @@ impl Proxy {
         let accepting = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let Ok(server) = TcpStream::connect(server).await else { continue };
-                tokio::spawn(carry(client, server, fates.subscribe(), counter.clone()));
+                let (fate, counter) = (fates.subscribe(), counter.clone());
+                tokio::spawn(async move {
+                    counter.send_modify(|it| it.open_connections += 1);
+                    carry(client, server, fate, counter.clone()).await;
+                    counter.send_modify(|it| it.open_connections -= 1);
+                });
             }
         });
         Proxy { address, fate, passed, accepting }
@@ -63,6 +69,12 @@ impl Proxy {
     /// From now on.
     pub(crate) fn set(&self, fate: Fate) {
         self.fate.send_replace(fate);
+    }
+
+    /// Resets every connection, and each new one until the next `set`; returns when none is left.
+    pub(crate) async fn cut_all(&self) {
+        self.set(Fate::Cut);
+        self.passed.subscribe().wait_for(|it| it.open_connections == 0).await.unwrap();
     }
 
     /// Waits until a connection has come to the limit of its fate.
