@@ -47,6 +47,9 @@ impl App {
         team: &str,
         pieces: &[Cut],
     ) -> Result<HashMap<Digest, Stored>, Error> {
+        if pieces.is_empty() {
+            return Ok(HashMap::new());
+        }
         failpoint!("chunk.begun");
         let held = self.db.held_chunks(team, pieces.iter().map(|piece| piece.digest)).await?;
         let (mut stored, mut puts) = (HashMap::new(), Vec::new());

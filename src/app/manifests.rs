@@ -96,9 +96,10 @@ impl App {
 
     async fn put_manifest(&self, head: &ManifestHead) -> Result<bool, Error> {
         let version = &head.version;
-        let _room = match head.about_bytes() {
-            0..SMALL_BYTES => None,
-            bytes => Some(self.upload_buffers.take(bytes).await?),
+        let mut roomed = head.about_bytes().max(SMALL_BYTES);
+        let mut room = match roomed {
+            SMALL_BYTES => Vec::new(),
+            bytes => vec![self.upload_buffers.take(bytes).await?],
         };
         let mut writer = ManifestWriter::new(head).map_err(unwritable)?;
         let files = self.db.files(&version.checkpoint).await?;
@@ -106,12 +107,20 @@ impl App {
             for file in self.db.manifest_files(page).await? {
                 writer.file(&file).map_err(unwritable)?;
             }
+            // Files that were cut into more chunks than their size tells.
+            if writer.size_bytes() > roomed {
+                room.push(self.upload_buffers.take(writer.size_bytes() - roomed).await?);
+                roomed = writer.size_bytes();
+            }
         }
         let (pieces, files_digest) = writer.finish();
         if files_digest != version.digest {
             return Err(unwritable(ManifestError::Contradiction("other files than committed".to_owned())));
         }
-        self.put_manifest_bytes(&manifest_key(&version.checkpoint, version.commit_time_us), pieces).await
+        let key = manifest_key(&version.checkpoint, version.commit_time_us);
+        let written = self.put_manifest_bytes(&key, pieces).await;
+        drop(room);
+        written
     }
 
     /// A deletion's manifest has a key of its own, so that a commit's manifest that a process wrote late, after it had hung, cannot

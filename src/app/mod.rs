@@ -28,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::app::buffers::Buffers;
 use crate::app::keys::Keys;
+use crate::app::uploads::KnownCells;
 use crate::clock::Clock;
 use crate::clock::Reading;
 use crate::db::Db;
@@ -82,6 +83,7 @@ pub struct App {
     upload_buffers: Buffers,
     download_buffers: Buffers,
     keys: Arc<Keys>,
+    cells: Arc<KnownCells>,
     stopping: CancellationToken,
 }
 
@@ -107,6 +109,7 @@ impl App {
             upload_buffers: Buffers::of_uploads(limits.upload_buffer_bytes),
             download_buffers: Buffers::of_downloads(limits.download_buffer_bytes),
             keys: Arc::default(),
+            cells: Arc::default(),
             stopping: CancellationToken::new(),
             limits,
         }

@@ -1,5 +1,7 @@
 //! Files in: declare, stream into chunks, store each once, finish. Memory is bounded by the buffers taken first.
 
+mod batch;
+mod cells;
 mod cutter;
 mod declared;
 mod filling;
@@ -19,6 +21,10 @@ use crate::app::chunks::Cut;
 use crate::app::chunks::placed;
 use crate::app::chunks::step_of;
 use crate::app::micros;
+use crate::app::uploads::batch::Batch;
+pub use crate::app::uploads::batch::Known;
+pub(super) use crate::app::uploads::cells::KnownCells;
+use crate::app::uploads::cells::PassingCells;
 use crate::app::uploads::cutter::Cutter;
 use crate::app::uploads::declared::DIGEST_MISMATCH;
 use crate::app::uploads::declared::Declared;
@@ -27,6 +33,7 @@ use crate::app::uploads::declared::check_small;
 use crate::app::uploads::declared::read_back_bytes;
 use crate::app::uploads::filling::Filling;
 pub(crate) use crate::app::uploads::pace::idle_timeout;
+use crate::db::Before;
 use crate::db::ExpireTimes;
 use crate::db::FileStep;
 use crate::db::Stored;
@@ -44,6 +51,10 @@ use crate::failpoint::failpoint;
 pub const MAX_FILE_BYTES: i64 = 16 << 40;
 /// Most files in one WriteSmallFiles.
 pub const MAX_SMALL_FILES: usize = 1_000;
+/// Most chunks in one message that are known: 40 KiB of them.
+pub const MAX_KNOWN_CHUNKS: usize = 1_000;
+/// Most chunks asked for at once: 80 GiB of whole ones, in 340 KiB.
+pub const MAX_FIND_CHUNKS: usize = 10_000;
 /// Chunks of one stream that are stored while the next one fills: of the buffers it has those and that one, at most.
 const CHUNKS_IN_FLIGHT: usize = 3;
 /// Small files in one transaction; the next ones of a large call let others pass.
@@ -58,7 +69,7 @@ pub struct Target {
 }
 
 /// One message of an upload.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Piece {
     /// Bytes of the file, in order.
     pub data: Bytes,
@@ -66,6 +77,10 @@ pub struct Piece {
     pub crc32c: Option<u32>,
     /// Nothing comes after this.
     pub finish: bool,
+    /// A chunk ends behind the bytes.
+    pub cut: bool,
+    /// Chunks behind the bytes that the team has.
+    pub known: Vec<Known>,
 }
 
 /// A small file, whole.
@@ -156,21 +171,29 @@ impl App {
         }
         let held = self.upload_buffers.sender();
         let declared = match read_back_bytes(&file) {
-            0 => Declared::begin(self, &file).await,
+            0 => Declared::begin(self, upload.team(), &file).await,
             bytes => {
                 let _room = held.take(bytes).await?;
-                Declared::begin(self, &file).await
+                Declared::begin(self, upload.team(), &file).await
             }
+        };
+        let declared = self.or_anew(&upload, &file, declared).await?;
+        let before = match offset_bytes {
+            0 => Before::default(),
+            _ => self.db.before(&file.uid, offset_bytes).await?,
         };
         let mut cutter = Cutter {
             app: self,
             upload: &upload,
-            declared: self.or_anew(&upload, &file, declared).await?,
+            declared,
             held,
             room: Vec::new(),
             next_offset: offset_bytes,
             file: &file,
             filling: Filling::default(),
+            cells: PassingCells::at(offset_bytes, before.is_cut),
+            chunk_count: before.chunk_count,
+            batch: Batch::default(),
             in_flight: VecDeque::new(),
         };
         let received = cutter.receive(pieces, self.limits.upload_idle).await;

@@ -5,6 +5,7 @@ use crate::db::Error;
 use crate::db::connection::Row;
 use crate::db::connection::args;
 use crate::db::files::digest_of;
+use crate::domain::cells::CELL_BYTES;
 use crate::domain::digest::Digest;
 
 /// Rows read at once, those among them that no committed version has.
@@ -36,7 +37,8 @@ pub struct CheckChunk {
     pub object_key: String,
 }
 
-/// A committed file that declared its SHA-256.
+/// A committed file that only its bytes, read from the beginning to the end, can tell to be right: it declared its SHA-256, or its
+/// chunks end elsewhere than its cells.
 #[derive(Clone, Debug)]
 pub struct CheckFile {
     /// Unique for ever.
@@ -44,10 +46,10 @@ pub struct CheckFile {
     /// For people: its version and its path.
     pub name: String,
     pub team: String,
-    /// Over its chunks.
+    /// Over its cells.
     pub digest: Digest,
     /// As declared.
-    pub sha256: Digest,
+    pub sha256: Option<Digest>,
 }
 
 /// A committed version to check.
@@ -131,27 +133,27 @@ impl Db {
 
     /// Files of committed versions that declared their SHA-256, in the order of their uids, after `after`.
     pub async fn check_files(&self, after: &str) -> Result<CheckPage<CheckFile, String>, Error> {
-        let sql = "SELECT i.uid, a.team, a.project, a.id, c.version, i.path, i.digest, i.sha256, c.state FROM files i \
+        let sql = "SELECT i.uid, a.team, a.project, a.id, c.version, i.path, i.digest, i.sha256, c.state, \
+            CAST(CASE WHEN i.sha256 IS NOT NULL OR EXISTS (SELECT 1 FROM file_chunks k WHERE k.file_uid = i.uid \
+            AND k.offset_bytes % $3 <> 0) THEN 1 ELSE 0 END AS BIGINT) FROM files i \
             JOIN checkpoints c ON c.uid = i.checkpoint_uid JOIN artifacts a ON a.uid = c.artifact_uid \
             WHERE i.uid > $1 ORDER BY i.uid LIMIT $2";
         let file = |row: &Row| {
             let uid = row.text(0)?;
-            let Some(sha256) =
-                row.bytes_or_null(7)?.filter(|_| row.text(8).is_ok_and(|it| it == "COMMITTED"))
-            else {
+            if !row.flag(9)? || row.text(8)? != "COMMITTED" {
                 return Ok((uid, None));
-            };
+            }
             let version = format!("{}/{}/{}:v{}", row.text(1)?, row.text(2)?, row.text(3)?, row.int(4)?);
             let file = CheckFile {
                 uid: uid.clone(),
                 name: format!("{version} file `{}`", row.text(5)?),
                 team: row.text(1)?,
                 digest: digest_of(&row.bytes(6)?)?,
-                sha256: digest_of(&sha256)?,
+                sha256: row.bytes_or_null(7)?.map(|it| digest_of(&it)).transpose()?,
             };
             Ok((uid, Some(file)))
         };
-        let rows = self.page(sql, args![after, PAGE]).await?;
+        let rows = self.page(sql, args![after, PAGE, CELL_BYTES]).await?;
         Ok(page(rows.iter().map(file).collect::<Result<_, Error>>()?))
     }
 }

@@ -54,6 +54,7 @@ pub struct PlacedChunk {
 /// A chunk that a team holds.
 #[derive(Clone, Debug)]
 pub struct HeldChunk {
+    pub size_bytes: i64,
     /// Where its bytes are.
     pub object_key: String,
     /// Whether a read found them wrong.
@@ -124,12 +125,13 @@ impl Db {
         team: &str,
         digests: impl IntoIterator<Item = Digest>,
     ) -> Result<HashMap<Digest, HeldChunk>, Error> {
-        let sql = "WITH {v: team text, digest bytes} SELECT k.digest, k.object_key, k.is_suspect FROM v \
-            CROSS JOIN chunks k WHERE k.team = v.team AND k.digest = v.digest";
+        let sql = "WITH {v: team text, digest bytes} SELECT k.digest, k.object_key, k.is_suspect, \
+            k.size_bytes FROM v CROSS JOIN chunks k WHERE k.team = v.team AND k.digest = v.digest";
         let digests: BTreeSet<Digest> = digests.into_iter().collect();
         let rows = self.rows_of(sql, digests.into_iter().map(|digest| args![team, digest]).collect()).await?;
         let held = rows.iter().map(|row| {
-            let chunk = HeldChunk { object_key: row.text(1)?, is_suspect: row.flag(2)? };
+            let chunk =
+                HeldChunk { size_bytes: row.int(3)?, object_key: row.text(1)?, is_suspect: row.flag(2)? };
             Ok((digest_of(&row.bytes(0)?)?, chunk))
         });
         held.collect()
@@ -183,12 +185,12 @@ impl Changes {
                 // A faster upload of the same bytes won. Our object keeps its reservation, so the collector removes it.
             }
             (Stored::New(object_key), None) if self.reserved.remove(object_key) => {
-                self.held
-                    .insert(key.clone(), HeldChunk { object_key: object_key.clone(), is_suspect: false });
-                self.new.insert(key.clone(), (chunk.size_bytes, object_key.clone()));
+                let (size_bytes, object_key) = (chunk.size_bytes, object_key.clone());
+                self.new.insert(key.clone(), (size_bytes, object_key.clone()));
                 self.used.push(object_key.clone());
+                self.held.insert(key.clone(), HeldChunk { size_bytes, object_key, is_suspect: false });
             }
-            (Stored::Held, Some(held)) if !held.is_suspect => {}
+            (Stored::Held, Some(held)) if !held.is_suspect && held.size_bytes == chunk.size_bytes => {}
             (Stored::Healed(object_key), Some(held)) if held.object_key == *object_key => {
                 held.is_suspect = false;
                 self.touched.insert(key.clone(), true);
@@ -221,12 +223,13 @@ impl Chunks {
             }
         }
         // In the order in which the collector locks them.
-        let sql = "WITH {v: team text, digest bytes} SELECT k.team, k.digest, k.object_key, k.is_suspect FROM v \
-            CROSS JOIN chunks k WHERE k.team = v.team AND k.digest = v.digest ORDER BY k.team, k.digest {lock k}";
+        let sql = "WITH {v: team text, digest bytes} SELECT k.team, k.digest, k.object_key, k.is_suspect, \
+            k.size_bytes FROM v CROSS JOIN chunks k WHERE k.team = v.team AND k.digest = v.digest ORDER BY k.team, k.digest {lock k}";
         let rows = keys.into_iter().map(|(team, digest)| args![team, digest]);
         let mut held = BTreeMap::new();
         for row in tx.rows_of(sql, rows.collect()).await? {
-            let chunk = HeldChunk { object_key: row.text(2)?, is_suspect: row.flag(3)? };
+            let chunk =
+                HeldChunk { size_bytes: row.int(4)?, object_key: row.text(2)?, is_suspect: row.flag(3)? };
             held.insert((row.text(0)?, digest_of(&row.bytes(1)?)?), chunk);
         }
         let sql = "WITH {v: object_key text} SELECT d.object_key FROM v CROSS JOIN doomed_objects d \

@@ -10,7 +10,7 @@ use crate::db::connection::Value;
 use crate::db::connection::args;
 use crate::db::tx::Tx;
 use crate::db::uploads::FileState;
-use crate::domain::digest::CHUNK_BYTES;
+use crate::domain::cells::CELL_BYTES;
 use crate::domain::digest::Digest;
 use crate::domain::file::Places;
 use crate::domain::file::StoredFile;
@@ -28,6 +28,14 @@ pub struct FileChunk {
     pub digest: Digest,
     /// Where its bytes are.
     pub object_key: String,
+}
+
+/// The chunks before a byte of a file.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Before {
+    pub chunk_count: i64,
+    /// Whether one of them ends elsewhere than a cell.
+    pub is_cut: bool,
 }
 
 pub(super) fn digest_of(bytes: &[u8]) -> Result<Digest, Error> {
@@ -192,6 +200,21 @@ impl Db {
         sorted(&rows)?.pop().ok_or_else(|| Refusal::not_found("file", shown(path)).into())
     }
 
+    /// The chunks before a byte of a file at which one begins.
+    pub async fn before(&self, file_uid: &str, offset_bytes: i64) -> Result<Before, Error> {
+        let sql = "SELECT COUNT(*), CAST(COALESCE(MAX(CASE WHEN (offset_bytes + size_bytes) % $3 = 0 THEN 0 ELSE 1 END), 0) \
+            AS BIGINT) FROM file_chunks WHERE file_uid = $1 AND offset_bytes < $2";
+        let row = self.row(sql, args![file_uid, offset_bytes, CELL_BYTES]).await?;
+        row.map_or(Ok(Before::default()), |row| Ok(Before { chunk_count: row.int(0)?, is_cut: row.flag(1)? }))
+    }
+
+    /// The places of a file's chunks, all of them.
+    pub async fn places(&self, file_uid: &str) -> Result<Places, Error> {
+        let sql = "SELECT offset_bytes, size_bytes, digest FROM file_chunks WHERE file_uid = $1";
+        let rows = self.rows(sql, args![file_uid]).await?;
+        rows.iter().map(|row| Ok((row.int(0)?, (row.int(1)?, digest_of(&row.bytes(2)?)?)))).collect()
+    }
+
     /// The chunks of a file that touch the range, in order.
     pub async fn file_chunks(&self, file_uid: &str, from: i64, until: i64) -> Result<Vec<FileChunk>, Error> {
         let sql = "SELECT f.offset_bytes, f.size_bytes, f.digest, c.object_key FROM file_chunks f \
@@ -199,8 +222,7 @@ impl Db {
             WHERE f.file_uid = $1 AND f.offset_bytes > $4 AND f.offset_bytes + f.size_bytes > $2 AND f.offset_bytes < $3 \
             ORDER BY f.offset_bytes";
         // No chunk is longer, so the index need not be read from the start.
-        let longest = i64::try_from(CHUNK_BYTES).unwrap_or(i64::MAX);
-        let rows = self.rows(sql, args![file_uid, from, until, from.saturating_sub(longest)]).await?;
+        let rows = self.rows(sql, args![file_uid, from, until, from.saturating_sub(CELL_BYTES)]).await?;
         rows.iter()
             .map(|row| {
                 Ok(FileChunk {

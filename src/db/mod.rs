@@ -91,6 +91,7 @@ pub use deletions::slices::DeleteSlice;
 pub use deletions::slices::DeletedSlice;
 pub use error::Error;
 pub use events::EventRow;
+pub use files::Before;
 pub use files::FileChunk;
 pub use manifests::ManifestPage;
 pub use manifests::StoredManifest;

@@ -24,6 +24,7 @@ use crate::db::job::Unfit;
 use crate::db::job::Write;
 use crate::db::new_uid;
 use crate::db::tx::Tx;
+use crate::domain::cells::Assembled;
 use crate::domain::digest::Digest;
 use crate::domain::file::NewFile;
 use crate::domain::file::Places;
@@ -66,6 +67,8 @@ pub struct FileStep {
     pub chunks: Vec<PlacedChunk>,
     /// Completes it.
     pub finish: bool,
+    /// What was found of its bytes, where its chunks do not tell it.
+    pub assembled: Option<Assembled>,
 }
 
 impl Db {
@@ -270,7 +273,8 @@ impl FileState {
             }
         }
         if step.finish {
-            self.stored.complete(self.places.get_or_insert_default())?;
+            let places = self.places.get_or_insert_default();
+            self.stored.complete(places, step.assembled.as_ref())?;
             self.is_changed = true;
         }
         Ok(())

@@ -31,9 +31,9 @@ impl Digest {
         Digest(rules::of_pieces(pieces))
     }
 
-    /// A file's digest: BLAKE3 over its chunks' digests in their order. A one-chunk file keeps the rule.
-    pub fn of_file(chunks: impl IntoIterator<Item = Digest>) -> Digest {
-        Digest(rules::of_file(chunks.into_iter().map(|it| it.0)))
+    /// A file's digest: BLAKE3 over its cells' digests in their order, of which each has 8 MiB. A file of one cell keeps the rule.
+    pub fn of_file(cells: impl IntoIterator<Item = Digest>) -> Digest {
+        Digest(rules::of_file(cells.into_iter().map(|it| it.0)))
     }
 
     /// A version's digest: BLAKE3 over length and text of each path, size and digest of each file, in the order of their
@@ -67,11 +67,27 @@ impl VersionDigest {
     }
 }
 
-/// A running BLAKE3 of a chunk whose bytes are not kept.
+/// A running BLAKE3 of a chunk or a cell whose bytes are not kept.
 #[derive(Clone, Debug, Default)]
 pub struct ChunkDigest(rules::Hasher);
 
 impl ChunkDigest {
+    /// Takes the next bytes.
+    pub fn update(&mut self, data: &[u8]) {
+        self.0.update(data);
+    }
+
+    /// The digest of all bytes taken.
+    pub fn finish(self) -> Digest {
+        Digest(self.0.finish())
+    }
+}
+
+/// The digest of a file whose bytes come one after the other (see [`Digest::of_file`]).
+#[derive(Clone, Debug, Default)]
+pub struct FileDigest(rules::FileDigest);
+
+impl FileDigest {
     /// Takes the next bytes.
     pub fn update(&mut self, data: &[u8]) {
         self.0.update(data);

@@ -2,6 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use crate::domain::cells::Assembled;
+use crate::domain::cells::CELL_BYTES;
+use crate::domain::cells::digest_of_chunks;
 use crate::domain::digest::Digest;
 use crate::domain::ids::CheckpointName;
 use crate::domain::ids::shown;
@@ -9,6 +12,10 @@ use crate::domain::refusal::Refusal;
 
 /// Most files of a checkpoint; each is a row, and the largest sharded saves known have some ten thousand.
 pub const MAX_FILES: i64 = 100_000;
+
+/// How many chunks more than of 8 MiB each a file may be cut into: each is a row and 190 bytes of a manifest. The largest models
+/// known have some thousand tensors a file.
+pub const MORE_CHUNKS: i64 = 1 << 16;
 
 /// A file to declare.
 #[derive(Clone, Debug)]
@@ -31,7 +38,7 @@ pub struct StoredFile {
     pub size_bytes: i64,
     /// Bytes from the start that are durable.
     pub durable_bytes: i64,
-    /// Over its chunks' digests; only of a complete file.
+    /// Over its cells' digests; only of a complete file.
     pub digest: Option<Digest>,
     /// SHA-256 of the whole file, as declared.
     pub sha256: Option<Digest>,
@@ -108,8 +115,23 @@ impl StoredFile {
         Err(Refusal::precondition("OFFSET_MISMATCH", message).with("durable_bytes", durable_bytes))
     }
 
-    /// Completes the file, if its chunks hold all its bytes.
-    pub fn complete(&mut self, places: &Places) -> Result<(), Refusal> {
+    /// Refuses a chunk of a file that is cut into too many.
+    pub fn check_chunk_count(&self, count: i64) -> Result<(), Refusal> {
+        let most = self.size_bytes / CELL_BYTES + MORE_CHUNKS;
+        if count <= most {
+            return Ok(());
+        }
+        let message = format!(
+            "file `{}` of {} bytes is cut into more than {most} chunks: let small neighbours be one chunk",
+            shown(&self.path),
+            self.size_bytes
+        );
+        Err(Refusal::exhausted("LIMIT_EXCEEDED", message))
+    }
+
+    /// Completes the file, if its chunks hold all its bytes. Where they were cut in other places than every 8 MiB, its digest must
+    /// have been found out of just these chunks.
+    pub fn complete(&mut self, places: &Places, assembled: Option<&Assembled>) -> Result<(), Refusal> {
         let durable = durable_bytes(places);
         if durable != self.size_bytes {
             let message = format!(
@@ -119,7 +141,9 @@ impl StoredFile {
             );
             return Err(Refusal::invalid("SIZE_MISMATCH", message).with("durable_bytes", durable));
         }
-        self.digest = Some(Digest::of_file(places.values().map(|(_, digest)| *digest)));
+        let by_chunks = digest_of_chunks(places.values().copied());
+        let by_bytes = || assembled.and_then(|it| it.digest_of(places));
+        self.digest = Some(by_chunks.or_else(by_bytes).ok_or_else(superseded)?);
         self.durable_bytes = durable;
         Ok(())
     }
@@ -191,11 +215,28 @@ mod tests {
     #[test]
     fn a_file_is_complete_with_all_its_bytes() {
         let mut file = file();
-        assert_eq!(file.complete(&places(&[(0, 3)])).unwrap_err().reason, "SIZE_MISMATCH");
-        file.complete(&places(&[(0, 3), (3, 4)])).unwrap();
-        assert_eq!((file.durable_bytes, file.digest.is_some()), (7, true));
+        assert_eq!(file.complete(&places(&[(0, 3)]), None).unwrap_err().reason, "SIZE_MISMATCH");
+        file.complete(&places(&[(0, 7)]), None).unwrap();
+        assert_eq!((file.durable_bytes, file.digest), (7, Some(Digest::of_file([Digest([7; 32])]))));
         let name = CheckpointName::parse("teams/t/projects/p/runs/r/checkpoints/c").unwrap();
         assert_eq!(file.check_bytes(&name, file.digest.unwrap()), Ok(()));
         assert_eq!(file.check_bytes(&name, Digest([0; 32])).unwrap_err().reason, "FILE_EXISTS");
+    }
+
+    #[test]
+    fn a_file_that_was_cut_elsewhere_is_complete_with_the_digest_of_its_bytes() {
+        let (cut, found) = (places(&[(0, 3), (3, 4)]), Digest([9; 32]));
+        assert_eq!(file().complete(&cut, None).unwrap_err().reason, "UPLOAD_SUPERSEDED");
+        let of_others = Assembled::new(&places(&[(0, 4), (4, 3)]), [found]);
+        assert_eq!(file().complete(&cut, Some(&of_others)).unwrap_err().reason, "UPLOAD_SUPERSEDED");
+        let mut file = file();
+        file.complete(&cut, Some(&Assembled::new(&cut, [found]))).unwrap();
+        assert_eq!(file.digest, Some(Digest::of_file([found])));
+    }
+
+    #[test]
+    fn a_file_has_so_many_chunks_more_than_of_8_mib() {
+        assert_eq!(file().check_chunk_count(MORE_CHUNKS), Ok(()));
+        assert_eq!(file().check_chunk_count(MORE_CHUNKS + 1).unwrap_err().reason, "LIMIT_EXCEEDED");
     }
 }

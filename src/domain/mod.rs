@@ -2,6 +2,7 @@
 
 pub mod alias;
 pub mod attempt;
+pub mod cells;
 pub mod checkpoint;
 pub mod decision;
 pub mod digest;

@@ -9,10 +9,13 @@ use tonic::Streaming;
 use crate::app::Checkpoint;
 use crate::app::Error;
 use crate::app::parts::NewPart;
+use crate::app::uploads::Known;
 use crate::app::uploads::Piece;
 use crate::app::uploads::SmallFile;
 use crate::app::uploads::Target;
 use crate::app::uploads::idle_timeout;
+use crate::domain::cells::CELL_BYTES;
+use crate::domain::digest::Digest;
 use crate::domain::ids::CheckpointName;
 use crate::domain::parts::Part;
 use crate::domain::refusal::Refusal;
@@ -31,8 +34,26 @@ fn target_of(checkpoint: &str, attempt: i64, path: String) -> Result<Target, Ref
     Ok(Target { checkpoint: CheckpointName::parse(checkpoint)?, attempt, path })
 }
 
-fn piece_of(message: v1::WriteFileRequest) -> Piece {
-    Piece { data: message.data, crc32c: message.crc32c, finish: message.finish }
+fn piece_of(message: v1::WriteFileRequest) -> Result<Piece, Refusal> {
+    let known = message.known.iter().map(known_of).collect::<Result<_, _>>()?;
+    let v1::WriteFileRequest { data, crc32c, finish, cut, .. } = message;
+    Ok(Piece { data, crc32c, finish, cut, known })
+}
+
+fn known_of(chunk: &v1::KnownChunk) -> Result<Known, Refusal> {
+    let size_bytes = i64::from(chunk.size_bytes);
+    if !(1..=CELL_BYTES).contains(&size_bytes) {
+        let text = format!("size_bytes {size_bytes} of a known chunk is not between 1 and {CELL_BYTES}");
+        return Err(Refusal::invalid("BAD_CHUNK", text));
+    }
+    Ok(Known { size_bytes, digest: chunk_digest_of(&chunk.digest)? })
+}
+
+fn chunk_digest_of(bytes: &[u8]) -> Result<Digest, Refusal> {
+    Digest::from_slice(bytes).ok_or_else(|| {
+        let text = format!("digest of a chunk has {} bytes: 32 raw bytes are right", bytes.len());
+        Refusal::invalid("BAD_DIGEST", text)
+    })
 }
 
 /// The messages of an upload as pieces, the first one included. A transport that breaks ends it with an error; a client's
@@ -51,17 +72,17 @@ fn pieces(
             },
         };
         let piece = match message {
-            Ok(last) if last.finish => check_end(&mut messages).await.map(|()| piece_of(last)),
-            message => message.map(piece_of),
+            Ok(last) if last.finish => check_end(&mut messages).await.map(|()| last),
+            message => message,
         };
+        let piece = piece.and_then(|message| Ok(piece_of(message)?));
         Some((piece, (None, messages)))
     })
 }
 
 /// One stream writes one file: what says which, and where it begins, must not come again and be ignored.
 fn check_later(message: &v1::WriteFileRequest) -> Result<(), Error> {
-    let v1::WriteFileRequest { checkpoint, attempt, path, offset_bytes, data: _, crc32c: _, finish: _ } =
-        message;
+    let v1::WriteFileRequest { checkpoint, attempt, path, offset_bytes, .. } = message;
     if checkpoint.is_empty() && *attempt == 0 && path.is_empty() && *offset_bytes == 0 {
         return Ok(());
     }
@@ -115,6 +136,19 @@ impl Face {
         let sha256 = sha256_of(&request.sha256)?;
         let file = self.app.prepare_file(target, request.size_bytes, sha256).await?;
         Ok(file_to(&file))
+    }
+
+    async fn find_missing_chunks(
+        &self,
+        request: v1::FindMissingChunksRequest,
+    ) -> Result<v1::FindMissingChunksResponse, Error> {
+        record(&request.checkpoint);
+        let checkpoint = CheckpointName::parse(&request.checkpoint)?;
+        let digests: Vec<Digest> =
+            request.digests.iter().map(|it| chunk_digest_of(it)).collect::<Result<_, _>>()?;
+        let missing = self.app.find_missing_chunks(&checkpoint, &digests).await?;
+        let missing = missing.into_iter().filter_map(|it| i32::try_from(it).ok()).collect();
+        Ok(v1::FindMissingChunksResponse { missing })
     }
 
     async fn write_small_files(
@@ -194,6 +228,7 @@ service! {
     Checkpoints {
         prepare_file: v1::PrepareFileRequest => v1::File,
         write_file: Streaming<v1::WriteFileRequest> => v1::File,
+        find_missing_chunks: v1::FindMissingChunksRequest => v1::FindMissingChunksResponse,
         write_small_files: v1::WriteSmallFilesRequest => v1::WriteSmallFilesResponse,
         commit_checkpoint: v1::CommitCheckpointRequest => v1::Version,
         abandon_checkpoint: v1::AbandonCheckpointRequest => v1::Checkpoint,

@@ -5,6 +5,8 @@
 
 use crate::app::events::MAX_EVENTS;
 use crate::app::runs::MAX_JSON_BYTES;
+use crate::app::uploads::MAX_FIND_CHUNKS;
+use crate::app::uploads::MAX_KNOWN_CHUNKS;
 use crate::app::uploads::MAX_SMALL_FILES;
 use crate::domain::event::METRICS_MAX;
 use crate::domain::refusal::Refusal;
@@ -52,15 +54,19 @@ const START: &[Field] = &[
     field(9, "config", Limit::Bytes(STRUCT_BYTES), &[]),
 ];
 const SMALL_FILES: &[Field] = &[field(3, "files", Limit::Count(MAX_SMALL_FILES, Reason::LimitExceeded), &[])];
+const WRITE: &[Field] = &[field(9, "known", Limit::Count(MAX_KNOWN_CHUNKS, Reason::LimitExceeded), &[])];
+const FIND: &[Field] = &[field(2, "digests", Limit::Count(MAX_FIND_CHUNKS, Reason::LimitExceeded), &[])];
 const COMMIT: &[Field] = &[field(4, "metadata", Limit::Bytes(STRUCT_BYTES), &[])];
 const EVENTS_OF: &[Field] = &[field(4, "metrics", Limit::Count(METRICS_MAX, Reason::LimitExceeded), &[])];
 
 /// The limits of each method whose message can be more than it looks.
-const METHODS: [(&str, &[Field]); 6] = [
+const METHODS: [(&str, &[Field]); 8] = [
     ("/keepbest.v1.Runs/StartRun", START),
     ("/keepbest.v1.Runs/ReportEvents", REPORT),
     ("/keepbest.v1.Runs/StreamEvents", REPORT),
     ("/keepbest.v1.Runs/ListEvents", EVENTS_OF),
+    ("/keepbest.v1.Checkpoints/WriteFile", WRITE),
+    ("/keepbest.v1.Checkpoints/FindMissingChunks", FIND),
     ("/keepbest.v1.Checkpoints/WriteSmallFiles", SMALL_FILES),
     ("/keepbest.v1.Checkpoints/CommitCheckpoint", COMMIT),
 ];

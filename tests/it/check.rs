@@ -14,12 +14,14 @@ use crate::support::apps::Trainer;
 use crate::support::apps::every_epoch;
 use crate::support::databases::TestDatabase;
 use crate::support::databases::on_both_databases;
+use crate::support::pieces::stream_cut;
 use crate::support::requests::noise;
 
 on_both_databases! {
     the_parts_of_all_chunks_are_read_once_and_make_up_everything
     a_damaged_chunk_is_named_with_every_version_and_file_that_has_it
     a_file_that_declared_its_sha256_is_read_whole_and_equal_ones_once
+    a_file_that_was_cut_elsewhere_is_read_whole
     a_check_beside_deletions_finds_nothing_wrong
 }
 
@@ -147,6 +149,27 @@ async fn a_file_that_declared_its_sha256_is_read_whole_and_equal_ones_once(datab
     let problems = test.app.check(true).await.unwrap().problems;
     assert_eq!(problems.len(), 6, "each place once: {problems:?}");
     assert!(problems.iter().all(|it| it.contains("has 7 bytes with digest")), "{problems:?}");
+}
+
+async fn a_file_that_was_cut_elsewhere_is_read_whole(database: TestDatabase) {
+    let test = TestApp::over(database).await;
+    let mut trainer = test.start("cut", every_epoch()).await;
+    let data = noise(1, CHUNK_BYTES as usize + 7);
+    for (epoch, chunk_bytes) in [(0, 3_000_000), (1, CHUNK_BYTES as usize)] {
+        let checkpoint = trainer.saved(epoch, 0.5).await;
+        stream_cut(&trainer, &checkpoint, "model", &data, chunk_bytes).await.unwrap();
+        trainer.commit(&checkpoint).await.unwrap();
+    }
+    // The first file's three chunks are read with it, and the second's two each for itself.
+    let report = test.app.check(true).await.unwrap();
+    assert_eq!((report.problems, report.chunks), (vec![], 5));
+    assert_eq!(report.bytes_read, 2 * (CHUNK_BYTES + 7));
+    // Chunks that are right, and a digest that is not: only the bytes tell.
+    let wrong = "UPDATE files SET digest = (SELECT digest FROM file_chunks WHERE offset_bytes > 0 LIMIT 1)";
+    assert_eq!(test.database.execute(wrong).await, 2);
+    let problems = test.app.check(true).await.unwrap().problems;
+    let cut = "default/digits/run-cut-model:v0 file `model` has other bytes than its digest says";
+    assert!(problems.contains(&cut.to_owned()), "{problems:?}");
 }
 
 async fn a_check_beside_deletions_finds_nothing_wrong(database: TestDatabase) {

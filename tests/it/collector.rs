@@ -248,7 +248,7 @@ async fn an_upload_that_goes_on_for_longer_than_the_expiry_is_not_expired(databa
         async move {
             clock.fetch_add(3 * HOUR_US, Ordering::SeqCst);
             assert_eq!(app.collect().await.unwrap().expired_checkpoints, 0, "after {n} chunks");
-            Ok(Piece { data: Bytes::from(vec![n; chunk]), crc32c: None, finish: n == 5 })
+            Ok(Piece { data: Bytes::from(vec![n; chunk]), finish: n == 5, ..Piece::default() })
         }
     });
     test.app.write_file(target, 0, chunks).await.unwrap();

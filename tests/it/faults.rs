@@ -30,7 +30,6 @@ use crate::support::apps::Trainer;
 use crate::support::apps::best_only;
 use crate::support::apps::every_epoch;
 use crate::support::apps::limits;
-use crate::support::apps::pieces;
 use crate::support::apps::reason;
 use crate::support::databases;
 use crate::support::faults::Damage;
@@ -38,6 +37,7 @@ use crate::support::faults::FaultyStore;
 use crate::support::faults::Gate;
 use crate::support::faults::GetFault;
 use crate::support::faults::PutFault;
+use crate::support::pieces::pieces;
 use crate::support::requests::noise;
 
 const CHUNK: usize = CHUNK_BYTES as usize;

@@ -4,6 +4,7 @@ mod commits;
 mod cuts;
 mod deaths;
 mod declared;
+mod known;
 mod limits;
 mod parts;
 mod reads;

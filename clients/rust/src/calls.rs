@@ -2,6 +2,7 @@
 //! mean. Where a message holds only the first page of a list, the rest of it is asked for. Unary calls are retried as the client's
 //! [`Retry`](crate::Retry) says; streams are not.
 
+use bytes::Bytes;
 use tonic::Streaming;
 use tonic::transport::Channel;
 
@@ -12,7 +13,7 @@ use keepbest_proto::v1::projects_client::ProjectsClient;
 use keepbest_proto::v1::runs_client::RunsClient;
 
 use crate::client::Client;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::patience::Work;
 
 /// The most items that the server puts into one page.
@@ -174,6 +175,23 @@ impl Client {
             Ok(response) => Ok(response.into_inner()),
             Err(status) => Err(self.error("WriteFile", &status)),
         }
+    }
+
+    /// Which of the chunks, by their places in `digests`, the checkpoint's team has not; of equal ones the first. At most 10,000
+    /// are asked for at once.
+    pub async fn find_missing_chunks(&self, checkpoint: &str, digests: &[[u8; 32]]) -> Result<Vec<usize>> {
+        let request = v1::FindMissingChunksRequest {
+            checkpoint: checkpoint.to_owned(),
+            digests: digests.iter().map(|it| Bytes::copy_from_slice(it)).collect(),
+        };
+        let call = |channel, request| async move { checkpoints(channel).find_missing_chunks(request).await };
+        let answer = self.unary("FindMissingChunks", Work::Rows, request, call).await?;
+        let missing = answer.missing.into_iter().map(|it| usize::try_from(it).unwrap_or(usize::MAX));
+        let missing: Vec<usize> = missing.collect();
+        if missing.iter().any(|it| *it >= digests.len()) {
+            return Err(Error::Protocol("FindMissingChunks named a chunk that was not asked for".to_owned()));
+        }
+        Ok(missing)
     }
 
     /// Writes many small files in one call.

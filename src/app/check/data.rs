@@ -1,6 +1,7 @@
 //! The bytes behind the rows: each chunk once, however many versions share it.
 //!
-//! A file that declared its SHA-256 is read from its beginning to its end instead, since nothing less can tell it.
+//! A file that declared its SHA-256, or that was cut elsewhere than every 8 MiB, is read from its beginning to its end instead, since
+//! nothing less can tell it.
 
 use std::collections::HashSet;
 
@@ -13,6 +14,7 @@ use crate::app::check::ReadData;
 use crate::db::CheckChunk;
 use crate::db::CheckFile;
 use crate::domain::digest::Digest;
+use crate::domain::digest::FileDigest;
 use crate::domain::digest::Sha256;
 
 /// Chunks that are read at once, 32 MiB of them at most.
@@ -24,6 +26,10 @@ const MOST_REMEMBERED: usize = 1 << 18;
 
 /// Chunks that are remembered as read with their file, 32 bytes each: 8 TiB of full ones. Beyond that they are read again.
 const MOST_CHUNKS_REMEMBERED: usize = 1 << 20;
+
+/// What the bytes of a file can have against it.
+const OTHER_DIGEST: &str = "has other bytes than its digest says";
+const OTHER_SHA256: &str = "has another SHA-256 than was declared";
 
 /// Chunks that were read with a file that declared its SHA-256.
 #[derive(Default)]
@@ -52,7 +58,7 @@ impl App {
     pub(super) async fn check_data(&self, read: ReadData, report: &mut CheckReport) -> Result<(), Error> {
         let (mut damaged, mut done) = (HashSet::new(), ReadWithFile::default());
         if read == ReadData::Everything {
-            self.check_sha256(report, &mut damaged, &mut done).await?;
+            self.check_whole_files(report, &mut damaged, &mut done).await?;
         }
         let at_once = if read == ReadData::Nothing { SIZES } else { READS };
         let mut after = (String::new(), Vec::new());
@@ -142,8 +148,8 @@ impl App {
         Ok(())
     }
 
-    /// Reads the files that declared their SHA-256; of equal ones the first.
-    async fn check_sha256(
+    /// Reads the files that only all their bytes can tell to be right; of equal ones the first.
+    async fn check_whole_files(
         &self,
         report: &mut CheckReport,
         damaged: &mut HashSet<(String, Digest)>,
@@ -158,27 +164,30 @@ impl App {
                 if read.len() == MOST_REMEMBERED {
                     read.clear();
                 }
-                if read.insert(same.clone()) && self.has_other_sha256(&file, report, damaged, done).await? {
-                    wrong.insert(same.clone());
+                if read.insert(same.clone()) {
+                    let found = self.other_bytes(&file, report, damaged, done).await?;
+                    wrong.extend(found.into_iter().map(|what| (same.clone(), what)));
                 }
-                if wrong.contains(&same) {
-                    report.problems.push(format!("{} has another SHA-256 than was declared", file.name));
-                }
+                let found = [OTHER_DIGEST, OTHER_SHA256]
+                    .into_iter()
+                    .filter(|it| wrong.contains(&(same.clone(), *it)));
+                report.problems.extend(found.map(|what| format!("{} {what}", file.name)));
             }
             let Some(next) = next else { return Ok(()) };
             after = next;
         }
     }
 
-    async fn has_other_sha256(
+    /// What the file's bytes have against it. Of damaged ones nothing more can be said.
+    async fn other_bytes(
         &self,
         file: &CheckFile,
         report: &mut CheckReport,
         damaged: &mut HashSet<(String, Digest)>,
         done: &mut ReadWithFile,
-    ) -> Result<bool, Error> {
+    ) -> Result<Vec<&'static str>, Error> {
         let chunks = self.db.file_chunks(&file.uid, 0, i64::MAX).await?;
-        let (mut sha256, mut is_whole) = (Sha256::default(), true);
+        let (mut sha256, mut digest, mut is_whole) = (Sha256::default(), FileDigest::default(), true);
         for chunk in chunks {
             if chunk.object_key.is_empty() {
                 // Its row is missing, which the structure told.
@@ -189,7 +198,10 @@ impl App {
             match self.read_chunk(&chunk.object_key, chunk.size_bytes, chunk.digest).await {
                 Ok(data) => {
                     report.bytes_read += data.len() as u64;
-                    sha256.update(&data);
+                    digest.update(&data);
+                    if file.sha256.is_some() {
+                        sha256.update(&data);
+                    }
                 }
                 Err(Error::DataLoss(why)) => {
                     is_whole = false;
@@ -198,6 +210,13 @@ impl App {
                 Err(error) => return Err(error),
             }
         }
-        Ok(is_whole && sha256.finish() != file.sha256)
+        if !is_whole {
+            return Ok(Vec::new());
+        }
+        let is_other = [
+            (OTHER_DIGEST, digest.finish() != file.digest),
+            (OTHER_SHA256, file.sha256.is_some_and(|declared| declared != sha256.finish())),
+        ];
+        Ok(is_other.into_iter().filter(|(_, is_other)| *is_other).map(|(what, _)| what).collect())
     }
 }

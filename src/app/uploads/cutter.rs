@@ -20,9 +20,15 @@ use crate::app::chunks::step_of;
 use crate::app::uploads::CHUNKS_IN_FLIGHT;
 use crate::app::uploads::Piece;
 use crate::app::uploads::Upload;
+use crate::app::uploads::batch::Batch;
+use crate::app::uploads::batch::CHUNK_MISSING;
+use crate::app::uploads::batch::Known;
+use crate::app::uploads::batch::Left;
+use crate::app::uploads::cells::PassingCells;
 use crate::app::uploads::declared::Declared;
 use crate::app::uploads::filling::Filling;
 use crate::app::uploads::pace::Pace;
+use crate::db::FileStep;
 use crate::db::Stored;
 use crate::domain::digest::CHUNK_BYTES;
 use crate::domain::digest::Digest;
@@ -48,7 +54,12 @@ pub(super) struct Cutter<'a> {
     /// Where the chunk that fills stands in the file.
     pub(super) next_offset: i64,
     pub(super) filling: Filling,
-    pub(super) in_flight: VecDeque<JoinHandle<Result<(), Error>>>,
+    pub(super) cells: PassingCells,
+    /// Chunks that the file has so far.
+    pub(super) chunk_count: i64,
+    /// Chunks that have ended and are not on their way yet.
+    pub(super) batch: Batch,
+    pub(super) in_flight: VecDeque<JoinHandle<Result<Left, Error>>>,
 }
 
 impl Cutter<'_> {
@@ -91,8 +102,14 @@ impl Cutter<'_> {
             self.cover(part.len()).await?;
             self.filling.push(&part);
             if self.filling.len() as u64 == CHUNK_BYTES {
-                self.store_chunk().await?;
+                self.end_chunk().await?;
             }
+        }
+        if piece.cut {
+            self.end_chunk().await?;
+        }
+        for known in piece.known {
+            self.refer(known).await?;
         }
         Ok(())
     }
@@ -124,18 +141,20 @@ impl Cutter<'_> {
         if self.received() != self.file.size_bytes {
             return Err(size_mismatch(self.file, self.received(), "").into());
         }
+        self.store_batch().await?;
         let (data, offset_bytes) = self.filled();
         self.declared.take(&data).await?;
+        self.cells.take(&data, self.file.size_bytes).await?;
+        if self.cells.is_cut() {
+            return self.finish_cut(offset_bytes, data).await;
+        }
         let (app, upload, path) = (self.app.clone(), self.upload.clone(), self.file.path.clone());
         let room = std::mem::take(&mut self.room);
         let (settled, behind) = oneshot::channel::<()>();
         let last: JoinHandle<Result<Option<StoredFile>, Error>> =
             tokio::spawn(Caller::current().scope(async move {
                 let pieces = if data.is_empty() { vec![] } else { vec![Cut::of(offset_bytes, data).await?] };
-                let stored = match pieces.is_empty() {
-                    true => HashMap::new(),
-                    false => app.put_pieces(upload.team(), &pieces).await?,
-                };
+                let stored = app.put_pieces(upload.team(), &pieces).await?;
                 // Without those before it, or if the whole is not what was declared, it is no part of the file.
                 if behind.await.is_err() {
                     return Ok(None);
@@ -173,34 +192,86 @@ impl Cutter<'_> {
         (data, offset_bytes)
     }
 
-    /// Hands the filled chunk to a task of its own, which goes on if the caller goes away: its bytes then are durable for
-    /// the resumed upload. The task holds its share of the buffers.
-    async fn store_chunk(&mut self) -> Result<(), Error> {
-        while self.in_flight.len() >= CHUNKS_IN_FLIGHT {
-            self.settle_oldest().await?;
+    /// The same of a file whose chunks do not tell its digest: it is found out once all of them are durable.
+    async fn finish_cut(&mut self, offset_bytes: i64, data: Bytes) -> Result<StoredFile, Error> {
+        if !data.is_empty() {
+            self.add(offset_bytes, data)?;
+            self.store_batch().await?;
         }
+        self.settle_all().await?;
+        let checked = self.declared.check(&self.file.path).await;
+        self.app.or_anew(self.upload, self.file, checked).await?;
+        let assembled = self.app.assemble(self.upload, self.file, &self.cells, &self.held).await;
+        let assembled = Some(self.app.or_anew(self.upload, self.file, assembled).await?);
+        let step = FileStep { assembled, ..step_of(&self.file.path, Vec::new(), true) };
+        self.app.write_one(self.upload, step).await
+    }
+
+    /// The chunk that fills is whole, whatever it has.
+    async fn end_chunk(&mut self) -> Result<(), Error> {
         let (data, offset_bytes) = self.filled();
+        if data.is_empty() {
+            return Ok(());
+        }
         self.declared.take(&data).await?;
-        let (app, upload, path) = (self.app.clone(), self.upload.clone(), self.file.path.clone());
-        let room = std::mem::take(&mut self.room);
-        self.in_flight.push_back(tokio::spawn(Caller::current().scope(async move {
-            let pieces = [Cut::of(offset_bytes, data).await?];
-            let stored = app.put_pieces(upload.team(), &pieces).await?;
-            let steps = |stored: &HashMap<Digest, Stored>| {
-                app.writes(&upload, vec![step_of(&path, placed(&pieces, stored), false)])
-            };
-            app.write_pieces(upload.team(), &pieces, stored, steps).await?;
-            drop(room);
-            Ok(())
-        })));
+        self.cells.take(&data, self.file.size_bytes).await?;
+        self.add(offset_bytes, data)?;
+        if self.batch.is_full() { self.store_batch().await } else { Ok(()) }
+    }
+
+    fn add(&mut self, offset_bytes: i64, data: Bytes) -> Result<(), Refusal> {
+        self.chunk_count += 1;
+        self.file.check_chunk_count(self.chunk_count)?;
+        self.batch.add(offset_bytes, data, std::mem::take(&mut self.room));
         Ok(())
     }
 
-    async fn settle_oldest(&mut self) -> Result<(), Error> {
-        match self.in_flight.pop_front() {
-            Some(task) => task.await.map_err(|error| Error::Internal(Box::new(error)))?,
-            None => Ok(()),
+    /// The next chunk is one that the team has.
+    async fn refer(&mut self, known: Known) -> Result<(), Error> {
+        self.end_chunk().await?;
+        let (offset_bytes, after) = (self.next_offset, self.next_offset.saturating_add(known.size_bytes));
+        if after > self.file.size_bytes {
+            return Err(size_mismatch(self.file, after, "at least ").into());
         }
+        if self.file.sha256.is_some() {
+            let mut read = self.app.read_known(self.upload, offset_bytes, known, &self.held).await;
+            if matches!(&read, Err(Error::Refused(it)) if it.reason == CHUNK_MISSING) {
+                // It may be one that came on this stream.
+                self.store_batch().await?;
+                self.settle_all().await?;
+                read = self.app.read_known(self.upload, offset_bytes, known, &self.held).await;
+            }
+            self.declared.take(&read?).await?;
+        }
+        self.next_offset = after;
+        self.cells.skip(known.size_bytes, self.file.size_bytes);
+        self.chunk_count += 1;
+        self.file.check_chunk_count(self.chunk_count)?;
+        self.batch.refer(offset_bytes, known);
+        if self.batch.is_full() { self.store_batch().await } else { Ok(()) }
+    }
+
+    /// Hands chunks that have ended to a task of its own, which goes on if the caller goes away: their bytes then are durable for
+    /// the resumed upload. The task holds its share of the buffers.
+    async fn store_batch(&mut self) -> Result<(), Error> {
+        if self.batch.is_empty() {
+            return Ok(());
+        }
+        while self.in_flight.len() >= CHUNKS_IN_FLIGHT {
+            self.settle_oldest().await?;
+        }
+        let (app, upload, path) = (self.app.clone(), self.upload.clone(), self.file.path.clone());
+        let batch = std::mem::take(&mut self.batch);
+        let storing = async move { batch.store(&app, &upload, &path).await };
+        self.in_flight.push_back(tokio::spawn(Caller::current().scope(storing)));
+        Ok(())
+    }
+
+    /// What the oldest batch did not find is there by now, if it came on this stream.
+    async fn settle_oldest(&mut self) -> Result<(), Error> {
+        let Some(task) = self.in_flight.pop_front() else { return Ok(()) };
+        let left = task.await.map_err(|error| Error::Internal(Box::new(error)))??;
+        self.app.refer(self.upload, &self.file.path, left).await
     }
 
     /// Waits for all chunks, also after an error, so that what is durable is known when the caller is answered.

@@ -45,7 +45,7 @@ pub(super) struct Declared {
 
 impl Declared {
     /// For a stream that goes on behind what is durable of the file.
-    pub(super) async fn begin(app: &App, file: &StoredFile) -> Result<Declared, Error> {
+    pub(super) async fn begin(app: &App, team: &str, file: &StoredFile) -> Result<Declared, Error> {
         let mut it = Declared { declared: file.sha256, running: None };
         if file.sha256.is_none() {
             return Ok(it);
@@ -55,7 +55,7 @@ impl Declared {
             let until = from.saturating_add(PAGE_BYTES).min(file.durable_bytes);
             let chunks = app.db.file_chunks(&file.uid, from, until).await?;
             let mut reads =
-                futures::stream::iter(chunks).map(|chunk| read_back(app, file, chunk)).buffered(1);
+                futures::stream::iter(chunks).map(|chunk| read_back(app, team, file, chunk)).buffered(1);
             while let Some(data) = reads.next().await {
                 let data = data?;
                 it.take(&data).await?;
@@ -95,8 +95,14 @@ impl Declared {
     }
 }
 
-/// A chunk that is durable, verified. One that is no more what it was is no fault of the client: it begins anew.
-async fn read_back(app: &App, file: &StoredFile, chunk: FileChunk) -> Result<Bytes, Error> {
+/// A chunk that is durable, verified. One that is no more what it was is no fault of the client: it begins anew, and its bytes are
+/// stored anew.
+pub(super) async fn read_back(
+    app: &App,
+    team: &str,
+    file: &StoredFile,
+    chunk: FileChunk,
+) -> Result<Bytes, Error> {
     let read = match chunk.object_key.as_str() {
         "" => Err(Error::DataLoss("its chunk has no row".to_owned())),
         key => app.read_chunk(key, chunk.size_bytes, chunk.digest).await,
@@ -104,6 +110,7 @@ async fn read_back(app: &App, file: &StoredFile, chunk: FileChunk) -> Result<Byt
     match read {
         Err(Error::DataLoss(why)) => {
             tracing::error!(error = %why, "Found damaged bytes of an upload that goes on");
+            app.suspect(team, chunk.digest, &chunk.object_key).await;
             let message = format!(
                 "what was durable of file `{}` is damaged at byte {}: write it again from byte 0",
                 shown(&file.path),

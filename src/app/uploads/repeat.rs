@@ -10,13 +10,13 @@ use tokio::time::Instant;
 
 use crate::app::App;
 use crate::app::Error;
+use crate::app::uploads::Known;
 use crate::app::uploads::Piece;
 use crate::app::uploads::cutter::check_crc;
 use crate::app::uploads::cutter::finish_missing;
 use crate::app::uploads::cutter::size_mismatch;
 use crate::app::uploads::pace::Pace;
 use crate::db::FileChunk;
-use crate::domain::digest::CHUNK_BYTES;
 use crate::domain::digest::ChunkDigest;
 use crate::domain::file::StoredFile;
 use crate::domain::ids::shown;
@@ -33,7 +33,7 @@ impl App {
         offset_bytes: i64,
         pieces: impl Stream<Item = Result<Piece, Error>> + Send,
     ) -> Result<StoredFile, Error> {
-        check_offset(&file, offset_bytes)?;
+        self.check_repeat_offset(&file, offset_bytes).await?;
         let mut repeat = Repeat {
             app: self,
             file: &file,
@@ -47,6 +47,9 @@ impl App {
             let (finish, begun) = (piece.finish, Instant::now());
             check_crc(&piece)?;
             repeat.take(piece.data).await?;
+            for known in piece.known {
+                repeat.refer(known).await?;
+            }
             pace.worked_since(begun);
             if finish {
                 repeat.finish()?;
@@ -55,20 +58,24 @@ impl App {
         }
         Err(finish_missing(&file, repeat.received).into())
     }
-}
 
-/// Where a stream may begin: where one could that wrote the file.
-fn check_offset(file: &StoredFile, offset_bytes: i64) -> Result<(), Refusal> {
-    let begins = u64::try_from(offset_bytes).is_ok_and(|offset| offset.is_multiple_of(CHUNK_BYTES));
-    if offset_bytes == file.size_bytes || (begins && offset_bytes < file.size_bytes) {
-        return Ok(());
+    /// Where a stream may begin: where one could that wrote the file.
+    async fn check_repeat_offset(&self, file: &StoredFile, offset_bytes: i64) -> Result<(), Error> {
+        if offset_bytes == 0 || offset_bytes == file.size_bytes {
+            return Ok(());
+        }
+        let chunks = self.db.file_chunks(&file.uid, offset_bytes, offset_bytes.saturating_add(1)).await?;
+        if chunks.first().is_some_and(|it| it.offset_bytes == offset_bytes) {
+            return Ok(());
+        }
+        let message = format!(
+            "file `{}` is complete with {} bytes: a stream that repeats it begins at a chunk or at its end, not at {offset_bytes}",
+            shown(&file.path),
+            file.size_bytes
+        );
+        let refusal = Refusal::precondition("OFFSET_MISMATCH", message);
+        Err(refusal.with("durable_bytes", file.size_bytes).into())
     }
-    let message = format!(
-        "file `{}` is complete with {} bytes: a stream that repeats it begins at a chunk or at its end, not at {offset_bytes}",
-        shown(&file.path),
-        file.size_bytes
-    );
-    Err(Refusal::precondition("OFFSET_MISMATCH", message).with("durable_bytes", file.size_bytes))
 }
 
 /// What has come so far, against what is stored.
@@ -88,11 +95,7 @@ impl Repeat<'_> {
             return Err(size_mismatch(self.file, after, "at least ").into());
         }
         while !data.is_empty() {
-            if self.chunks.is_empty() {
-                let until = self.received.saturating_add(PAGE_BYTES).min(self.file.size_bytes);
-                self.chunks = self.app.db.file_chunks(&self.file.uid, self.received, until).await?.into();
-            }
-            let Some(chunk) = self.chunks.front() else { return Err(self.differs().into()) };
+            let Some(chunk) = self.next().await? else { return Err(self.differs().into()) };
             let end = chunk.offset_bytes.saturating_add(chunk.size_bytes);
             let left = usize::try_from(end.saturating_sub(self.received)).unwrap_or(usize::MAX);
             let part = data.split_to(left.min(data.len()));
@@ -107,6 +110,30 @@ impl Repeat<'_> {
                 self.check_chunk()?;
             }
         }
+        Ok(())
+    }
+
+    /// The chunk that comes now.
+    async fn next(&mut self) -> Result<Option<&FileChunk>, Error> {
+        if self.chunks.is_empty() {
+            let until = self.received.saturating_add(PAGE_BYTES).min(self.file.size_bytes);
+            self.chunks = self.app.db.file_chunks(&self.file.uid, self.received, until).await?.into();
+        }
+        Ok(self.chunks.front())
+    }
+
+    /// A chunk whose bytes do not come must be just the one that stands there.
+    async fn refer(&mut self, known: Known) -> Result<(), Error> {
+        let received = self.received;
+        let next = self.next().await?;
+        let is_same = next.is_some_and(|it| {
+            (it.offset_bytes, it.size_bytes, it.digest) == (received, known.size_bytes, known.digest)
+        });
+        if !is_same {
+            return Err(self.differs().into());
+        }
+        self.chunks.pop_front();
+        self.received += known.size_bytes;
         Ok(())
     }
 

@@ -17,6 +17,7 @@ fn chunk(offset_bytes: i64, data: &[u8]) -> ManifestChunk {
 }
 
 fn file(path: &str, chunks: Vec<ManifestChunk>) -> ManifestFile {
+    let chunks: Vec<ManifestChunk> = chunks.into_iter().filter(|it| it.size_bytes > 0).collect();
     ManifestFile {
         path: path.to_owned(),
         size_bytes: chunks.iter().map(|it| it.size_bytes).sum(),
@@ -85,6 +86,7 @@ fn directory() -> Vec<ManifestFile> {
     vec![
         file("a \"quoted\" name", vec![chunk(0, b"")]),
         file("sub/ü", vec![chunk(0, b"one"), chunk(3, b"two")]),
+        file("whole", vec![chunk(0, b"whole")]),
     ]
 }
 
@@ -139,6 +141,8 @@ fn what_does_not_fit_together_is_refused_with_the_reason() {
         assert!(text.contains(from), "{from}");
         Manifest::read(&sealed(&text.replacen(from, to, 1))).unwrap_err().to_string()
     };
+    let digest = |data: &[u8]| Digest::of_file([Digest::of_pieces([data])]).to_string();
+    let (whole, other) = (digest(b"whole"), digest(b"other"));
     let cases = [
         ("keepbest.manifest/1", "keepbest.manifest/2", "its format is `keepbest.manifest/2`"),
         ("\"number\":4,", "", "missing field `number`"),
@@ -150,6 +154,7 @@ fn what_does_not_fit_together_is_refused_with_the_reason() {
             "\"size_bytes\":7,\"digest\"",
             "file `sub/ü` is not the sum of its chunks",
         ),
+        (&whole, &other, "file `whole` is not the sum of its chunks"),
     ];
     for (from, to, why) in cases {
         let said = said(from, to);

@@ -88,7 +88,7 @@ async fn a_stream_that_begins_anew_gives_its_old_chunk_back(database: TestDataba
         Vec::<String>::new(),
         "the cut stream's chunk is pinned"
     );
-    let piece = keepbest::app::uploads::Piece { data: "new".into(), crc32c: None, finish: true };
+    let piece = keepbest::app::uploads::Piece { data: "new".into(), finish: true, ..Default::default() };
     test.app.write_file(target, 0, futures::stream::iter([Ok(piece)])).await.unwrap();
     test.turn(2);
     assert_eq!(test.app.collect_now().await.unwrap().removed_chunks, 1);

@@ -201,7 +201,7 @@ async fn what_stands_elsewhere_answers_like_what_does_not_exist() {
         assert_eq!(seen[0], seen[1], "{method} tells that {theirs} exists");
         asked += 1;
     }
-    assert_eq!(asked, 27);
+    assert_eq!(asked, 28);
     witness.nothing_stored("asking for what is not there").await;
 }
 

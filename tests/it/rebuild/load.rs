@@ -30,6 +30,7 @@ use crate::support::apps::id;
 use crate::support::apps::reason;
 use crate::support::apps::start;
 use crate::support::apps::towards;
+use crate::support::pieces::stream_cut;
 use crate::support::random::Random;
 use crate::support::requests::noise;
 
@@ -146,6 +147,7 @@ impl<'t> Load<'t> {
             self.has_large = true;
             let data = noise(1, 2 * CHUNK_BYTES as usize + 5);
             trainer.stream(checkpoint, "large", &data).await.unwrap();
+            stream_cut(trainer, checkpoint, "cut", &data, 3_000_001).await.unwrap();
         }
     }
 

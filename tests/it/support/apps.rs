@@ -20,7 +20,6 @@ use keepbest::app::events::NewEvents;
 use keepbest::app::runs::Begun;
 use keepbest::app::runs::Resume;
 use keepbest::app::runs::Start;
-use keepbest::app::uploads::Piece;
 use keepbest::app::uploads::SmallFile;
 use keepbest::app::uploads::Target;
 use keepbest::clock::Clock;
@@ -43,6 +42,7 @@ use object_store::memory::InMemory;
 
 use crate::support::databases::TestDatabase;
 use crate::support::patience;
+use crate::support::pieces::pieces;
 
 pub(crate) const SECOND_US: i64 = 1_000_000;
 pub(crate) const HOUR_US: i64 = 3_600 * SECOND_US;
@@ -389,12 +389,4 @@ impl Trainer {
         }
         (data, Ok(()))
     }
-}
-
-/// The messages of an upload.
-pub(crate) fn pieces(data: &[u8]) -> Vec<Piece> {
-    let piece = |data: &[u8], finish| Piece { data: Bytes::copy_from_slice(data), crc32c: None, finish };
-    let mut pieces: Vec<Piece> = data.chunks(1 << 20).map(|part| piece(part, false)).collect();
-    pieces.push(piece(&[], true));
-    pieces
 }

@@ -25,8 +25,8 @@ pub(crate) fn names(method: &str) -> Names {
         "StartRun" | "ListRuns" | "ListArtifacts" | "DeleteProject" => Names::Project,
         "ReportEvents" | "StreamEvents" | "FinishRun" | "GetRun" | "ListEvents" | "ListDecisions"
         | "AwaitDecision" | "GetBestVersion" | "DeleteRun" | "Heartbeat" => Names::Run,
-        "PrepareFile" | "WriteFile" | "WriteSmallFiles" | "CommitCheckpoint" | "AbandonCheckpoint"
-        | "GetCheckpoint" => Names::Checkpoint,
+        "PrepareFile" | "WriteFile" | "WriteSmallFiles" | "FindMissingChunks" | "CommitCheckpoint"
+        | "AbandonCheckpoint" | "GetCheckpoint" => Names::Checkpoint,
         "GetArtifact" | "ListVersions" | "ListAliases" | "SetAlias" | "DeleteAlias" | "DeleteVersions"
         | "DeleteArtifact" => Names::Artifact,
         "GetVersion" | "ListFiles" | "ReadFile" | "DeleteVersion" => Names::Version,
@@ -38,7 +38,8 @@ pub(crate) fn names(method: &str) -> Names {
 pub(crate) fn is_fenced(method: &str) -> bool {
     let changes =
         ["ReportEvents", "StreamEvents", "FinishRun", "AwaitDecision", "Heartbeat"].contains(&short(method));
-    changes || (names(method) == Names::Checkpoint && short(method) != "GetCheckpoint")
+    let reads = ["GetCheckpoint", "FindMissingChunks"].contains(&short(method));
+    changes || (names(method) == Names::Checkpoint && !reads)
 }
 
 fn short(method: &str) -> &str {
@@ -103,6 +104,9 @@ fn of_checkpoints(method: &str, checkpoint: String, attempt: i64) -> Vec<u8> {
         "WriteSmallFiles" => {
             let files = vec![v1::SmallFile { path, data: Bytes::from_static(b"x"), ..Default::default() }];
             v1::WriteSmallFilesRequest { checkpoint, attempt, files }.encode_to_vec()
+        }
+        "FindMissingChunks" => {
+            v1::FindMissingChunksRequest { checkpoint, digests: Vec::new() }.encode_to_vec()
         }
         "CommitCheckpoint" => {
             v1::CommitCheckpointRequest { checkpoint, attempt, ..Default::default() }.encode_to_vec()

@@ -13,6 +13,7 @@ pub(crate) mod health;
 pub(crate) mod launch;
 pub(crate) mod logs;
 pub(crate) mod patience;
+pub(crate) mod pieces;
 pub(crate) mod plays;
 pub(crate) mod ports;
 pub(crate) mod probed;

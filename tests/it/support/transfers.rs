@@ -110,7 +110,8 @@ impl OpenUpload {
         upload
     }
 
-    async fn send_message(&self, message: v1::WriteFileRequest) {
+    /// Sends one message as it is.
+    pub(crate) async fn send_message(&self, message: v1::WriteFileRequest) {
         // The server may have ended the call already: its answer says why.
         drop(self.messages.send(message).await);
     }

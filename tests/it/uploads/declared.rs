@@ -183,6 +183,9 @@ async fn what_was_durable_and_is_damaged_is_written_again() {
     refusal("a damaged object", answer, Code::Aborted, "UPLOAD_BROKEN");
     assert_eq!(prepared(&trainer, &checkpoint, &data).await, 0);
     assert_eq!(versions(&server, &trainer.run).await, []);
+    write(&trainer, &checkpoint, MODEL, &data, 0).await.unwrap();
+    let version = trainer.commit(&checkpoint).await.unwrap();
+    assert!(read(&server, &version.name, MODEL).await.unwrap() == data, "its bytes were stored anew");
 }
 
 #[tokio::test]

@@ -202,6 +202,7 @@ impl Checkpoints for Shared {
     }
 
     uncalled! {
+        find_missing_chunks: FindMissingChunksRequest -> FindMissingChunksResponse,
         commit_checkpoint: CommitCheckpointRequest -> Version,
         abandon_checkpoint: AbandonCheckpointRequest -> Checkpoint,
         get_checkpoint: GetCheckpointRequest -> Checkpoint

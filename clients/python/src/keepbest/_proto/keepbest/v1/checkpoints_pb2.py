@@ -17,7 +17,7 @@ from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from keepbest._proto.keepbest.v1 import resources_pb2 as keepbest_dot_v1_dot_resources__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dkeepbest/v1/checkpoints.proto\x12\x0bkeepbest.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1bkeepbest/v1/resources.proto\"k\n\x12PrepareFileRequest\x12\x12\n\ncheckpoint\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x03\x12\x0c\n\x04path\x18\x03 \x01(\t\x12\x12\n\nsize_bytes\x18\x04 \x01(\x03\x12\x0e\n\x06sha256\x18\x05 \x01(\x0c\"\x99\x01\n\x10WriteFileRequest\x12\x12\n\ncheckpoint\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x03\x12\x0c\n\x04path\x18\x03 \x01(\t\x12\x14\n\x0coffset_bytes\x18\x04 \x01(\x03\x12\x0c\n\x04\x64\x61ta\x18\x05 \x01(\x0c\x12\x13\n\x06\x63rc32c\x18\x06 \x01(\x07H\x00\x88\x01\x01\x12\x0e\n\x06\x66inish\x18\x07 \x01(\x08\x42\t\n\x07_crc32c\"d\n\x16WriteSmallFilesRequest\x12\x12\n\ncheckpoint\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x03\x12%\n\x05\x66iles\x18\x03 \x03(\x0b\x32\x16.keepbest.v1.SmallFile\"7\n\tSmallFile\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x12\x0e\n\x06sha256\x18\x03 \x01(\x0c\";\n\x17WriteSmallFilesResponse\x12 \n\x05\x66iles\x18\x01 \x03(\x0b\x32\x11.keepbest.v1.File\"\xc8\x01\n\x17\x43ommitCheckpointRequest\x12\x12\n\ncheckpoint\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x03\x12\x12\n\nfile_count\x18\x03 \x01(\x03\x12)\n\x08metadata\x18\x04 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x0c\n\x04part\x18\x05 \x01(\x05\x12\x12\n\npart_count\x18\x06 \x01(\x05\x12\'\n\x04wait\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\"?\n\x18\x41\x62\x61ndonCheckpointRequest\x12\x12\n\ncheckpoint\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x03\"$\n\x14GetCheckpointRequest\x12\x0c\n\x04name\x18\x01 \x01(\t2\xe1\x03\n\x0b\x43heckpoints\x12\x41\n\x0bPrepareFile\x12\x1f.keepbest.v1.PrepareFileRequest\x1a\x11.keepbest.v1.File\x12?\n\tWriteFile\x12\x1d.keepbest.v1.WriteFileRequest\x1a\x11.keepbest.v1.File(\x01\x12\\\n\x0fWriteSmallFiles\x12#.keepbest.v1.WriteSmallFilesRequest\x1a$.keepbest.v1.WriteSmallFilesResponse\x12N\n\x10\x43ommitCheckpoint\x12$.keepbest.v1.CommitCheckpointRequest\x1a\x14.keepbest.v1.Version\x12S\n\x11\x41\x62\x61ndonCheckpoint\x12%.keepbest.v1.AbandonCheckpointRequest\x1a\x17.keepbest.v1.Checkpoint\x12K\n\rGetCheckpoint\x12!.keepbest.v1.GetCheckpointRequest\x1a\x17.keepbest.v1.CheckpointB]\n\x0f\x64\x65v.keepbest.v1P\x01Z:github.com/keepbest/keepbest/gen/go/keepbest/v1;keepbestv1\xaa\x02\x0bKeepbest.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dkeepbest/v1/checkpoints.proto\x12\x0bkeepbest.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1bkeepbest/v1/resources.proto\"k\n\x12PrepareFileRequest\x12\x12\n\ncheckpoint\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x03\x12\x0c\n\x04path\x18\x03 \x01(\t\x12\x12\n\nsize_bytes\x18\x04 \x01(\x03\x12\x0e\n\x06sha256\x18\x05 \x01(\x0c\"\xce\x01\n\x10WriteFileRequest\x12\x12\n\ncheckpoint\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x03\x12\x0c\n\x04path\x18\x03 \x01(\t\x12\x14\n\x0coffset_bytes\x18\x04 \x01(\x03\x12\x0c\n\x04\x64\x61ta\x18\x05 \x01(\x0c\x12\x13\n\x06\x63rc32c\x18\x06 \x01(\x07H\x00\x88\x01\x01\x12\x0e\n\x06\x66inish\x18\x07 \x01(\x08\x12\x0b\n\x03\x63ut\x18\x08 \x01(\x08\x12&\n\x05known\x18\t \x03(\x0b\x32\x17.keepbest.v1.KnownChunkB\t\n\x07_crc32c\"0\n\nKnownChunk\x12\x12\n\nsize_bytes\x18\x01 \x01(\x05\x12\x0e\n\x06\x64igest\x18\x02 \x01(\x0c\"?\n\x18\x46indMissingChunksRequest\x12\x12\n\ncheckpoint\x18\x01 \x01(\t\x12\x0f\n\x07\x64igests\x18\x02 \x03(\x0c\",\n\x19\x46indMissingChunksResponse\x12\x0f\n\x07missing\x18\x01 \x03(\x05\"d\n\x16WriteSmallFilesRequest\x12\x12\n\ncheckpoint\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x03\x12%\n\x05\x66iles\x18\x03 \x03(\x0b\x32\x16.keepbest.v1.SmallFile\"7\n\tSmallFile\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x12\x0e\n\x06sha256\x18\x03 \x01(\x0c\";\n\x17WriteSmallFilesResponse\x12 \n\x05\x66iles\x18\x01 \x03(\x0b\x32\x11.keepbest.v1.File\"\xc8\x01\n\x17\x43ommitCheckpointRequest\x12\x12\n\ncheckpoint\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x03\x12\x12\n\nfile_count\x18\x03 \x01(\x03\x12)\n\x08metadata\x18\x04 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x0c\n\x04part\x18\x05 \x01(\x05\x12\x12\n\npart_count\x18\x06 \x01(\x05\x12\'\n\x04wait\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\"?\n\x18\x41\x62\x61ndonCheckpointRequest\x12\x12\n\ncheckpoint\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x03\"$\n\x14GetCheckpointRequest\x12\x0c\n\x04name\x18\x01 \x01(\t2\xc5\x04\n\x0b\x43heckpoints\x12\x41\n\x0bPrepareFile\x12\x1f.keepbest.v1.PrepareFileRequest\x1a\x11.keepbest.v1.File\x12?\n\tWriteFile\x12\x1d.keepbest.v1.WriteFileRequest\x1a\x11.keepbest.v1.File(\x01\x12\x62\n\x11\x46indMissingChunks\x12%.keepbest.v1.FindMissingChunksRequest\x1a&.keepbest.v1.FindMissingChunksResponse\x12\\\n\x0fWriteSmallFiles\x12#.keepbest.v1.WriteSmallFilesRequest\x1a$.keepbest.v1.WriteSmallFilesResponse\x12N\n\x10\x43ommitCheckpoint\x12$.keepbest.v1.CommitCheckpointRequest\x1a\x14.keepbest.v1.Version\x12S\n\x11\x41\x62\x61ndonCheckpoint\x12%.keepbest.v1.AbandonCheckpointRequest\x1a\x17.keepbest.v1.Checkpoint\x12K\n\rGetCheckpoint\x12!.keepbest.v1.GetCheckpointRequest\x1a\x17.keepbest.v1.CheckpointB]\n\x0f\x64\x65v.keepbest.v1P\x01Z:github.com/keepbest/keepbest/gen/go/keepbest/v1;keepbestv1\xaa\x02\x0bKeepbest.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -28,19 +28,25 @@ if _descriptor._USE_C_DESCRIPTORS == False:
   _globals['_PREPAREFILEREQUEST']._serialized_start=137
   _globals['_PREPAREFILEREQUEST']._serialized_end=244
   _globals['_WRITEFILEREQUEST']._serialized_start=247
-  _globals['_WRITEFILEREQUEST']._serialized_end=400
-  _globals['_WRITESMALLFILESREQUEST']._serialized_start=402
-  _globals['_WRITESMALLFILESREQUEST']._serialized_end=502
-  _globals['_SMALLFILE']._serialized_start=504
-  _globals['_SMALLFILE']._serialized_end=559
-  _globals['_WRITESMALLFILESRESPONSE']._serialized_start=561
-  _globals['_WRITESMALLFILESRESPONSE']._serialized_end=620
-  _globals['_COMMITCHECKPOINTREQUEST']._serialized_start=623
-  _globals['_COMMITCHECKPOINTREQUEST']._serialized_end=823
-  _globals['_ABANDONCHECKPOINTREQUEST']._serialized_start=825
-  _globals['_ABANDONCHECKPOINTREQUEST']._serialized_end=888
-  _globals['_GETCHECKPOINTREQUEST']._serialized_start=890
-  _globals['_GETCHECKPOINTREQUEST']._serialized_end=926
-  _globals['_CHECKPOINTS']._serialized_start=929
-  _globals['_CHECKPOINTS']._serialized_end=1410
+  _globals['_WRITEFILEREQUEST']._serialized_end=453
+  _globals['_KNOWNCHUNK']._serialized_start=455
+  _globals['_KNOWNCHUNK']._serialized_end=503
+  _globals['_FINDMISSINGCHUNKSREQUEST']._serialized_start=505
+  _globals['_FINDMISSINGCHUNKSREQUEST']._serialized_end=568
+  _globals['_FINDMISSINGCHUNKSRESPONSE']._serialized_start=570
+  _globals['_FINDMISSINGCHUNKSRESPONSE']._serialized_end=614
+  _globals['_WRITESMALLFILESREQUEST']._serialized_start=616
+  _globals['_WRITESMALLFILESREQUEST']._serialized_end=716
+  _globals['_SMALLFILE']._serialized_start=718
+  _globals['_SMALLFILE']._serialized_end=773
+  _globals['_WRITESMALLFILESRESPONSE']._serialized_start=775
+  _globals['_WRITESMALLFILESRESPONSE']._serialized_end=834
+  _globals['_COMMITCHECKPOINTREQUEST']._serialized_start=837
+  _globals['_COMMITCHECKPOINTREQUEST']._serialized_end=1037
+  _globals['_ABANDONCHECKPOINTREQUEST']._serialized_start=1039
+  _globals['_ABANDONCHECKPOINTREQUEST']._serialized_end=1102
+  _globals['_GETCHECKPOINTREQUEST']._serialized_start=1104
+  _globals['_GETCHECKPOINTREQUEST']._serialized_end=1140
+  _globals['_CHECKPOINTS']._serialized_start=1143
+  _globals['_CHECKPOINTS']._serialized_end=1724
 # @@protoc_insertion_point(module_scope)

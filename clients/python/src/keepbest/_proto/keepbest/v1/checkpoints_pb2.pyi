@@ -23,7 +23,7 @@ class PrepareFileRequest(_message.Message):
     def __init__(self, checkpoint: _Optional[str] = ..., attempt: _Optional[int] = ..., path: _Optional[str] = ..., size_bytes: _Optional[int] = ..., sha256: _Optional[bytes] = ...) -> None: ...
 
 class WriteFileRequest(_message.Message):
-    __slots__ = ("checkpoint", "attempt", "path", "offset_bytes", "data", "crc32c", "finish")
+    __slots__ = ("checkpoint", "attempt", "path", "offset_bytes", "data", "crc32c", "finish", "cut", "known")
     CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
     PATH_FIELD_NUMBER: _ClassVar[int]
@@ -31,6 +31,8 @@ class WriteFileRequest(_message.Message):
     DATA_FIELD_NUMBER: _ClassVar[int]
     CRC32C_FIELD_NUMBER: _ClassVar[int]
     FINISH_FIELD_NUMBER: _ClassVar[int]
+    CUT_FIELD_NUMBER: _ClassVar[int]
+    KNOWN_FIELD_NUMBER: _ClassVar[int]
     checkpoint: str
     attempt: int
     path: str
@@ -38,7 +40,31 @@ class WriteFileRequest(_message.Message):
     data: bytes
     crc32c: int
     finish: bool
-    def __init__(self, checkpoint: _Optional[str] = ..., attempt: _Optional[int] = ..., path: _Optional[str] = ..., offset_bytes: _Optional[int] = ..., data: _Optional[bytes] = ..., crc32c: _Optional[int] = ..., finish: bool = ...) -> None: ...
+    cut: bool
+    known: _containers.RepeatedCompositeFieldContainer[KnownChunk]
+    def __init__(self, checkpoint: _Optional[str] = ..., attempt: _Optional[int] = ..., path: _Optional[str] = ..., offset_bytes: _Optional[int] = ..., data: _Optional[bytes] = ..., crc32c: _Optional[int] = ..., finish: bool = ..., cut: bool = ..., known: _Optional[_Iterable[_Union[KnownChunk, _Mapping]]] = ...) -> None: ...
+
+class KnownChunk(_message.Message):
+    __slots__ = ("size_bytes", "digest")
+    SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    size_bytes: int
+    digest: bytes
+    def __init__(self, size_bytes: _Optional[int] = ..., digest: _Optional[bytes] = ...) -> None: ...
+
+class FindMissingChunksRequest(_message.Message):
+    __slots__ = ("checkpoint", "digests")
+    CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
+    DIGESTS_FIELD_NUMBER: _ClassVar[int]
+    checkpoint: str
+    digests: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, checkpoint: _Optional[str] = ..., digests: _Optional[_Iterable[bytes]] = ...) -> None: ...
+
+class FindMissingChunksResponse(_message.Message):
+    __slots__ = ("missing",)
+    MISSING_FIELD_NUMBER: _ClassVar[int]
+    missing: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, missing: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class WriteSmallFilesRequest(_message.Message):
     __slots__ = ("checkpoint", "attempt", "files")

@@ -25,6 +25,11 @@ class CheckpointsStub(object):
                 request_serializer=keepbest_dot_v1_dot_checkpoints__pb2.WriteFileRequest.SerializeToString,
                 response_deserializer=keepbest_dot_v1_dot_resources__pb2.File.FromString,
                 )
+        self.FindMissingChunks = channel.unary_unary(
+                '/keepbest.v1.Checkpoints/FindMissingChunks',
+                request_serializer=keepbest_dot_v1_dot_checkpoints__pb2.FindMissingChunksRequest.SerializeToString,
+                response_deserializer=keepbest_dot_v1_dot_checkpoints__pb2.FindMissingChunksResponse.FromString,
+                )
         self.WriteSmallFiles = channel.unary_unary(
                 '/keepbest.v1.Checkpoints/WriteSmallFiles',
                 request_serializer=keepbest_dot_v1_dot_checkpoints__pb2.WriteSmallFilesRequest.SerializeToString,
@@ -63,6 +68,14 @@ class CheckpointsServicer(object):
         OPEN with what is durable. Where a SHA-256 was declared, the file is COMPLETE only if it has that one; if not, nothing of it
         counts any more and the next stream begins at 0. A stream that goes on in the middle of such a file waits until what is
         durable was read back. For a file that is COMPLETE, what comes is compared with it and must be the same.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def FindMissingChunks(self, request, context):
+        """Which of these chunks the team has not, so that their bytes must be sent. The others may be named in WriteFile as `known`,
+        soon: what nobody uses is collected after a while.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -118,6 +131,11 @@ def add_CheckpointsServicer_to_server(servicer, server):
                     servicer.WriteFile,
                     request_deserializer=keepbest_dot_v1_dot_checkpoints__pb2.WriteFileRequest.FromString,
                     response_serializer=keepbest_dot_v1_dot_resources__pb2.File.SerializeToString,
+            ),
+            'FindMissingChunks': grpc.unary_unary_rpc_method_handler(
+                    servicer.FindMissingChunks,
+                    request_deserializer=keepbest_dot_v1_dot_checkpoints__pb2.FindMissingChunksRequest.FromString,
+                    response_serializer=keepbest_dot_v1_dot_checkpoints__pb2.FindMissingChunksResponse.SerializeToString,
             ),
             'WriteSmallFiles': grpc.unary_unary_rpc_method_handler(
                     servicer.WriteSmallFiles,
@@ -180,6 +198,23 @@ class Checkpoints(object):
         return grpc.experimental.stream_unary(request_iterator, target, '/keepbest.v1.Checkpoints/WriteFile',
             keepbest_dot_v1_dot_checkpoints__pb2.WriteFileRequest.SerializeToString,
             keepbest_dot_v1_dot_resources__pb2.File.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def FindMissingChunks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/keepbest.v1.Checkpoints/FindMissingChunks',
+            keepbest_dot_v1_dot_checkpoints__pb2.FindMissingChunksRequest.SerializeToString,
+            keepbest_dot_v1_dot_checkpoints__pb2.FindMissingChunksResponse.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
 

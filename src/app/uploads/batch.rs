@@ -1,0 +1,183 @@
+//! Chunks on their way into rows: small ones that follow each other, and those that the team has, go together.
+
+use std::collections::HashMap;
+use std::collections::HashSet;
+
+use bytes::Bytes;
+
+use crate::app::App;
+use crate::app::Error;
+use crate::app::buffers::Held;
+use crate::app::chunks::Cut;
+use crate::app::chunks::placed;
+use crate::app::chunks::step_of;
+use crate::app::uploads::Upload;
+use crate::db::PlacedChunk;
+use crate::db::Stored;
+use crate::domain::digest::Digest;
+use crate::domain::ids::CheckpointName;
+use crate::domain::refusal::Refusal;
+use crate::store::memory_bytes;
+use crate::turns::Taken;
+
+/// Bytes with which a batch is on its way: a whole chunk never waits for another one.
+const BATCH_BYTES: usize = 1 << 20;
+/// Chunks with which it is: the rows of one transaction.
+const BATCH_CHUNKS: usize = 128;
+
+/// A chunk that the team is said to have.
+#[derive(Clone, Copy, Debug)]
+pub struct Known {
+    pub size_bytes: i64,
+    pub digest: Digest,
+}
+
+/// Chunks that were not found, and where they stand.
+pub(super) type Left = Vec<(i64, Known)>;
+
+/// Chunks of one file that are stored with one transaction.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    data: Vec<(i64, Bytes)>,
+    known: Left,
+    bytes: usize,
+    /// What the bytes have of the buffers.
+    room: Vec<Taken>,
+}
+
+impl Batch {
+    pub(super) fn add(&mut self, offset_bytes: i64, data: Bytes, room: Vec<Taken>) {
+        self.bytes += data.len();
+        self.data.push((offset_bytes, data));
+        self.room.extend(room);
+    }
+
+    pub(super) fn refer(&mut self, offset_bytes: i64, known: Known) {
+        self.known.push((offset_bytes, known));
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.data.is_empty() && self.known.is_empty()
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.bytes >= BATCH_BYTES || self.data.len() + self.known.len() >= BATCH_CHUNKS
+    }
+
+    /// Stores what the team lacks, and pins all of it where it stands in the file. Answers those chunks that the team has not,
+    /// or not yet: bytes that came before them may be on their way still.
+    pub(super) async fn store(self, app: &App, upload: &Upload, path: &str) -> Result<Left, Error> {
+        let mut pieces = Vec::with_capacity(self.data.len());
+        for (offset_bytes, data) in self.data {
+            pieces.push(Cut::of(offset_bytes, data).await?);
+        }
+        let (known, left) = app.held(upload.team(), self.known).await?;
+        let stored = app.put_pieces(upload.team(), &pieces).await?;
+        let steps = |stored: &HashMap<Digest, Stored>| {
+            let chunks = known.iter().cloned().chain(placed(&pieces, stored));
+            app.writes(upload, vec![step_of(path, chunks.collect(), false)])
+        };
+        if !known.is_empty() || !pieces.is_empty() {
+            app.write_pieces(upload.team(), &pieces, stored, steps).await?;
+        }
+        Ok(left)
+    }
+}
+
+impl App {
+    /// Which of the chunks the checkpoint's team has not, by their places; of equal ones the first.
+    pub async fn find_missing_chunks(
+        &self,
+        checkpoint: &CheckpointName,
+        digests: &[Digest],
+    ) -> Result<Vec<usize>, Error> {
+        self.checkpoint(checkpoint).await?;
+        let team = checkpoint.run.project.team.as_str();
+        let mut held = HashSet::new();
+        for page in digests.chunks(FIND_AT_ONCE) {
+            let found = self.db.held_chunks(team, page.iter().copied()).await?;
+            held.extend(found.into_iter().filter(|(_, chunk)| !chunk.is_suspect).map(|(digest, _)| digest));
+        }
+        let missing = digests.iter().enumerate().filter(|(_, digest)| held.insert(**digest));
+        Ok(missing.map(|(index, _)| index).collect())
+    }
+
+    /// Pins chunks that were left when all that came before them is durable.
+    pub(super) async fn refer(&self, upload: &Upload, path: &str, left: Left) -> Result<(), Error> {
+        if left.is_empty() {
+            return Ok(());
+        }
+        let batch = Batch { known: left, ..Batch::default() };
+        match batch.store(self, upload, path).await?.first() {
+            Some((offset_bytes, known)) => Err(missing(known.digest, *offset_bytes).into()),
+            None => Ok(()),
+        }
+    }
+
+    /// The bytes of a chunk that the team has, verified.
+    pub(super) async fn read_known(
+        &self,
+        upload: &Upload,
+        offset_bytes: i64,
+        known: Known,
+        held: &Held,
+    ) -> Result<Bytes, Error> {
+        let Known { size_bytes, digest } = known;
+        let chunks = self.db.held_chunks(upload.team(), [digest]).await?;
+        let found = chunks.get(&digest).filter(|it| !it.is_suspect);
+        let Some(chunk) = found else { return Err(missing(digest, offset_bytes).into()) };
+        if chunk.size_bytes != size_bytes {
+            return Err(other_size(digest, size_bytes, chunk.size_bytes).into());
+        }
+        let _room = held.take(memory_bytes(u64::try_from(size_bytes).unwrap_or(0))).await?;
+        match self.read_chunk(&chunk.object_key, size_bytes, digest).await {
+            Err(Error::DataLoss(why)) => {
+                tracing::error!(error = %why, "Found damaged bytes of a chunk that an upload refers to");
+                self.suspect(upload.team(), digest, &chunk.object_key).await;
+                Err(missing(digest, offset_bytes).into())
+            }
+            read => read,
+        }
+    }
+
+    /// Places of chunks that the team has, and those that it has not: collected meanwhile, damaged, or on their way.
+    async fn held(&self, team: &str, known: Left) -> Result<(Vec<PlacedChunk>, Left), Error> {
+        let (mut places, mut left) = (Vec::new(), Vec::new());
+        if known.is_empty() {
+            return Ok((places, left));
+        }
+        let held = self.db.held_chunks(team, known.iter().map(|(_, it)| it.digest)).await?;
+        for (offset_bytes, known) in known {
+            let Known { size_bytes, digest } = known;
+            match held.get(&digest).filter(|it| !it.is_suspect) {
+                Some(chunk) if chunk.size_bytes != size_bytes => {
+                    return Err(other_size(digest, size_bytes, chunk.size_bytes).into());
+                }
+                Some(_) => {
+                    places.push(PlacedChunk { offset_bytes, size_bytes, digest, stored: Stored::Held })
+                }
+                None => left.push((offset_bytes, known)),
+            }
+        }
+        Ok((places, left))
+    }
+}
+
+/// Chunks looked up at once, as rows.
+const FIND_AT_ONCE: usize = 1_000;
+
+/// The team has not, or no more, what a stream refers to.
+pub(super) const CHUNK_MISSING: &str = "CHUNK_MISSING";
+
+/// The refusal of a chunk that must be sent.
+pub(super) fn missing(digest: Digest, offset_bytes: i64) -> Refusal {
+    let message = format!(
+        "the team does not have chunk `{digest}`, which stands at byte {offset_bytes}: ask FindMissingChunks again and send its bytes"
+    );
+    Refusal::aborted(CHUNK_MISSING, message).with("offset_bytes", offset_bytes)
+}
+
+fn other_size(digest: Digest, said: i64, is: i64) -> Refusal {
+    let message = format!("chunk `{digest}` has {is} bytes, not {said}");
+    Refusal::invalid("BAD_CHUNK", message)
+}
