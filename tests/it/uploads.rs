@@ -12,3 +12,4 @@ mod repeats;
 mod serving;
 mod small;
 mod takeovers;
+mod tuned;

@@ -1,9 +1,9 @@
-//! Digests: BLAKE3 of a chunk, of a file over its chunks, of a version over its files; and how a file is cut.
+//! Digests: BLAKE3 of a chunk, of a file over its cells, of a version over its files; and how a file is cut.
 
 use std::fmt;
 use std::io;
 
-/// Bytes of a chunk, except the last of a file. 8 MiB: large enough that requests and syncs do not count, small enough
+/// Most bytes of a chunk, and what each has of a file that its client does not cut, but for the last one. 8 MiB: large enough that requests and syncs do not count, small enough
 /// that two of them for each upload fit into memory.
 pub const CHUNK_BYTES: u64 = 8 << 20;
 
@@ -49,18 +49,19 @@ pub fn of_pieces<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Bytes {
     hasher.finish()
 }
 
-/// A file's digest: BLAKE3 over its chunks' digests in their order. A file of one chunk keeps the rule.
-pub fn of_file(chunks: impl IntoIterator<Item = Bytes>) -> Bytes {
+/// A file's digest: BLAKE3 over the digests of its cells in their order. A file of one cell keeps the rule. A cell is a piece of
+/// [`CHUNK_BYTES`], the last one shorter; where a file was not cut by its client, its chunks are its cells.
+pub fn of_file(cells: impl IntoIterator<Item = Bytes>) -> Bytes {
     let mut hasher = Hasher::default();
-    chunks.into_iter().for_each(|chunk| hasher.update(&chunk));
+    cells.into_iter().for_each(|cell| hasher.update(&cell));
     hasher.finish()
 }
 
 /// The digest of a file whose bytes come one after the other.
 #[derive(Clone, Debug, Default)]
 pub struct FileDigest {
-    chunk: Hasher,
-    chunk_bytes: u64,
+    cell: Hasher,
+    cell_bytes: u64,
     file: Hasher,
 }
 
@@ -68,29 +69,40 @@ impl FileDigest {
     /// Adds the next bytes of the file.
     pub fn update(&mut self, mut data: &[u8]) {
         while !data.is_empty() {
-            let room = usize::try_from(CHUNK_BYTES - self.chunk_bytes).expect("a chunk fits into memory");
+            let room = usize::try_from(CHUNK_BYTES - self.cell_bytes).expect("a cell fits into memory");
             let (now, later) = data.split_at(room.min(data.len()));
-            self.chunk.update(now);
-            self.chunk_bytes += now.len() as u64;
-            if self.chunk_bytes == CHUNK_BYTES {
-                self.end_chunk();
+            self.cell.update(now);
+            self.cell_bytes += now.len() as u64;
+            if self.cell_bytes == CHUNK_BYTES {
+                self.end_cell();
             }
             data = later;
         }
     }
 
+    /// Whether the next byte begins a cell.
+    pub fn is_at_cell(&self) -> bool {
+        self.cell_bytes == 0
+    }
+
+    /// Adds the bytes of a whole cell, which is known by its digest. Only where one begins; of the last cell of the file, too.
+    pub fn add_cell(&mut self, digest: &Bytes) {
+        assert!(self.is_at_cell(), "a cell begins where the one before it ended");
+        self.file.update(digest);
+    }
+
     /// The digest of all bytes that were added.
     pub fn finish(mut self) -> Bytes {
-        if self.chunk_bytes > 0 {
-            self.end_chunk();
+        if !self.is_at_cell() {
+            self.end_cell();
         }
         self.file.finish()
     }
 
-    fn end_chunk(&mut self) {
-        self.file.update(&self.chunk.finish());
-        self.chunk.reset();
-        self.chunk_bytes = 0;
+    fn end_cell(&mut self) {
+        self.file.update(&self.cell.finish());
+        self.cell.reset();
+        self.cell_bytes = 0;
     }
 }
 
@@ -155,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn a_files_digest_is_over_its_chunks_digests() {
+    fn a_files_digest_is_over_its_cells_digests() {
         let chunk = CHUNK_BYTES as usize;
         let data: Vec<u8> = (0..2 * chunk + 5).map(|index| (index % 251) as u8).collect();
         for length in [0, 1, chunk - 1, chunk, chunk + 1, 2 * chunk, 2 * chunk + 5] {
@@ -164,6 +176,9 @@ mod tests {
                 digest.update(piece);
             }
             assert_eq!(digest.finish(), by_definition(&data[..length]), "{length}");
+            let mut by_cells = FileDigest::default();
+            data[..length].chunks(chunk).for_each(|cell| by_cells.add_cell(&of_pieces([cell])));
+            assert_eq!(by_cells.finish(), by_definition(&data[..length]), "{length}");
         }
     }
 

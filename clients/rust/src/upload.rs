@@ -1,6 +1,8 @@
 //! Uploads a file or a directory to a checkpoint. An upload that broke off goes on behind the bytes that are durable.
 
 mod committed;
+mod cuts;
+mod groups;
 mod local;
 mod small;
 mod stamp;
@@ -95,8 +97,9 @@ pub async fn upload_tree(
     upload_files(destination, files, &options.on_progress).await
 }
 
-/// Uploads one file as `target`, a relative path in the checkpoint, in messages of 1 MiB. Bytes that are durable already are not
-/// sent again, but they are read, because in the end the server's digest must be that of the local file. After a stream broke
+/// Uploads one file as `target`, a relative path in the checkpoint, in messages of 1 MiB. Chunks that the team has are not sent: a file
+/// whose name ends with `.safetensors` is cut at its tensors, any other one every 8 MiB. Bytes that are durable already are not
+/// sent again either, but all are read, because in the end the server's digest must be that of the local file. After a stream broke
 /// off, the server may go on writing what had arrived of it and so take the file over; this takes it back, at most three times.
 ///
 /// # Errors

@@ -1,8 +1,5 @@
-//! Uploads one file on a stream of 1 MiB messages, which a thread of its own reads and hashes; a broken stream is resumed.
+//! Uploads one file on a stream, which a thread of its own reads and hashes; a broken stream is resumed.
 
-use std::fs::File;
-use std::io::Read as _;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,18 +8,18 @@ use futures::StreamExt as _;
 use keepbest_proto::v1;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::committed::other_bytes;
+use super::groups::{Reader, Sender};
 use super::local::LocalFile;
-use super::stamp::{Stamp, changed_file};
+use super::stamp::changed_file;
 use super::{Destination, wire_bytes};
-use crate::digest::{Digests, FileDigest, file_digest};
+use crate::digest::{Digests, file_digest};
 use crate::error::{Error, Result};
 use crate::patience::Movement;
 use crate::progress::FileMeter;
 
-/// With 64 KiB the throughput is a third; 4 MiB is slower again.
-const MESSAGE_BYTES: u64 = 1 << 20;
 /// How many messages are read ahead of the network.
 const READ_AHEAD: usize = 4;
 /// How long the reader may take to notice that its stream has ended.
@@ -88,30 +85,36 @@ impl FileUpload<'_> {
 
     /// Sends one stream from an offset to the end. Returns the server's answer and the digest of the whole local file.
     async fn send(&self, offset_bytes: u64) -> Result<(v1::File, [u8; 32])> {
+        let (groups, read) = mpsc::channel(1);
+        let reader = Reader { source: self.file.source.clone(), stamp: self.file.stamp, groups };
+        let reader = tokio::task::spawn_blocking(move || reader.read(offset_bytes));
         let (messages, receiver) = mpsc::channel(READ_AHEAD);
-        let reader = Reader {
-            source: self.file.source.clone(),
-            stamp: self.file.stamp,
-            head: v1::WriteFileRequest { offset_bytes: wire_bytes(offset_bytes), ..self.head() },
+        let client = self.destination.client;
+        let sender = Sender {
+            client: client.clone(),
+            checkpoint: self.destination.checkpoint.to_owned(),
+            next: v1::WriteFileRequest { offset_bytes: wire_bytes(offset_bytes), ..self.head() },
             messages,
             meter: Arc::clone(&self.meter),
+            source: self.file.source.clone(),
+            stamp: self.file.stamp,
         };
-        let reader = tokio::task::spawn_blocking(move || reader.read(offset_bytes));
-        let client = self.destination.client;
+        let sender = AbortOnDropHandle::new(tokio::spawn(sender.send(read, offset_bytes)));
         let movement = Arc::new(Movement::begin());
         let moved = Arc::clone(&movement);
         let stream = ReceiverStream::new(receiver).inspect(move |_| moved.moved());
         let answered =
             movement.answer(client.stall_time(), client.write_file_on(self.connection, stream)).await;
         let answered = answered.unwrap_or_else(|| Err(client.silent(client.stall_time())));
+        let sent = tokio::time::timeout(READER_END, sender).await;
         let read = tokio::time::timeout(READER_END, reader).await;
-        match (answered, read) {
+        match (answered, read, sent) {
             // If the reader failed, that ended the stream, and the server's error is only a consequence.
-            (_, Ok(Ok(Err(error)))) => Err(error),
-            (Err(error), _) => Err(error),
-            (Ok(file), Ok(Ok(Ok(Some(digest))))) => Ok((file, digest)),
-            (Ok(_), Ok(Err(error))) => Err(Error::aborted(error)),
-            (Ok(_), _) => {
+            (_, Ok(Ok(Err(error))), _) | (_, _, Ok(Ok(Err(error)))) => Err(error),
+            (Err(error), ..) => Err(error),
+            (Ok(file), Ok(Ok(Ok(Some(digest)))), _) => Ok((file, digest)),
+            (Ok(_), Ok(Err(error)), _) => Err(Error::aborted(error)),
+            (Ok(_), ..) => {
                 Err(Error::Protocol("WriteFile was answered before all bytes were sent".to_owned()))
             }
         }
@@ -148,66 +151,5 @@ impl FileUpload<'_> {
         }
         self.meter.done(self.file.size_bytes());
         Ok(file)
-    }
-}
-
-/// Reads the file, on a thread that may block.
-struct Reader {
-    source: PathBuf,
-    /// What the file must still be like when all of it was read.
-    stamp: Stamp,
-    /// The first message, still without data.
-    head: v1::WriteFileRequest,
-    messages: mpsc::Sender<v1::WriteFileRequest>,
-    meter: Arc<FileMeter>,
-}
-
-impl Reader {
-    /// Sends the file from the offset on and returns the digest of all of it; none if the server has ended the stream. The bytes
-    /// before the offset are hashed too, because the server may have them from another state of the file.
-    fn read(mut self, offset_bytes: u64) -> Result<Option<[u8; 32]>> {
-        let mut file = File::open(&self.source).map_err(|error| Error::io("read", &self.source, error))?;
-        self.stamp.check(&self.source, &file)?;
-        let mut digest = FileDigest::default();
-        let mut position = 0;
-        while position < offset_bytes {
-            let data = self.read_piece(&mut file, MESSAGE_BYTES.min(offset_bytes - position))?;
-            digest.update(&data);
-            position += data.len() as u64;
-        }
-        loop {
-            let data = self.read_piece(&mut file, MESSAGE_BYTES.min(self.stamp.size_bytes - position))?;
-            digest.update(&data);
-            position += data.len() as u64;
-            let finish = position == self.stamp.size_bytes;
-            if finish {
-                // Without this last message the server does not complete the file.
-                self.stamp.check(&self.source, &file)?;
-            }
-            let message = v1::WriteFileRequest {
-                crc32c: Some(crc_fast::crc32_iscsi(&data)),
-                data: data.into(),
-                finish,
-                ..std::mem::take(&mut self.head)
-            };
-            if self.messages.blocking_send(message).is_err() {
-                return Ok(None);
-            }
-            self.meter.set(position);
-            if finish {
-                return Ok(Some(digest.finish()));
-            }
-        }
-    }
-
-    fn read_piece(&self, file: &mut File, piece_bytes: u64) -> Result<Vec<u8>> {
-        let mut data = Vec::with_capacity(usize::try_from(piece_bytes).expect("a message fits into memory"));
-        file.take(piece_bytes)
-            .read_to_end(&mut data)
-            .map_err(|error| Error::io("read", &self.source, error))?;
-        if data.len() as u64 == piece_bytes {
-            return Ok(data);
-        }
-        Err(changed_file(&self.source, "has another size now"))
     }
 }

@@ -169,7 +169,8 @@ impl Checkpoints for Shared {
             if message.data.is_empty() && !message.finish {
                 continue;
             }
-            assert_eq!(message.crc32c, Some(crc_fast::crc32_iscsi(&message.data)));
+            assert_eq!(message.crc32c.unwrap_or(0), crc_fast::crc32_iscsi(&message.data));
+            assert_eq!(message.known, []);
             let (size, data) = files.get_mut(&path).unwrap();
             data.extend_from_slice(&message.data);
             self.0.messages_written.fetch_add(1, Ordering::SeqCst);
@@ -201,8 +202,15 @@ impl Checkpoints for Shared {
         Ok(Response::new(v1::WriteSmallFilesResponse { files }))
     }
 
+    /// As an older server.
+    async fn find_missing_chunks(
+        &self,
+        _: Request<v1::FindMissingChunksRequest>,
+    ) -> Result<Response<v1::FindMissingChunksResponse>, Status> {
+        Err(Status::unimplemented("FindMissingChunks"))
+    }
+
     uncalled! {
-        find_missing_chunks: FindMissingChunksRequest -> FindMissingChunksResponse,
         commit_checkpoint: CommitCheckpointRequest -> Version,
         abandon_checkpoint: AbandonCheckpointRequest -> Checkpoint,
         get_checkpoint: GetCheckpointRequest -> Checkpoint
