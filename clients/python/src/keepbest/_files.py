@@ -7,14 +7,15 @@ import stat
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import BinaryIO
 
 from keepbest._digest import FileDigest
+from keepbest._source import read_on
 from keepbest.errors import FileChanged
 
-_READ_BYTES = 1 << 20
 # Linux stamps a write with the time of the last clock tick, up to 10 ms ago, so two writes within a tick get the same
 # time. Twice that, to be sure.
 _TICK_SECONDS = 0.02
@@ -53,15 +54,23 @@ class LocalFile:
     path: Path
     fingerprint: Fingerprint
     ctime_ns: int
-    # Windows cannot read at an offset without moving the descriptor's position, which all its readers share.
-    _position: threading.Lock = field(default_factory=threading.Lock, compare=False, repr=False)
 
     @property
     def size_bytes(self) -> int:
         """Its size when it was found."""
         return self.fingerprint.size_bytes
 
-    def open(self) -> BinaryIO:
+    @property
+    def cut_points(self) -> tuple[int, ...]:
+        """None: what is in a file is not looked at."""
+        return ()
+
+    @property
+    def described(self) -> str:
+        """What errors call it."""
+        return f"`{self.path}`"
+
+    def open(self) -> OpenFile:
         """Open it for reading.
 
         Waits, for 20 ms at most, until any later write is sure to get another time than the file has now.
@@ -72,65 +81,77 @@ class LocalFile:
         age_seconds = time.time() - max(self.fingerprint.mtime_ns, self.ctime_ns) / 1e9
         if 0 <= age_seconds < _TICK_SECONDS:
             time.sleep(_TICK_SECONDS - age_seconds)
-        opened = self.path.open("rb")
+        opened = OpenFile(self, self.path.open("rb"))
         try:
-            self.check(opened.fileno())
+            opened.check_status()
         except BaseException:
             opened.close()
             raise
         return opened
 
-    def digest(self) -> bytes:
-        """Read the whole file, and return its digest."""
-        with self.open() as opened:
-            digest = self.read_on(opened.fileno(), FileDigest(), self.size_bytes).digest()
-            self.check_bytes(opened.fileno(), digest)
-            return digest
+    def changed(self, how: str) -> FileChanged:
+        """The error that says how it has changed."""
+        return FileChanged(
+            f"`{self.path}` was changed while it was uploaded ({how}); write each save to a new file, or wait until "
+            "the upload has ended"
+        )
 
-    def check(self, descriptor: int) -> None:
-        """Raise `FileChanged` if the open file differs in size, mtime or inode from what was found."""
-        now = Fingerprint.of(os.fstat(descriptor))
-        if now != self.fingerprint:
-            raise self._changed(
-                f"size {self.size_bytes} -> {now.size_bytes} bytes, "
-                f"mtime {self.fingerprint.mtime_ns} -> {now.mtime_ns} ns, "
-                f"inode {self.fingerprint.inode} -> {now.inode}"
+
+class OpenFile:
+    """A local file that is kept open, so that replacing it meanwhile does no harm; a context manager."""
+
+    def __init__(self, file: LocalFile, opened: BinaryIO) -> None:
+        """Take the open file."""
+        self._file = file
+        self._opened = opened
+        # Windows cannot read at an offset without moving the descriptor's position, which all its readers share.
+        self._position = threading.Lock()
+
+    def __enter__(self) -> OpenFile:
+        """The file itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close it."""
+        self.close()
+
+    def close(self) -> None:
+        """Close it."""
+        self._opened.close()
+
+    def check_status(self) -> None:
+        """Raise `FileChanged` if it differs in size, mtime or inode from what was found."""
+        found, now = self._file.fingerprint, Fingerprint.of(os.fstat(self._opened.fileno()))
+        if now != found:
+            raise self._file.changed(
+                f"size {found.size_bytes} -> {now.size_bytes} bytes, mtime {found.mtime_ns} -> {now.mtime_ns} ns, "
+                f"inode {found.inode} -> {now.inode}"
             )
 
-    def check_bytes(self, descriptor: int, digest: bytes) -> None:
-        """Raise `FileChanged` if the open file has changed since bytes of this digest were read from it.
+    def check(self, digest: bytes) -> None:
+        """Raise `FileChanged` if it has changed since bytes of this digest were read from it.
 
         If only its ctime differs, it is read once more to find out.
         """
-        self.check(descriptor)
-        if os.fstat(descriptor).st_ctime_ns == self.ctime_ns:
+        self.check_status()
+        if os.fstat(self._opened.fileno()).st_ctime_ns == self._file.ctime_ns:
             return
-        if self.read_on(descriptor, FileDigest(), self.size_bytes).digest() != digest:
-            raise self._changed("its bytes are others, although it has the same size and time")
+        if read_on(self, FileDigest(), self._file.size_bytes).digest() != digest:
+            raise self._file.changed("its bytes are others, although it has the same size and time")
 
-    def read_on(self, descriptor: int, digest: FileDigest, end_bytes: int) -> FileDigest:
-        """Feed a digest with the file, from the byte it has reached up to `end_bytes`, and return it."""
-        while (at := digest.size_bytes) < end_bytes:
-            digest.update(self.read(descriptor, at, min(_READ_BYTES, end_bytes - at)))
-        return digest
-
-    def read(self, descriptor: int, offset_bytes: int, size_bytes: int) -> bytes:
-        """Read `size_bytes` bytes from an offset; other threads may read the same descriptor through this object."""
-        data = b""
+    def read(self, offset_bytes: int, size_bytes: int) -> bytes:
+        """Read exactly so many bytes from an offset."""
+        data, descriptor = b"", self._opened.fileno()
         with self._position:
             os.lseek(descriptor, offset_bytes, os.SEEK_SET)
             while len(data) < size_bytes:
                 more = os.read(descriptor, size_bytes - len(data))
                 if not more:
-                    raise self._changed(f"it ends at byte {offset_bytes + len(data)} of {self.size_bytes}")
+                    raise self._file.changed(f"it ends at byte {offset_bytes + len(data)} of {self._file.size_bytes}")
                 data = data + more if data else more
         return data
-
-    def _changed(self, how: str) -> FileChanged:
-        return FileChanged(
-            f"`{self.path}` was changed while it was uploaded ({how}); write each save to a new file, or wait until "
-            "the upload has ended"
-        )
 
 
 def collect(what: Saveable) -> list[LocalFile]:

@@ -13,10 +13,11 @@ from google.protobuf.struct_pb2 import Struct
 from keepbest._background import Background
 from keepbest._channel import Connection
 from keepbest._digest import version_digest
-from keepbest._files import LocalFile, Saveable, collect
+from keepbest._files import Saveable, collect
 from keepbest._progress import OnProgress, progress_of
 from keepbest._proto.keepbest.v1.checkpoints_pb2 import CommitCheckpointRequest
 from keepbest._retry import WAIT_SECONDS, Patience, call, call_waiting
+from keepbest._source import Source, digest_of_source
 from keepbest._tell import tell
 from keepbest._upload import Uploader
 from keepbest._versions import files_of
@@ -51,7 +52,7 @@ class Contents:
         error: why there is nothing to save; `Save.commit` raises it.
     """
 
-    files: list[LocalFile] = field(default_factory=list)
+    files: list[Source] = field(default_factory=list)
     metadata: Struct | None = None
     error: Exception | None = None
 
@@ -67,10 +68,11 @@ class Contents:
                 get another time.
         """
         try:
-            files = [] if what is None and ranks > 1 else collect(what or [])
+            files: list[Source] = [] if what is None and ranks > 1 else [*collect(what or [])]
             if later:
                 for file in files:
-                    file.open().close()
+                    with file.open():
+                        pass
             return cls(files, struct_of(metadata))
         except Exception as error:
             return cls(error=error)
@@ -163,7 +165,7 @@ class Save:
                 "never changes; report the event anew, and save what it decides"
             )
 
-    def _upload(self, files: list[LocalFile], sha256: bool, on_progress: OnProgress | None) -> dict[str, bytes]:
+    def _upload(self, files: list[Source], sha256: bool, on_progress: OnProgress | None) -> dict[str, bytes]:
         """Upload, unless all is committed already; the digest of each file as it was read here."""
         try:
             with progress_of("uploading", on_progress, self.connection.progress) as told:
@@ -174,7 +176,7 @@ class Save:
                 raise
             # An earlier call committed it, and its answer may have been lost. `check` compares the files.
             self._repeated = True
-            return {file.name: file.digest() for file in files}
+            return {file.name: digest_of_source(file) for file in files}
 
     def _fault(self, version: Version, files: list[tuple[str, int, bytes]]) -> str | None:
         kept = {file.path: file for file in files_of(self.connection, version.name, self.patience)}

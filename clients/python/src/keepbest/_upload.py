@@ -1,4 +1,4 @@
-"""Upload files to a checkpoint: streamed from disk, and resumed at the byte up to which they are durable."""
+"""Upload files to a checkpoint: streamed from where they are, and resumed at the byte up to which they are durable."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import cast
 
 from keepbest._channel import Connection
 from keepbest._digest import FileDigest, digest_of
-from keepbest._files import LocalFile
 from keepbest._progress import OnProgress
 from keepbest._proto.keepbest.v1.checkpoints_pb2 import (
     PrepareFileRequest,
@@ -20,6 +19,7 @@ from keepbest._proto.keepbest.v1.checkpoints_pb2 import (
 )
 from keepbest._proto.keepbest.v1.resources_pb2 import FILE_STATE_COMPLETE, File
 from keepbest._retry import Backoff, Patience, Stream, call, call_once
+from keepbest._source import Opened, Source, read_on
 from keepbest.errors import FileChanged, KeepbestError
 
 MESSAGE_BYTES = 1 << 20
@@ -58,7 +58,7 @@ class Uploader:
     _all_bytes: int = 0
     _complete_bytes: int = 0
 
-    def upload(self, files: Iterable[LocalFile]) -> dict[str, bytes]:
+    def upload(self, files: Iterable[Source]) -> dict[str, bytes]:
         """Upload files, the small ones many to a call.
 
         Returns:
@@ -70,7 +70,7 @@ class Uploader:
             KeepbestError: the server refused, or was away for longer than the budget.
         """
         digests: dict[str, bytes] = {}
-        small: list[LocalFile] = []
+        small: list[Source] = []
         files = list(files)
         self._all_bytes = sum(file.size_bytes for file in files)
         for file in files:
@@ -83,14 +83,14 @@ class Uploader:
             digests |= self._upload_small(batch)
         return digests
 
-    def _upload_small(self, batch: list[LocalFile]) -> dict[str, bytes]:
+    def _upload_small(self, batch: list[Source]) -> dict[str, bytes]:
         request = WriteSmallFilesRequest(checkpoint=self.checkpoint, attempt=self.attempt)
         digests: dict[str, bytes] = {}
         for file in batch:
             with file.open() as opened:
-                data = file.read(opened.fileno(), 0, file.size_bytes)
+                data = opened.read(0, file.size_bytes)
                 digests[file.name] = digest_of(data)
-                file.check_bytes(opened.fileno(), digests[file.name])
+                opened.check(digests[file.name])
             sha256 = hashlib.sha256(data).digest() if self.sha256 else b""
             request.files.append(SmallFile(path=file.name, data=data, sha256=sha256))
         method: Callable[..., WriteSmallFilesResponse] = self.connection.stubs().checkpoints.WriteSmallFiles
@@ -100,7 +100,7 @@ class Uploader:
         self._completed(batch)
         return digests
 
-    def _completed(self, files: list[LocalFile]) -> None:
+    def _completed(self, files: list[Source]) -> None:
         self._complete_bytes += sum(file.size_bytes for file in files)
         self._tell(0)
 
@@ -109,15 +109,15 @@ class Uploader:
         if self.on_progress is not None:
             self.on_progress(self._complete_bytes + sent_bytes, self._all_bytes)
 
-    def _upload_large(self, file: LocalFile) -> bytes:
-        """Prepare and write until the file is complete. It is kept open, so replacing it meanwhile does no harm."""
+    def _upload_large(self, file: Source) -> bytes:
+        """Prepare and write until the file is complete. It is opened once, however often the stream breaks."""
         with file.open() as opened:
             prepare = PrepareFileRequest(
                 checkpoint=self.checkpoint, attempt=self.attempt, path=file.name, size_bytes=file.size_bytes
             )
             declared = None
             if self.sha256:
-                prepare.sha256, declared = _sha256(file, opened.fileno())
+                prepare.sha256, declared = _sha256(file, opened)
             # `sent` is the digest of what the streams so far have sent; `digest` that of the whole file, once one of
             # them has sent the last byte.
             sent, digest = FileDigest(), None
@@ -129,7 +129,7 @@ class Uploader:
                         durable_bytes = state.durable_bytes
                         backoff.progress()
                     if state.state != FILE_STATE_COMPLETE:
-                        messages = self._messages(file, opened.fileno(), state.durable_bytes, sent)
+                        messages = self._messages(file, opened, state.durable_bytes, sent)
                         # Even if this stream breaks off, the next one can build on what it has hashed.
                         sent = messages.digest
                         state = self._write(messages)
@@ -139,10 +139,10 @@ class Uploader:
                     backoff.pause(error)
             if digest is None:  # the server had the file before all of it was sent
                 sent = sent.before(file.size_bytes)
-                digest = file.read_on(opened.fileno(), sent, file.size_bytes).digest()
-            file.check_bytes(opened.fileno(), digest)
+                digest = read_on(opened, sent, file.size_bytes).digest()
+            opened.check(digest)
             if declared not in (None, digest):
-                raise FileChanged(f"`{file.path}` was changed between the declaration of its SHA-256 and its upload")
+                raise FileChanged(f"{file.described} was changed between the declaration of its SHA-256 and its upload")
             _check_kept(file, state, digest)
             return digest
 
@@ -150,13 +150,13 @@ class Uploader:
         method: Callable[..., File] = self.connection.stubs().checkpoints.PrepareFile
         return call_once(method, request, backoff.call_seconds())
 
-    def _messages(self, file: LocalFile, descriptor: int, offset_bytes: int, sent: FileDigest) -> _Messages:
+    def _messages(self, file: Source, opened: Opened, offset_bytes: int, sent: FileDigest) -> _Messages:
         """The messages from an offset on. Bytes before it that were not sent here are read, to be in the digest."""
-        digest = file.read_on(descriptor, sent.before(offset_bytes), offset_bytes)
+        digest = read_on(opened, sent.before(offset_bytes), offset_bytes)
         first = WriteFileRequest(
             checkpoint=self.checkpoint, attempt=self.attempt, path=file.name, offset_bytes=offset_bytes
         )
-        return _Messages(file, descriptor, first, digest, self._tell)
+        return _Messages(file, opened, first, digest, self._tell)
 
     def _write(self, messages: _Messages) -> File:
         method = self.connection.stubs().checkpoints.WriteFile
@@ -177,8 +177,8 @@ class Uploader:
 class _Messages(Iterator[WriteFileRequest]):
     """The messages of one WriteFile call, from an offset to the end; each is read when gRPC asks for it.
 
-    gRPC asks in a thread of its own, which may go on for a while after the call has failed. So files are read at
-    offsets, which disturbs no other reader.
+    gRPC asks in a thread of its own, which may go on for a while after the call has failed. So sources are read
+    at offsets, which disturbs no other reader.
 
     Attributes:
         digest: of the file's bytes up to the end of the newest message.
@@ -188,8 +188,8 @@ class _Messages(Iterator[WriteFileRequest]):
 
     def __init__(
         self,
-        file: LocalFile,
-        descriptor: int,
+        file: Source,
+        opened: Opened,
         first: WriteFileRequest,
         digest: FileDigest,
         tell: Callable[[int], None] = lambda sent_bytes: None,
@@ -200,7 +200,7 @@ class _Messages(Iterator[WriteFileRequest]):
         self.error: Exception | None = None
         self._crc32c = _fast_crc32c()
         self._file = file
-        self._descriptor = descriptor
+        self._opened = opened
         self._next: WriteFileRequest | None = first
         self._tell = tell
 
@@ -216,7 +216,7 @@ class _Messages(Iterator[WriteFileRequest]):
     def _fill(self, message: WriteFileRequest) -> WriteFileRequest:
         at = self.digest.size_bytes
         # Not read from the message again: protobuf makes a copy each time.
-        data = self._file.read(self._descriptor, at, min(MESSAGE_BYTES, self._file.size_bytes - at))
+        data = self._opened.read(at, min(MESSAGE_BYTES, self._file.size_bytes - at))
         message.data = data
         if self._crc32c is not None:
             message.crc32c = self._crc32c(data)
@@ -226,24 +226,24 @@ class _Messages(Iterator[WriteFileRequest]):
         if message.finish:
             self.of_all = self.digest.digest()
             # The last chance to notice a change before the server takes the file for complete.
-            self._file.check_bytes(self._descriptor, self.of_all)
+            self._opened.check(self.of_all)
         self._next = None if message.finish else WriteFileRequest()
         return message
 
 
-def _check_kept(file: LocalFile, kept: File, digest: bytes) -> None:
+def _check_kept(file: Source, kept: File, digest: bytes) -> None:
     """Raise `FileChanged` unless the server holds bytes of this digest under the file's path."""
     if kept.state == FILE_STATE_COMPLETE and kept.size_bytes == file.size_bytes and kept.digest == digest:
         return
     raise FileChanged(
         f"the checkpoint holds other bytes as `{file.name}` ({kept.size_bytes} bytes, digest {kept.digest.hex()}) than "
-        f"`{file.path}` ({file.size_bytes} bytes, digest {digest.hex()}), which was changed after some of it was "
+        f"{file.described} ({file.size_bytes} bytes, digest {digest.hex()}), which was changed after some of it was "
         "uploaded; report the event anew, and save what it decides"
     )
 
 
-def _batches(files: list[LocalFile]) -> Iterator[list[LocalFile]]:
-    batch: list[LocalFile] = []
+def _batches(files: list[Source]) -> Iterator[list[Source]]:
+    batch: list[Source] = []
     size_bytes = 0
     for file in files:
         if batch and (len(batch) == _BATCH_FILES or size_bytes + file.size_bytes > _BATCH_BYTES):
@@ -255,11 +255,11 @@ def _batches(files: list[LocalFile]) -> Iterator[list[LocalFile]]:
         yield batch
 
 
-def _sha256(file: LocalFile, descriptor: int) -> tuple[bytes, bytes]:
+def _sha256(file: Source, opened: Opened) -> tuple[bytes, bytes]:
     """The file's SHA-256 and its digest, from one reading."""
     sha256, digest = hashlib.sha256(), FileDigest()
     while (at := digest.size_bytes) < file.size_bytes:
-        data = file.read(descriptor, at, min(MESSAGE_BYTES, file.size_bytes - at))
+        data = opened.read(at, min(MESSAGE_BYTES, file.size_bytes - at))
         sha256.update(data)
         digest.update(data)
     return sha256.digest(), digest.digest()
