@@ -5,18 +5,14 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import Future
 from types import TracebackType
-from typing import Any, Literal, overload
+from typing import Any
 
 from keepbest._arguments import check_text, check_whole, wrong
 from keepbest._channel import Connection
 from keepbest._events import DueCounter, EventBuffer, make_event
-from keepbest._files import Saveable
 from keepbest._heartbeat import Heartbeat
 from keepbest._monitor import MonitorWatch
-from keepbest._progress import OnProgress, unseen
-from keepbest._proto.keepbest.v1.checkpoints_pb2 import AbandonCheckpointRequest
 from keepbest._proto.keepbest.v1.runs_pb2 import (
     AwaitDecisionRequest,
     AwaitDecisionResponse,
@@ -24,22 +20,21 @@ from keepbest._proto.keepbest.v1.runs_pb2 import (
     StartRunResponse,
 )
 from keepbest._reports import LateDecision, Reports
-from keepbest._retry import WAIT_SECONDS, Patience, Timeout, call, call_waiting
-from keepbest._save import Contents, Save, SaveThread, may_be_saved_later
+from keepbest._retry import WAIT_SECONDS, Timeout, call, call_waiting
+from keepbest._run_saves import ABANDON_SECONDS, RunSaves
+from keepbest._save import SaveThread
 from keepbest._values import Intake
 from keepbest._versions import epoch_after
 from keepbest.errors import KeepbestError
-from keepbest.types import Action, Decision, Event, EventKind, RunResource, RunState, Version
+from keepbest.types import Decision, Event, EventKind, RunResource, RunState, Version
 
 # How long another rank waits for rank 0's report, which may have a long validation to do first.
 _DECISION_SECONDS = 3600.0
-# How long to try to abandon checkpoints.
-_ABANDON_SECONDS = 5.0
 # The metric of the last event of a run that failed, which says why.
 FAILURE = "failure"
 
 
-class Run:
+class Run(RunSaves):
     """A started run; `Client.start_run` makes it. Use it from one thread; `save` may run in another.
 
     As long as it lives and is not ended, a thread of its own tells the server every 30 s that this process lives
@@ -184,7 +179,7 @@ class Run:
                     if (decision := self.report(event)) is not None:
                         decisions.append(decision)
         except BaseException:
-            until = time.monotonic() + _ABANDON_SECONDS  # if the server is away, the checkpoints will expire
+            until = time.monotonic() + ABANDON_SECONDS  # if the server is away, the checkpoints will expire
             for kept_back in decisions:
                 if time.monotonic() < until:
                     self.abandon(kept_back)
@@ -226,118 +221,6 @@ class Run:
     def ask(self, deadline_seconds: float) -> Any:
         """Begin an empty report, and return gRPC's future. The server answers it if it would accept events too."""
         return self._reports.ask(deadline_seconds)
-
-    @overload
-    def save(
-        self,
-        decision: Decision,
-        what: Saveable | None,
-        metadata: Mapping[str, Any] | None = None,
-        *,
-        asynchronous: Literal[False] = False,
-        sha256: bool = False,
-        on_progress: OnProgress | None = None,
-        timeout: Timeout = None,
-    ) -> Version: ...
-
-    @overload
-    def save(
-        self,
-        decision: Decision,
-        what: Saveable | None,
-        metadata: Mapping[str, Any] | None = None,
-        *,
-        asynchronous: Literal[True],
-        sha256: bool = False,
-        on_progress: OnProgress | None = None,
-        timeout: Timeout = None,
-    ) -> Future[Version]: ...
-
-    def save(
-        self,
-        decision: Decision,
-        what: Saveable | None,
-        metadata: Mapping[str, Any] | None = None,
-        *,
-        asynchronous: bool = False,
-        sha256: bool = False,
-        on_progress: OnProgress | None = None,
-        timeout: Timeout = None,
-    ) -> Version | Future[Version]:
-        """Upload files to the checkpoint of a SAVE and commit it.
-
-        It may be repeated: with the same files and metadata it returns the same version.
-
-        Each of several ranks uploads its own files, under paths that no other rank uses. When all have, each returns
-        the one version. If a rank dies, the others get `FailedPrecondition` (`PARTS_EXPIRED`, with
-        `metadata["missing_parts"]`) an hour (`collector.parts_expiry_seconds`) after any of them was last heard of. If
-        the save of one rank fails, the others' fail at once (`CHECKPOINT_DELETED`). In both cases there is no version.
-
-        Args:
-            decision: what `report` returned.
-            what: a file, a directory, several of them, or a map from path in the checkpoint to file. None: this is one
-                of several ranks, and has no files.
-            metadata: free JSON, kept on the version; rank 0's, if there are several.
-            asynchronous: whether to do it in a thread, one save after the other, and return at once: a future, which is
-                done when the version is durable, or has the error. The files must stay as they are from the call until
-                then; a change is found (`FileChanged`). A warning tells of an error as soon as it happens. The
-                interpreter waits for these saves when it exits.
-            sha256: whether to declare each file's SHA-256, for which it is read twice.
-            on_progress: is given how many bytes were sent, and how many there are in all, now and then. After a break
-                the first number may go back. None: the client's bar, but none in the background.
-            timeout: how long to go on without progress, in seconds; None: as for the client.
-
-        Raises:
-            Unavailable, ResourceExhausted: the server is away or overloaded, or its disk is full. The checkpoint stays
-                open, and the same call goes on where this one stopped.
-            FileChanged: a file changed while it was uploaded, or this decision's version holds other files. After this
-                and all other errors the checkpoint is abandoned, unless it is committed, and the earlier best stands.
-            ValueError: the decision is not SAVE, or there is nothing to save.
-        """
-        _check_decision(decision)
-        if decision.action != Action.ACTION_SAVE:
-            raise ValueError(
-                f"the decision about event {decision.sequence} is {Action.Name(decision.action)}, not SAVE"
-            )
-        contents = Contents.of(what, metadata, self.ranks, later=asynchronous)
-        if asynchronous:
-            return self._saves.submit(
-                lambda: self._save(decision, contents, sha256, on_progress or unseen, timeout),
-                f"epoch {decision.epoch + 1}",
-            )
-        return self._save(decision, contents, sha256, on_progress, timeout)
-
-    def _save(
-        self, decision: Decision, contents: Contents, sha256: bool, on_progress: OnProgress | None, timeout: Timeout
-    ) -> Version:
-        patience = self._connection.patience(timeout)
-        save = Save(self._connection, decision.checkpoint, self.attempt, self.rank, self.ranks, patience)
-        try:
-            version, files = save.commit(contents, sha256, on_progress)
-        except Exception as error:
-            if not may_be_saved_later(error):
-                self.abandon(decision)
-            raise
-        save.check(version, files)
-        return version
-
-    def abandon(self, decision: Decision, timeout: Timeout = None) -> None:
-        """Give up the save of a decision. If the server is away, nothing is raised: the checkpoint will expire.
-
-        Args:
-            decision: what `report` returned.
-            timeout: how long to repeat, in seconds; then the error is raised after all. None: 5 s, and none is.
-        """
-        _check_decision(decision)
-        if decision.action != Action.ACTION_SAVE:
-            return
-        request = AbandonCheckpointRequest(checkpoint=decision.checkpoint, attempt=self.attempt)
-        method = self._connection.stubs().checkpoints.AbandonCheckpoint
-        if timeout is not None:
-            call(method, request, self._connection.patience(timeout))
-            return
-        with contextlib.suppress(KeepbestError):
-            call(method, request, Patience(_ABANDON_SECONDS, _ABANDON_SECONDS))
 
     def finish(self, failed: bool = False, timeout: Timeout = None) -> RunResource:
         """Send all events that wait, and end the run. A later start opens it again.
@@ -423,9 +306,3 @@ def _check_event(event: Event) -> Event:
     if not isinstance(event, Event):
         raise TypeError(wrong("event", event, "an event, as `run.event(epoch, metrics)` makes them"))
     return event
-
-
-def _check_decision(decision: Decision) -> None:
-    if not isinstance(decision, Decision):
-        right = "a decision that `report` returned; None means that no save was due"
-        raise TypeError(wrong("decision", decision, right))
