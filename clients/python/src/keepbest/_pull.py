@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Protocol
 
 from keepbest._channel import Connection
 from keepbest._digest import version_digest
@@ -38,11 +39,11 @@ def pull(
     """
     version = version_of(connection, name, patience)
     version.files.extend(files_of(connection, version.name, patience))
-    _check_files(version)
+    check_files(version)
     targets = [(file, target_path(directory, file.path)) for file in version.files]
     directory.mkdir(parents=True, exist_ok=True)
     missing = [(file, target) for file, target in targets if not is_equal(target, file.size_bytes, file.digest)]
-    meter = _Meter(on_progress, sum(file.size_bytes for file, _ in missing))
+    meter = Meter(on_progress, sum(file.size_bytes for file, _ in missing))
     pulled = PulledFiles(directory)
     pulled.expect([file for file, _ in missing])
     unfinished = unfinished_folder(directory, [file.path for file in version.files])
@@ -52,7 +53,7 @@ def pull(
                 raise ValueError(f"`{target}` is a folder; move it away to pull the file `{file.path}`")
             target.parent.mkdir(parents=True, exist_ok=True)
             with Part(file, target, unfinished) as part:
-                _receive(connection, version.name, file, part, patience, meter)
+                receive(connection, version.name, file, part, patience, meter)
                 meter.ends(file.size_bytes)
                 part.finish(version.name)
     finally:
@@ -63,7 +64,7 @@ def pull(
     return version
 
 
-def _check_files(version: Version) -> None:
+def check_files(version: Version) -> None:
     """Raise `DataLoss` if the list of files does not match the version's digest."""
     digest = version_digest((file.path, file.size_bytes, file.digest) for file in version.files)
     if digest != version.digest:
@@ -92,7 +93,20 @@ def _tell_of_others(directory: Path, version: Version, targets: set[Path]) -> No
         )
 
 
-class _Meter:
+class Receiver(Protocol):
+    """Takes the bytes of one file as they come."""
+
+    def missing(self) -> list[tuple[int, int]]:
+        """The ranges of bytes to receive, each from an offset up to the one behind its last byte."""
+
+    def begin(self, offset_bytes: int) -> None:
+        """A range begins here."""
+
+    def write(self, data: bytes) -> None:
+        """The next bytes of it."""
+
+
+class Meter:
     """Tells of the bytes of all files of one pull."""
 
     def __init__(self, on_progress: OnProgress | None, all_bytes: int) -> None:
@@ -111,7 +125,7 @@ class _Meter:
         self.stands(0)
 
 
-def _receive(connection: Connection, version: str, file: File, part: Part, patience: Patience, meter: _Meter) -> None:
+def receive(connection: Connection, version: str, file: File, part: Receiver, patience: Patience, meter: Meter) -> None:
     """Receive the ranges that are missing. After a broken stream, continue where it stopped."""
     backoff = Backoff(patience)
     for start, end in part.missing():

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 from keepbest._arguments import message, wrong
 from keepbest._channel import Connection
+from keepbest._load import load, load_mapped
+from keepbest._progress import OnProgress, progress_of
 from keepbest._proto.keepbest.v1.artifacts_pb2 import (
     GetArtifactRequest,
     GetBestVersionRequest,
@@ -173,6 +177,41 @@ class Reads:
             if not page.next_page_token:
                 return
             request.page_token = page.next_page_token
+
+    def load(
+        self,
+        name: str,
+        *,
+        path: str | None = None,
+        memory_map: str | os.PathLike[str] | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> dict[str, Any]:
+        """Load the tensors of a version, `team/project/artifact:alias`, from a safetensors file in it.
+
+        They are received straight into arrays of their own, and no file is made. What was received is checked against
+        the file's digest before it is returned.
+
+        Args:
+            name: of the version.
+            path: of the file in the version; None: the only one that ends in `.safetensors`.
+            memory_map: a directory to pull the version into, as by `pull`; the arrays are then views of the file
+                there, cannot be written to, and are read from the disk when they are used. None: no file is made.
+            on_progress: is given how many bytes were received, and how many there are to receive, now and then.
+
+        Returns:
+            The arrays, of NumPy, by their names and in the order of the file. Those of `bfloat16` and `float8` have
+            dtypes of ml_dtypes, which JAX takes as they are.
+
+        Raises:
+            DataLoss: the list of files, or what was received, does not match its digest.
+            ValueError: there is no such file, or it is none of safetensors: its header exceeds 100 MB or is damaged.
+            ImportError: NumPy is not installed; or ml_dtypes, and a tensor needs it.
+        """
+        full, patience = version_name(name, self.project), self.connection.patience()
+        with progress_of("downloading", on_progress, self.connection.progress) as told:
+            if memory_map is None:
+                return load(self.connection, full, path, patience, told)
+            return load_mapped(self.connection, full, path, Path(memory_map), patience, told)
 
     def _filled(self, version: Version, include_files: bool) -> Version:
         if include_files:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Mapping
-from concurrent.futures import Future
 from typing import Any, Literal, overload
 
 from keepbest._arguments import wrong
@@ -13,12 +13,18 @@ from keepbest._files import Saveable
 from keepbest._progress import OnProgress, unseen
 from keepbest._proto.keepbest.v1.checkpoints_pb2 import AbandonCheckpointRequest
 from keepbest._retry import Patience, Timeout, call
-from keepbest._save import Contents, Save, SaveThread, may_be_saved_later
+from keepbest._save import Contents, Save, SaveFuture, SaveThread, may_be_saved_later
+from keepbest._snapshots import SnapshotBuffers
+from keepbest._tensors import TensorFile, tensors_of
 from keepbest.errors import KeepbestError
 from keepbest.types import Action, Decision, Version
 
 # How long to try to abandon checkpoints.
 ABANDON_SECONDS = 5.0
+# In a version's metadata: for how long a save in the background held up the training, in seconds.
+BLOCKED = "blocked_seconds"
+# Of how many checkpoints that is remembered, in case their saves are repeated.
+_REMEMBERED = 100
 
 
 class RunSaves:
@@ -31,18 +37,26 @@ class RunSaves:
     """
 
     _connection: Connection
-    _saves: SaveThread
     attempt: int
     rank: int
     ranks: int
+
+    def __init__(self) -> None:
+        """Begin without a save."""
+        self._saves = SaveThread()
+        self._snapshots = SnapshotBuffers()
+        # By checkpoint, how long its first save in the background held up the caller, in seconds.
+        self._blocked_seconds: dict[str, float] = {}
 
     @overload
     def save(
         self,
         decision: Decision,
-        what: Saveable | None,
+        what: Saveable | None = None,
         metadata: Mapping[str, Any] | None = None,
         *,
+        tensors: Mapping[str, Any] | None = None,
+        path: str | None = None,
         asynchronous: Literal[False] = False,
         sha256: bool = False,
         on_progress: OnProgress | None = None,
@@ -53,29 +67,36 @@ class RunSaves:
     def save(
         self,
         decision: Decision,
-        what: Saveable | None,
+        what: Saveable | None = None,
         metadata: Mapping[str, Any] | None = None,
         *,
+        tensors: Mapping[str, Any] | None = None,
+        path: str | None = None,
         asynchronous: Literal[True],
         sha256: bool = False,
         on_progress: OnProgress | None = None,
         timeout: Timeout = None,
-    ) -> Future[Version]: ...
+    ) -> SaveFuture: ...
 
     def save(
         self,
         decision: Decision,
-        what: Saveable | None,
+        what: Saveable | None = None,
         metadata: Mapping[str, Any] | None = None,
         *,
+        tensors: Mapping[str, Any] | None = None,
+        path: str | None = None,
         asynchronous: bool = False,
         sha256: bool = False,
         on_progress: OnProgress | None = None,
         timeout: Timeout = None,
-    ) -> Version | Future[Version]:
-        """Upload files to the checkpoint of a SAVE and commit it.
+    ) -> Version | SaveFuture:
+        """Upload files, or tensors in memory, to the checkpoint of a SAVE and commit it.
 
         It may be repeated: with the same files and metadata it returns the same version.
+
+        Tensors are streamed as one safetensors file, which lies nowhere on this machine. They must stay as they are
+        until this returns. `Client.load` gives them back, and so does the package `safetensors` of the file.
 
         Each of several ranks uploads its own files, under paths that no other rank uses. When all have, each returns
         the one version. If a rank dies, the others get `FailedPrecondition` (`PARTS_EXPIRED`, with
@@ -84,13 +105,20 @@ class RunSaves:
 
         Args:
             decision: what `report` returned.
-            what: a file, a directory, several of them, or a map from path in the checkpoint to file. None: this is one
-                of several ranks, and has no files.
-            metadata: free JSON, kept on the version; rank 0's, if there are several.
+            what: a file, a directory, several of them, or a map from path in the checkpoint to file. None: there are
+                tensors, or this is one of several ranks and has no files.
+            metadata: free JSON, kept on the version; rank 0's, if there are several. With tensors it is a map from text
+                to text, and the safetensors file has it too.
+            tensors: name to array, of NumPy, JAX, torch or TensorFlow, or anything with a buffer, `__array__` or
+                `__dlpack__`. No copy is made, unless one is not contiguous, or lies on a device: then of one at a time.
+            path: of the tensors in the version; None: `model.safetensors`, of several ranks
+                `model-00001-of-00008.safetensors`.
             asynchronous: whether to do it in a thread, one save after the other, and return at once: a future, which is
-                done when the version is durable, or has the error. The files must stay as they are from the call until
-                then; a change is found (`FileChanged`). A warning tells of an error as soon as it happens. The
-                interpreter waits for these saves when it exits.
+                done when the version is durable, or has the error. Files must stay as they are from the call until
+                then; a change is found (`FileChanged`). Tensors are copied before this returns, into memory that is
+                kept for the next save; of such copies there are two, and a third save waits until one is uploaded. How
+                long the call took is the version's metadata `blocked_seconds`, and the future's. A warning tells of an
+                error as soon as it happens, and `wait` raises it. The interpreter waits for these saves when it exits.
             sha256: whether to declare each file's SHA-256, for which it is read twice.
             on_progress: is given how many bytes were sent, and how many there are in all, now and then. After a break
                 the first number may go back. None: the client's bar, but none in the background.
@@ -101,20 +129,63 @@ class RunSaves:
                 open, and the same call goes on where this one stopped.
             FileChanged: a file changed while it was uploaded, or this decision's version holds other files. After this
                 and all other errors the checkpoint is abandoned, unless it is committed, and the earlier best stands.
-            ValueError: the decision is not SAVE, or there is nothing to save.
+            ValueError: the decision is not SAVE, or there is nothing to save; of tensors, none is there, or a name or
+                the path cannot be one.
+            TypeError: an argument is of the wrong kind, or a tensor of a dtype that safetensors does not have. What is
+                wrong with tensors is told before anything is sent, and the checkpoint stays open.
+            ImportError: there are tensors, and NumPy is not installed.
         """
+        begin = time.perf_counter()
         _check_decision(decision)
         if decision.action != Action.ACTION_SAVE:
             raise ValueError(
                 f"the decision about event {decision.sequence} is {Action.Name(decision.action)}, not SAVE"
             )
-        contents = Contents.of(what, metadata, self.ranks, later=asynchronous)
-        if asynchronous:
-            return self._saves.submit(
-                lambda: self._save(decision, contents, sha256, on_progress or unseen, timeout),
-                f"epoch {decision.epoch + 1}",
-            )
-        return self._save(decision, contents, sha256, on_progress, timeout)
+        source = tensors_of(what, tensors, metadata, path, (self.rank, self.ranks))
+        if not asynchronous:
+            contents = self._contents(decision, what if source is None else source, metadata)
+            return self._save(decision, contents, sha256, on_progress, timeout)
+        if source is not None:
+            source = self._snapshots.copy(source)
+        contents = self._contents(decision, what if source is None else source, metadata, begin)
+        return self._saves.submit(
+            lambda: self._save(decision, contents, sha256, on_progress or unseen, timeout),
+            f"epoch {decision.epoch + 1}",
+            release=source.release if source is not None else lambda: None,
+            blocked_seconds=time.perf_counter() - begin,
+        )
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Block until the saves in the background are done.
+
+        Args:
+            timeout: for how long, in seconds; None: until they are.
+
+        Raises:
+            TimeoutError: they are not.
+            Exception: the first error of one of them since the last call. A warning told of it, and its future has it.
+        """
+        self._saves.wait(timeout)
+
+    def _contents(
+        self,
+        decision: Decision,
+        what: Saveable | TensorFile | None,
+        metadata: Mapping[str, Any] | None,
+        begin: float | None = None,
+    ) -> Contents:
+        """What is to be saved. If it is later, since when the caller waits (`time.perf_counter`) is told with it.
+
+        A repeated save must have the same metadata, so it tells how long the first one took.
+        """
+        contents = Contents.of(what, metadata, self.ranks, later=begin is not None)
+        if begin is not None and decision.checkpoint not in self._blocked_seconds:
+            if len(self._blocked_seconds) == _REMEMBERED:
+                del self._blocked_seconds[next(iter(self._blocked_seconds))]
+            self._blocked_seconds[decision.checkpoint] = round(time.perf_counter() - begin, 6)
+        if decision.checkpoint in self._blocked_seconds:
+            contents.add_metadata(BLOCKED, self._blocked_seconds[decision.checkpoint])
+        return contents
 
     def _save(
         self, decision: Decision, contents: Contents, sha256: bool, on_progress: OnProgress | None, timeout: Timeout

@@ -19,6 +19,7 @@ from keepbest._proto.keepbest.v1.checkpoints_pb2 import CommitCheckpointRequest
 from keepbest._retry import WAIT_SECONDS, Patience, call, call_waiting
 from keepbest._source import Source, digest_of_source
 from keepbest._tell import tell
+from keepbest._tensors import TensorFile
 from keepbest._upload import Uploader
 from keepbest._versions import files_of
 from keepbest.errors import (
@@ -57,17 +58,21 @@ class Contents:
     error: Exception | None = None
 
     @classmethod
-    def of(cls, what: Saveable | None, metadata: Mapping[str, Any] | None, ranks: int, later: bool) -> Contents:
+    def of(
+        cls, what: Saveable | TensorFile | None, metadata: Mapping[str, Any] | None, ranks: int, later: bool
+    ) -> Contents:
         """Find the files now. It raises nothing.
 
         Args:
-            what: None: there are no files, which is an error unless there are several ranks.
+            what: files, or tensors; None: there are no files, which is an error unless there are several ranks.
             metadata: free JSON.
             ranks: how many processes save together.
             later: whether they are uploaded later. Then this takes up to 20 ms, so that any later write is sure to
                 get another time.
         """
         try:
+            if isinstance(what, TensorFile):
+                return cls([what], struct_of(metadata))
             files: list[Source] = [] if what is None and ranks > 1 else [*collect(what or [])]
             if later:
                 for file in files:
@@ -77,32 +82,81 @@ class Contents:
         except Exception as error:
             return cls(error=error)
 
+    def add_metadata(self, name: str, value: float) -> None:
+        """Add an entry, unless there is one of this name."""
+        if self.metadata is None:
+            self.metadata = Struct()
+        if name not in self.metadata:
+            self.metadata.update({name: value})
+
+
+class SaveFuture(Future[Version]):
+    """What a save in the background will be: the version, or an error.
+
+    Attributes:
+        blocked_seconds: how long the call of `save` took, for which it held up whoever called it.
+    """
+
+    blocked_seconds: float = 0.0
+
 
 class SaveThread:
     """Saves in the background, one after the other, in a thread that the interpreter waits for."""
 
     def __init__(self) -> None:
         """Begin without a thread."""
-        self._jobs: deque[tuple[Callable[[], Version], str, Future[Version]]] = deque()
+        self._jobs: deque[tuple[Callable[[], Version], str, Callable[[], None], SaveFuture]] = deque()
         self._background = Background(self._work_off)
+        # The first one since the last `wait`.
+        self._error: Exception | None = None
 
-    def submit(self, save: Callable[[], Version], what: str) -> Future[Version]:
-        """Queue a save. If it fails, a warning tells, and names it `what`."""
-        future: Future[Version] = Future()
-        self._jobs.append((save, what, future))
+    def submit(
+        self, save: Callable[[], Version], what: str, release: Callable[[], None], blocked_seconds: float
+    ) -> SaveFuture:
+        """Queue a save. If it fails, a warning tells, and names it `what`.
+
+        Args:
+            save: does it.
+            what: it is.
+            release: is called once it is done, whatever came of it.
+            blocked_seconds: how long it took to get here.
+        """
+        future = SaveFuture()
+        future.blocked_seconds = blocked_seconds
+        self._jobs.append((save, what, release, future))
         self._background.wake()
         return future
 
+    def wait(self, seconds: float | None) -> None:
+        """Block until no save is left.
+
+        Raises:
+            TimeoutError: that takes longer than so many seconds.
+            Exception: the first error of a save since the last call.
+        """
+        if not self._background.wait(seconds):
+            raise TimeoutError(f"{len(self._jobs) + 1} saves in the background did not end within {seconds:g} s")
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
+
     def _work_off(self) -> None:
         while self._jobs:
-            save, what, future = self._jobs.popleft()
+            save, what, release, future = self._jobs.popleft()
             if not future.set_running_or_notify_cancel():
+                release()
                 continue
             try:
-                future.set_result(save())
+                try:
+                    version = save()
+                finally:
+                    release()  # before anybody learns that it is done
             except Exception as error:
+                self._error = self._error or error
                 future.set_exception(error)
                 tell(f"Keepbest: {what}: not saved: {error}")
+            else:
+                future.set_result(version)
 
 
 @dataclass

@@ -31,6 +31,7 @@ from keepbest._proto.keepbest.v1.runs_pb2 import (
 from keepbest._reads import Reads
 from keepbest._retry import Repeated, Timeout, call
 from keepbest._sync import Synced, sync
+from keepbest._tensors import tensors_of
 from keepbest._values import numbers
 from keepbest.errors import FailedPrecondition, InvalidArgument, KeepbestError, NotFound
 from keepbest.names import artifact_name, check_alias, default_project, project_name, version_name
@@ -205,9 +206,11 @@ class Client(Reads, Deletes):
 
     def push(
         self,
-        what: Saveable,
-        artifact: str,
+        what: Saveable | None = None,
+        artifact: str = "",
         *,
+        tensors: Mapping[str, Any] | None = None,
+        path: str | None = None,
         metrics: Mapping[str, Any] | None = None,
         epoch: int = 0,
         monitor: str | None = None,
@@ -215,25 +218,28 @@ class Client(Reads, Deletes):
         metadata: Mapping[str, Any] | None = None,
         aliases: Iterable[str] = (),
     ) -> Version:
-        """Store files as the next version of an artifact, through a run of its own that reports one epoch.
+        """Store files or tensors as the next version of an artifact, through a run of its own that reports one epoch.
 
         Args:
-            what: a file, a directory, several of them, or a map from path in the version to file.
+            what: a file, a directory, several of them, or a map from path in the version to file; None: tensors.
             artifact: its name; made if it does not exist.
+            tensors: name to array, stored as one safetensors file that lies nowhere here; see `Run.save`.
+            path: of the tensors in the version; None: `model.safetensors`.
             metrics: name to number; an array of one element is its number.
             epoch: 0-based.
             monitor: the metric by which versions of the artifact are compared; None: the artifact's, or the first of
                 `metrics`.
             mode: whether `min` or `max` of it is best; `auto`: as the artifact has it, or as its name says.
-            metadata: free JSON, kept on the version.
+            metadata: free JSON, kept on the version; with tensors a map from text to text, which their file has too.
             aliases: names that shall point at the version, as by `set_alias`.
 
         Raises:
             FailedPrecondition: the artifact has another monitor (`MONITOR_CONFLICT`).
-            TypeError: an argument is of the wrong kind, or a metric is no number.
-            ValueError: an alias is no name, or one of the server's.
+            TypeError: an argument is of the wrong kind, or a metric is no number, or a tensor none of safetensors.
+            ValueError: an alias is no name, or one of the server's; or see `Run.save` about tensors.
         """
-        check_whole("epoch", epoch)  # before a run begins
+        source = tensors_of(what, tensors, metadata, path)  # all that is wrong is told before a run begins
+        check_whole("epoch", epoch)
         check_metrics({} if metrics is None else metrics, monitor or "")
         metrics = numbers(metrics or {})
         if isinstance(aliases, str):
@@ -250,13 +256,15 @@ class Client(Reads, Deletes):
             if mode == "auto":
                 direction = "max" if existing.direction == Mode.MODE_MAX else "min"
         monitor = monitor or next(iter(metrics), "")
-        path = Path(what).name if isinstance(what, (str, os.PathLike)) else artifact_id
-        template = make_strategy(path.replace("{", "{{").replace("}", "}}"), monitor, mode=direction)
+        saved = Path(what).name if isinstance(what, (str, os.PathLike)) else artifact_id
+        if source is not None:
+            saved = source.name
+        template = make_strategy(saved.replace("{", "{{").replace("}", "}}"), monitor, mode=direction)
         with self.start_run(project, f"push-{uuid.uuid4()}", template, artifact=artifact_id) as run:
             decision = run.report_epoch(epoch, metrics)
             if decision is None:
                 raise KeepbestError(f"the server decided nothing about the epoch of {run.name}")
-            version = run.save(decision, what, metadata)
+            version = run.save(decision, what, metadata, tensors=tensors, path=path)
         for alias in aliases:
             try:
                 version = self.set_alias(version.name, alias)

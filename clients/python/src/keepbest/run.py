@@ -22,7 +22,6 @@ from keepbest._proto.keepbest.v1.runs_pb2 import (
 from keepbest._reports import LateDecision, Reports
 from keepbest._retry import WAIT_SECONDS, Timeout, call, call_waiting
 from keepbest._run_saves import ABANDON_SECONDS, RunSaves
-from keepbest._save import SaveThread
 from keepbest._values import Intake
 from keepbest._versions import epoch_after
 from keepbest.errors import KeepbestError
@@ -63,8 +62,8 @@ class Run(RunSaves):
         rank_of_ranks: tuple[int, int] = (0, 1),
     ) -> None:
         """Take the server's answer to StartRun; `Client.start_run` calls this."""
+        super().__init__()
         self._connection = connection
-        self._saves = SaveThread()
         self._intake = Intake(response.run.strategy)
         # Of a named writer and of other ranks nothing is decided.
         is_decided = not writer and rank_of_ranks[0] == 0
@@ -242,6 +241,7 @@ class Run(RunSaves):
         self.is_ended = True
         if self._heartbeat is not None:
             self._heartbeat.end()
+        self._snapshots.clear()
         return self.resource
 
     def fail(
