@@ -10,6 +10,7 @@ tf_keras = pytest.importorskip("tf_keras")
 import keras  # noqa: E402
 import numpy as np  # noqa: E402
 
+import keepbest.keras  # noqa: E402
 from keepbest.tf_keras import ModelCheckpoint  # noqa: E402
 
 X = np.random.default_rng(1).random((30, 3), dtype="float32")
@@ -90,3 +91,43 @@ def test_the_other_framework_is_named(make):
     made = keras.Sequential([keras.layers.Input((3,)), keras.layers.Dense(3)])
     with pytest.raises(TypeError, match=r"use keepbest\.keras\.ModelCheckpoint"):
         make("m.keras").set_model(made)
+
+
+def test_tensors_of_tensorflow_are_saved_from_memory(client, project):
+    tensors = {
+        "constant": tf.constant([[1.0, 2.0]]),
+        "variable": tf.Variable([1, 2, 3]),
+        "bfloat16": tf.cast(tf.range(4), tf.bfloat16),
+        "scalar": tf.constant(True),
+    }
+    run = client.start_run(project, "r", {"filepath": "m.bin"})
+    for epoch, asynchronous in enumerate([False, True]):
+        saved = run.save(run.report_epoch(epoch, {}), tensors=tensors, asynchronous=asynchronous)
+        loaded = client.load((saved.result(60) if asynchronous else saved).name)
+        for name, tensor in tensors.items():
+            value = tensor.numpy()
+            assert (loaded[name].dtype, loaded[name].shape) == (value.dtype, value.shape)
+            assert loaded[name].tobytes() == value.tobytes()
+    symbolic = keras.Input((3,))
+    with pytest.raises(TypeError, match="it must be a tensor with values"):
+        run.save(run.report_epoch(2, {}), tensors={"a": symbolic})
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_keras_on_tensorflow_saves_its_weights_from_memory_too(server: Server, project, tmp_path, asynchronous):
+    def made():
+        made = keras.Sequential([keras.layers.Input((3,)), keras.layers.Dense(3)])
+        made.compile(loss="mse", optimizer="adam")
+        return made
+
+    def callback():
+        return keepbest.keras.ModelCheckpoint(
+            str(tmp_path / "m-{epoch}.safetensors"),
+            save_format="safetensors", server=server.address, project=project, run="r", asynchronous=asynchronous,
+        )  # fmt: skip
+
+    trained, again = made(), made()
+    trained.fit(X, Y, epochs=2, callbacks=[callback()], verbose=0)
+    assert callback().resume(again) == 2
+    for left, right in ((trained.weights, again.weights), (trained.optimizer.variables, again.optimizer.variables)):
+        assert all(np.array_equal(one, other) for one, other in zip(left, right, strict=True))

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable
 
 from keepbest._retry import Patience
+from keepbest._tell import counted
 from keepbest.errors import KeepbestError, SequenceConflict, StaleAttempt
 from keepbest.run import Run
 from keepbest.types import Event
@@ -58,6 +59,12 @@ class Between:
     def events(self) -> list[Event]:
         """Those that wait, oldest first."""
         return list(self._waiting)
+
+    def losses(self) -> list[str]:
+        """What is lost of them, as sentences."""
+        if not self.dropped:
+            return []
+        return [f"{counted(self.dropped, 'epoch')} between saves: dropped, because too many waited"]
 
     def send(self, run: Run, patience: Callable[[], Patience], lose: Lose) -> None:
         """Report all of them; see `record`."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import errno
 import functools
 import os
 import uuid
@@ -15,19 +14,20 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from keepbest import _identity
+from keepbest._carrying import Carrying
 from keepbest._checks import check_callback
 from keepbest._ending import Ending
 from keepbest._events import EventBuffer, make_event
 from keepbest._held import HeldFiles
 from keepbest._identity import Copies, Identity
-from keepbest._keras_errors import directories_refused, exception_of
-from keepbest._local import remove_hidden, replace
+from keepbest._local import remove_hidden
 from keepbest._monitor import near_monitor_text
 from keepbest._paths import split_template
 from keepbest._proto.keepbest.v1.runs_pb2 import GetRunRequest
 from keepbest._resume import Resuming
 from keepbest._retry import Patience
 from keepbest._session import Session
+from keepbest._snapshots import SnapshotBuffers
 from keepbest._tell import tell
 from keepbest._template import check_template, misspelling_text, misspelt, never_reported
 from keepbest._values import Intake, Notes, json_values
@@ -35,18 +35,15 @@ from keepbest.client import Client
 from keepbest.ranks import training_rank
 from keepbest.run import Run
 from keepbest.strategy import strategy
-from keepbest.types import Action, Decision, Event, EventKind, Mode, Strategy
+from keepbest.types import Event, EventKind, Mode, Strategy
 
 # Default for the size of all models that are held while the server is away: room for a few large ones.
 HELD_BYTES = 20 << 30
 # Default for a dying process: Kubernetes and Slurm give 30 s, and some of it is for the rest of the program.
 GRACE_SECONDS = 25.0
 
-# A full disk, a used up quota.
-_FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 
-
-class CheckpointCallback(Resuming):
+class CheckpointCallback(Carrying, Resuming):
     """Turns a framework's hooks into calls of a `Session`.
 
     A subclass derives from its framework's Callback as well. It supplies what differs between the frameworks: fields of
@@ -152,6 +149,7 @@ class CheckpointCallback(Resuming):
         self._current_epoch = 0
         self._session: Session | None = None
         self._ending: Ending | None = None
+        self._snapshots = SnapshotBuffers()
         self._notes = Notes()
         self._batch_is_looked_at = False
         self._intake = Intake(self._strategy, one_element_is_number=self._one_element_is_number)
@@ -163,7 +161,7 @@ class CheckpointCallback(Resuming):
 
     def __getstate__(self) -> dict[str, Any]:
         """All that a copy of this callback, in this process or another, has in common with it."""
-        ours = ("_session", "_ending", "_intake", "_trained")
+        ours = ("_session", "_snapshots", "_ending", "_intake", "_trained")
         theirs = ("_model", "model", "params")  # set again by the framework
         state = {key: value for key, value in self.__dict__.items() if key not in ours}
         state |= {key: None for key in theirs if key in state}
@@ -187,10 +185,6 @@ class CheckpointCallback(Resuming):
 
     def _metric_directions(self) -> dict[str, str]:
         """The direction, `up` or `down`, of each compiled metric for which the framework knows it."""
-        raise NotImplementedError
-
-    def _write(self, path: str) -> None:
-        """Write the model, or its weights, to a path."""
         raise NotImplementedError
 
     # Called by the framework.
@@ -278,6 +272,7 @@ class CheckpointCallback(Resuming):
             self._session = None
             raise
         finally:
+            self._snapshots.clear()
             if self._session is None:  # else the process is told to end, and `ending` tells the server
                 self._ending = None
                 if ending is not None:
@@ -390,34 +385,3 @@ class CheckpointCallback(Resuming):
     def _undisturbed(self) -> contextlib.AbstractContextManager[None]:
         """Inside of it a signal that asks the process to end waits for what is done."""
         return contextlib.nullcontext() if self._ending is None else self._ending.saving()
-
-    def _carry_out(self, session: Session, decision: Decision) -> None:
-        for warning in decision.warnings:
-            tell(warning)
-        if decision.action == Action.ACTION_FAIL:
-            raise exception_of(decision, self._strategy.filepath, self.filepath)
-        if self.verbose > 0 and decision.message:
-            self._print(decision.message)
-        if decision.action != Action.ACTION_SAVE:
-            return
-        path = self._final_path(decision)
-        try:
-            with directories_refused(self._directory + decision.path):
-                replace(path, self._write, self.run_name)
-        except OSError as error:
-            session.abandon(decision)
-            if self._keep_local or error.errno not in _FULL:
-                raise
-            tell(f"Keepbest: epoch {decision.epoch + 1} is not saved, there is no room: {error}")
-            return
-        except BaseException:
-            session.abandon(decision)
-            raise
-        session.save(decision, path)
-        if decision.improvement:
-            self.best = decision.value
-        if self.verbose > 0 and decision.finished_message:
-            self._print(decision.finished_message)
-
-    def _final_path(self, decision: Decision) -> Path:
-        return Path(self._directory + decision.path)

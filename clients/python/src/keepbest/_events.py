@@ -13,7 +13,7 @@ from typing import Any
 
 from keepbest._arguments import check_metrics, check_whole, message
 from keepbest._sender import DURABLE_SECONDS
-from keepbest._tell import tell
+from keepbest._tell import counted, tell
 from keepbest._values import Intake
 from keepbest.types import Event, EventKind, NextDue, Strategy
 
@@ -153,6 +153,17 @@ class EventBuffer:
     def entries(self) -> list[Entry]:
         """What the server has not acknowledged, oldest first."""
         return [*self._group, *self._waiting]
+
+    def losses(self) -> list[str]:
+        """What the server has not got of them, as sentences for the end of the training."""
+        losses = []
+        if kept := self.held():
+            losses.append(f"models kept aside, of which the server did not decide: {', '.join(map(str, kept))}")
+        if self.dropped:
+            losses.append(f"{counted(self.dropped, 'event')}: dropped, because too many waited for the server")
+        if self.refused:
+            losses.append(f"{counted(self.refused, 'event')}: refused by the server")
+        return losses
 
     def held(self) -> list[Path]:
         """The models that are kept for events which the server has not decided about."""

@@ -13,15 +13,18 @@ from types import TracebackType
 from typing import BinaryIO
 
 from keepbest._digest import FileDigest
-from keepbest._source import read_on
+from keepbest._source import Source, read_on
+from keepbest._tensors import TensorFile
 from keepbest.errors import FileChanged
 
 # Linux stamps a write with the time of the last clock tick, up to 10 ms ago, so two writes within a tick get the same
 # time. Twice that, to be sure.
 _TICK_SECONDS = 0.02
 
-# What can be saved: a file, a directory, several of them, or a map from the path in the checkpoint to the file.
-Saveable = str | os.PathLike[str] | Iterable[str | os.PathLike[str]] | Mapping[str, str | os.PathLike[str]]
+_Path = str | os.PathLike[str]
+# What can be saved: a file, a directory, several of them, or a map from the path in the checkpoint to the file; or
+# tensors, of which a file is planned.
+Saveable = _Path | Iterable[_Path] | Mapping[str, _Path] | TensorFile
 
 
 @dataclass(frozen=True)
@@ -154,8 +157,8 @@ class OpenFile:
         return data
 
 
-def collect(what: Saveable) -> list[LocalFile]:
-    """Find the files of a save, ordered by their paths in the checkpoint.
+def collect(what: Saveable) -> list[Source]:
+    """Find the sources of a save, ordered by their paths in the checkpoint.
 
     A file is named by its base name, a directory's files by their paths below it. A link that is named itself stands
     for what it leads to; in a directory links are refused, because they could lead anywhere.
@@ -164,6 +167,13 @@ def collect(what: Saveable) -> list[LocalFile]:
         ValueError: nothing to save, a symlink or special file in a directory, or two files of one name.
         FileNotFoundError: it does not exist.
     """
+    if isinstance(what, TensorFile):
+        return [what]
+    return [*local_files(what)]
+
+
+def local_files(what: _Path | Iterable[_Path] | Mapping[str, _Path]) -> list[LocalFile]:
+    """Find the local files of a save; see `collect`."""
     if isinstance(what, Mapping):
         found = [_file(name, Path(path)) for name, path in what.items()]
     else:

@@ -14,11 +14,11 @@ from keepbest._progress import OnProgress
 from keepbest._pull import Meter, check_files, pull, receive
 from keepbest._retry import Patience
 from keepbest._safetensors import LENGTH_BYTES, Place, header_end, read_header
+from keepbest._tensors import EXTENSION
 from keepbest._versions import files_of, version_of
 from keepbest.errors import DataLoss
 from keepbest.types import File, Version
 
-_ENDING = ".safetensors"
 # How many files an error names.
 _NAMED_FILES = 5
 
@@ -187,7 +187,7 @@ def _file_of(version: Version, path: str | None) -> File:
             if file.path == path:
                 return file
         raise ValueError(f"{version.name} has no file `{path}`; it has {_named([file.path for file in version.files])}")
-    found = [file for file in version.files if file.path.endswith(_ENDING)]
+    found = [file for file in version.files if file.path.endswith(EXTENSION)]
     if len(found) == 1:
         return found[0]
     if found:
@@ -196,7 +196,7 @@ def _file_of(version: Version, path: str | None) -> File:
             f"{_named([file.path for file in found])}"
         )
     raise ValueError(
-        f"{version.name} has no file `*{_ENDING}`: it has {_named([file.path for file in version.files])}; name one "
+        f"{version.name} has no file `*{EXTENSION}`: it has {_named([file.path for file in version.files])}; name one "
         "as `path`, or use `pull`"
     )
 

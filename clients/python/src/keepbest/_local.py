@@ -13,8 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-# Keras tells formats apart by these endings, so temporary names must keep them.
-_EXTENSIONS = (".weights.h5", ".keras", ".h5")
+# Formats are told apart by these endings, so temporary names must keep them.
+_EXTENSIONS = (".weights.h5", ".keras", ".h5", ".safetensors")
 # In the part of the path without placeholders: models that the server could not be asked about.
 HELD_FOLDER = "keepbest-held"
 

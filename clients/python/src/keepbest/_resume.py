@@ -20,6 +20,7 @@ from keepbest._retry import Patience
 from keepbest._spool import SUFFIX, Spool
 from keepbest._sync import take_up
 from keepbest._tell import tell
+from keepbest._tensors import EXTENSION
 from keepbest._values import Notes
 from keepbest._versions import epoch_after
 from keepbest.client import Client, start_request
@@ -67,6 +68,10 @@ class Resuming:
         """Give a model the weights of what this callback wrote to a path, and its optimizer's state."""
         raise NotImplementedError
 
+    def _load_tensors(self, model: Any, tensors: dict[str, Any]) -> None:
+        """Give a model the weights that this callback saved as tensors, and its optimizer's state."""
+        raise NotImplementedError
+
     def _trains(self) -> Any:
         """The model, as the framework gave it; None: none."""
         model = self.__dict__.get("_model")
@@ -94,6 +99,18 @@ class Resuming:
         version = self._newest()
         if version is None:
             return 0
+        self._load_version(model, version)
+        first = epoch_after(version)
+        self._print(
+            f"Keepbest: run `{self.run_name}` goes on with epoch {first + 1}, from the weights of epoch "
+            f"{version.epoch + 1} (`v{version.number}`)"
+        )
+        return first
+
+    def _load_version(self, model: Any, version: Version) -> None:
+        if version.path.endswith(EXTENSION):
+            self._load_tensors(model, self._client.load(version.name, path=version.path))
+            return
         directory = Path(os.path.dirname(self._directory) or ".")  # it may end in a drive
         directory.mkdir(parents=True, exist_ok=True)
         # Not under a name of the run's: another process may start it while this one loads.
@@ -101,12 +118,6 @@ class Resuming:
             pulled = os.path.join(temporary, "version")  # a pull leaves a record beside it
             self._client.pull(version.name, pulled)
             self._load(model, os.path.join(pulled, version.path))
-        first = epoch_after(version)
-        self._print(
-            f"Keepbest: run `{self.run_name}` goes on with epoch {first + 1}, from the weights of epoch "
-            f"{version.epoch + 1} (`v{version.number}`)"
-        )
-        return first
 
     def initial_epoch(self) -> int:
         """The epoch to go on with, for whoever loads the weights himself: those of the run's newest version.

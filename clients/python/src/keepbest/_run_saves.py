@@ -14,15 +14,14 @@ from keepbest._progress import OnProgress, unseen
 from keepbest._proto.keepbest.v1.checkpoints_pb2 import AbandonCheckpointRequest
 from keepbest._retry import Patience, Timeout, call
 from keepbest._save import Contents, Save, SaveFuture, SaveThread, may_be_saved_later
+from keepbest._saves import BLOCKED
 from keepbest._snapshots import SnapshotBuffers
-from keepbest._tensors import TensorFile, tensors_of
+from keepbest._tensors import tensors_of
 from keepbest.errors import KeepbestError
 from keepbest.types import Action, Decision, Version
 
 # How long to try to abandon checkpoints.
 ABANDON_SECONDS = 5.0
-# In a version's metadata: for how long a save in the background held up the training, in seconds.
-BLOCKED = "blocked_seconds"
 # Of how many checkpoints that is remembered, in case their saves are repeated.
 _REMEMBERED = 100
 
@@ -170,7 +169,7 @@ class RunSaves:
     def _contents(
         self,
         decision: Decision,
-        what: Saveable | TensorFile | None,
+        what: Saveable | None,
         metadata: Mapping[str, Any] | None,
         begin: float | None = None,
     ) -> Contents:

@@ -19,7 +19,6 @@ from keepbest._proto.keepbest.v1.checkpoints_pb2 import CommitCheckpointRequest
 from keepbest._retry import WAIT_SECONDS, Patience, call, call_waiting
 from keepbest._source import Source, digest_of_source
 from keepbest._tell import tell
-from keepbest._tensors import TensorFile
 from keepbest._upload import Uploader
 from keepbest._versions import files_of
 from keepbest.errors import (
@@ -58,9 +57,7 @@ class Contents:
     error: Exception | None = None
 
     @classmethod
-    def of(
-        cls, what: Saveable | TensorFile | None, metadata: Mapping[str, Any] | None, ranks: int, later: bool
-    ) -> Contents:
+    def of(cls, what: Saveable | None, metadata: Mapping[str, Any] | None, ranks: int, later: bool) -> Contents:
         """Find the files now. It raises nothing.
 
         Args:
@@ -71,9 +68,7 @@ class Contents:
                 get another time.
         """
         try:
-            if isinstance(what, TensorFile):
-                return cls([what], struct_of(metadata))
-            files: list[Source] = [] if what is None and ranks > 1 else [*collect(what or [])]
+            files = [] if what is None and ranks > 1 else collect(what or [])
             if later:
                 for file in files:
                     with file.open():

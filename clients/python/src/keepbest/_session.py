@@ -20,10 +20,11 @@ from keepbest._local import Saver, move, remove
 from keepbest._outage import Outage
 from keepbest._progress import unseen
 from keepbest._retry import Patience
-from keepbest._saves import SaveJob, SaveQueue
+from keepbest._saves import SaveJob, SaveQueue, job_of
 from keepbest._spool import Spool
 from keepbest._state import SENDING, TRANSITIONS, Happening, State
 from keepbest._tell import counted, tell
+from keepbest._tensors import TensorFile
 from keepbest.errors import KeepbestError, SequenceConflict, StaleAttempt
 from keepbest.run import FAILURE, Run
 from keepbest.types import Action, Decision, Event, EventKind, RunState, Strategy
@@ -139,10 +140,12 @@ class Session:
         if self._outage.error is not None:
             self._spool_events()
 
-    def save(self, decision: Decision, path: Path) -> None:
-        """Upload the model at `path` and commit it, in the background if the session is asynchronous."""
+    def save(
+        self, decision: Decision, path: Path, tensors: TensorFile | None = None, begin: float | None = None
+    ) -> None:
+        """Upload the model at `path`, or tensors, and commit; see `job_of`. If the session is asynchronous, later."""
         try:
-            added = (SaveJob.of_snapshot if self.asynchronous else SaveJob.of)(decision, path)
+            added = job_of(decision, path, tensors, self.asynchronous, begin)
         except (OSError, ValueError) as error:  # somebody removed it
             if not self.survive:
                 raise
@@ -150,8 +153,7 @@ class Session:
             self._tell_loss(decision, f"its model at {path} is gone: {error}")
             return
         for job in self._saves.add(added):
-            self._given_up.append(job.decision)
-            self._lose(job, "newer models took its place, because those that waited exceeded `held_bytes`")
+            self._give_up(job, "newer models took its place, because those that waited exceeded `held_bytes`")
         if self.asynchronous:
             self._background.wake()
         else:
@@ -203,7 +205,7 @@ class Session:
             self._keep_on_disk(RunState.RUN_STATE_FAILED)  # whoever asked the process to end may kill it during a call
         late = [] if self._background.wait(seconds) else [f"an upload did not end within {seconds:g} s"]
         self._remove_safe()
-        losses = [*self.losses, *late, *self._not_uploaded()]
+        losses = [*self.losses, *late, *self._saves.not_uploaded()]
         try:
             self._raise_error()
         except Exception as error:
@@ -252,19 +254,12 @@ class Session:
         run.fail(reason, flush=False, timeout=patience)
 
     def _sum_up(self, ended: RunState | None) -> list[str]:
-        losses = self.losses + self._not_uploaded() + self._leave(ended)
+        losses = self.losses + self._saves.not_uploaded() + self._leave(ended)
         waiting = {id(entry) for entry in self._events.entries()}  # the others were decided upon after all
         losses += [f"epoch {it.event.epoch + 1}: {it.why_not_held}" for it in self._not_held if id(it) in waiting]
         if self._removed:
             losses.append(f"models removed to make room for newer ones: {', '.join(map(str, self._removed))}")
-        if kept := self._events.held():
-            losses.append(f"models kept aside, of which the server did not decide: {', '.join(map(str, kept))}")
-        if self._between.dropped:
-            losses.append(f"{counted(self._between.dropped, 'epoch')} between saves: dropped, because too many waited")
-        if self._events.dropped:
-            losses.append(f"{counted(self._events.dropped, 'event')}: dropped, because too many waited for the server")
-        if self._events.refused:
-            losses.append(f"{counted(self._events.refused, 'event')}: refused by the server")
+        losses += [*self._events.losses(), *self._between.losses()]
         if self._overtaken is not None:
             losses.append(f"the server refused all events: {self._overtaken}")
         elif self._outage.error is not None:
@@ -325,11 +320,6 @@ class Session:
             entry.is_kept = True
         self._between.are_kept()
         return None
-
-    def _not_uploaded(self) -> list[str]:
-        return [
-            f"epoch {job.decision.epoch + 1}: not uploaded, its model is at {job.keep()}" for job in self._saves.left()
-        ]
 
     # What needs the server.
 
@@ -436,9 +426,13 @@ class Session:
     # Saves.
 
     def _work_off(self) -> None:
-        """Upload what waits; what cannot be done now stays, and is tried again when the server answers."""
-        if self._error is None and self.state in SENDING and not self._saves.work(self._upload):
-            return
+        """Upload what waits; what cannot be done now stays on disk, and is tried again when the server answers."""
+        try:
+            if self._error is None and self.state in SENDING and not self._saves.work(self._upload):
+                return
+        finally:
+            for job in self._saves.settle():
+                self._give_up(job, "it could be neither uploaded nor written to disk")
         with self._lock:
             if self.state is State.BEHIND and self._outage.error is None and not len(self._events):
                 self._meets(Happening.CAUGHT_UP)
@@ -452,7 +446,8 @@ class Session:
                 self.run.abandon(job.decision)
                 raise ValueError(f"{job.path} was overwritten meanwhile")
             told = unseen if self.asynchronous else None
-            self.run.save(job.decision, job.files, self.metadata, on_progress=told, timeout=self._patience())
+            metadata = job.metadata(self.metadata)
+            self.run.save(job.decision, job.what, metadata, on_progress=told, timeout=self._patience())
         except Exception as error:
             if not self.survive:
                 self._error = self._error or error
@@ -474,6 +469,10 @@ class Session:
             path = self.final_path(job.decision)
             if job.is_at(path):
                 remove(path)
+
+    def _give_up(self, job: SaveJob, why: str) -> None:
+        self._given_up.append(job.decision)
+        self._lose(job, why)
 
     def _lose(self, job: SaveJob, why: str) -> None:
         """Tell of a save that will never be, at once and at the end."""

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from keepbest._between import WRITER, record
 from keepbest._channel import Connection
-from keepbest._files import collect
+from keepbest._files import local_files
 from keepbest._local import move, parts_of, remove
 from keepbest._proto.keepbest.v1.runs_pb2 import (
     GetRunRequest,
@@ -260,7 +260,7 @@ class _Sync:
 def _files_of(model: Path, path: str) -> dict[str, Path]:
     """A model's files, by their paths in a checkpoint in which it lies at `path`."""
     if model.is_dir():
-        return {f"{path}/{file.name}": file.path for file in collect(model)}
+        return {f"{path}/{file.name}": file.path for file in local_files(model)}
     return {path + part.name.removeprefix(model.name): part for part in parts_of(model)}
 
 

@@ -15,7 +15,8 @@ from keepbest._arrays import array_of, bytes_of, described, numpy
 from keepbest._safetensors import Place, lay_out
 from keepbest.errors import FileChanged
 
-DEFAULT_PATH = "model.safetensors"
+EXTENSION = ".safetensors"
+DEFAULT_PATH = f"model{EXTENSION}"
 _WRITE_BYTES = 1 << 20
 _RESERVED = "__metadata__"
 

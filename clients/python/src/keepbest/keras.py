@@ -16,7 +16,9 @@ from typing import Any, Literal
 
 import keras
 
+from keepbest._arguments import wrong
 from keepbest._callback import GRACE_SECONDS, HELD_BYTES, CheckpointCallback
+from keepbest._tensors import EXTENSION, TensorFile
 from keepbest.client import Client
 
 _VERSION = tuple(int(part) for part in keras.__version__.split(".")[:2])
@@ -24,6 +26,8 @@ if _VERSION < (3, 0):
     raise ImportError(
         f"keepbest.keras is for Keras 3, but Keras {keras.__version__} is installed; use keepbest.tf_keras"
     )
+
+from keepbest._keras_weights import load_into_model, tensors_of_model  # noqa: E402
 
 try:
     from keras.src.utils.io_utils import print_msg
@@ -86,6 +90,7 @@ class ModelCheckpoint(CheckpointCallback, keras.callbacks.Callback):  # type: ig
         keep_local: bool = True,
         copies: Literal["own", "same"] = "own",
         grace_seconds: float = GRACE_SECONDS,
+        save_format: Literal["safetensors"] | None = None,
     ) -> None:
         """Check the arguments as Keras does. The first eight are Keras' own, in Keras' order.
 
@@ -122,6 +127,10 @@ class ModelCheckpoint(CheckpointCallback, keras.callbacks.Callback):  # type: ig
                 trial of a tuner needs it, or the `same`.
             grace_seconds: how long a save that runs may take to end when the process is told to (SIGTERM), or dies of
                 an exception.
+            save_format: `"safetensors"` saves the weights and the optimizer's state straight from memory, as a version
+                with one file of this format and without a local one; `filepath` ends in `.safetensors` then. With
+                `asynchronous` an epoch waits for one memory copy of them. None: the ending of `filepath` says the
+                format, as in Keras.
 
         Raises:
             ValueError: an argument is not what Keras allows.
@@ -133,13 +142,14 @@ class ModelCheckpoint(CheckpointCallback, keras.callbacks.Callback):  # type: ig
             mode = "auto"
         if save_freq != "epoch" and not isinstance(save_freq, int):
             raise ValueError(f"Unrecognized save_freq: {save_freq}. Expected save_freq are 'epoch' or integer values")
-        _check_extension(os.fspath(filepath), save_weights_only)
+        _check_extension(os.fspath(filepath), save_weights_only, save_format)
+        self._save_format = save_format
         self._configure(
             filepath,
             monitor=monitor,
             verbose=verbose,
             save_best_only=save_best_only,
-            save_weights_only=save_weights_only,
+            save_weights_only=save_weights_only or save_format is not None,
             mode=mode,
             save_freq=save_freq,
             initial_value_threshold=initial_value_threshold,
@@ -178,8 +188,13 @@ class ModelCheckpoint(CheckpointCallback, keras.callbacks.Callback):  # type: ig
     def _print(self, line: str) -> None:
         print_msg(line)
 
+    def _tensors(self, path: str | None = None) -> TensorFile | None:
+        return None if self._save_format is None else TensorFile.of(tensors_of_model(self.model), path=path)
+
     def _write(self, path: str) -> None:
-        if self.save_weights_only:
+        if (tensors := self._tensors()) is not None:  # while the server is away
+            tensors.write_to(path)
+        elif self.save_weights_only:
             self.model.save_weights(path, overwrite=True)
         else:
             self.model.save(path, overwrite=True)
@@ -189,6 +204,9 @@ class ModelCheckpoint(CheckpointCallback, keras.callbacks.Callback):  # type: ig
         if optimizer is not None and not optimizer.built:  # else its state would be passed over
             optimizer.build(model.trainable_variables)
         model.load_weights(path)
+
+    def _load_tensors(self, model: Any, tensors: dict[str, Any]) -> None:
+        load_into_model(model, tensors)
 
 
 def dialect(version: tuple[int, ...]) -> dict[str, Any]:
@@ -206,7 +224,16 @@ def dialect(version: tuple[int, ...]) -> dict[str, Any]:
     }
 
 
-def _check_extension(filepath: str, save_weights_only: bool) -> None:
+def _check_extension(filepath: str, save_weights_only: bool, save_format: str | None) -> None:
+    if save_format not in (None, "safetensors"):
+        right = '"safetensors", or None, and the ending of `filepath` says the format'
+        raise ValueError(wrong("save_format", save_format, right))
+    if save_format is not None:
+        if not filepath.endswith(EXTENSION):
+            raise ValueError(f'with save_format="{save_format}" filepath `{filepath}` must end in `{EXTENSION}`')
+        return
+    if filepath.endswith(EXTENSION):
+        raise ValueError(f'filepath `{filepath}` ends in `{EXTENSION}`, which needs save_format="safetensors"')
     if save_weights_only and not filepath.endswith(".weights.h5"):
         raise ValueError(
             "When using `save_weights_only=True` in `ModelCheckpoint`, the filepath provided must end in "
