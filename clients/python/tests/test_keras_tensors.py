@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 import errno
+import gc
 import pickle
 import re
 import threading
+import weakref
 
 import grpc
 import h5py
@@ -17,7 +19,7 @@ from conftest import Interposer, Refused, Server, nothing_told
 from training import Drive, X, Y, keras, model, names, versions
 
 import keepbest
-from keepbest import _outage
+from keepbest import _keras_weights, _outage
 from keepbest._keras_weights import load_into_model, tensors_of_model
 from keepbest._tensors import TensorFile
 from keepbest.keras import ModelCheckpoint
@@ -146,6 +148,30 @@ def test_layers_with_a_state_of_their_own_and_short_floats_come_back(make, dtype
     assert again.layers[0].told == 2.5
     assert same(state(again), state(made))
     assert any(str(value.dtype) == dtype.removeprefix("mixed_") for value in state(made).values()) or "mixed" in dtype
+
+
+def test_a_model_is_walked_once_and_again_when_it_has_other_variables(monkeypatch):
+    walked = []
+    walk = _keras_weights._walked
+    monkeypatch.setattr(_keras_weights, "_walked", lambda *them: walked.append(them) or walk(*them))
+    made = model("adam")
+    assert set(state(made)) == set(state(made))
+    assert len(walked) == 1
+    made.train_on_batch(X, Y)
+    assert any(name.startswith("optimizer/") for name in state(made))
+    made.compile(loss="mse", optimizer=keras.optimizers.SGD())
+    made.train_on_batch(X, Y)
+    assert len([name for name in state(made) if name.startswith("optimizer/")]) == 2
+    held = weakref.ref(made)
+    own = keras.Sequential([keras.layers.Input((3,)), Own()])
+    for told in (1.0, 2.0):
+        own.layers[0].told = told
+        assert state(own)["layers/own/vars/told"] == told
+    walked.clear()
+    del made
+    keras.backend.clear_session()
+    gc.collect()
+    assert held() is None
 
 
 def test_another_model_is_refused():
