@@ -22,7 +22,7 @@ from google.protobuf import message
 from google.rpc import error_details_pb2, status_pb2
 
 import keepbest
-from keepbest import _ending
+from keepbest import _ending, _upload
 
 _ADDRESS = re.compile(r"127\.0\.0\.1:(\d+)")
 _START_SECONDS = 30.0
@@ -188,6 +188,19 @@ class Refused(Exception):
 
 # Gets a request's bytes and a function that sends such bytes to the server; returns the answer's bytes.
 Hook = Callable[[bytes, Callable[[bytes], bytes]], bytes]
+
+
+def durable_at_each_try(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many bytes of a large file were durable each time that an upload began or went on; filled as it does."""
+    prepare, durable = _upload.Uploader._prepare, []
+
+    def noted(uploader: Any, *arguments: Any) -> Any:
+        file = prepare(uploader, *arguments)
+        durable.append(file.durable_bytes)
+        return file
+
+    monkeypatch.setattr(_upload.Uploader, "_prepare", noted)
+    return durable
 
 
 class Interposer(grpc.GenericRpcHandler):

@@ -12,7 +12,7 @@ import pytest
 from conftest import Server, random_file
 
 import keepbest
-from keepbest import _pull, _retry, _upload
+from keepbest import _chunks, _pull, _retry
 from keepbest._retry import Backoff, Patience, pause_seconds
 
 ALWAYS = keepbest.strategy("m-{epoch}.bin")
@@ -109,15 +109,15 @@ def test_a_stream_on_which_nothing_moves_is_given_up_and_gone_on_with(
     client = keepbest.Client(own_server.address, timeout=60)
     run = client.start_run(project, "r", ALWAYS)
     decision = run.report_epoch(0, {"val_loss": 1.0})
-    fill = _upload._Messages._fill
+    fill = _chunks.Messages._message
 
-    def fill_and_pause(messages, message):
-        if messages.digest.size_bytes == 10 << 20:
+    def fill_and_pause(messages, **fields):
+        if messages.position == 10 << 20:
             own_server.pause()
-        return fill(messages, message)
+        return fill(messages, **fields)
 
     with monkeypatch.context() as patch:
-        patch.setattr(_upload._Messages, "_fill", fill_and_pause)
+        patch.setattr(_chunks.Messages, "_message", fill_and_pause)
         patch.setattr(_retry, "_STREAM_IDLE_SECONDS", 0.5)
         with pytest.raises(keepbest.Unavailable, match="nothing moved on a stream"):
             run.save(decision, tmp_path / "m.bin", timeout=0.0)

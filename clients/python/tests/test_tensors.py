@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import safetensors
 import safetensors.numpy
-from conftest import Interposer, Proxy, Server
+from conftest import Interposer, Proxy, Server, durable_at_each_try
 
 import keepbest
 from keepbest import _pull
@@ -261,14 +261,18 @@ def test_cut_points_are_where_tensors_begin_in_the_file():
         opened.read(0, 1)
 
 
-def test_an_upload_of_tensors_goes_on_after_each_cut(server: Server, project):
+def test_an_upload_of_tensors_goes_on_after_each_cut(server: Server, project, monkeypatch):
+    durable = durable_at_each_try(monkeypatch)
     tensors = {f"t{number}": np.random.default_rng(number).random(MIB) for number in range(5)}  # 8 MiB each
-    proxy = Proxy(server, [10 << 20, 24 << 20, 37 << 20])
+    cuts = [10 * MIB, 24 * MIB, 37 * MIB]
+    proxy = Proxy(server, cuts)
     client = keepbest.Client(proxy.address, timeout=60)
     run, decision = decided(client, project)
     version = run.save(decision, tensors=tensors)
-    assert proxy.cuts == 3
-    assert proxy.forwarded_bytes < (40 + 3 * 16) << 20
+    # What came whole before a cut is not sent again, so the last one may find nothing to cut.
+    assert proxy.cuts >= 2
+    assert proxy.forwarded_bytes < cuts[proxy.cuts - 1] + version.size_bytes - durable[-1] + MIB
+    assert durable == sorted(durable)
     same_tensors(keepbest.Client(server.address).load(version.name), tensors)
     proxy.close()
 
@@ -393,11 +397,12 @@ def test_what_was_received_is_checked_and_a_broken_stream_goes_on(client, projec
 
     monkeypatch.setattr(_pull, "_read", broken)
     same_tensors(client.load(version.name), tensors)
-    assert [begin for begin, _ in ranges] == [0, 2 * MIB]  # the first message has no bytes
+    # The first message has no bytes, and the second the header, which is a chunk.
+    assert [begin for begin, _ in ranges] == [0, TensorFile.of(tensors).cut_points[0] + MIB]
 
     def flipped(connection, name, path, bytes_range, patience):
         for data in read(connection, name, path, bytes_range, patience):
-            yield data[:-1] + bytes([data[-1] ^ 1]) if data else data
+            yield data[:-1] + bytes([data[-1] ^ 1]) if len(data) == MIB else data
 
     monkeypatch.setattr(_pull, "_read", flipped)
     with pytest.raises(keepbest.DataLoss, match=f"`model.safetensors` of {version.name} does not match its digest"):

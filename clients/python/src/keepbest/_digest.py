@@ -1,4 +1,4 @@
-"""Digests as the server computes them: a file's over its chunks, a version's over its files."""
+"""Digests as the server computes them: a file's over its cells, a version's over its files."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Iterable
 
 from blake3 import blake3
 
-# The server stores files in chunks of this size. A file's digest is BLAKE3 over the BLAKE3 digests of its chunks.
+# The most that a chunk has; and what each cell has but the last: a file's digest is BLAKE3 over the BLAKE3 digests of
+# its cells, wherever the file is cut into chunks.
 CHUNK_BYTES = 8 << 20
 _DIGEST_BYTES = 32
 
@@ -14,36 +15,41 @@ _DIGEST_BYTES = 32
 class FileDigest:
     """A running digest of a file, which is fed from its start."""
 
-    def __init__(self, chunk_digests: bytes = b"") -> None:
-        """Begin at the file's first byte, or behind whole chunks whose digests are given, concatenated."""
-        self._digests = bytearray(chunk_digests)
-        self._chunk = blake3()
-        self._chunk_bytes = 0
+    def __init__(self, cell_digests: bytes = b"") -> None:
+        """Begin at the file's first byte, or behind whole cells whose digests are given, concatenated."""
+        self._digests = bytearray(cell_digests)
+        self._cell = blake3()
+        self._cell_bytes = 0
 
     @property
     def size_bytes(self) -> int:
         """How many bytes it has taken."""
-        return len(self._digests) // _DIGEST_BYTES * CHUNK_BYTES + self._chunk_bytes
+        return len(self._digests) // _DIGEST_BYTES * CHUNK_BYTES + self._cell_bytes
 
     def update(self, data: bytes) -> None:
         """Take the next bytes."""
         view = memoryview(data)
         while view:
-            piece = view[: CHUNK_BYTES - self._chunk_bytes]
-            self._chunk.update(piece)
-            self._chunk_bytes += len(piece)
+            piece = view[: CHUNK_BYTES - self._cell_bytes]
+            self._cell.update(piece)
+            self._cell_bytes += len(piece)
             view = view[len(piece) :]
-            if self._chunk_bytes == CHUNK_BYTES:
-                self._digests += self._chunk.digest()
-                self._chunk, self._chunk_bytes = blake3(), 0
+            if self._cell_bytes == CHUNK_BYTES:
+                self._digests += self._cell.digest()
+                self._cell, self._cell_bytes = blake3(), 0
 
     def digest(self) -> bytes:
         """The digest of all bytes taken so far, 32 bytes."""
-        last = self._chunk.digest() if self._chunk_bytes else b""
+        last = self._cell.digest() if self._cell_bytes else b""
         return blake3(bytes(self._digests) + last).digest()
 
+    def of_cell(self, number: int) -> bytes:
+        """The digest of a cell that it has taken, of the last one as far as it has; counted from 0."""
+        begin = number * _DIGEST_BYTES
+        return bytes(self._digests[begin : begin + _DIGEST_BYTES]) or self._cell.digest()
+
     def before(self, offset_bytes: int) -> FileDigest:
-        """A copy that has taken only the whole chunks which end at or before an offset."""
+        """A copy that has taken only the whole cells which end at or before an offset."""
         return FileDigest(bytes(self._digests[: offset_bytes // CHUNK_BYTES * _DIGEST_BYTES]))
 
 

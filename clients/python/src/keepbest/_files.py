@@ -13,8 +13,9 @@ from types import TracebackType
 from typing import BinaryIO
 
 from keepbest._digest import FileDigest
+from keepbest._safetensors import LENGTH_BYTES, begins_of, header_end, read_header
 from keepbest._source import Source, read_on
-from keepbest._tensors import TensorFile
+from keepbest._tensors import EXTENSION, TensorFile
 from keepbest.errors import FileChanged
 
 # Linux stamps a write with the time of the last clock tick, up to 10 ms ago, so two writes within a tick get the same
@@ -65,8 +66,16 @@ class LocalFile:
 
     @property
     def cut_points(self) -> tuple[int, ...]:
-        """None: what is in a file is not looked at."""
-        return ()
+        """Where tensors begin, if its name and its header say that it is a safetensors file."""
+        if not self.name.endswith(EXTENSION):
+            return ()
+        try:
+            with self.path.open("rb") as file:
+                end = header_end(file.read(LENGTH_BYTES), self.size_bytes)
+                places, _ = read_header(file.read(end - LENGTH_BYTES), self.size_bytes)
+        except (OSError, ValueError):
+            return ()  # who reads it to send it will see what is wrong, if anything is
+        return begins_of(places, self.size_bytes)
 
     @property
     def described(self) -> str:

@@ -156,6 +156,11 @@ def read_header(text: bytes, size_bytes: int) -> tuple[list[Place], dict[str, st
     return places, metadata
 
 
+def begins_of(places: list[Place], size_bytes: int) -> tuple[int, ...]:
+    """Where the tensors of a file begin, rising; those at its end have no byte."""
+    return tuple(sorted({place.begin for place in places if place.begin < size_bytes}))
+
+
 def _place(name: str, told: Any, begin: int) -> Place:
     fault = f"the entry of its tensor `{name}`"
     if not isinstance(told, dict) or set(told) != {"dtype", "shape", "data_offsets"}:

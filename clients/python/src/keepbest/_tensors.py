@@ -12,7 +12,7 @@ from typing import Any
 
 from keepbest._arguments import check_mapping, check_text, wrong
 from keepbest._arrays import array_of, bytes_of, described, numpy
-from keepbest._safetensors import Place, lay_out
+from keepbest._safetensors import Place, begins_of, lay_out
 from keepbest.errors import FileChanged
 
 EXTENSION = ".safetensors"
@@ -72,8 +72,7 @@ class TensorFile:
         self._begins = [block.begin for block in self._blocks]
         self._release = release
         self.size_bytes = places[-1].end
-        begins = {place.begin for place in places if place.begin < self.size_bytes}
-        self.cut_points: tuple[int, ...] = tuple(sorted(begins))
+        self.cut_points = begins_of(places, self.size_bytes)
 
     @classmethod
     def of(

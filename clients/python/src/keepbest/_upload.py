@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
-from typing import cast
 
 from keepbest._channel import Connection
+from keepbest._chunks import MESSAGE_BYTES, Messages
 from keepbest._digest import FileDigest, digest_of
 from keepbest._progress import OnProgress
 from keepbest._proto.keepbest.v1.checkpoints_pb2 import (
+    FindMissingChunksRequest,
+    FindMissingChunksResponse,
     PrepareFileRequest,
     SmallFile,
     WriteFileRequest,
@@ -22,21 +24,12 @@ from keepbest._retry import Backoff, Patience, Stream, call, call_once
 from keepbest._source import Opened, Source, read_on
 from keepbest.errors import FileChanged, KeepbestError
 
-MESSAGE_BYTES = 1 << 20
 SMALL_FILE_BYTES = 256 << 10
 # The server accepts 1,000 files and 4 MiB in a request; this leaves 1 MiB for the paths.
 _BATCH_FILES = 1_000
 _BATCH_BYTES = 3 << 20
-
-
-def _fast_crc32c() -> Callable[[bytes], int] | None:
-    try:
-        import google_crc32c
-    except ImportError:
-        return None
-    if google_crc32c.implementation != "c":  # the one in pure Python is far slower than a network
-        return None
-    return cast(Callable[[bytes], int], google_crc32c.value)
+# How long to wait for what the server has before its bytes are sent all the same.
+_ASK_SECONDS = 10.0
 
 
 @dataclass
@@ -57,6 +50,8 @@ class Uploader:
     # How many bytes the files have together; and those that are complete.
     _all_bytes: int = 0
     _complete_bytes: int = 0
+    # Whether the server says which chunks it has; an older one does not.
+    _asks: bool = True
 
     def upload(self, files: Iterable[Source]) -> dict[str, bytes]:
         """Upload files, the small ones many to a call.
@@ -150,20 +145,33 @@ class Uploader:
         method: Callable[..., File] = self.connection.stubs().checkpoints.PrepareFile
         return call_once(method, request, backoff.call_seconds())
 
-    def _messages(self, file: Source, opened: Opened, offset_bytes: int, sent: FileDigest) -> _Messages:
+    def _messages(self, file: Source, opened: Opened, offset_bytes: int, sent: FileDigest) -> Messages:
         """The messages from an offset on. Bytes before it that were not sent here are read, to be in the digest."""
         digest = read_on(opened, sent.before(offset_bytes), offset_bytes)
         first = WriteFileRequest(
             checkpoint=self.checkpoint, attempt=self.attempt, path=file.name, offset_bytes=offset_bytes
         )
-        return _Messages(file, opened, first, digest, self._tell)
+        return Messages(file, opened, first, digest, self._missing, self._tell)
 
-    def _write(self, messages: _Messages) -> File:
+    def _missing(self, digests: list[bytes]) -> Collection[int]:
+        """Which of the chunks must be sent. If nobody says it, all of them."""
+        everything = range(len(digests))
+        if not self._asks:
+            return everything
+        method: Callable[..., FindMissingChunksResponse] = self.connection.stubs().checkpoints.FindMissingChunks
+        request = FindMissingChunksRequest(checkpoint=self.checkpoint, digests=digests)
+        try:
+            return frozenset(call_once(method, request, _ASK_SECONDS).missing)
+        except KeepbestError as error:
+            self._asks = error.retryable
+            return everything
+
+    def _write(self, messages: Messages) -> File:
         method = self.connection.stubs().checkpoints.WriteFile
         try:
             with Stream(
                 lambda seconds: method.future(messages, timeout=seconds),
-                lambda: messages.digest.size_bytes,
+                lambda: messages.position,
                 self.patience,
             ) as stream:
                 kept: File = stream.call.result()
@@ -172,63 +180,6 @@ class Uploader:
             if messages.error is not None:  # gRPC hides the error of an iterator behind one of its own
                 raise messages.error from None
             raise
-
-
-class _Messages(Iterator[WriteFileRequest]):
-    """The messages of one WriteFile call, from an offset to the end; each is read when gRPC asks for it.
-
-    gRPC asks in a thread of its own, which may go on for a while after the call has failed. So sources are read
-    at offsets, which disturbs no other reader.
-
-    Attributes:
-        digest: of the file's bytes up to the end of the newest message.
-        of_all: the digest of the whole file, once the last message was built.
-        error: why a message could not be built.
-    """
-
-    def __init__(
-        self,
-        file: Source,
-        opened: Opened,
-        first: WriteFileRequest,
-        digest: FileDigest,
-        tell: Callable[[int], None] = lambda sent_bytes: None,
-    ) -> None:
-        """Begin behind the bytes of `digest`, with a first message that lacks only its data."""
-        self.digest = digest
-        self.of_all: bytes | None = None
-        self.error: Exception | None = None
-        self._crc32c = _fast_crc32c()
-        self._file = file
-        self._opened = opened
-        self._next: WriteFileRequest | None = first
-        self._tell = tell
-
-    def __next__(self) -> WriteFileRequest:
-        if self._next is None:
-            raise StopIteration
-        try:
-            return self._fill(self._next)
-        except Exception as error:
-            self.error = error
-            raise
-
-    def _fill(self, message: WriteFileRequest) -> WriteFileRequest:
-        at = self.digest.size_bytes
-        # Not read from the message again: protobuf makes a copy each time.
-        data = self._opened.read(at, min(MESSAGE_BYTES, self._file.size_bytes - at))
-        message.data = data
-        if self._crc32c is not None:
-            message.crc32c = self._crc32c(data)
-        self.digest.update(data)
-        self._tell(self.digest.size_bytes)
-        message.finish = self.digest.size_bytes == self._file.size_bytes
-        if message.finish:
-            self.of_all = self.digest.digest()
-            # The last chance to notice a change before the server takes the file for complete.
-            self._opened.check(self.of_all)
-        self._next = None if message.finish else WriteFileRequest()
-        return message
 
 
 def _check_kept(file: Source, kept: File, digest: bytes) -> None:
