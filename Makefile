@@ -20,7 +20,7 @@ export JAX_PLATFORMS := cpu
 STAGES := setup fmt lint docs deny proto stubs settings test-rust test-s3 test-python conformance
 
 .PHONY: help demo test setup build python fmt format lint docs deny proto stubs settings
-.PHONY: test-rust test-s3 test-azure test-python test-pins test-tf-keras test-deploy test-languages conformance bench clean
+.PHONY: test-rust test-s3 test-azure test-python test-pins test-tf-keras test-deploy test-languages conformance bench bench-peers clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -123,6 +123,12 @@ soak: build setup ## Kills, failpoints, races and storms, 10 to 25 times as long
 
 bench: ## Measurements with a release build
 	benches/run.sh
+
+bench-peers: ## Measurements beside MLflow, wandb and cp, with a release build (0.8 GB in target/bench-peers)
+	@scripts/setup-python peers
+	@scripts/setup-postgres
+	cargo build $(locked) --release --bin keepbest --quiet
+	target/bench-peers/bin/python benches/peers $(target)/release/keepbest --json target/bench-peers.json $(PEERS)
 
 clean: ## Remove what was built; data/ stays
 	cargo clean
