@@ -9,6 +9,7 @@ import argparse
 import importlib.metadata
 import json
 import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -63,12 +64,15 @@ def main() -> None:
         size_mib = arguments.size_mib or (256 if arguments.quick else 1024)
         program = str(Path(arguments.program).resolve())
         book = Book(rounds)
-        bench = Bench(program, Path(folder), book, arguments.quick, size_mib, not arguments.no_postgres)
         versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("mlflow", "wandb", "grpcio"))
         print(f"{versions}; {os.cpu_count()} cores; {rounds} rounds; load at the start {_load()}.\n\n{book.HEAD}")
         try:
             for part in arguments.only or PARTS:
+                room = Path(folder, part)
+                room.mkdir()
+                bench = Bench(program, room, book, arguments.quick, size_mib, not arguments.no_postgres)
                 importlib.import_module(part).measure(bench)
+                shutil.rmtree(room)
         finally:
             print(f"\nLoad at the end: {_load()}.")
             if arguments.json:
