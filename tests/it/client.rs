@@ -2,7 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::BufRead as _;
+use std::io::BufReader;
 use std::path::Path;
+use std::path::PathBuf;
+use std::process::Command;
+use std::process::Stdio;
 
 use futures::StreamExt;
 use keepbest_client::Client;
@@ -159,4 +164,47 @@ async fn what_was_not_committed_is_not_acknowledged_after_the_commit() {
     fs::remove_file(other.path().join("small.bin")).unwrap();
     assert!(matches!(save().await.unwrap_err(), Error::Corrupt(_) | Error::Refused(_)), "a missing file");
     assert_eq!(run.save(&decision, folder.path()).await.unwrap(), version, "the version stands");
+}
+
+/// `clients/rust/examples/train.rs`. It is built with the tests of the whole workspace, as by `make test-rust`.
+fn example() -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    let path = test.parent().and_then(Path::parent).unwrap().join("examples/train");
+    assert!(path.exists(), "there is no {}: `cargo build -p keepbest-client --examples`", path.display());
+    path
+}
+
+/// The epoch in a line that begins with these words.
+fn epoch_behind(words: &str, line: &str) -> i64 {
+    let rest = line.strip_prefix(words).unwrap_or_else(|| panic!("`{line}` does not begin with `{words}`"));
+    rest.split([' ', ',']).next().unwrap().parse().unwrap()
+}
+
+#[test]
+fn the_example_of_the_client_goes_on_after_a_kill() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = ServerProcess::start(folder.path());
+    let train = |epochs: i64| {
+        let mut command = Command::new(example());
+        command.arg(server.address()).arg("line").arg(folder.path().join("out")).arg(epochs.to_string());
+        command
+    };
+    let mut first = train(i64::MAX).stdout(Stdio::piped()).spawn().unwrap();
+    let lines = BufReader::new(first.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let mut saved = lines.filter(|line| line.contains(" saved as "));
+    let third = saved.nth(2).expect("three epochs that are better than those before");
+    first.kill().unwrap();
+    first.wait().unwrap();
+    let last = epoch_behind("epoch ", &saved.last().unwrap_or(third));
+
+    let second = train(last + 30).output().unwrap();
+    assert!(second.status.success(), "{}", String::from_utf8_lossy(&second.stderr));
+    let told = String::from_utf8(second.stdout).unwrap();
+    let (first_line, last_line) = (told.lines().next().unwrap(), told.lines().last().unwrap());
+    // Perhaps another one was committed before the kill, and not told any more.
+    assert!(epoch_behind("going on behind epoch ", first_line) >= last, "{told}");
+    assert!(epoch_behind("best is epoch ", last_line) >= last, "{told}");
+    // What the noise leaves of it, which is 0.03, and not the 4.7 of the first weights.
+    let (_, val_loss) = last_line.rsplit_once(' ').unwrap();
+    assert!(val_loss.parse::<f64>().unwrap() < 0.05, "{told}");
 }

@@ -81,11 +81,18 @@ const MIGRATIONS: [(&str, u64); 11] = [
 ];
 
 /// Folders of our own Rust code.
-const RUST: [&str; 6] =
-    ["src", "tests/it", "proto/src", "clients/rules/src", "clients/rust/src", "clients/examples/rust"];
+const RUST: [&str; 7] = [
+    "src",
+    "tests/it",
+    "proto/src",
+    "clients/rules/src",
+    "clients/rust/src",
+    "clients/rust/examples",
+    "clients/examples/rust",
+];
 
 /// Papers whose paths must exist.
-const PAPERS: [&str; 8] = [
+const PAPERS: [&str; 9] = [
     "README.md",
     "ARCHITECTURE.md",
     "CONTRIBUTING.md",
@@ -94,6 +101,7 @@ const PAPERS: [&str; 8] = [
     "docs/operations.md",
     "docs/any-language.md",
     "clients/examples/README.md",
+    "clients/rust/README.md",
 ];
 
 #[test]

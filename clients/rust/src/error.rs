@@ -31,6 +31,7 @@ pub enum Error {
         address: String,
         /// The innermost cause, as `connection refused`.
         problem: String,
+        /// Why, as far as it is known.
         fault: Fault,
     },
     /// A local file or folder could not be read or written.
@@ -38,7 +39,9 @@ pub enum Error {
     Io {
         /// What could not be done with it, as a participle: `read`, `written`, `made`, `locked`.
         step: &'static str,
+        /// The file or folder.
         path: PathBuf,
+        /// What the system said.
         #[source]
         source: io::Error,
     },
@@ -79,6 +82,7 @@ impl Fault {
 pub struct Refusal {
     /// The name of the RPC, as `CommitCheckpoint`.
     pub rpc: &'static str,
+    /// The code of gRPC.
     pub code: Code,
     /// `ErrorInfo.reason`, as `STALE_ATTEMPT`; empty when the answer carries none.
     pub reason: String,

@@ -26,7 +26,20 @@
 //! # }
 //! ```
 //!
-//! The contract itself stands in the `.proto` files; their types are here as [`v1`].
+//! [`Run`] is what a trainer needs, [`pull`] what a consumer needs; [`Client`] has a method for each RPC. The contract itself stands in
+//! the `.proto` files; their types are here as [`v1`]. `examples/train.rs` is a whole training, which goes on after a kill.
+//!
+//! # Errors
+//! [`Error`] tells the cases apart by what the caller can do. What may pass by itself ([`Error::is_retryable`]) was repeated before
+//! it is returned, for [`Retry::budget`]; an interrupted upload or download goes on when its function is called again. What the server
+//! refuses has a reason, as `STALE_ATTEMPT` ([`Error::reason`]).
+//!
+//! # Units
+//! Epochs, batches and ranks count from 0. Sizes are in bytes and times that are numbers in microseconds, where a name does not say
+//! otherwise; digests are BLAKE3, 32 bytes. Names of resources are whole, as `teams/*/projects/*/artifacts/*/versions/*`; [`parse_target`]
+//! makes one of the short form.
+
+#![warn(missing_docs)]
 
 mod calls;
 mod client;

@@ -9,14 +9,18 @@ use crate::error::{Error, Result};
 /// A project, as `TEAM/PROJECT`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProjectName {
+    /// Its team's id.
     pub team: String,
+    /// Its own id in the team.
     pub project: String,
 }
 
 /// A version of an artifact, as `TEAM/PROJECT/ARTIFACT:ALIAS`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
+    /// Where the artifact is.
     pub project: ProjectName,
+    /// The artifact's id in the project.
     pub artifact: String,
     /// A number as `v3`, or an alias as `best`.
     pub version: String,

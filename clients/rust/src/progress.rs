@@ -6,9 +6,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// How far a transfer has come. Bytes that need not be transferred, because they are there already, count as done.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Progress {
+    /// Files that are complete.
     pub files_done: u64,
+    /// Files in all.
     pub files_total: u64,
+    /// Bytes that are done. After a break it may go back.
     pub bytes_done: u64,
+    /// Bytes in all.
     pub bytes_total: u64,
 }
 

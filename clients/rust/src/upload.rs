@@ -42,7 +42,9 @@ pub use self::local::{Survey, survey};
 /// The outcome of an upload: the files that the checkpoint has now from this source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Uploaded {
+    /// How many there are.
     pub file_count: u64,
+    /// All together.
     pub size_bytes: u64,
 }
 

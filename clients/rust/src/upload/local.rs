@@ -39,7 +39,9 @@ pub(super) struct Listed {
 /// What an upload of a file or a directory will send, and what of it will not come back.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Survey {
+    /// How many files it will send.
     pub file_count: u64,
+    /// Of all of them together.
     pub size_bytes: u64,
     /// Folders that hold nothing: only files are kept.
     pub empty_folders: u64,
