@@ -189,7 +189,7 @@ fn the_example_of_the_client_goes_on_after_a_kill() {
         command.arg(server.address()).arg("line").arg(folder.path().join("out")).arg(epochs.to_string());
         command
     };
-    let mut first = train(i64::MAX).stdout(Stdio::piped()).spawn().unwrap();
+    let mut first = train(1_000_000_000).stdout(Stdio::piped()).spawn().unwrap();
     let lines = BufReader::new(first.stdout.take().unwrap()).lines().map(Result::unwrap);
     let mut saved = lines.filter(|line| line.contains(" saved as "));
     let third = saved.nth(2).expect("three epochs that are better than those before");
@@ -197,7 +197,7 @@ fn the_example_of_the_client_goes_on_after_a_kill() {
     first.wait().unwrap();
     let last = epoch_behind("epoch ", &saved.last().unwrap_or(third));
 
-    let second = train(last + 30).output().unwrap();
+    let second = train(last + 60).output().unwrap();
     assert!(second.status.success(), "{}", String::from_utf8_lossy(&second.stderr));
     let told = String::from_utf8(second.stdout).unwrap();
     let (first_line, last_line) = (told.lines().next().unwrap(), told.lines().last().unwrap());

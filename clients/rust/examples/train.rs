@@ -11,8 +11,9 @@ use std::path::Path;
 use keepbest_client::{Client, PullOptions, Run, pull, v1};
 
 const PROJECT: &str = "teams/demo/projects/rust";
-/// Of a step down the gradient. Near the optimum it leaps to and fro, so that not every epoch is a better one.
-const LEARNING_RATE: f64 = 0.02;
+/// How far a step goes down the gradient. Each epoch has new points, so near the optimum not every one is better.
+const LEARNING_RATE: f64 = 0.03;
+const POINTS_IN_EPOCH: usize = 20;
 
 /// y = w[0] * x[0] + w[1] * x[1] + w[2]
 type Weights = [f64; 3];
@@ -90,9 +91,11 @@ async fn train(address: &str, run: &str, folder: &Path, epochs: i64) -> Result<(
     };
     let mut run = Run::start(&client, request).await?;
     let (mut weights, first) = resume(&client, &run, &folder.join("resumed")).await?;
-    let (training, validation) = (points(200, 1), points(100, 2));
+    let validation = points(200, 0);
     let file = folder.join("weights.bin");
     for epoch in first..epochs {
+        let training =
+            points(POINTS_IN_EPOCH, u32::try_from(epoch)?.wrapping_add(1).wrapping_mul(2_654_435_761));
         fit(&mut weights, &training);
         let (loss, val_loss) = (loss(&weights, &training), loss(&weights, &validation));
         let event = v1::Event {
