@@ -26,7 +26,7 @@ os.environ.update(
     WANDB_CONSOLE="off",
 )
 
-PARTS = ("transfer", "trees", "events", "blocking", "saves", "best")
+PARTS = ("transfer", "repeats", "trees", "events", "blocking", "saves", "best")
 
 
 def _arguments() -> argparse.Namespace:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Protocol
 
@@ -23,6 +25,8 @@ from keepbest._tell import tell
 from keepbest._versions import files_of, version_of
 from keepbest.errors import DataLoss, KeepbestError
 
+# How many files are pulled at once: while some are received, others are synced to the disk.
+_FILES_AT_ONCE = 8
 # How many files of others a warning names.
 _NAMED_FILES = 5
 
@@ -47,21 +51,45 @@ def pull(
     pulled = PulledFiles(directory)
     pulled.expect([file for file, _ in missing])
     unfinished = unfinished_folder(directory, [file.path for file in version.files])
+
+    def one(file: File, target: Path) -> None:
+        if target.is_dir():
+            raise ValueError(f"`{target}` is a folder; move it away to pull the file `{file.path}`")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with Part(file, target, unfinished) as part:
+            receive(connection, version.name, file, part, patience, meter)
+            part.finish(version.name)
+
     try:
-        for file, target in missing:
-            if target.is_dir():
-                raise ValueError(f"`{target}` is a folder; move it away to pull the file `{file.path}`")
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with Part(file, target, unfinished) as part:
-                receive(connection, version.name, file, part, patience, meter)
-                meter.ends(file.size_bytes)
-                part.finish(version.name)
+        _all_of(one, missing, meter)
     finally:
         with contextlib.suppress(OSError):  # it is kept if it is not empty: the next pull goes on from there
             unfinished.rmdir()
     pulled.remove_others(list(version.files))
     _tell_of_others(directory, version, {target for _, target in targets})
     return version
+
+
+def _all_of(one: Callable[[File, Path], None], files: list[tuple[File, Path]], meter: Meter) -> None:
+    """Pull several files at once: each waits for the server, and then for the disk.
+
+    Raises:
+        Exception: that of the first file that failed. Nothing is begun after it, and what is under way ends soon.
+    """
+    if len(files) < 2:
+        for file, target in files:
+            one(file, target)
+        return
+    with ThreadPoolExecutor(min(_FILES_AT_ONCE, len(files)), "keepbest-pull") as threads:
+        pulled = [threads.submit(one, file, target) for file, target in files]
+        try:
+            for done in as_completed(pulled):
+                done.result()
+        except BaseException:
+            meter.stop()
+            for waiting in pulled:
+                waiting.cancel()
+            raise
 
 
 def check_files(version: Version) -> None:
@@ -106,29 +134,44 @@ class Receiver(Protocol):
         """The next bytes of it."""
 
 
+class Stopped(Exception):
+    """Another file of the pull has failed."""
+
+
 class Meter:
-    """Tells of the bytes of all files of one pull."""
+    """Tells of the bytes of all files of one pull, and whether it goes on. Several files may be received at once."""
 
     def __init__(self, on_progress: OnProgress | None, all_bytes: int) -> None:
         self._on_progress = on_progress
         self._all_bytes = all_bytes
-        self._complete_bytes = 0
+        self._received_bytes = 0
+        self._is_stopped = False
+        self._lock = threading.Lock()
 
-    def stands(self, file_bytes: int) -> None:
-        """Of the file that is received now, so many bytes are here."""
-        if self._on_progress is not None:
-            self._on_progress(self._complete_bytes + file_bytes, self._all_bytes)
+    def received(self, size_bytes: int) -> None:
+        """So many bytes more are here.
 
-    def ends(self, file_bytes: int) -> None:
-        """The file that was received is complete."""
-        self._complete_bytes += file_bytes
-        self.stands(0)
+        Raises:
+            Stopped: they are not needed any more.
+        """
+        with self._lock:
+            if self._is_stopped:
+                raise Stopped
+            self._received_bytes += size_bytes
+            if self._on_progress is not None:
+                self._on_progress(self._received_bytes, self._all_bytes)
+
+    def stop(self) -> None:
+        """Nothing more is needed."""
+        self._is_stopped = True
 
 
 def receive(connection: Connection, version: str, file: File, part: Receiver, patience: Patience, meter: Meter) -> None:
     """Receive the ranges that are missing. After a broken stream, continue where it stopped."""
     backoff = Backoff(patience)
-    for start, end in part.missing():
+    missing = part.missing()
+    meter.received(file.size_bytes - sum(end - start for start, end in missing))
+    for start, end in missing:
         received = start
         part.begin(start)
         while received < end:
@@ -136,7 +179,7 @@ def receive(connection: Connection, version: str, file: File, part: Receiver, pa
                 for data in _read(connection, version, file.path, (received, end), patience):
                     part.write(data)
                     received += len(data)
-                    meter.stands(received)
+                    meter.received(len(data))
                     backoff.progress()
                 if received < end:
                     raise DataLoss(f"`{file.path}` of {version} ended at byte {received} of {end}")
