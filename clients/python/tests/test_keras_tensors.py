@@ -21,8 +21,11 @@ from training import Drive, X, Y, keras, model, names, versions
 import keepbest
 from keepbest import _keras_weights, _outage
 from keepbest._keras_weights import load_into_model, tensors_of_model
+from keepbest._saves import SaveJob
+from keepbest._snapshots import SnapshotBuffers
 from keepbest._tensors import TensorFile
 from keepbest.keras import ModelCheckpoint
+from keepbest.types import Decision
 
 
 @pytest.fixture
@@ -84,6 +87,7 @@ def test_the_tensors_are_those_of_keras_own_file_of_weights(tmp_path):
     with h5py.File(tmp_path / "m.weights.h5") as file:
         file.visititems(add)
     assert same(found, state(made))
+    assert not [name for name, value in tensors_of_model(made).items() if isinstance(value, np.ndarray)], "no copies"
 
 
 def test_what_a_background_save_has_is_the_model_of_its_epoch(interposer: Interposer, client, make):
@@ -260,15 +264,26 @@ def test_tensors_that_were_never_uploaded_lie_where_the_warning_says(
     assert "keepbest-not-uploaded-" in found[1]
 
 
+def test_tensors_whose_upload_did_not_end_in_time_are_written_and_their_memory_is_free(tmp_path, monkeypatch):
+    buffers, path = SnapshotBuffers(), tmp_path / "m.safetensors"
+    decision = Decision(path=path.name, checkpoint="teams/t/projects/p/runs/r/checkpoints/1")
+    jobs = [SaveJob.of_tensors(decision, path, buffers.copy(TensorFile.of({"a": np.ones(2)}))) for _ in range(2)]
+    kept = re.fullmatch(r"its model is at (.*/keepbest-not-uploaded-.*/m\.safetensors)", jobs[0].keep())
+    assert list(safetensors.numpy.load_file(kept[1])["a"]) == [1, 1]
+    assert buffers._taken == 1
+    monkeypatch.setattr(TensorFile, "write_to", full)
+    assert jobs[1].keep() == "its model could not be written: [Errno 28] no space left"
+
+
+def full(self, path):
+    raise OSError(errno.ENOSPC, "no space left")
+
+
 @pytest.mark.parametrize("asynchronous", [False, True])
 def test_tensors_for_which_there_is_no_place_are_told_and_the_training_goes_on(
     interposer: Interposer, client, make, tmp_path, monkeypatch, asynchronous
 ):
     monkeypatch.setattr(_outage, "_PROBE_SECONDS", 0.0)
-
-    def full(self, path):
-        raise OSError(errno.ENOSPC, "no space left")
-
     monkeypatch.setattr(TensorFile, "write_to", full)
     interposer.hooks["CommitCheckpoint"] = cannot_now
     callback = make(server=interposer.address, retry_seconds=0.1, asynchronous=asynchronous)
@@ -284,7 +299,7 @@ def test_tensors_for_which_there_is_no_place_are_told_and_the_training_goes_on(
         drive.epoch(1, val_loss=0.5).end()
     assert [it.epoch for it in versions(client, callback)] == [1]
     outcomes = [(it.epoch, it.outcome) for it in client.decisions(callback.run_name) if it.action == keepbest.SAVE]
-    assert len(outcomes) == 2 and len({outcome for _, outcome in outcomes}) == 2  # the first was given up
+    assert sorted(outcomes) == [(0, 3), (1, 2)]  # given up, and committed
 
 
 def test_how_long_a_save_in_the_background_of_a_file_took_is_told_too(client, make, server, project, tmp_path):

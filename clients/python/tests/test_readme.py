@@ -56,7 +56,7 @@ PROGRAMS = [
 
 
 def test_the_readmes_show_as_many_programs_as_before():
-    assert len(PROGRAMS) == 4
+    assert len(PROGRAMS) == 5
 
 
 @pytest.mark.parametrize(("readme", "block"), PROGRAMS)
