@@ -20,7 +20,9 @@ use crate::failpoint::failpoint;
 /// Objects of one call that are written at once.
 const PUTS_IN_FLIGHT: usize = 8;
 /// How often a call looks again when somebody stored or collected the same bytes in the same moment.
-const MOST_RACES: usize = 4;
+pub(super) const MOST_RACES: usize = 4;
+/// The reason of a write whose chunk somebody else stored or collected.
+pub(super) const RACE: &str = "RACE";
 
 /// A piece of a file, as a chunk that is to be stored.
 #[derive(Clone, Debug)]
@@ -119,7 +121,7 @@ impl App {
                         drop(self.store.delete(key).await);
                     }
                 }
-                if refusal.reason == "RACE" && race < MOST_RACES {
+                if refusal.reason == RACE && race < MOST_RACES {
                     stored = self.put_pieces(team, pieces).await?;
                     continue;
                 }

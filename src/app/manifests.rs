@@ -14,6 +14,7 @@ use crate::app::causes;
 use crate::app::collect::GcReport;
 use crate::app::micros;
 use crate::db::Db;
+use crate::domain::file::StoredFile;
 use crate::domain::manifest::Manifest;
 use crate::domain::manifest::ManifestError;
 use crate::domain::manifest::ManifestHead;
@@ -28,6 +29,10 @@ const UNDER_WAY: Duration = Duration::from_secs(60);
 const DELETION_PATIENCE: Duration = Duration::from_secs(5);
 /// Manifests below this are written without asking for room: they are no more than a message.
 const SMALL_BYTES: u64 = 1 << 20;
+/// Files that have less together have too few bytes for many chunks: they are not counted.
+const ALL_SMALL_BYTES: i64 = 64 << 10;
+/// Chunks that are looked up at once, with one file at least: 150 bytes of memory each.
+const PAGE_CHUNKS: u64 = 10_000;
 
 impl App {
     /// Brings a version's manifest in the store up to date, if it is not. Any number of replicas may do this at once: they
@@ -96,31 +101,37 @@ impl App {
 
     async fn put_manifest(&self, head: &ManifestHead) -> Result<bool, Error> {
         let version = &head.version;
-        let mut roomed = head.about_bytes().max(SMALL_BYTES);
-        let mut room = match roomed {
-            SMALL_BYTES => Vec::new(),
-            bytes => vec![self.upload_buffers.take(bytes).await?],
+        let files = self.db.files(&version.checkpoint).await?;
+        let counts = self.chunk_counts(&files).await?;
+        let chunk_count = counts.iter().sum();
+        let _room = match head.about_bytes(chunk_count) {
+            0..SMALL_BYTES => None,
+            bytes => Some(self.upload_buffers.take(bytes).await?),
         };
         let mut writer = ManifestWriter::new(head).map_err(unwritable)?;
-        let files = self.db.files(&version.checkpoint).await?;
-        for page in files.chunks(Db::MANIFEST_FILES) {
+        for page in pages(&files, &counts) {
             for file in self.db.manifest_files(page).await? {
                 writer.file(&file).map_err(unwritable)?;
-            }
-            // Files that were cut into more chunks than their size tells.
-            if writer.size_bytes() > roomed {
-                room.push(self.upload_buffers.take(writer.size_bytes() - roomed).await?);
-                roomed = writer.size_bytes();
             }
         }
         let (pieces, files_digest) = writer.finish();
         if files_digest != version.digest {
             return Err(unwritable(ManifestError::Contradiction("other files than committed".to_owned())));
         }
-        let key = manifest_key(&version.checkpoint, version.commit_time_us);
-        let written = self.put_manifest_bytes(&key, pieces).await;
-        drop(room);
-        written
+        self.put_manifest_bytes(&manifest_key(&version.checkpoint, version.commit_time_us), pieces).await
+    }
+
+    /// How many chunks each file has. What is small has one at most, or is asked for with its page.
+    async fn chunk_counts(&self, files: &[StoredFile]) -> Result<Vec<u64>, Error> {
+        let mut counts = Vec::with_capacity(files.len());
+        for page in files.chunks(Db::MANIFEST_FILES) {
+            let size_bytes: i64 = page.iter().map(|it| it.size_bytes).sum();
+            match size_bytes < ALL_SMALL_BYTES {
+                true => counts.extend(page.iter().map(|_| 1)),
+                false => counts.extend(self.db.chunk_counts(page).await?),
+            }
+        }
+        Ok(counts)
     }
 
     /// A deletion's manifest has a key of its own, so that a commit's manifest that a process wrote late, after it had hung, cannot
@@ -156,6 +167,22 @@ impl App {
         let read = read.await.map_err(|error| Error::Internal(Box::new(error)))?;
         Ok(read.map_err(|error| error.to_string()))
     }
+}
+
+/// Files that are looked up at once: so many, or fewer with many chunks.
+fn pages<'a>(files: &'a [StoredFile], counts: &'a [u64]) -> impl Iterator<Item = &'a [StoredFile]> {
+    let mut begin = 0;
+    std::iter::from_fn(move || {
+        let mut chunks = 0;
+        let fits = counts.get(begin..)?.iter().take(Db::MANIFEST_FILES).take_while(|count| {
+            chunks += **count;
+            chunks <= PAGE_CHUNKS
+        });
+        let end = begin + fits.count().max(1);
+        let page = files.get(begin..end)?;
+        begin = end;
+        Some(page)
+    })
 }
 
 fn unwritable(error: ManifestError) -> Error {

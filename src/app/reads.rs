@@ -230,6 +230,11 @@ impl AsRef<[u8]> for Roomed {
     }
 }
 
+/// Bytes that keep their room for as long as they are somewhere.
+pub(super) fn roomed(data: Bytes, room: Taken) -> Bytes {
+    Bytes::from_owner(Roomed { data, _room: room })
+}
+
 /// A range of a file, and the chunks that touch it.
 type PageOfChunks = Result<(i64, i64, Vec<FileChunk>), db::Error>;
 
@@ -269,7 +274,7 @@ impl Reader {
         let keep = usize::try_from((until - chunk.offset_bytes).max(0)).unwrap_or(usize::MAX).min(data.len());
         Ok(ReadPiece {
             offset_bytes: chunk.offset_bytes.saturating_add(i64::try_from(skip).unwrap_or(0)),
-            data: Bytes::from_owner(Roomed { data, _room: room }).slice(skip..keep.max(skip)),
+            data: roomed(data, room).slice(skip..keep.max(skip)),
         })
     }
 

@@ -83,6 +83,14 @@ pub struct Piece {
     pub known: Vec<Known>,
 }
 
+impl Piece {
+    /// By how many bytes of the file it moves its stream on.
+    fn moved_bytes(&self) -> usize {
+        let known: i64 = self.known.iter().map(|it| it.size_bytes).sum();
+        self.data.len().saturating_add(usize::try_from(known).unwrap_or(usize::MAX))
+    }
+}
+
 /// A small file, whole.
 #[derive(Clone, Debug)]
 pub struct SmallFile {
@@ -180,7 +188,7 @@ impl App {
         let declared = self.or_anew(&upload, &file, declared).await?;
         let before = match offset_bytes {
             0 => Before::default(),
-            _ => self.db.before(&file.uid, offset_bytes).await?,
+            _ => self.db.before(&file, offset_bytes).await?,
         };
         let mut cutter = Cutter {
             app: self,

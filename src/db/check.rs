@@ -131,7 +131,7 @@ impl Db {
             .collect()
     }
 
-    /// Files of committed versions that declared their SHA-256, in the order of their uids, after `after`.
+    /// Files of committed versions that only all their bytes can tell to be right, in the order of their uids, after `after`.
     pub async fn check_files(&self, after: &str) -> Result<CheckPage<CheckFile, String>, Error> {
         let sql = "SELECT i.uid, a.team, a.project, a.id, c.version, i.path, i.digest, i.sha256, c.state, \
             CAST(CASE WHEN i.sha256 IS NOT NULL OR EXISTS (SELECT 1 FROM file_chunks k WHERE k.file_uid = i.uid \

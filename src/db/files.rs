@@ -201,10 +201,11 @@ impl Db {
     }
 
     /// The chunks before a byte of a file at which one begins.
-    pub async fn before(&self, file_uid: &str, offset_bytes: i64) -> Result<Before, Error> {
-        let sql = "SELECT COUNT(*), CAST(COALESCE(MAX(CASE WHEN (offset_bytes + size_bytes) % $3 = 0 THEN 0 ELSE 1 END), 0) \
-            AS BIGINT) FROM file_chunks WHERE file_uid = $1 AND offset_bytes < $2";
-        let row = self.row(sql, args![file_uid, offset_bytes, CELL_BYTES]).await?;
+    pub async fn before(&self, file: &StoredFile, offset_bytes: i64) -> Result<Before, Error> {
+        let sql = "SELECT COUNT(*), CAST(COALESCE(MAX(CASE WHEN (offset_bytes + size_bytes) % $3 = 0 \
+            OR offset_bytes + size_bytes = $4 THEN 0 ELSE 1 END), 0) AS BIGINT) FROM file_chunks \
+            WHERE file_uid = $1 AND offset_bytes < $2";
+        let row = self.row(sql, args![&file.uid, offset_bytes, CELL_BYTES, file.size_bytes]).await?;
         row.map_or(Ok(Before::default()), |row| Ok(Before { chunk_count: row.int(0)?, is_cut: row.flag(1)? }))
     }
 

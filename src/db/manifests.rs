@@ -183,6 +183,17 @@ impl Db {
         self.change(ManifestWritten { uid: checkpoint_uid.to_owned(), state }).await
     }
 
+    /// How many chunks each of the files has. At most [`Self::MANIFEST_FILES`] of them.
+    pub async fn chunk_counts(&self, files: &[StoredFile]) -> Result<Vec<u64>, Error> {
+        let sql = "WITH {v: file_uid text} SELECT f.file_uid, COUNT(*) FROM v CROSS JOIN file_chunks f \
+            WHERE f.file_uid = v.file_uid GROUP BY f.file_uid";
+        let rows = self.rows_of(sql, files.iter().map(|it| args![&it.uid]).collect()).await?;
+        let counts: HashMap<String, i64> =
+            rows.iter().map(|row| Ok((row.text(0)?, row.int(1)?))).collect::<Result<_, Error>>()?;
+        let count = |it: &StoredFile| counts.get(&it.uid).copied().unwrap_or(0);
+        Ok(files.iter().map(|it| u64::try_from(count(it)).unwrap_or(0)).collect())
+    }
+
     /// The files as a manifest tells them. At most [`Self::MANIFEST_FILES`] of them.
     pub async fn manifest_files(&self, files: &[StoredFile]) -> Result<ManifestPage, Error> {
         let mut values: Vec<Value> = files.iter().take(FILES).map(|it| (&it.uid).into()).collect();

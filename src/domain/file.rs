@@ -13,9 +13,9 @@ use crate::domain::refusal::Refusal;
 /// Most files of a checkpoint; each is a row, and the largest sharded saves known have some ten thousand.
 pub const MAX_FILES: i64 = 100_000;
 
-/// How many chunks more than of 8 MiB each a file may be cut into: each is a row and 190 bytes of a manifest. The largest models
-/// known have some thousand tensors a file.
-pub const MORE_CHUNKS: i64 = 1 << 16;
+/// How many chunks more than of 8 MiB each a file may be cut into: each is a row, of which a stream's first and last step read all,
+/// and 190 bytes of a manifest. The largest models known have some thousand tensors a file.
+pub const MORE_CHUNKS: i64 = 1 << 13;
 
 /// A file to declare.
 #[derive(Clone, Debug)]

@@ -7,7 +7,6 @@ use serde::Deserialize;
 use serde::Serialize;
 
 use crate::domain::cells::digest_of_chunks;
-use crate::domain::digest::CHUNK_BYTES;
 use crate::domain::digest::Digest;
 use crate::domain::digest::VersionDigest;
 use crate::domain::ids::Id;
@@ -191,13 +190,12 @@ impl ManifestHead {
         format!("{team}/{project}/{id}:v{}", self.version.number)
     }
 
-    /// About how many bytes the manifest has, by the version's files and their chunks of 8 MiB.
-    pub fn about_bytes(&self) -> u64 {
-        let count = |it: i64| u64::try_from(it).unwrap_or(0);
-        let files = count(self.version.file_count).saturating_mul(FILE_BYTES);
-        // A file of whole chunks has its first one counted with the file too: too much room, never too little.
-        let chunks = (count(self.version.size_bytes) / CHUNK_BYTES).saturating_mul(CHUNK_LINE_BYTES);
-        files.saturating_add(chunks)
+    /// About how many bytes the manifest has, by the version's files and their chunks.
+    pub fn about_bytes(&self, chunk_count: u64) -> u64 {
+        let files = u64::try_from(self.version.file_count).unwrap_or(0);
+        // A file's first chunk is counted with it.
+        let chunks = chunk_count.saturating_sub(files);
+        files.saturating_mul(FILE_BYTES).saturating_add(chunks.saturating_mul(CHUNK_LINE_BYTES))
     }
 }
 
@@ -274,11 +272,6 @@ impl ManifestWriter {
             self.pieces.push(std::mem::take(&mut self.piece));
         }
         Ok(())
-    }
-
-    /// How many bytes it has so far.
-    pub fn size_bytes(&self) -> u64 {
-        self.pieces.iter().map(|it| it.len() as u64).sum::<u64>() + self.piece.len() as u64
     }
 
     /// The whole in pieces, and the digest of a version of these files.

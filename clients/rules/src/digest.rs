@@ -3,8 +3,8 @@
 use std::fmt;
 use std::io;
 
-/// Most bytes of a chunk, and what each has of a file that its client does not cut, but for the last one. 8 MiB: large enough that requests and syncs do not count, small enough
-/// that two of them for each upload fit into memory.
+/// Most bytes of a chunk. A file that its client does not cut has chunks of so many, the last one shorter. 8 MiB: large enough that
+/// requests and syncs do not count, small enough that two of them for each upload fit into memory.
 pub const CHUNK_BYTES: u64 = 8 << 20;
 
 /// A digest in its bytes.

@@ -2,6 +2,8 @@
 //! mean. Where a message holds only the first page of a list, the rest of it is asked for. Unary calls are retried as the client's
 //! [`Retry`](crate::Retry) says; streams are not.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use tonic::Streaming;
 use tonic::transport::Channel;
@@ -18,6 +20,16 @@ use crate::patience::Work;
 
 /// The most items that the server puts into one page.
 const MAX_PAGE: i32 = 1_000;
+
+/// How long to wait for what the server has before its bytes are sent all the same.
+const ASK_TIME: Duration = Duration::from_secs(10);
+
+fn missing_of(answer: &v1::FindMissingChunksResponse, asked: usize) -> Result<Vec<usize>> {
+    let place = |it: &i32| usize::try_from(*it).ok().filter(|it| *it < asked);
+    let missing: Option<Vec<usize>> = answer.missing.iter().map(place).collect();
+    let wrong = || Error::Protocol("FindMissingChunks named a chunk that was not asked for".to_owned());
+    missing.ok_or_else(wrong)
+}
 
 fn runs(channel: Channel) -> RunsClient<Channel> {
     RunsClient::new(channel)
@@ -186,12 +198,22 @@ impl Client {
         };
         let call = |channel, request| async move { checkpoints(channel).find_missing_chunks(request).await };
         let answer = self.unary("FindMissingChunks", Work::Rows, request, call).await?;
-        let missing = answer.missing.into_iter().map(|it| usize::try_from(it).unwrap_or(usize::MAX));
-        let missing: Vec<usize> = missing.collect();
-        if missing.iter().any(|it| *it >= digests.len()) {
-            return Err(Error::Protocol("FindMissingChunks named a chunk that was not asked for".to_owned()));
-        }
-        Ok(missing)
+        missing_of(&answer, digests.len())
+    }
+
+    /// The same, asked once and not for long; none: nobody said it.
+    pub(crate) async fn ask_missing_chunks(
+        &self,
+        checkpoint: &str,
+        digests: &[[u8; 32]],
+    ) -> Option<Vec<usize>> {
+        let request = v1::FindMissingChunksRequest {
+            checkpoint: checkpoint.to_owned(),
+            digests: digests.iter().map(|it| Bytes::copy_from_slice(it)).collect(),
+        };
+        let mut checkpoints = checkpoints(self.channel(0));
+        let asked = tokio::time::timeout(ASK_TIME, checkpoints.find_missing_chunks(request)).await;
+        missing_of(asked.ok()?.ok()?.get_ref(), digests.len()).ok()
     }
 
     /// Writes many small files in one call.

@@ -137,11 +137,6 @@ impl Error {
         matches!(self, Error::Invalid(_)) || self.code() == Some(Code::InvalidArgument)
     }
 
-    /// Whether the server does not know the call: it is an older one.
-    pub(crate) fn is_unimplemented(&self) -> bool {
-        self.code() == Some(Code::Unimplemented)
-    }
-
     /// Whether the server says that what was asked for does not exist.
     pub fn is_not_found(&self) -> bool {
         self.code() == Some(Code::NotFound)

@@ -31,7 +31,7 @@ const MOST_CHUNKS_REMEMBERED: usize = 1 << 20;
 const OTHER_DIGEST: &str = "has other bytes than its digest says";
 const OTHER_SHA256: &str = "has another SHA-256 than was declared";
 
-/// Chunks that were read with a file that declared its SHA-256.
+/// Chunks that were read with a whole file.
 #[derive(Default)]
 struct ReadWithFile(HashSet<Digest>);
 

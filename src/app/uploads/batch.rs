@@ -9,16 +9,19 @@ use crate::app::App;
 use crate::app::Error;
 use crate::app::buffers::Held;
 use crate::app::chunks::Cut;
+use crate::app::chunks::MOST_RACES;
+use crate::app::chunks::RACE;
 use crate::app::chunks::placed;
 use crate::app::chunks::step_of;
+use crate::app::reads::roomed;
 use crate::app::uploads::Upload;
+use crate::db;
 use crate::db::PlacedChunk;
 use crate::db::Stored;
 use crate::domain::digest::Digest;
 use crate::domain::ids::CheckpointName;
 use crate::domain::refusal::Refusal;
 use crate::store::memory_bytes;
-use crate::turns::Taken;
 
 /// Bytes with which a batch is on its way: a whole chunk never waits for another one.
 const BATCH_BYTES: usize = 1 << 20;
@@ -41,15 +44,17 @@ pub(super) struct Batch {
     data: Vec<(i64, Bytes)>,
     known: Left,
     bytes: usize,
-    /// What the bytes have of the buffers.
-    room: Vec<Taken>,
 }
 
 impl Batch {
-    pub(super) fn add(&mut self, offset_bytes: i64, data: Bytes, room: Vec<Taken>) {
+    pub(super) fn add(&mut self, offset_bytes: i64, data: Bytes) {
         self.bytes += data.len();
         self.data.push((offset_bytes, data));
-        self.room.extend(room);
+    }
+
+    /// Of the chunks that were sent.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes as u64
     }
 
     pub(super) fn refer(&mut self, offset_bytes: i64, known: Known) {
@@ -71,16 +76,14 @@ impl Batch {
         for (offset_bytes, data) in self.data {
             pieces.push(Cut::of(offset_bytes, data).await?);
         }
-        let (known, left) = app.held(upload.team(), self.known).await?;
-        let stored = app.put_pieces(upload.team(), &pieces).await?;
-        let steps = |stored: &HashMap<Digest, Stored>| {
-            let chunks = known.iter().cloned().chain(placed(&pieces, stored));
-            app.writes(upload, vec![step_of(path, chunks.collect(), false)])
-        };
-        if !known.is_empty() || !pieces.is_empty() {
+        if !pieces.is_empty() {
+            let stored = app.put_pieces(upload.team(), &pieces).await?;
+            let steps = |stored: &HashMap<Digest, Stored>| {
+                app.writes(upload, vec![step_of(path, placed(&pieces, stored), false)])
+            };
             app.write_pieces(upload.team(), &pieces, stored, steps).await?;
         }
-        Ok(left)
+        app.pin_known(upload, path, self.known).await
     }
 }
 
@@ -102,13 +105,26 @@ impl App {
         Ok(missing.map(|(index, _)| index).collect())
     }
 
+    /// Pins chunks where they stand, and answers those that the team has not.
+    async fn pin_known(&self, upload: &Upload, path: &str, known: Left) -> Result<Left, Error> {
+        for race in 1.. {
+            let (places, left) = self.held(upload.team(), known.clone()).await?;
+            if places.is_empty() {
+                return Ok(left);
+            }
+            let write = self.writes(upload, vec![step_of(path, places, false)]);
+            match self.db.write_files(write).await {
+                // One was collected since: it is looked up again.
+                Err(db::Error::Refused(refusal)) if refusal.reason == RACE && race < MOST_RACES => {}
+                written => return Ok(written.map(|_| left)?),
+            }
+        }
+        Ok(known)
+    }
+
     /// Pins chunks that were left when all that came before them is durable.
     pub(super) async fn refer(&self, upload: &Upload, path: &str, left: Left) -> Result<(), Error> {
-        if left.is_empty() {
-            return Ok(());
-        }
-        let batch = Batch { known: left, ..Batch::default() };
-        match batch.store(self, upload, path).await?.first() {
+        match self.pin_known(upload, path, left).await?.first() {
             Some((offset_bytes, known)) => Err(missing(known.digest, *offset_bytes).into()),
             None => Ok(()),
         }
@@ -129,8 +145,9 @@ impl App {
         if chunk.size_bytes != size_bytes {
             return Err(other_size(digest, size_bytes, chunk.size_bytes).into());
         }
-        let _room = held.take(memory_bytes(u64::try_from(size_bytes).unwrap_or(0))).await?;
+        let room = held.take(memory_bytes(u64::try_from(size_bytes).unwrap_or(0))).await?;
         match self.read_chunk(&chunk.object_key, size_bytes, digest).await {
+            Ok(data) => Ok(roomed(data, room)),
             Err(Error::DataLoss(why)) => {
                 tracing::error!(error = %why, "Found damaged bytes of a chunk that an upload refers to");
                 self.suspect(upload.team(), digest, &chunk.object_key).await;

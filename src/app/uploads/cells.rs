@@ -23,6 +23,7 @@ use crate::domain::cells::cells_of;
 use crate::domain::digest::ChunkDigest;
 use crate::domain::digest::Digest;
 use crate::domain::file::StoredFile;
+use crate::domain::file::durable_bytes;
 use crate::domain::file::superseded;
 use crate::store::memory_bytes;
 
@@ -89,6 +90,9 @@ impl PassingCells {
 
     /// The next chunk, whose bytes are known; the file ends at `end`.
     pub(super) async fn take(&mut self, data: &Bytes, end: i64) -> Result<(), Error> {
+        if data.is_empty() {
+            return Ok(());
+        }
         let mut data = data.clone();
         let is_cell = self.begin(data.len() as i64, end);
         if is_cell {
@@ -158,24 +162,40 @@ impl Filling {
     }
 }
 
+/// Cells and their digests, by keys.
+pub(super) type Found = Vec<(Digest, Digest)>;
+
 impl App {
     /// Finds out the digest of a file whose chunks hold all its bytes and are durable. What did not pass and is not remembered is
-    /// read.
+    /// read. Answers also the cells that passed: they are what their chunks say only if the file is completed with these.
     pub(super) async fn assemble(
         &self,
         upload: &Upload,
         file: &StoredFile,
         passed: &PassingCells,
         held: &Held,
-    ) -> Result<Assembled, Error> {
+    ) -> Result<(Assembled, Found), Error> {
         let places = self.db.places(&file.uid).await?;
+        if durable_bytes(&places) != file.size_bytes {
+            // Another stream has taken the file over.
+            return Err(superseded().into());
+        }
         let cells = cells_of(places.values().copied());
         let digests =
             (0_i64..).zip(cells).map(|(index, cell)| self.cell(upload, file, passed, held, index, cell));
-        let digests: Vec<Digest> = futures::stream::iter(digests).buffered(READS).try_collect().await?;
-        Ok(Assembled::new(&places, digests))
+        let found: Vec<(Digest, Option<Digest>)> =
+            futures::stream::iter(digests).buffered(READS).try_collect().await?;
+        let assembled = Assembled::new(&places, found.iter().map(|(digest, _)| *digest));
+        let passed = found.into_iter().filter_map(|(digest, key)| Some((key?, digest))).collect();
+        Ok((assembled, passed))
     }
 
+    /// Remembers cells of a file that is complete.
+    pub(super) fn remember_cells(&self, found: Found) {
+        found.into_iter().for_each(|(key, digest)| self.cells.add(key, digest));
+    }
+
+    /// The digest of a cell, and its key if its bytes passed.
     async fn cell(
         &self,
         upload: &Upload,
@@ -184,49 +204,54 @@ impl App {
         held: &Held,
         index: i64,
         cell: Cell,
-    ) -> Result<Digest, Error> {
+    ) -> Result<(Digest, Option<Digest>), Error> {
         if let Some(digest) = cell.chunk() {
-            return Ok(digest);
+            return Ok((digest, None));
         }
         let key = cell.key(upload.team());
-        let digest = match passed.done.get(&index).copied().or_else(|| self.cells.get(key)) {
-            Some(digest) => digest,
-            None => self.read_cell(upload.team(), file, index * CELL_BYTES, held).await?,
-        };
+        if let Some(digest) = passed.done.get(&index) {
+            return Ok((*digest, Some(key)));
+        }
+        if let Some(digest) = self.cells.get(key) {
+            return Ok((digest, None));
+        }
+        let digest = self.read_cell(upload, file, index * CELL_BYTES, &cell, held).await?;
         self.cells.add(key, digest);
-        Ok(digest)
+        Ok((digest, None))
     }
 
+    /// Reads the chunks that a cell consists of, whichever file they are of by now.
     async fn read_cell(
         &self,
-        team: &str,
+        upload: &Upload,
         file: &StoredFile,
-        from: i64,
+        begin: i64,
+        cell: &Cell,
         held: &Held,
     ) -> Result<Digest, Error> {
-        let until = from.saturating_add(CELL_BYTES).min(file.size_bytes);
-        let (mut digest, mut end) = (ChunkDigest::default(), from);
-        for chunk in self.db.file_chunks(&file.uid, from, until).await? {
-            let FileChunk { offset_bytes, size_bytes, .. } = chunk;
-            if offset_bytes > end {
-                break;
-            }
-            let _room = held.take(memory_bytes(u64::try_from(size_bytes).unwrap_or(0))).await?;
-            let data = read_back(self, team, file, chunk).await?;
-            let at = |byte: i64| usize::try_from(byte - offset_bytes).unwrap_or(0).min(data.len());
-            let part = data.slice(at(end)..at(until));
-            end += part.len() as i64;
+        let chunks = self.db.held_chunks(upload.team(), cell.0.iter().map(|part| part.digest)).await?;
+        let (mut digest, mut offset_bytes) = (ChunkDigest::default(), begin);
+        for part in &cell.0 {
+            // The file pins them, unless another stream has taken it over.
+            let Some(chunk) = chunks.get(&part.digest) else { return Err(superseded().into()) };
+            let _room = held.take(memory_bytes(u64::try_from(part.chunk_bytes).unwrap_or(0))).await?;
+            let chunk = FileChunk {
+                offset_bytes,
+                size_bytes: part.chunk_bytes,
+                digest: part.digest,
+                object_key: chunk.object_key.clone(),
+            };
+            let data = read_back(self, upload.team(), file, chunk).await?;
+            let at = |bytes: i64| usize::try_from(bytes).unwrap_or(0).min(data.len());
+            let data = data.slice(at(part.skip_bytes)..at(part.skip_bytes + part.size_bytes));
             let hashed = tokio::task::spawn_blocking(move || {
-                digest.update(&part);
+                digest.update(&data);
                 digest
             });
             digest = hashed.await.map_err(|error| Error::Internal(Box::new(error)))?;
+            offset_bytes += part.size_bytes;
         }
-        match end == until {
-            true => Ok(digest.finish()),
-            // Its chunks were there a moment ago.
-            false => Err(superseded().into()),
-        }
+        Ok(digest.finish())
     }
 }
 

@@ -48,7 +48,7 @@ pub(super) struct Cutter<'a> {
     pub(super) upload: &'a Upload,
     pub(super) declared: Declared,
     pub(super) held: Held,
-    /// What the chunk that fills has.
+    /// What the chunk that fills has, and those of the batch.
     pub(super) room: Vec<Taken>,
     pub(super) file: &'a StoredFile,
     /// Where the chunk that fills stands in the file.
@@ -71,7 +71,7 @@ impl Cutter<'_> {
         let mut pieces = std::pin::pin!(pieces);
         let mut pace = Pace::new(idle);
         let bytes = |next: &Result<Option<Piece>, Error>| match next {
-            Ok(Some(piece)) => piece.data.len(),
+            Ok(Some(piece)) => piece.moved_bytes(),
             _ => 0,
         };
         while let Some(piece) = self.held.next(pace.next(&mut pieces), bytes).await?? {
@@ -105,7 +105,8 @@ impl Cutter<'_> {
                 self.end_chunk().await?;
             }
         }
-        if piece.cut {
+        // The last chunk goes with the completion of the file.
+        if piece.cut && !(piece.finish && piece.known.is_empty()) {
             self.end_chunk().await?;
         }
         for known in piece.known {
@@ -119,11 +120,13 @@ impl Cutter<'_> {
     async fn cover(&mut self, more: usize) -> Result<(), Error> {
         let left = u64::try_from(self.file.size_bytes.saturating_sub(self.next_offset)).unwrap_or(0);
         let size = memory_bytes(left.min(CHUNK_BYTES));
-        let has = self.room.iter().map(Taken::units).sum::<u64>() * UNIT_BYTES;
         let filled = self.filling.len() as u64;
-        if filled + more as u64 <= has {
+        if filled + more as u64 <= self.free_room() {
             return Ok(());
         }
+        // What has ended must not wait for room behind itself.
+        self.store_batch().await?;
+        let has = self.free_room();
         if filled < BEGUN_BYTES {
             self.room.push(self.held.take_first(filled + more as u64 - has).await?);
         } else {
@@ -134,6 +137,12 @@ impl Cutter<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Bytes that the chunk that fills has room for.
+    fn free_room(&self) -> u64 {
+        let all = self.room.iter().map(Taken::units).sum::<u64>() * UNIT_BYTES;
+        all.saturating_sub(self.batch.bytes())
     }
 
     /// What is left is put beside the chunks that are under way, and pinned with the completion of the file, behind them.
@@ -192,7 +201,7 @@ impl Cutter<'_> {
         (data, offset_bytes)
     }
 
-    /// The same of a file whose chunks do not tell its digest: it is found out once all of them are durable.
+    /// Finishes a file whose chunks do not tell its digest: it is found out once all of them are durable.
     async fn finish_cut(&mut self, offset_bytes: i64, data: Bytes) -> Result<StoredFile, Error> {
         if !data.is_empty() {
             self.add(offset_bytes, data)?;
@@ -202,9 +211,11 @@ impl Cutter<'_> {
         let checked = self.declared.check(&self.file.path).await;
         self.app.or_anew(self.upload, self.file, checked).await?;
         let assembled = self.app.assemble(self.upload, self.file, &self.cells, &self.held).await;
-        let assembled = Some(self.app.or_anew(self.upload, self.file, assembled).await?);
-        let step = FileStep { assembled, ..step_of(&self.file.path, Vec::new(), true) };
-        self.app.write_one(self.upload, step).await
+        let (assembled, passed) = self.app.or_anew(self.upload, self.file, assembled).await?;
+        let step = FileStep { assembled: Some(assembled), ..step_of(&self.file.path, Vec::new(), true) };
+        let finished = self.app.write_one(self.upload, step).await?;
+        self.app.remember_cells(passed);
+        Ok(finished)
     }
 
     /// The chunk that fills is whole, whatever it has.
@@ -222,7 +233,7 @@ impl Cutter<'_> {
     fn add(&mut self, offset_bytes: i64, data: Bytes) -> Result<(), Refusal> {
         self.chunk_count += 1;
         self.file.check_chunk_count(self.chunk_count)?;
-        self.batch.add(offset_bytes, data, std::mem::take(&mut self.room));
+        self.batch.add(offset_bytes, data);
         Ok(())
     }
 
@@ -261,8 +272,20 @@ impl Cutter<'_> {
             self.settle_oldest().await?;
         }
         let (app, upload, path) = (self.app.clone(), self.upload.clone(), self.file.path.clone());
+        // The chunk that fills keeps what it has come to.
+        let mut kept = Vec::new();
+        while (kept.iter().map(Taken::units).sum::<u64>() * UNIT_BYTES) < self.filling.len() as u64
+            && let Some(room) = self.room.pop()
+        {
+            kept.push(room);
+        }
+        let room = std::mem::replace(&mut self.room, kept);
         let batch = std::mem::take(&mut self.batch);
-        let storing = async move { batch.store(&app, &upload, &path).await };
+        let storing = async move {
+            let left = batch.store(&app, &upload, &path).await;
+            drop(room);
+            left
+        };
         self.in_flight.push_back(tokio::spawn(Caller::current().scope(storing)));
         Ok(())
     }

@@ -35,7 +35,7 @@ impl Pace {
             return Err(idle_timeout(self.idle).into());
         };
         let piece = piece.transpose()?;
-        self.since += piece.as_ref().map_or(0, |piece| piece.data.len());
+        self.since = self.since.saturating_add(piece.as_ref().map_or(0, Piece::moved_bytes));
         if self.since >= IDLE_BYTES {
             (self.deadline, self.since) = (Instant::now() + self.idle, 0);
         }
@@ -55,4 +55,41 @@ pub(crate) fn idle_timeout(idle: Duration) -> Refusal {
         idle.as_secs()
     );
     Refusal::deadline("IDLE_TIMEOUT", message)
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::stream;
+
+    use super::*;
+    use crate::app::uploads::Known;
+    use crate::domain::digest::Digest;
+
+    /// Whether a stream of such pieces, one every half of the idle time and a little, is still heard after many of them.
+    async fn is_heard(piece: Piece) -> bool {
+        let idle = Duration::from_secs(60);
+        let step = Duration::from_secs(35);
+        let mut pieces = std::pin::pin!(stream::repeat(piece).then(async |piece| {
+            tokio::time::sleep(step).await;
+            Ok(piece)
+        }));
+        let mut pace = Pace::new(idle);
+        for _ in 0..10 {
+            if pace.next(&mut pieces).await.is_err() {
+                return false;
+            }
+        }
+        true
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn chunks_that_need_not_be_sent_are_heard_like_bytes() {
+        let of = |size_bytes| Piece {
+            known: vec![Known { size_bytes, digest: Digest([0; 32]) }],
+            ..Piece::default()
+        };
+        assert!(is_heard(of(IDLE_BYTES as i64)).await);
+        assert!(!is_heard(of(1)).await);
+        assert!(!is_heard(Piece { data: "x".into(), ..Piece::default() }).await);
+    }
 }

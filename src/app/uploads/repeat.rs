@@ -125,11 +125,15 @@ impl Repeat<'_> {
     /// A chunk whose bytes do not come must be just the one that stands there.
     async fn refer(&mut self, known: Known) -> Result<(), Error> {
         let received = self.received;
-        let next = self.next().await?;
-        let is_same = next.is_some_and(|it| {
-            (it.offset_bytes, it.size_bytes, it.digest) == (received, known.size_bytes, known.digest)
-        });
-        if !is_same {
+        let Some(chunk) = self.next().await? else { return Err(self.differs().into()) };
+        if (chunk.offset_bytes, chunk.size_bytes) != (received, known.size_bytes) {
+            let message = format!(
+                "file `{}` is complete and was cut in other places than byte {received}: ask PrepareFile, which answers its digest",
+                shown(&self.file.path)
+            );
+            return Err(Refusal::aborted("CUT_ELSEWHERE", message).into());
+        }
+        if chunk.digest != known.digest {
             return Err(self.differs().into());
         }
         self.chunks.pop_front();

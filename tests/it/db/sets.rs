@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::future::join_all;
 use keepbest::app::App;
+use keepbest::app::uploads::Piece;
 use keepbest::app::uploads::SmallFile;
 use keepbest::domain::event::Event;
 use keepbest::domain::metric::MetricValue;
@@ -18,6 +19,7 @@ use crate::support::databases::on_all_databases;
 
 on_all_databases! {
     many_items_of_one_call_take_the_statements_of_one
+    a_cut_at_the_end_of_a_file_costs_nothing
     a_call_of_ten_thousand_saves_is_carried_out_in_slices
     calls_that_wait_together_take_the_statements_of_a_few
 }
@@ -75,6 +77,25 @@ async fn many_items_of_one_call_take_the_statements_of_one(database: TestDatabas
     let (thousand, version) = counted(&test.app, test.app.commit(wide, 1, None, None)).await;
     assert_eq!((thousand, version.unwrap().metrics.len()), (few, 1_000), "a commit with 1,000 metrics");
     println!("a commit with one metric or with 1,000, and its manifest: {few} statements");
+}
+
+/// Our clients cut behind each chunk, also behind the last one.
+async fn a_cut_at_the_end_of_a_file_costs_nothing(database: TestDatabase) {
+    let test = TestApp::over(database).await;
+    let mut trainer = test.start("first", every_epoch()).await;
+    let mut taken = Vec::new();
+    for (epoch, cut) in [(0, false), (1, true)] {
+        let checkpoint = trainer.saved(epoch, 0.5).await;
+        let target = trainer.target(&checkpoint, "model");
+        test.app.prepare_file(target.clone(), 100, None).await.unwrap();
+        let data = Bytes::from(vec![u8::try_from(epoch).unwrap(); 100]);
+        let piece = Piece { data, cut, finish: true, ..Piece::default() };
+        let pieces = futures::stream::iter([Ok(piece)]);
+        let (statements, file) = counted(&test.app, test.app.write_file(target, 0, pieces)).await;
+        assert!(file.unwrap().digest.is_some());
+        taken.push(statements);
+    }
+    assert_eq!(taken[0], taken[1]);
 }
 
 async fn a_call_of_ten_thousand_saves_is_carried_out_in_slices(database: TestDatabase) {

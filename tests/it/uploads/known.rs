@@ -289,7 +289,10 @@ async fn a_stream_goes_on_where_the_client_cut_and_a_complete_file_is_repeated_t
         let answer = upload.finish().await.map(drop);
         assert_eq!(answer.map_err(|it| reason(&it)), expected.map_err(str::to_owned), "from {from}");
     }
-    for (first, expected) in [(&chunks[0], Ok(())), (&chunks[1], Err("FILE_EXISTS"))] {
+    let other = noise(9, chunks[0].len());
+    for (first, expected) in
+        [(&chunks[0], Ok(())), (&chunks[1], Err("CUT_ELSEWHERE")), (&other, Err("FILE_EXISTS"))]
+    {
         let upload = OpenUpload::begin(server.channel(), &trainer, &checkpoint, MODEL, 0).await;
         refer(&upload, vec![known(first)]).await;
         upload.send(&data[first.len()..]).await;

@@ -1,13 +1,16 @@
-//! A model that is saved again and again while a part of it changes: what the Rust client sends and what is stored.
+//! A model that is saved again and again while a part of it changes: what is sent and stored, and what it needs of the buffers.
 
 use std::path::Path;
 
+use bytes::Bytes;
 use keepbest_client::Client;
 use keepbest_client::Run;
 use keepbest_client::UploadOptions;
+use keepbest_proto::v1;
 
 use crate::support::proxy::Fate;
 use crate::support::proxy::Proxy;
+use crate::support::requests::Trainer;
 use crate::support::requests::epoch_end;
 use crate::support::requests::every_epoch;
 use crate::support::requests::noise;
@@ -15,7 +18,9 @@ use crate::support::requests::read;
 use crate::support::requests::start_request;
 use crate::support::server;
 use crate::support::transfers::CHUNK;
+use crate::support::transfers::OpenUpload;
 use crate::support::transfers::objects;
+use crate::support::transfers::prepare;
 
 /// What a save costs on the wire besides the bytes of the model: digests, cuts and the calls.
 const CALLS_BYTES: usize = 64 << 10;
@@ -109,4 +114,36 @@ async fn of_any_other_file_the_pieces_of_8_mib_that_changed_are_sent() {
     data[2 * CHUNK] ^= 1;
     let (sent, stored) = trainer.save(&path, &data).await;
     assert!((CHUNK..CHUNK + CALLS_BYTES).contains(&sent) && stored == CHUNK, "{sent} {stored}");
+}
+
+#[tokio::test]
+async fn many_small_chunks_between_known_ones_need_no_more_room_than_large_ones() {
+    // The least that uploads go on with.
+    let server = server::start_with(|config| config.limits.upload_buffers_bytes = 16 << 20).await;
+    let mut trainer = Trainer::start(&server, "small", every_epoch()).await;
+    let frozen = noise(1, 100_000);
+    for (epoch, size) in (0..).zip([5_000, 16_384, 200_000]) {
+        let checkpoint = trainer.epoch(epoch, 0.5).await.checkpoint;
+        let tuned: Vec<Vec<u8>> = (0..200).map(|it| noise(1_000 * epoch as u64 + it, size)).collect();
+        let data: Vec<u8> = tuned.iter().flat_map(|it| [&frozen[..], it]).flatten().copied().collect();
+        prepare(&trainer, &checkpoint, "model", data.len()).await.unwrap();
+        let upload = OpenUpload::begin(server.channel(), &trainer, &checkpoint, "model", 0).await;
+        let digest = Bytes::copy_from_slice(blake3::hash(&frozen).as_bytes());
+        let known = v1::KnownChunk { size_bytes: 100_000, digest };
+        for (index, chunk) in tuned.iter().enumerate() {
+            // Bytes that were sent once are known from then on, also on the same stream.
+            let frozen = match (epoch, index) {
+                (0, 0) => {
+                    v1::WriteFileRequest { data: frozen.clone().into(), cut: true, ..Default::default() }
+                }
+                _ => v1::WriteFileRequest { known: vec![known.clone()], ..Default::default() },
+            };
+            upload.send_message(frozen).await;
+            let data = chunk.clone().into();
+            upload.send_message(v1::WriteFileRequest { data, cut: true, ..Default::default() }).await;
+        }
+        upload.finish().await.unwrap();
+        let version = trainer.commit(&checkpoint).await.unwrap();
+        assert!(read(&server, &version.name, "model").await.unwrap() == data, "chunks of {size} bytes");
+    }
 }

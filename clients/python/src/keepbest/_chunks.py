@@ -24,8 +24,8 @@ _GROUP_BYTES = 64 << 20
 _GROUP_CHUNKS = 1_000
 # Tensors below this share a chunk with their small neighbours: a chunk costs rows and, if it is new, an object.
 _SMALL_BYTES = 4 << 10
-# A file with more cuts is cut every 8 MiB: the server takes 65,536 chunks more than that has.
-_MOST_CUTS = 1 << 15
+# Where there would be more cuts, larger tensors count as small: the server takes 8,192 chunks more than every 8 MiB.
+_MOST_CUTS = 1 << 12
 
 
 def cuts_of(cut_points: Sequence[int], size_bytes: int) -> list[int]:
@@ -35,17 +35,24 @@ def cuts_of(cut_points: Sequence[int], size_bytes: int) -> list[int]:
     """
     if not cut_points:
         return []
+    ends = [*cut_points, size_bytes]
+    small_bytes = _SMALL_BYTES
+    while len(cuts := _cuts_between(ends, small_bytes)) > _MOST_CUTS + size_bytes // CHUNK_BYTES:
+        small_bytes *= 4
+    return cuts
+
+
+def _cuts_between(ends: Sequence[int], small_bytes: int) -> list[int]:
     cuts: list[int] = []
     last = 0
-    ends = [*cut_points, size_bytes]
     for number, end in enumerate(ends):
         following = ends[number + 1] if number + 1 < len(ends) else None
-        if end - last < _SMALL_BYTES and following is not None and following - end < _SMALL_BYTES:
+        if end - last < small_bytes and following is not None and following - end < small_bytes:
             continue
         cuts.extend(range(last + CHUNK_BYTES, end, CHUNK_BYTES))
         cuts.append(end)
         last = end
-    return cuts if len(cuts) <= _MOST_CUTS else []
+    return cuts
 
 
 @dataclass

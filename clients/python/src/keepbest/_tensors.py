@@ -173,7 +173,7 @@ class OpenTensors:
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def check(self, digest: bytes) -> None:
-        """Nothing: what was read is what was hashed, and what the tensors are now is not asked."""
+        """Nothing: tensors have no time of change. Where bytes changed between two readings, the server finds it."""
 
     def _piece(self, offset_bytes: int, at_most_bytes: int) -> bytes:
         """A copy of what one block has from an offset on: nothing else keeps a block's memory."""

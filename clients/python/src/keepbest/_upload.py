@@ -30,6 +30,8 @@ _BATCH_FILES = 1_000
 _BATCH_BYTES = 3 << 20
 # How long to wait for what the server has before its bytes are sent all the same.
 _ASK_SECONDS = 10.0
+# After so many questions without an answer none is asked any more.
+_MOST_UNSAID = 2
 
 
 @dataclass
@@ -50,8 +52,8 @@ class Uploader:
     # How many bytes the files have together; and those that are complete.
     _all_bytes: int = 0
     _complete_bytes: int = 0
-    # Whether the server says which chunks it has; an older one does not.
-    _asks: bool = True
+    # How often in a row nobody said which chunks the server has; an older one does not.
+    _unsaid: int = 0
 
     def upload(self, files: Iterable[Source]) -> dict[str, bytes]:
         """Upload files, the small ones many to a call.
@@ -156,15 +158,17 @@ class Uploader:
     def _missing(self, digests: list[bytes]) -> Collection[int]:
         """Which of the chunks must be sent. If nobody says it, all of them."""
         everything = range(len(digests))
-        if not self._asks:
+        if self._unsaid >= _MOST_UNSAID:
             return everything
         method: Callable[..., FindMissingChunksResponse] = self.connection.stubs().checkpoints.FindMissingChunks
         request = FindMissingChunksRequest(checkpoint=self.checkpoint, digests=digests)
         try:
-            return frozenset(call_once(method, request, _ASK_SECONDS).missing)
+            missing = frozenset(call_once(method, request, _ASK_SECONDS).missing)
         except KeepbestError as error:
-            self._asks = error.retryable
+            self._unsaid = self._unsaid + 1 if error.retryable else _MOST_UNSAID
             return everything
+        self._unsaid = 0
+        return missing
 
     def _write(self, messages: Messages) -> File:
         method = self.connection.stubs().checkpoints.WriteFile

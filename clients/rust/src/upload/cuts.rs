@@ -10,8 +10,8 @@ use keepbest_rules::digest::CHUNK_BYTES;
 const SMALL_BYTES: u64 = 4 << 10;
 /// The longest header that is looked at; a tensor takes about 100 bytes of it.
 const MOST_HEADER_BYTES: u64 = 8 << 20;
-/// A file with more cuts is cut every 8 MiB: the server takes 65,536 chunks more than that has.
-const MOST_CUTS: usize = 1 << 15;
+/// Where there would be more cuts, larger tensors count as small: the server takes 8,192 chunks more than every 8 MiB.
+const MOST_CUTS: usize = 1 << 12;
 /// Bytes of the header's length.
 const LENGTH_BYTES: u64 = 8;
 
@@ -65,10 +65,22 @@ fn cuts(ends: &[u64], size_bytes: u64) -> Vec<u64> {
     let mut ends = [ends, &[size_bytes]].concat();
     ends.sort_unstable();
     ends.dedup();
+    let most = MOST_CUTS + usize::try_from(size_bytes / CHUNK_BYTES).unwrap_or(usize::MAX - MOST_CUTS);
+    let mut small_bytes = SMALL_BYTES;
+    loop {
+        let cuts = cuts_between(&ends, small_bytes);
+        if cuts.len() <= most {
+            return cuts;
+        }
+        small_bytes *= 4;
+    }
+}
+
+fn cuts_between(ends: &[u64], small_bytes: u64) -> Vec<u64> {
     let (mut cuts, mut last) = (Vec::new(), 0);
     for (index, end) in ends.iter().copied().enumerate() {
         let next = ends.get(index + 1).copied();
-        let is_small = end - last < SMALL_BYTES && next.is_some_and(|next| next - end < SMALL_BYTES);
+        let is_small = end - last < small_bytes && next.is_some_and(|next| next - end < small_bytes);
         if is_small {
             continue;
         }
@@ -79,7 +91,7 @@ fn cuts(ends: &[u64], size_bytes: u64) -> Vec<u64> {
         cuts.push(end);
         last = end;
     }
-    if cuts.len() > MOST_CUTS { Vec::new() } else { cuts }
+    cuts
 }
 
 #[cfg(test)]
@@ -145,9 +157,11 @@ mod tests {
     }
 
     #[test]
-    fn a_file_of_very_many_tensors_is_cut_every_8_mib() {
-        let ends: Vec<u64> = (1..=MOST_CUTS as u64 + 1).map(|it| it * SMALL_BYTES).collect();
-        assert_eq!(cuts(&ends[..MOST_CUTS - 1], ends[MOST_CUTS - 1]).len(), MOST_CUTS);
-        assert_eq!(cuts(&ends, ends[MOST_CUTS]), Vec::<u64>::new());
+    fn of_very_many_tensors_neighbours_share_chunks() {
+        let ends: Vec<u64> = (1..=3 * MOST_CUTS as u64).map(|it| it * SMALL_BYTES).collect();
+        let size = 3 * MOST_CUTS as u64 * SMALL_BYTES;
+        let few = cuts(&ends, size);
+        assert_eq!((few.len(), few.last()), (3 * MOST_CUTS / 4, Some(&size)));
+        assert_eq!(cuts(&ends[..MOST_CUTS], ends[MOST_CUTS - 1]), ends[..MOST_CUTS]);
     }
 }

@@ -21,6 +21,8 @@ use crate::progress::FileMeter;
 const MESSAGE_BYTES: u64 = 1 << 20;
 /// A group is asked for in one call, and three of them are in memory: one that is read, one that waits, one that is sent.
 const GROUP_BYTES: u64 = 16 << 20;
+/// After so many questions in a row without an answer none is asked any more.
+const MOST_UNSAID: usize = 2;
 /// The server takes so many known chunks in a message; a group has no more.
 const GROUP_CHUNKS: usize = 1_000;
 
@@ -135,19 +137,19 @@ pub(super) struct Sender {
 impl Sender {
     /// Sends what the team has not, and names the rest, until the file ends or the server has ended the stream.
     pub(super) async fn send(mut self, mut groups: mpsc::Receiver<Group>, offset_bytes: u64) -> Result<()> {
-        let (mut asks, mut position, mut is_finished) = (true, offset_bytes, false);
+        let (mut unsaid, mut position, mut is_finished) = (0, offset_bytes, false);
         while let Some(group) = groups.recv().await {
             let mut is_missing = vec![true; group.chunks.len()];
-            if asks && !group.chunks.is_empty() {
+            if unsaid < MOST_UNSAID && !group.chunks.is_empty() {
                 let digests: Vec<[u8; 32]> = group.chunks.iter().map(|it| it.digest).collect();
-                match self.client.find_missing_chunks(&self.checkpoint, &digests).await {
-                    Ok(missing) => {
+                match self.client.ask_missing_chunks(&self.checkpoint, &digests).await {
+                    Some(missing) => {
                         is_missing.fill(false);
                         missing.into_iter().for_each(|place| is_missing[place] = true);
+                        unsaid = 0;
                     }
-                    // An older server takes all bytes, and cuts by itself.
-                    Err(error) if error.is_unimplemented() => asks = false,
-                    Err(error) => return Err(error),
+                    // An older server, or one that hangs: all bytes are sent.
+                    None => unsaid += 1,
                 }
             }
             let count = group.chunks.len();
