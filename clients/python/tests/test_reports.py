@@ -232,3 +232,39 @@ def test_an_event_that_is_refused_midway_is_left_out_with_a_warning(client, proj
     with pytest.warns(UserWarning, match="refuses what was reported"):
         decisions = run.report_many([run.event(0, {}), run.event(-1, {}), run.event(1, {}), run.event(2, {})])
     assert [decision.epoch for decision in decisions] == [0, 1, 2]
+
+
+def test_a_batch_runs_nothing_of_protobuf_that_is_written_in_python(client, project):
+    run = client.start_run(project, "r", EVERY_1000)
+    run.report_batch(0, 0, {"loss": 1.0})  # makes what is made once
+    run.stop_sending()
+    ran = []
+
+    def profile(frame, happening, argument):
+        if happening == "call" and frame.f_globals.get("__name__", "").startswith("google.protobuf"):
+            ran.append(frame.f_code.co_name)
+
+    sys.setprofile(profile)
+    try:
+        run.report_batch(0, 1, {"loss": 1.0, "accuracy": 0.5}, step=1)
+    finally:
+        sys.setprofile(None)
+    assert ran == []
+
+
+@pytest.mark.parametrize(
+    ("now_ns", "seconds", "nanos"), [(1_700_000_000_123_456_789, 1_700_000_000, 123_456_000), (5_000, 0, 5_000)]
+)
+def test_an_event_has_the_time_in_whole_microseconds(monkeypatch, now_ns, seconds, nanos):
+    monkeypatch.setattr(_events.time, "time_ns", lambda: now_ns)
+    event = _events.make_event(keepbest.types.EventKind.EVENT_KIND_EPOCH_END, 0, {})
+    assert (event.wall_time.seconds, event.wall_time.nanos) == (seconds, nanos)
+
+
+def test_an_event_keeps_the_time_that_it_was_given_also_if_it_is_zero(client, project):
+    run = client.start_run(project, "r", EVERY_EPOCH)
+    event = run.event(0, {"val_loss": 1.0})
+    event.wall_time.seconds = event.wall_time.nanos = 0
+    run.report(event)
+    (recorded,) = client.events(run.name)
+    assert recorded.event.HasField("wall_time") and recorded.event.wall_time.ToNanoseconds() == 0

@@ -127,9 +127,11 @@ def check_metrics(value: Any, monitor: str) -> None:
     Raises:
         TypeError: they have none.
     """
+    if callable(getattr(value, "items", None)):  # before a text is made that only an error needs
+        return
     number = value if isinstance(value, float) and math.isfinite(value) else 0.3
     example = f'{{"{monitor or "loss"}": {number}}}'
-    check_mapping("metrics", value, f"a mapping from name to value, as {example}")
+    raise TypeError(wrong("metrics", value, f"a mapping from name to value, as {example}"))
 
 
 def check_known(what: str, given: Mapping[str, Any], known: Mapping[str, Any] | list[str]) -> None:

@@ -23,6 +23,7 @@ from keepbest._identity import Copies, Identity
 from keepbest._local import remove_hidden
 from keepbest._monitor import near_monitor_text
 from keepbest._paths import split_template
+from keepbest._proto.keepbest.v1.resources_pb2 import EVENT_KIND_BATCH_END, EVENT_KIND_EPOCH_END, EVENT_KIND_TRAIN_END
 from keepbest._proto.keepbest.v1.runs_pb2 import GetRunRequest
 from keepbest._resume import Resuming
 from keepbest._retry import Patience
@@ -239,14 +240,14 @@ class CheckpointCallback(Carrying, Resuming):
             self._open_session().open()
         if self.save_freq == "epoch":
             return
-        self._report(EventKind.EVENT_KIND_BATCH_END, self._current_epoch, logs, batch)
+        self._report(EVENT_KIND_BATCH_END, self._current_epoch, logs, batch)
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Report the epoch, and save if the server decides SAVE."""
         if (epoch + 1) % self._every_epochs == 0 or self.save_freq != "epoch":
-            self._report(EventKind.EVENT_KIND_EPOCH_END, epoch, logs)
+            self._report(EVENT_KIND_EPOCH_END, epoch, logs)
         elif not self._silent:
-            event = make_event(EventKind.EVENT_KIND_EPOCH_END, epoch, logs or {}, intake=self._intake)
+            event = make_event(EVENT_KIND_EPOCH_END, epoch, logs or {}, intake=self._intake)
             session = self._session or self._open_session()
             with self._undisturbed():
                 session.record(event)
@@ -263,7 +264,7 @@ class CheckpointCallback(Carrying, Resuming):
         session, losses = self._session, []
         try:
             if session is not None:
-                event = make_event(EventKind.EVENT_KIND_TRAIN_END, self._current_epoch, logs or {}, intake=self._intake)
+                event = make_event(EVENT_KIND_TRAIN_END, self._current_epoch, logs or {}, intake=self._intake)
                 # A signal that comes now waits for the uploads that are waited for here.
                 with contextlib.nullcontext() if ending is None else ending.saving():
                     losses = session.close(event, self._finish_run)
@@ -307,7 +308,7 @@ class CheckpointCallback(Carrying, Resuming):
         if self.monitor in event.metrics or self.monitor in event.typed_metrics:
             return
         if self.save_freq != "epoch":
-            if self._batch_is_looked_at or event.kind != EventKind.EVENT_KIND_BATCH_END:
+            if self._batch_is_looked_at or event.kind != EVENT_KIND_BATCH_END:
                 return
             self._batch_is_looked_at = True  # they all have the same metrics, and are many
         text = near_monitor_text(event, self.monitor)

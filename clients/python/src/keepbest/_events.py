@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from keepbest._arguments import check_metrics, check_whole, message
+from keepbest._proto.keepbest.v1.resources_pb2 import EVENT_KIND_BATCH_END, EVENT_KIND_EPOCH_END, EVENT_KIND_TRAIN_END
 from keepbest._sender import DURABLE_SECONDS
 from keepbest._tell import counted, tell
 from keepbest._values import Intake
@@ -55,7 +56,9 @@ def make_event(
         check_whole("epoch", epoch)
     check_metrics(metrics, intake.monitor)
     event = message(Event, kind=kind, epoch=epoch, batch=batch, step=step)
-    event.wall_time.GetCurrentTime()
+    # `GetCurrentTime` takes five times as long.
+    seconds, microseconds = divmod(time.time_ns() // 1_000, 1_000_000)
+    event.wall_time.seconds, event.wall_time.nanos = seconds, microseconds * 1_000
     intake.fill(event, metrics)
     return event
 
@@ -89,13 +92,13 @@ class DueCounter:
 
     def step(self, event: Event) -> bool:
         """Count an event, and return whether the server may decide at it."""
-        if event.kind == EventKind.EVENT_KIND_TRAIN_END:
+        if event.kind == EVENT_KIND_TRAIN_END:
             return False
         if self._unknown:
             return True
         if self._remaining is None or self._period is None:
-            return event.kind == EventKind.EVENT_KIND_EPOCH_END
-        if event.kind != EventKind.EVENT_KIND_BATCH_END:
+            return event.kind == EVENT_KIND_EPOCH_END
+        if event.kind != EVENT_KIND_BATCH_END:
             return False
         # One event may stand for several batches (steps_per_execution), and numbers start again in each epoch.
         last, self._last_batch = self._last_batch, event.batch
@@ -192,7 +195,7 @@ class EventBuffer:
             if self._group and self._group[-1].due:
                 return None
             newest = self._waiting[-1] if self._waiting else self._group[-1]
-            ended = newest.event.kind == EventKind.EVENT_KIND_EPOCH_END
+            ended = newest.event.kind == EVENT_KIND_EPOCH_END
             if ended or self._waiting_bytes >= _GROUP_BYTES or len(self) >= _RIPE_EVENTS:
                 return 0.0
             return max(0.0, self._since + DURABLE_SECONDS - time.monotonic())

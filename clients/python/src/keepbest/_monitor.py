@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from keepbest._near import near_miss
-from keepbest._proto.keepbest.v1.resources_pb2 import WhenMissing
+from keepbest._proto.keepbest.v1.resources_pb2 import EVENT_KIND_BATCH_END, EVENT_KIND_EPOCH_END, WhenMissing
 from keepbest._tell import tell
-from keepbest.types import Event, EventKind, Strategy
+from keepbest.types import Event, Strategy
 
 # How many names a warning lists.
 _SHOWN_NAMES = 10
@@ -28,7 +28,7 @@ class MonitorWatch:
             _EFFECTS.get(strategy.when_monitor_missing, _SKIPPED) if self._best_only else "cannot be the best"
         )
         by_batches = strategy.WhichOneof("save_frequency") == "every_batches"
-        self._kind = EventKind.EVENT_KIND_BATCH_END if by_batches else EventKind.EVENT_KIND_EPOCH_END
+        self._kind = EVENT_KIND_BATCH_END if by_batches else EVENT_KIND_EPOCH_END
         self._is_told = False
 
     def look(self, event: Event) -> None:

@@ -13,6 +13,7 @@ from keepbest._channel import Connection
 from keepbest._events import DueCounter, EventBuffer, make_event
 from keepbest._heartbeat import Heartbeat
 from keepbest._monitor import MonitorWatch
+from keepbest._proto.keepbest.v1.resources_pb2 import EVENT_KIND_BATCH_END, EVENT_KIND_EPOCH_END, EVENT_KIND_TRAIN_END
 from keepbest._proto.keepbest.v1.runs_pb2 import (
     AwaitDecisionRequest,
     AwaitDecisionResponse,
@@ -25,7 +26,7 @@ from keepbest._run_saves import ABANDON_SECONDS, RunSaves
 from keepbest._values import Intake
 from keepbest._versions import epoch_after
 from keepbest.errors import KeepbestError
-from keepbest.types import Decision, Event, EventKind, RunResource, RunState, Version
+from keepbest.types import Decision, Event, RunResource, RunState, Version
 
 # How long another rank waits for rank 0's report, which may have a long validation to do first.
 _DECISION_SECONDS = 3600.0
@@ -100,7 +101,7 @@ class Run(RunSaves):
             metrics: name to value; see `report_batch`.
             step: optimizer steps since the run began, if they are counted.
         """
-        return self.report(make_event(EventKind.EVENT_KIND_EPOCH_END, epoch, metrics, step=step, intake=self._intake))
+        return self.report(make_event(EVENT_KIND_EPOCH_END, epoch, metrics, step=step, intake=self._intake))
 
     def report_batch(
         self, epoch: int, batch: int, metrics: Mapping[str, Any], step: int | None = None
@@ -118,12 +119,12 @@ class Run(RunSaves):
         """
         check_whole("batch", batch)
         return self.report(
-            make_event(EventKind.EVENT_KIND_BATCH_END, epoch, metrics, batch=batch, step=step, intake=self._intake)
+            make_event(EVENT_KIND_BATCH_END, epoch, metrics, batch=batch, step=step, intake=self._intake)
         )
 
     def event(self, epoch: int, metrics: Mapping[str, Any], batch: int | None = None, step: int | None = None) -> Event:
         """An event that happens now, for `report_many`: the end of an epoch, or of a batch if one is named."""
-        kind = EventKind.EVENT_KIND_EPOCH_END if batch is None else EventKind.EVENT_KIND_BATCH_END
+        kind = EVENT_KIND_EPOCH_END if batch is None else EVENT_KIND_BATCH_END
         return make_event(kind, epoch, metrics, batch=batch, step=step, intake=self._intake)
 
     def report(self, event: Event) -> Decision | None:
@@ -263,7 +264,7 @@ class Run(RunSaves):
         if flush:
             epoch = self._epoch if epoch is None else epoch
             with contextlib.suppress(KeepbestError):
-                self._reports.add(make_event(EventKind.EVENT_KIND_TRAIN_END, epoch, {FAILURE: reason}))
+                self._reports.add(make_event(EVENT_KIND_TRAIN_END, epoch, {FAILURE: reason}))
             with contextlib.suppress(KeepbestError):
                 unsaved = self.flush(timeout=timeout)
                 if unsaved is not None:
@@ -288,13 +289,13 @@ class Run(RunSaves):
 
     def _looked_at(self, event: Event) -> Event:
         _check_event(event)
-        if self._monitor_watch is not None and event.kind == EventKind.EVENT_KIND_EPOCH_END:
+        if self._monitor_watch is not None and event.kind == EVENT_KIND_EPOCH_END:
             self._monitor_watch.look(event)
         return event
 
     def _decision_of_rank_0(self, event: Event) -> Decision | None:
         request = AwaitDecisionRequest(run=self.name, attempt=self.attempt, epoch=event.epoch)
-        if event.kind == EventKind.EVENT_KIND_BATCH_END:
+        if event.kind == EVENT_KIND_BATCH_END:
             request.batch = event.batch
         request.wait.seconds = WAIT_SECONDS
         method: Callable[..., AwaitDecisionResponse] = self._connection.stubs().runs.AwaitDecision
