@@ -175,7 +175,7 @@ class EventBuffer:
     def add(self, event: Event) -> Entry:
         """Buffer an event. If there is no room, the oldest that were never sent are dropped, with one warning."""
         with self._lock:
-            if not len(self):
+            if not self._waiting and not self._group:
                 self._since = time.monotonic()
             entry = Entry(event, self._newest.step(event), event.ByteSize())
             while self._waiting and not self._has_room_for(entry):

@@ -26,13 +26,14 @@ class Sender:
         """
         self._waits = waits
         self._send = send
-        self._changed = threading.Condition()
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
         self._thread: threading.Thread | None = None
         self._is_over = False
 
     def wake(self) -> None:
         """Take note that something waits. It returns at once."""
-        with self._changed:
+        with self._lock:  # the condition's own, which is entered in half of its time
             if self._is_over:
                 return
             if self._thread is None or not self._thread.is_alive():  # a forked child has its parent's dead one

@@ -13,7 +13,7 @@ import math
 import os
 import unicodedata
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Iterable, Mapping, Set
 from decimal import Decimal
 from enum import Enum
 from fractions import Fraction
@@ -86,14 +86,15 @@ class Intake:
 
     def fill(self, event: Event, metrics: Mapping[Any, Any]) -> None:
         """Put metrics into an event: numbers as numbers, all else in its own kind, within the limits of an event."""
+        floats = event.metrics
         for name, value in self._named(metrics):
             plain = value if type(value) is float else self._metric(name, value)
             if isinstance(plain, float):
-                event.metrics[name] = plain
+                floats[name] = plain
             else:
                 event.typed_metrics[name].CopyFrom(plain)
 
-    def _named(self, metrics: Mapping[Any, Any]) -> Iterator[tuple[str, Any]]:
+    def _named(self, metrics: Mapping[Any, Any]) -> Iterable[tuple[str, Any]]:
         named: dict[str, Any] = {}
         for key, value in metrics.items():
             name = self._plain_names.get(key) if type(key) is str else None
@@ -108,8 +109,7 @@ class Intake:
             if name:
                 named[name] = value
         if len(named) <= _METRICS:
-            yield from named.items()
-            return
+            return named.items()
         self._notes.tell(
             "many",
             f"{len(named)} metrics in one event: the first {_METRICS} are kept, and the ones that the path and "
@@ -117,8 +117,7 @@ class Intake:
         )
         wanted = [name for name in named if name in self._wanted]
         others = [name for name in named if name not in self._wanted]
-        for name in [*wanted, *others][:_METRICS]:
-            yield name, named[name]
+        return [(name, named[name]) for name in [*wanted, *others][:_METRICS]]
 
     def _name(self, key: Any) -> str:
         """The name that goes onto the wire; empty: none can."""

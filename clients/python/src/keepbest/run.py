@@ -155,7 +155,7 @@ class Run(RunSaves):
             if self._monitor_watch is not None:
                 self._monitor_watch.look(event)
             return self.flush()
-        self.send_soon()
+        self._reports.send_soon()
         return None
 
     def report_many(self, events: Iterable[Event]) -> list[Decision]:
