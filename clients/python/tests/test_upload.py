@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import threading
+from types import SimpleNamespace
 
 import grpc
 import pytest
 from conftest import Interposer, Proxy, Refused, Server, durable_at_each_try, random_file
 
 import keepbest
-from keepbest import _chunks, _upload
+from keepbest import _chunks, _files, _upload
 from keepbest._files import collect
 from keepbest._proto.keepbest.v1.checkpoints_pb2 import GetCheckpointRequest, PrepareFileRequest, WriteFileRequest
 
@@ -218,6 +219,99 @@ def test_a_file_that_only_got_another_name_meanwhile_is_saved(client, project, t
         return fill(messages, **fields)
 
     monkeypatch.setattr(_chunks.Messages, "_message", fill_and_link)
+    version = run.save(decision, path)
+    assert pulled(client, version, tmp_path / "pulled") == {"m.bin": data}
+
+
+@pytest.fixture
+def waits(interposer: Interposer, tmp_path, monkeypatch):
+    """A clock by hand, at which each file was written a moment ago: for each wait, the call that came before it."""
+    seen, now = [], [0.0]
+
+    def time() -> float:
+        return now[0] or max(path.stat().st_ctime for path in tmp_path.iterdir()) + 1.0
+
+    def sleep(seconds: float) -> None:
+        seen.append(interposer.calls[-1])
+        now[0] = time() + seconds
+
+    monkeypatch.setattr(_files, "time", SimpleNamespace(time=time, sleep=sleep))
+    monkeypatch.setattr(_files, "_TICK_SECONDS", 3600.0)
+    return seen
+
+
+def before_the_answer(interposer: Interposer, do) -> None:
+    """Have something done when small files were read and sent, but not answered."""
+
+    def write(request, forward):
+        do()
+        return forward(request)
+
+    interposer.hooks["WriteSmallFiles"] = write
+
+
+def test_what_was_just_written_is_sent_before_it_is_waited_for(interposer: Interposer, project, tmp_path, waits):
+    data = random_file(tmp_path / "m.bin", 1000)
+    client = keepbest.Client(interposer.address, timeout=30)
+    run, decision = decided(client, project)
+    version = run.save(decision, tmp_path / "m.bin")
+    assert waits == ["WriteSmallFiles"]
+    assert pulled(client, version, tmp_path / "pulled") == {"m.bin": data}
+    run.save(run.report_epoch(1, {}), tmp_path / "m.bin")
+    assert waits == ["WriteSmallFiles"]  # by now it is settled
+
+
+def test_a_large_file_is_waited_for_before_it_is_read(interposer: Interposer, project, tmp_path, waits):
+    random_file(tmp_path / "m.bin", 1 << 20)
+    client = keepbest.Client(interposer.address, timeout=30)
+    run, decision = decided(client, project)
+    run.save(decision, tmp_path / "m.bin")
+    assert waits == ["ReportEvents"]
+
+
+def test_of_many_small_files_only_so_many_are_kept_open(interposer: Interposer, project, tmp_path, waits, monkeypatch):
+    monkeypatch.setattr(_upload, "_UNSETTLED_FILES", 2)
+    data = {f"f-{number}": random_file(tmp_path / f"f-{number}", 100) for number in range(5)}
+    client = keepbest.Client(interposer.address, timeout=30)
+    run, decision = decided(client, project)
+    version = run.save(decision, [tmp_path / name for name in data])
+    assert set(waits) == {"ReportEvents"}
+    assert pulled(client, version, tmp_path / "pulled") == data
+
+
+@pytest.mark.parametrize("how", ["in the same tick", "with its time reset", "later"])
+def test_a_change_of_a_small_file_while_it_is_sent_is_found(
+    interposer: Interposer, client, project, tmp_path, waits, monkeypatch, how
+):
+    path = tmp_path / "m.bin"
+    random_file(path, 1000)
+    run, decision = decided(keepbest.Client(interposer.address, timeout=30), project)
+    times, fstat = path.stat(), os.fstat
+
+    def change() -> None:
+        overwrite(path, 500, os.urandom(500), None if how == "later" else times)
+        if how == "in the same tick":
+
+            def unchanged(descriptor):
+                status = fstat(descriptor)
+                return times if status.st_ino == times.st_ino else status
+
+            monkeypatch.setattr(_files.os, "fstat", unchanged)
+
+    before_the_answer(interposer, change)
+    with pytest.raises(keepbest.FileChanged, match="was changed while it was uploaded"):
+        run.save(decision, path)
+    assert "CommitCheckpoint" not in interposer.calls
+    assert state_of(client, decision) == 3
+
+
+def test_a_small_file_that_is_replaced_while_it_is_sent_is_saved(interposer: Interposer, project, tmp_path, waits):
+    path = tmp_path / "m.bin"
+    data = random_file(path, 1000)
+    random_file(tmp_path / "other", 1000)
+    client = keepbest.Client(interposer.address, timeout=30)
+    run, decision = decided(client, project)
+    before_the_answer(interposer, lambda: (tmp_path / "other").replace(path))
     version = run.save(decision, path)
     assert pulled(client, version, tmp_path / "pulled") == {"m.bin": data}
 

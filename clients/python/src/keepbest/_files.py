@@ -90,16 +90,34 @@ class LocalFile:
         Raises:
             FileChanged: it is no longer what was found.
         """
-        age_seconds = time.time() - max(self.fingerprint.mtime_ns, self.ctime_ns) / 1e9
-        if 0 <= age_seconds < _TICK_SECONDS:
-            time.sleep(_TICK_SECONDS - age_seconds)
-        opened = OpenFile(self, self.path.open("rb"))
+        self.settle()
+        return self._opened(is_settled=True)
+
+    def open_early(self) -> OpenFile:
+        """Open it without waiting, if it is small: `check` may wait instead, and reads it once more.
+
+        Raises:
+            FileChanged: it is no longer what was found.
+        """
+        return self._opened(is_settled=self._unsettled_seconds() == 0)
+
+    def _opened(self, is_settled: bool) -> OpenFile:
+        opened = OpenFile(self, self.path.open("rb"), is_settled)
         try:
             opened.check_status()
         except BaseException:
             opened.close()
             raise
         return opened
+
+    def settle(self) -> None:
+        """Wait until any later write is sure to get another time than the file had when it was found."""
+        if seconds := self._unsettled_seconds():
+            time.sleep(seconds)
+
+    def _unsettled_seconds(self) -> float:
+        age_seconds = time.time() - max(self.fingerprint.mtime_ns, self.ctime_ns) / 1e9
+        return _TICK_SECONDS - age_seconds if 0 <= age_seconds < _TICK_SECONDS else 0.0
 
     def changed(self, how: str) -> FileChanged:
         """The error that says how it has changed."""
@@ -110,10 +128,15 @@ class LocalFile:
 
 
 class OpenFile:
-    """A local file that is kept open, so that replacing it meanwhile does no harm; a context manager."""
+    """A local file that is kept open, so that replacing it meanwhile does no harm; a context manager.
 
-    def __init__(self, file: LocalFile, opened: BinaryIO) -> None:
+    Attributes:
+        is_settled: whether any write since it was opened has another time than the file had when it was found.
+    """
+
+    def __init__(self, file: LocalFile, opened: BinaryIO, is_settled: bool) -> None:
         """Take the open file."""
+        self.is_settled = is_settled
         self._file = file
         self._opened = opened
         # Windows cannot read at an offset without moving the descriptor's position, which all its readers share.
@@ -145,11 +168,17 @@ class OpenFile:
     def check(self, digest: bytes) -> None:
         """Raise `FileChanged` if it has changed since bytes of this digest were read from it.
 
-        If only its ctime differs, it is read once more to find out.
+        If only its ctime differs, or if it was not settled when it was opened, it is read once more to find out.
         """
-        self.check_status()
-        if os.fstat(self._opened.fileno()).st_ctime_ns == self._file.ctime_ns:
-            return
+        if not self.is_settled:
+            self._file.settle()
+            self.check_status()
+            self._compare(digest)
+        self.check_status()  # once more: whatever was written while that read has another time
+        if os.fstat(self._opened.fileno()).st_ctime_ns != self._file.ctime_ns:
+            self._compare(digest)
+
+    def _compare(self, digest: bytes) -> None:
         if read_on(self, FileDigest(), self._file.size_bytes).digest() != digest:
             raise self._file.changed("its bytes are others, although it has the same size and time")
 

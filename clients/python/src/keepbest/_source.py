@@ -21,6 +21,10 @@ class Opened(Protocol):
     ) -> None:
         """Let it go. Whoever reads it after this gets an error."""
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether `check` is done at once. Otherwise it waits some ms, and reads the source once more."""
+
     def read(self, offset_bytes: int, size_bytes: int) -> bytes:
         """Read exactly so many bytes from an offset."""
 
@@ -52,6 +56,9 @@ class Source(Protocol):
 
     def open(self) -> Opened:
         """Begin to read it. It is kept as it is until the context ends, or a change is found."""
+
+    def open_early(self) -> Opened:
+        """The same without waiting for anything. If that needs time, what was opened is not settled."""
 
 
 def read_on(opened: Opened, digest: FileDigest, end_bytes: int) -> FileDigest:

@@ -131,6 +131,10 @@ class TensorFile:
         """Begin to read it."""
         return OpenTensors(self.size_bytes, self._blocks, self._begins)
 
+    def open_early(self) -> OpenTensors:
+        """The same: there is nothing to wait for."""
+        return self.open()
+
     def write_to(self, path: str | Path) -> None:
         """Write it to a local file."""
         with self.open() as opened, Path(path).open("wb") as file:
@@ -140,6 +144,8 @@ class TensorFile:
 
 class OpenTensors:
     """A `TensorFile` while it is read; a context manager. It keeps the bytes of the tensor that was read last."""
+
+    is_settled = True
 
     def __init__(self, size_bytes: int, blocks: list[_Block], begins: list[int]) -> None:
         """Begin with no tensor."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 from keepbest._channel import Connection
@@ -28,6 +29,8 @@ SMALL_FILE_BYTES = 256 << 10
 # The server accepts 1,000 files and 4 MiB in a request; this leaves 1 MiB for the paths.
 _BATCH_FILES = 1_000
 _BATCH_BYTES = 3 << 20
+# So many files are kept open until they are settled; the next one is waited for. A process may have 1,024 of them open.
+_UNSETTLED_FILES = 64
 # How long to wait for what the server has before its bytes are sent all the same.
 _ASK_SECONDS = 10.0
 # After so many questions without an answer none is asked any more.
@@ -83,17 +86,28 @@ class Uploader:
     def _upload_small(self, batch: list[Source]) -> dict[str, bytes]:
         request = WriteSmallFilesRequest(checkpoint=self.checkpoint, attempt=self.attempt)
         digests: dict[str, bytes] = {}
-        for file in batch:
-            with file.open() as opened:
-                data = opened.read(0, file.size_bytes)
-                digests[file.name] = digest_of(data)
-                opened.check(digests[file.name])
-            sha256 = hashlib.sha256(data).digest() if self.sha256 else b""
-            request.files.append(SmallFile(path=file.name, data=data, sha256=sha256))
-        method: Callable[..., WriteSmallFilesResponse] = self.connection.stubs().checkpoints.WriteSmallFiles
-        kept = {file.path: file for file in call(method, request, self.patience).files}
-        for file in batch:
-            _check_kept(file, kept.get(file.name, File()), digests[file.name])
+        # Written a moment ago: what has to be waited for passes while they are sent.
+        unsettled: list[tuple[Opened, bytes]] = []
+        with ExitStack() as until_checked:
+            for file in batch:
+                with ExitStack() as until_read:
+                    early = len(unsettled) < _UNSETTLED_FILES
+                    opened = until_read.enter_context(file.open_early() if early else file.open())
+                    data = opened.read(0, file.size_bytes)
+                    digests[file.name] = digest_of(data)
+                    if opened.is_settled:
+                        opened.check(digests[file.name])
+                    else:
+                        unsettled.append((opened, digests[file.name]))
+                        until_checked.push(until_read.pop_all())
+                sha256 = hashlib.sha256(data).digest() if self.sha256 else b""
+                request.files.append(SmallFile(path=file.name, data=data, sha256=sha256))
+            method: Callable[..., WriteSmallFilesResponse] = self.connection.stubs().checkpoints.WriteSmallFiles
+            kept = {file.path: file for file in call(method, request, self.patience).files}
+            for file in batch:
+                _check_kept(file, kept.get(file.name, File()), digests[file.name])
+            for opened, digest in unsettled:
+                opened.check(digest)
         self._completed(batch)
         return digests
 
