@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from book import Line
@@ -115,6 +114,6 @@ def _lines(bench: Bench, model: Model, seen: dict[str, list[float]]) -> None:
         bench.book.add(
             Line(saved, "rate", "GB/s", seen[what], "`cp` and `sync`", seen["cp"], at_least=3),
             Line(saved, "rate", "GB/s", seen[what], "MLflow log_artifact, not synced", seen["mlflow"], at_least=8),
-            Line(f"stored of it / changed", "cost", "", seen[f"{what} stored"], at_most=1.05),
-            Line(f"server CPU of it", "cost", "s", seen[f"{what} cpu"]),
+            Line("stored of it / changed", "cost", "", seen[f"{what} stored"], at_most=1.05),
+            Line("server CPU of it", "cost", "s", seen[f"{what} cpu"]),
         )
