@@ -46,6 +46,7 @@ pub struct CheckFile {
     /// For people: its version and its path.
     pub name: String,
     pub team: String,
+    pub size_bytes: i64,
     /// Over its cells.
     pub digest: Digest,
     /// As declared.
@@ -135,7 +136,7 @@ impl Db {
     pub async fn check_files(&self, after: &str) -> Result<CheckPage<CheckFile, String>, Error> {
         let sql = "SELECT i.uid, a.team, a.project, a.id, c.version, i.path, i.digest, i.sha256, c.state, \
             CAST(CASE WHEN i.sha256 IS NOT NULL OR EXISTS (SELECT 1 FROM file_chunks k WHERE k.file_uid = i.uid \
-            AND k.offset_bytes % $3 <> 0) THEN 1 ELSE 0 END AS BIGINT) FROM files i \
+            AND k.offset_bytes % $3 <> 0) THEN 1 ELSE 0 END AS BIGINT), i.size_bytes FROM files i \
             JOIN checkpoints c ON c.uid = i.checkpoint_uid JOIN artifacts a ON a.uid = c.artifact_uid \
             WHERE i.uid > $1 ORDER BY i.uid LIMIT $2";
         let file = |row: &Row| {
@@ -148,6 +149,7 @@ impl Db {
                 uid: uid.clone(),
                 name: format!("{version} file `{}`", row.text(5)?),
                 team: row.text(1)?,
+                size_bytes: row.int(10)?,
                 digest: digest_of(&row.bytes(6)?)?,
                 sha256: row.bytes_or_null(7)?.map(|it| digest_of(&it)).transpose()?,
             };

@@ -22,6 +22,7 @@ on_both_databases! {
     a_damaged_chunk_is_named_with_every_version_and_file_that_has_it
     a_file_that_declared_its_sha256_is_read_whole_and_equal_ones_once
     a_file_that_was_cut_elsewhere_is_read_whole
+    of_bytes_that_are_not_all_there_nothing_is_said_of_equal_files
     a_check_beside_deletions_finds_nothing_wrong
 }
 
@@ -172,6 +173,29 @@ async fn a_file_that_was_cut_elsewhere_is_read_whole(database: TestDatabase) {
     assert!(problems.contains(&cut.to_owned()), "{problems:?}");
 }
 
+async fn of_bytes_that_are_not_all_there_nothing_is_said_of_equal_files(database: TestDatabase) {
+    let test = TestApp::over(database).await;
+    let mut trainer = test.start("equal", every_epoch()).await;
+    let mut sha256 = Sha256::default();
+    sha256.update(b"the same bytes");
+    let sha256 = sha256.finish();
+    for epoch in 0..3 {
+        let checkpoint = trainer.saved(epoch, 0.5).await;
+        let target = trainer.target(&checkpoint, "model");
+        test.app.prepare_file(target, 14, Some(sha256)).await.unwrap();
+        stream_cut(&trainer, &checkpoint, "model", b"the same bytes", 5).await.unwrap();
+        trainer.commit(&checkpoint).await.unwrap();
+    }
+    // As a check sees a file that was deleted and collected since it read its row.
+    let gone = "DELETE FROM file_chunks WHERE file_uid = (SELECT MIN(uid) FROM files)";
+    assert_eq!(test.database.execute(gone).await, 3);
+    let report = test.app.check(true).await.unwrap();
+    let of_first = |it: &String| it.starts_with("default/digits/run-equal-model:v0 ");
+    assert!(report.problems.iter().all(of_first), "{:?}", report.problems);
+    assert!(!report.problems.iter().any(|it| it.contains("other bytes")), "{:?}", report.problems);
+    assert_eq!(report.bytes_read, 14, "one of the other two was read");
+}
+
 async fn a_check_beside_deletions_finds_nothing_wrong(database: TestDatabase) {
     let test = TestApp::over(database).await;
     let mut trainer = shared(&test).await;
@@ -188,9 +212,17 @@ async fn a_check_beside_deletions_finds_nothing_wrong(database: TestDatabase) {
     while !checking.is_finished() {
         // The same bytes again and again, so chunks are collected and come back under other keys.
         trainer.save(epoch, 0.5, b"comes and goes").await;
-        test.app.delete_version(&trainer.version(&format!("v{epoch}")), false).await.unwrap();
+        // And files that are read whole, each for itself.
+        for epoch in epoch + 1..epoch + 9 {
+            let checkpoint = trainer.saved(epoch, 0.5).await;
+            stream_cut(&trainer, &checkpoint, "cut", &noise(epoch.unsigned_abs(), 40), 5).await.unwrap();
+            trainer.commit(&checkpoint).await.unwrap();
+        }
+        for epoch in epoch..epoch + 9 {
+            test.app.delete_version(&trainer.version(&format!("v{epoch}")), false).await.unwrap();
+        }
         test.app.collect_now().await.unwrap();
-        epoch += 1;
+        epoch += 9;
     }
     assert_eq!(checking.await.unwrap(), Vec::<String>::new());
     assert!(epoch > 6);

@@ -165,8 +165,11 @@ impl App {
                     read.clear();
                 }
                 if read.insert(same.clone()) {
-                    let found = self.other_bytes(&file, report, damaged, done).await?;
-                    wrong.extend(found.into_iter().map(|what| (same.clone(), what)));
+                    match self.other_bytes(&file, report, damaged, done).await? {
+                        Some(found) => wrong.extend(found.into_iter().map(|what| (same.clone(), what))),
+                        // It says nothing of equal ones.
+                        None => drop(read.remove(&same)),
+                    }
                 }
                 let found = [OTHER_DIGEST, OTHER_SHA256]
                     .into_iter()
@@ -178,16 +181,19 @@ impl App {
         }
     }
 
-    /// What the file's bytes have against it. Of damaged ones nothing more can be said.
+    /// What the file's bytes have against it; none: they are not all there. Of damaged ones nothing more can be said, and of one
+    /// that was deleted and collected since its row was read there is nothing to say.
     async fn other_bytes(
         &self,
         file: &CheckFile,
         report: &mut CheckReport,
         damaged: &mut HashSet<(String, Digest)>,
         done: &mut ReadWithFile,
-    ) -> Result<Vec<&'static str>, Error> {
+    ) -> Result<Option<Vec<&'static str>>, Error> {
         let chunks = self.db.file_chunks(&file.uid, 0, i64::MAX).await?;
-        let (mut sha256, mut digest, mut is_whole) = (Sha256::default(), FileDigest::default(), true);
+        let chunk_bytes: i64 = chunks.iter().map(|it| it.size_bytes).sum();
+        let (mut sha256, mut digest) = (Sha256::default(), FileDigest::default());
+        let mut is_whole = chunk_bytes == file.size_bytes;
         for chunk in chunks {
             if chunk.object_key.is_empty() {
                 // Its row is missing, which the structure told.
@@ -211,12 +217,12 @@ impl App {
             }
         }
         if !is_whole {
-            return Ok(Vec::new());
+            return Ok(None);
         }
         let is_other = [
             (OTHER_DIGEST, digest.finish() != file.digest),
             (OTHER_SHA256, file.sha256.is_some_and(|declared| declared != sha256.finish())),
         ];
-        Ok(is_other.into_iter().filter(|(_, is_other)| *is_other).map(|(what, _)| what).collect())
+        Ok(Some(is_other.into_iter().filter(|(_, is_other)| *is_other).map(|(what, _)| what).collect()))
     }
 }
