@@ -124,13 +124,13 @@ impl Cutter<'_> {
         if filled + more as u64 <= self.free_room() {
             return Ok(());
         }
-        // What has ended must not wait for room behind itself.
+        // What has ended must not wait for room behind itself. It takes along what it shares with the chunk that fills.
         self.store_batch().await?;
         let has = self.free_room();
         if filled < BEGUN_BYTES {
-            self.room.push(self.held.take_first(filled + more as u64 - has).await?);
+            self.room.push(self.held.take_first((filled + more as u64).saturating_sub(has)).await?);
         } else {
-            self.room.push(self.held.take(size - has).await?);
+            self.room.push(self.held.take(size.saturating_sub(has)).await?);
             match size {
                 CHUNK_BYTES => self.filling.widen(self.app.store.block()),
                 _ => self.filling.expect(usize::try_from(size).unwrap_or(0)),
@@ -272,14 +272,7 @@ impl Cutter<'_> {
             self.settle_oldest().await?;
         }
         let (app, upload, path) = (self.app.clone(), self.upload.clone(), self.file.path.clone());
-        // The chunk that fills keeps what it has come to.
-        let mut kept = Vec::new();
-        while (kept.iter().map(Taken::units).sum::<u64>() * UNIT_BYTES) < self.filling.len() as u64
-            && let Some(room) = self.room.pop()
-        {
-            kept.push(room);
-        }
-        let room = std::mem::replace(&mut self.room, kept);
+        let room = std::mem::take(&mut self.room);
         let batch = std::mem::take(&mut self.batch);
         let storing = async move {
             let left = batch.store(&app, &upload, &path).await;

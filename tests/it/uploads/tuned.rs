@@ -147,3 +147,28 @@ async fn many_small_chunks_between_known_ones_need_no_more_room_than_large_ones(
         assert!(read(&server, &version.name, "model").await.unwrap() == data, "chunks of {size} bytes");
     }
 }
+
+#[tokio::test]
+async fn chunks_of_any_size_come_in_messages_of_any_size() {
+    let server = server::start_with(|config| config.limits.upload_buffers_bytes = 16 << 20).await;
+    let mut trainer = Trainer::start(&server, "sizes", every_epoch()).await;
+    let sizes = [900_000, 300_000, 1, 1_048_575, 1_048_577, 5_000_000, 10, CHUNK, 700_000, 2_000_000];
+    for (epoch, message_bytes) in (0..).zip([60_000, 262_144, 1_000_000, 4_000_000]) {
+        let checkpoint = trainer.epoch(epoch, 0.5).await.checkpoint;
+        let chunks: Vec<Vec<u8>> =
+            (0..).zip(sizes).map(|(index, size)| noise(100 * epoch as u64 + index, size)).collect();
+        let data = chunks.concat();
+        prepare(&trainer, &checkpoint, "model", data.len()).await.unwrap();
+        let upload = OpenUpload::begin(server.channel(), &trainer, &checkpoint, "model", 0).await;
+        for chunk in &chunks {
+            for part in chunk.chunks(message_bytes) {
+                let data = part.to_vec().into();
+                upload.send_message(v1::WriteFileRequest { data, ..Default::default() }).await;
+            }
+            upload.send_message(v1::WriteFileRequest { cut: true, ..Default::default() }).await;
+        }
+        upload.finish().await.unwrap();
+        let version = trainer.commit(&checkpoint).await.unwrap();
+        assert!(read(&server, &version.name, "model").await.unwrap() == data, "{message_bytes} a message");
+    }
+}
