@@ -18,7 +18,9 @@ use crate::support::requests::start_request;
 /// Methods that change nothing.
 fn is_read(method: &str) -> bool {
     let name = method.rsplit('/').next().unwrap();
-    name.starts_with("Get") || name.starts_with("List") || ["ReadFile", "AwaitDecision"].contains(&name)
+    name.starts_with("Get")
+        || name.starts_with("List")
+        || ["ReadFile", "AwaitDecision", "FindMissingChunks"].contains(&name)
 }
 
 /// Two replicas, and which methods were asked of them.

@@ -55,7 +55,7 @@ impl Contest {
         let on_progress = OnProgress::new(move |progress: Progress| {
             if progress.bytes_done == TAKEN_AT && count.load(Ordering::Relaxed) < takeovers {
                 count.fetch_add(1, Ordering::Relaxed);
-                runtime.block_on(take_over(&trainer, &checkpoint));
+                tokio::task::block_in_place(|| runtime.block_on(take_over(&trainer, &checkpoint)));
             }
         });
         let client = Client::connect_lazy(address).unwrap();

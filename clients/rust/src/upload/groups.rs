@@ -154,14 +154,15 @@ impl Sender {
             }
             let count = group.chunks.len();
             for (number, (chunk, is_missing)) in (1..).zip(group.chunks.into_iter().zip(is_missing)) {
-                position += chunk.size_bytes;
                 if !is_missing {
+                    position += chunk.size_bytes;
                     self.next.known.push(known(&chunk));
                     continue;
                 }
                 let Some(()) = self.pass_known().await else { return Ok(()) };
                 let last = chunk.data.len() - 1;
                 for (index, data) in chunk.data.into_iter().enumerate() {
+                    position += data.len() as u64;
                     self.next.crc32c = Some(crc_fast::crc32_iscsi(&data));
                     (self.next.data, self.next.cut) = (data, index == last);
                     self.next.finish = group.is_last && number == count && index == last;
@@ -171,8 +172,8 @@ impl Sender {
                         is_finished = true;
                     }
                     let Some(()) = self.pass().await else { return Ok(()) };
+                    self.meter.set(position);
                 }
-                self.meter.set(position);
             }
             let Some(()) = self.pass_known().await else { return Ok(()) };
             if group.is_last && !is_finished {
