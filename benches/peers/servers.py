@@ -67,12 +67,16 @@ class Server:
         self.process.wait()
 
     def until_ready(self, is_ready: Callable[[], bool]) -> None:
-        """Wait until `is_ready()`, or raise with the end of its log."""
+        """Wait until `is_ready()`, or end it and raise with the end of its log."""
         give_up = time.monotonic() + _READY_SECONDS
-        while not is_ready():
-            if self.process.poll() is not None or time.monotonic() > give_up:
-                raise RuntimeError(f"{self.process.args!r} did not start:\n{self._log.read_text()[-3000:]}")
-            time.sleep(0.05)
+        try:
+            while not is_ready():
+                if self.process.poll() is not None or time.monotonic() > give_up:
+                    raise RuntimeError(f"{self.process.args!r} did not start:\n{self._log.read_text()[-3000:]}")
+                time.sleep(0.05)
+        except BaseException:
+            self.end()
+            raise
 
     def cpu_seconds(self) -> float:
         """User and system time of all its processes, and of those that ended."""
@@ -111,11 +115,7 @@ class Keepbest(Server):
         command = [program, "--json", "serve", "--data", str(data), "--listen", "127.0.0.1:0"]
         env = {} if database is None else {"KEEPBEST_DATABASE_URL": database, "KEEPBEST_DATABASE_MIGRATE": "true"}
         super().__init__(self._log, command, env)
-        try:
-            self.until_ready(self._is_ready)
-        except BaseException:
-            self.end()
-            raise
+        self.until_ready(self._is_ready)
 
     def _is_ready(self) -> bool:
         for line in self._log.read_text().splitlines():
@@ -148,11 +148,7 @@ class Mlflow(Server):
         ]
         # Without the processes that run its jobs, which nothing here needs.
         super().__init__(data / "server.log", command, {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"})
-        try:
-            self.until_ready(self._is_ready)
-        except BaseException:
-            self.end()
-            raise
+        self.until_ready(self._is_ready)
 
     def _is_ready(self) -> bool:
         with contextlib.suppress(OSError), urllib.request.urlopen(f"{self.uri}/health", timeout=2) as answer:
@@ -182,12 +178,8 @@ class Postgres(Server):
         serve = [str(self._bin / "postgres"), "-D", f"{self._folder}/data", "-k", str(self._folder)]
         log = self._folder.parent / f"{self._folder.name}.log"
         super().__init__(log, [*serve, "-c", "listen_addresses=", "-c", "max_connections=200"], user=user)
-        try:
-            ready = [str(self._bin / "pg_isready"), "-q", "-h", str(self._folder)]
-            self.until_ready(lambda: subprocess.run(ready, check=False).returncode == 0)
-        except BaseException:
-            self.end()
-            raise
+        ready = [str(self._bin / "pg_isready"), "-q", "-h", str(self._folder)]
+        self.until_ready(lambda: subprocess.run(ready, check=False).returncode == 0)
 
     def create(self, name: str) -> tuple[str, str]:
         """Make a database; its address for Keepbest, and for SQLAlchemy."""
