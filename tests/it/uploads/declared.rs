@@ -135,7 +135,7 @@ async fn a_stream_that_goes_on_behind_other_bytes_is_refused() {
         let checkpoint = trainer.epoch(epoch, 0.5).await.checkpoint;
         // A stream that declared nothing wrong, until its end: the next one is of a process that found another file.
         declare(&trainer, &checkpoint, MODEL, &data).await.unwrap();
-        cut(&trainer, &checkpoint, &other[..durable], 2 * CHUNK, durable.min(CHUNK)).await;
+        cut(&trainer, &checkpoint, &other[..durable], 2 * CHUNK, durable).await;
         let offset = prepared(&trainer, &checkpoint, &data).await;
         let answer = write(&trainer, &checkpoint, MODEL, &data, offset).await;
         let mixed = [&other[..offset], &data[offset..]].concat();
