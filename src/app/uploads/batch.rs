@@ -16,6 +16,7 @@ use crate::app::chunks::step_of;
 use crate::app::reads::roomed;
 use crate::app::uploads::Upload;
 use crate::db;
+use crate::db::HeldChunk;
 use crate::db::PlacedChunk;
 use crate::db::Stored;
 use crate::domain::digest::Digest;
@@ -27,6 +28,12 @@ use crate::store::memory_bytes;
 const BATCH_BYTES: usize = 1 << 20;
 /// Chunks with which it is: the rows of one transaction.
 const BATCH_CHUNKS: usize = 128;
+
+/// Chunks looked up at once, as rows.
+const FIND_AT_ONCE: usize = 1_000;
+
+/// The team has not, or no more, what a stream refers to.
+pub(super) const CHUNK_MISSING: &str = "CHUNK_MISSING";
 
 /// A chunk that the team is said to have.
 #[derive(Clone, Copy, Debug)]
@@ -140,11 +147,7 @@ impl App {
     ) -> Result<Bytes, Error> {
         let Known { size_bytes, digest } = known;
         let chunks = self.db.held_chunks(upload.team(), [digest]).await?;
-        let found = chunks.get(&digest).filter(|it| !it.is_suspect);
-        let Some(chunk) = found else { return Err(missing(digest, offset_bytes).into()) };
-        if chunk.size_bytes != size_bytes {
-            return Err(other_size(digest, size_bytes, chunk.size_bytes).into());
-        }
+        let Some(chunk) = standing(&chunks, known)? else { return Err(missing(digest, offset_bytes).into()) };
         let room = held.take(memory_bytes(u64::try_from(size_bytes).unwrap_or(0))).await?;
         match self.read_chunk(&chunk.object_key, size_bytes, digest).await {
             Ok(data) => Ok(roomed(data, room)),
@@ -166,10 +169,7 @@ impl App {
         let held = self.db.held_chunks(team, known.iter().map(|(_, it)| it.digest)).await?;
         for (offset_bytes, known) in known {
             let Known { size_bytes, digest } = known;
-            match held.get(&digest).filter(|it| !it.is_suspect) {
-                Some(chunk) if chunk.size_bytes != size_bytes => {
-                    return Err(other_size(digest, size_bytes, chunk.size_bytes).into());
-                }
+            match standing(&held, known)? {
                 Some(_) => {
                     places.push(PlacedChunk { offset_bytes, size_bytes, digest, stored: Stored::Held })
                 }
@@ -180,14 +180,17 @@ impl App {
     }
 }
 
-/// Chunks looked up at once, as rows.
-const FIND_AT_ONCE: usize = 1_000;
-
-/// The team has not, or no more, what a stream refers to.
-pub(super) const CHUNK_MISSING: &str = "CHUNK_MISSING";
+/// The chunk as the team has it; none: it must be sent.
+fn standing(held: &HashMap<Digest, HeldChunk>, known: Known) -> Result<Option<&HeldChunk>, Refusal> {
+    let Some(chunk) = held.get(&known.digest).filter(|it| !it.is_suspect) else { return Ok(None) };
+    if chunk.size_bytes != known.size_bytes {
+        return Err(other_size(known.digest, known.size_bytes, chunk.size_bytes));
+    }
+    Ok(Some(chunk))
+}
 
 /// The refusal of a chunk that must be sent.
-pub(super) fn missing(digest: Digest, offset_bytes: i64) -> Refusal {
+fn missing(digest: Digest, offset_bytes: i64) -> Refusal {
     let message = format!(
         "the team does not have chunk `{digest}`, which stands at byte {offset_bytes}: ask FindMissingChunks again and send its bytes"
     );

@@ -204,7 +204,8 @@ impl Cutter<'_> {
     /// Finishes a file whose chunks do not tell its digest: it is found out once all of them are durable.
     async fn finish_cut(&mut self, offset_bytes: i64, data: Bytes) -> Result<StoredFile, Error> {
         if !data.is_empty() {
-            self.add(offset_bytes, data)?;
+            self.count_chunk()?;
+            self.batch.add(offset_bytes, data);
             self.store_batch().await?;
         }
         self.settle_all().await?;
@@ -226,15 +227,18 @@ impl Cutter<'_> {
         }
         self.declared.take(&data).await?;
         self.cells.take(&data, self.file.size_bytes).await?;
-        self.add(offset_bytes, data)?;
-        if self.batch.is_full() { self.store_batch().await } else { Ok(()) }
+        self.count_chunk()?;
+        self.batch.add(offset_bytes, data);
+        self.store_if_full().await
     }
 
-    fn add(&mut self, offset_bytes: i64, data: Bytes) -> Result<(), Refusal> {
+    fn count_chunk(&mut self) -> Result<(), Refusal> {
         self.chunk_count += 1;
-        self.file.check_chunk_count(self.chunk_count)?;
-        self.batch.add(offset_bytes, data);
-        Ok(())
+        self.file.check_chunk_count(self.chunk_count)
+    }
+
+    async fn store_if_full(&mut self) -> Result<(), Error> {
+        if self.batch.is_full() { self.store_batch().await } else { Ok(()) }
     }
 
     /// The next chunk is one that the team has.
@@ -256,10 +260,9 @@ impl Cutter<'_> {
         }
         self.next_offset = after;
         self.cells.skip(known.size_bytes, self.file.size_bytes);
-        self.chunk_count += 1;
-        self.file.check_chunk_count(self.chunk_count)?;
+        self.count_chunk()?;
         self.batch.refer(offset_bytes, known);
-        if self.batch.is_full() { self.store_batch().await } else { Ok(()) }
+        self.store_if_full().await
     }
 
     /// Hands chunks that have ended to a task of its own, which goes on if the caller goes away: their bytes then are durable for
