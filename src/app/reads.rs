@@ -85,20 +85,23 @@ impl App {
     }
 
     /// A chunk's bytes, verified. Wrong bytes are read once more before they count as lost: a bit that flipped on the way, or
-    /// an answer that was cut, is none of the store's.
+    /// an answer that was cut, is none of the store's. What is lost is suspect, whoever reads it.
     pub(crate) async fn read_chunk(
         &self,
+        team: &str,
         key: &str,
         size_bytes: i64,
         digest: Digest,
     ) -> Result<Bytes, Error> {
-        match self.read_once(key, size_bytes, digest).await {
-            Err(Error::DataLoss(why)) => {
-                tracing::warn!(error = %why, "Read object `{key}` once more");
-                self.read_once(key, size_bytes, digest).await
-            }
-            read => read,
+        let mut read = self.read_once(key, size_bytes, digest).await;
+        if let Err(Error::DataLoss(why)) = &read {
+            tracing::warn!(error = %why, "Read object `{key}` once more");
+            read = self.read_once(key, size_bytes, digest).await;
         }
+        if let Err(Error::DataLoss(_)) = &read {
+            self.suspect(team, digest, key).await;
+        }
+        read
     }
 
     async fn read_once(&self, key: &str, size_bytes: i64, digest: Digest) -> Result<Bytes, Error> {
@@ -261,13 +264,10 @@ impl Reader {
     /// The part of the chunk that lies in the range.
     async fn read(self: Arc<Self>, chunk: FileChunk, from: i64, until: i64) -> Result<ReadPiece, Error> {
         let room = self.take(chunk.size_bytes).await?;
-        let data = match self.app.read_chunk(&chunk.object_key, chunk.size_bytes, chunk.digest).await {
+        let team = self.version.artifact.project.team.as_str();
+        let data = match self.app.read_chunk(team, &chunk.object_key, chunk.size_bytes, chunk.digest).await {
             Ok(data) => data,
-            Err(Error::DataLoss(why)) => {
-                let team = self.version.artifact.project.team.as_str();
-                self.app.suspect(team, chunk.digest, &chunk.object_key).await;
-                return Err(self.lost(chunk.offset_bytes, why).await);
-            }
+            Err(Error::DataLoss(why)) => return Err(self.lost(chunk.offset_bytes, why).await),
             Err(error) => return Err(error),
         };
         let skip = usize::try_from((from - chunk.offset_bytes).max(0)).unwrap_or(usize::MAX).min(data.len());

@@ -95,7 +95,8 @@ impl App {
         let mut key = chunk.object_key.clone();
         loop {
             let found = if reads {
-                self.read_chunk(&key, chunk.size_bytes, chunk.digest).await.map(|data| Ok(data.len() as u64))
+                let read = self.read_chunk(&chunk.team, &key, chunk.size_bytes, chunk.digest).await;
+                read.map(|data| Ok(data.len() as u64))
             } else {
                 self.size_problem(&key, chunk.size_bytes).await.map(|why| why.map_or(Ok(0), Err))
             };
@@ -201,7 +202,7 @@ impl App {
                 continue;
             }
             done.add(&file.team, chunk.digest);
-            match self.read_chunk(&chunk.object_key, chunk.size_bytes, chunk.digest).await {
+            match self.read_chunk(&file.team, &chunk.object_key, chunk.size_bytes, chunk.digest).await {
                 Ok(data) => {
                     report.bytes_read += data.len() as u64;
                     digest.update(&data);

@@ -149,11 +149,10 @@ impl App {
         let chunks = self.db.held_chunks(upload.team(), [digest]).await?;
         let Some(chunk) = standing(&chunks, known)? else { return Err(missing(digest, offset_bytes).into()) };
         let room = held.take(memory_bytes(u64::try_from(size_bytes).unwrap_or(0))).await?;
-        match self.read_chunk(&chunk.object_key, size_bytes, digest).await {
+        match self.read_chunk(upload.team(), &chunk.object_key, size_bytes, digest).await {
             Ok(data) => Ok(roomed(data, room)),
             Err(Error::DataLoss(why)) => {
                 tracing::error!(error = %why, "Found damaged bytes of a chunk that an upload refers to");
-                self.suspect(upload.team(), digest, &chunk.object_key).await;
                 Err(missing(digest, offset_bytes).into())
             }
             read => read,

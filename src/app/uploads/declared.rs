@@ -105,12 +105,11 @@ pub(super) async fn read_back(
 ) -> Result<Bytes, Error> {
     let read = match chunk.object_key.as_str() {
         "" => Err(Error::DataLoss("its chunk has no row".to_owned())),
-        key => app.read_chunk(key, chunk.size_bytes, chunk.digest).await,
+        key => app.read_chunk(team, key, chunk.size_bytes, chunk.digest).await,
     };
     match read {
         Err(Error::DataLoss(why)) => {
             tracing::error!(error = %why, "Found damaged bytes of an upload that goes on");
-            app.suspect(team, chunk.digest, &chunk.object_key).await;
             let message = format!(
                 "what was durable of file `{}` is damaged at byte {}: write it again from byte 0",
                 shown(&file.path),
