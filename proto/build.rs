@@ -5,12 +5,13 @@ use std::error::Error;
 use std::fs;
 use std::path::PathBuf;
 
-const FILES: [&str; 5] = [
+const FILES: [&str; 6] = [
     "keepbest/v1/resources.proto",
     "keepbest/v1/runs.proto",
     "keepbest/v1/checkpoints.proto",
     "keepbest/v1/artifacts.proto",
     "keepbest/v1/projects.proto",
+    "keepbest/v1/admin.proto",
 ];
 
 /// What stands in the details of an error, for those who read them by reflection. Their Rust types are `tonic-types`'.

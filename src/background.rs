@@ -1,4 +1,4 @@
-//! When the collector runs; what it does is in `app/collect.rs`.
+//! When the service's own work is done: the collector's (`app/collect.rs`), and the audit log's (`app/admin.rs`).
 
 use std::time::Duration;
 
@@ -34,6 +34,31 @@ pub async fn collect_every(app: App, interval: Duration, stop: CancellationToken
                 "Collected what nobody needs"
             ),
             Err(error) => tracing::warn!(error = %causes(&error), "Left the collection for the next turn"),
+        }
+    }
+}
+
+/// How long an entry of the audit log may be without its place in the chain.
+const CHAIN_EVERY: Duration = Duration::from_secs(2);
+/// How often what is too old is dropped.
+const DROP_EVERY: Duration = Duration::from_secs(600);
+
+/// Keeps the audit log, and what is known of tokens, until told to stop, where the server asks who calls.
+pub async fn keep_audit_log(app: App, stop: CancellationToken) {
+    if !app.asks_who_calls() {
+        return;
+    }
+    let (mut chains, mut drops) = (tokio::time::interval(CHAIN_EVERY), tokio::time::interval(DROP_EVERY));
+    chains.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    drops.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let kept = tokio::select! {
+            () = stop.cancelled() => return,
+            _ = chains.tick() => app.chain_audit_entries().await,
+            _ = drops.tick() => app.drop_old_access().await,
+        };
+        if let Err(error) = kept {
+            tracing::warn!(error = %causes(&error), "Left the audit log for the next turn");
         }
     }
 }

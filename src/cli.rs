@@ -2,6 +2,7 @@
 //!
 //! It decides nothing itself. Each command is a function of its arguments and a `Context`.
 
+mod admin;
 mod alias;
 mod args;
 mod artifacts;
@@ -87,6 +88,8 @@ async fn execute(arguments: Arguments) -> Result<(), Failure> {
         Command::Alias(args::Alias { action: args::AliasAction::Set(set) }) => alias::set(context, set).await,
         Command::Alias(args::Alias { action: args::AliasAction::Rm(rm) }) => alias::remove(context, rm).await,
         Command::Rm(rm) => remove::remove(context, rm).await,
+        Command::WhoAmI(_) => admin::who_am_i(context).await,
+        Command::Admin(arguments) => admin::admin(context, arguments).await,
         Command::Gc(gc) => local::collect(context, gc).await,
         Command::Check(check) => local::check(context, check).await,
         Command::Rebuild(rebuild) => local::rebuild(context, rebuild).await,

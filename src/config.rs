@@ -50,6 +50,9 @@ pub struct Config {
     /// How the object store is reached and by whose rights.
     pub store: StoreOptions,
     pub database: Database,
+    pub auth: Auth,
+    pub audit: Audit,
+    pub rates: Rates,
     pub log: Log,
     pub limits: Limits,
     pub collector: Collector,
@@ -62,6 +65,32 @@ pub struct Database {
     pub connections: u32,
     /// Whether `serve` brings the schema up to date. False: with several replicas `keepbest migrate` does it once, before.
     pub migrate: bool,
+}
+
+/// Who is let in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Auth {
+    /// Whether callers must show who they are. False: on one's own machine a first try needs no set-up.
+    pub required: bool,
+    /// Whether reflection answers callers without a token, too. False: a stranger need not know what can be asked.
+    pub open_reflection: bool,
+}
+
+/// The audit log, of a server that asks who calls.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Audit {
+    /// For how many days an entry is kept; 0: for ever. 365: who asks who did it asks within the year.
+    pub retention_days: u64,
+    /// Of so many reads of weights one has an entry; 0: none has. 1: who took a model along is what is asked first.
+    pub reads_one_in: u64,
+}
+
+/// What one team may ask of one server, where it asks who calls; 0: as much as it likes, for who has one team has nobody to defend.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rates {
+    /// Calls, and messages of streams.
+    pub team_requests_per_second: u32,
+    pub team_events_per_second: u32,
 }
 
 /// What is logged, and how.
@@ -162,6 +191,9 @@ impl Default for Config {
             confirm_writes: ConfirmWrites::Size,
             store: StoreOptions::default(),
             database: Database { connections: 24, migrate: false },
+            auth: Auth { required: false, open_reflection: false },
+            rates: Rates { team_requests_per_second: 0, team_events_per_second: 0 },
+            audit: Audit { retention_days: 365, reads_one_in: 1 },
             log: Log { format: LogFormat::Text, filter: "info".to_owned() },
             limits: Limits {
                 max_connections: 1024,
@@ -346,6 +378,11 @@ pub fn check_environment() -> Result<(), ConfigError> {
 /// The arguments of this process, without its name.
 pub fn arguments() -> impl Iterator<Item = OsString> {
     std::env::args_os().skip(1)
+}
+
+/// The API token of whoever runs a command, if the environment has one.
+pub fn token() -> Option<String> {
+    std::env::var_os("KEEPBEST_TOKEN")?.into_string().ok()
 }
 
 /// Whether the user wants no colours anywhere (<https://no-color.org>).

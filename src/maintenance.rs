@@ -7,6 +7,7 @@ mod mark;
 use std::fs;
 use std::fs::File;
 use std::fs::TryLockError;
+use std::num::NonZeroU32;
 use std::path::Path;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -15,8 +16,10 @@ use anyhow::Context;
 use anyhow::bail;
 
 use crate::app::App;
+use crate::app::Audit;
 use crate::app::Limits;
 use crate::app::keys;
+use crate::app::rates::Most;
 use crate::config::Config;
 use crate::config::ConfirmWrites;
 use crate::db;
@@ -54,6 +57,18 @@ fn limits(config: &Config) -> Limits {
         pending_expiry: Duration::from_secs(config.collector.pending_expiry_seconds),
         parts_expiry: Duration::from_secs(config.collector.parts_expiry_seconds),
         keys_at_once: keys::AT_ONCE,
+        requires_authentication: config.auth.required,
+        audit: Audit {
+            kept: match config.audit.retention_days {
+                0 => None,
+                days => Some(Duration::from_secs(days * 86_400)),
+            },
+            reads_one_in: config.audit.reads_one_in,
+        },
+        rates: Most {
+            requests: NonZeroU32::new(config.rates.team_requests_per_second),
+            events: NonZeroU32::new(config.rates.team_events_per_second),
+        },
         graces: Graces {
             deleted_us: micros(config.collector.deleted_grace_seconds),
             chunk_us: micros(config.collector.chunk_grace_seconds),
@@ -226,6 +241,15 @@ pub async fn gc(config: &Config, now: bool) -> anyhow::Result<GcReport> {
     let report = if now { app.collect_now().await } else { app.collect().await };
     app.close().await;
     report.context("collect")
+}
+
+/// Makes a token of the service for whoever may read its database; answers its name and its text.
+pub async fn mint_admin_token(config: &Config, lifetime: Duration) -> anyhow::Result<(String, String)> {
+    let app = open_existing(config).await?;
+    let minted = app.mint_first_token(i64::try_from(lifetime.as_micros()).unwrap_or(i64::MAX)).await;
+    app.close().await;
+    let (token, text) = minted.context("make the token")?;
+    Ok((token.name(), text))
 }
 
 /// Checks all committed versions and reads what is asked for.

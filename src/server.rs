@@ -22,6 +22,7 @@ use crate::config::Limits;
 use crate::grpc;
 use crate::layers::AnswersLayer;
 use crate::layers::Budget;
+use crate::layers::DoorLayer;
 use crate::layers::GrpcOnlyLayer;
 use crate::layers::RequestsLayer;
 use crate::layers::TraceLayer;
@@ -75,6 +76,7 @@ pub async fn serve_until(
 
     let interval = Duration::from_secs(config.collector.interval_seconds);
     let collector = tokio::spawn(background::collect_every(app.clone(), interval, stop.clone()));
+    let auditing = tokio::spawn(background::keep_audit_log(app.clone(), stop.clone()));
     let (routes, health) = grpc::routes(app.clone()).await.context("set up reflection")?;
     let watching = tokio::spawn(health.watch(app.clone(), stop.clone()));
     let (told, waits) = (stop.clone(), app.clone());
@@ -85,6 +87,7 @@ pub async fn serve_until(
     let serving = transport(&config.limits)
         .layer(TraceLayer)
         .layer(GrpcOnlyLayer)
+        .layer(DoorLayer { app: app.clone(), opens_reflection: config.auth.open_reflection })
         .layer(answers(&config.limits))
         .layer(requests(&config.limits))
         .add_routes(routes)
@@ -111,6 +114,7 @@ pub async fn serve_until(
     stop.cancel();
     watching.await.context("stop the health watch")?;
     collector.await.context("stop the collector")?;
+    auditing.await.context("stop the keeping of the audit log")?;
     app.close().await;
     drop(lock);
     tracing::info!("Stopped");

@@ -1,6 +1,7 @@
 //! The check: every committed version against its digests and its manifest, every chunk in the store, and the rows against
 //! each other. Runs beside live traffic; what is committed while it runs may be left to the next one.
 
+mod audit;
 mod data;
 
 use serde::Serialize;
@@ -39,6 +40,8 @@ pub struct CheckReport {
     pub manifests: u64,
     /// Manifests that a commit or a deletion under way, or the next pass of the collector, has yet to write.
     pub due_manifests: u64,
+    /// Entries of the audit log, each held against the one before it.
+    pub audit_entries: u64,
     /// One sentence each; none is right.
     pub problems: Vec<String>,
 }
@@ -67,6 +70,7 @@ impl App {
             after = next;
         }
         self.check_data(read, &mut report).await?;
+        self.check_audit_log(&mut report).await?;
         report.due_manifests = u64::try_from(self.db.count_due_manifests().await?).unwrap_or(0);
         Ok(report)
     }

@@ -1,5 +1,7 @@
 //! What the service does, in the order it does it: one file a noun. It reads, has the domain decide, and writes.
 
+pub mod access;
+pub mod admin;
 mod buffers;
 pub mod check;
 mod chunks;
@@ -14,6 +16,7 @@ pub mod keys;
 mod manifests;
 pub mod parts;
 pub mod queries;
+pub mod rates;
 pub mod reads;
 pub mod rebuild;
 pub mod runs;
@@ -26,14 +29,18 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use crate::app::access::Access;
 use crate::app::buffers::Buffers;
 use crate::app::keys::Keys;
+use crate::app::rates::Most;
+use crate::app::rates::Rates;
 use crate::app::uploads::KnownCells;
 use crate::clock::Clock;
 use crate::clock::Reading;
 use crate::db::Db;
 use crate::db::Graces;
 use crate::db::Sign;
+use crate::domain::access::Principal;
 use crate::store::Store;
 
 pub use error::Error;
@@ -47,6 +54,7 @@ pub use crate::db::DecisionRow;
 pub use crate::db::EventRow;
 pub use crate::db::LedTo;
 pub use crate::db::PartRow;
+pub use crate::db::Team;
 pub use crate::db::VersionRow;
 pub use crate::domain::checkpoint::Checkpoint;
 pub use crate::domain::checkpoint::CheckpointState;
@@ -71,12 +79,26 @@ pub struct Limits {
     pub graces: Graces,
     /// Keys of objects that are reserved at once.
     pub keys_at_once: usize,
+    /// Whether callers must show who they are.
+    pub requires_authentication: bool,
+    pub audit: Audit,
+    /// What one team may ask for in a second.
+    pub rates: Most,
+}
+
+/// What the audit log holds, and how long.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Audit {
+    /// None: for ever.
+    pub kept: Option<Duration>,
+    /// Of so many reads of weights one has an entry; 0: none has.
+    pub reads_one_in: u64,
 }
 
 /// The service: its rooms, and what it may use.
 #[derive(Clone, Debug)]
 pub struct App {
-    db: Arc<Db>,
+    db: Db,
     store: Store,
     clock: Clock,
     limits: Limits,
@@ -84,6 +106,10 @@ pub struct App {
     download_buffers: Buffers,
     keys: Arc<Keys>,
     cells: Arc<KnownCells>,
+    access: Arc<Access>,
+    rates: Arc<Rates>,
+    /// Who calls; none: the service itself.
+    caller: Option<Arc<Principal>>,
     stopping: CancellationToken,
 }
 
@@ -103,13 +129,16 @@ impl App {
     /// The same with a clock.
     pub fn new(db: Db, store: Store, clock: Clock, limits: Limits) -> App {
         App {
-            db: Arc::new(db),
+            db,
             store,
             clock,
             upload_buffers: Buffers::of_uploads(limits.upload_buffer_bytes),
             download_buffers: Buffers::of_downloads(limits.download_buffer_bytes),
             keys: Arc::default(),
             cells: Arc::default(),
+            access: Arc::new(Access::new(limits.requires_authentication)),
+            rates: Arc::new(Rates::new(limits.rates)),
+            caller: None,
             stopping: CancellationToken::new(),
             limits,
         }
@@ -153,6 +182,11 @@ impl App {
             () = self.db.sync_failed() => "the database",
             () = self.store.sync_failed() => "the object store",
         }
+    }
+
+    /// The time, in microseconds since 1970.
+    pub(crate) fn now_us(&self) -> i64 {
+        self.clock.now_us()
     }
 
     /// How long an upload may be idle.

@@ -7,6 +7,7 @@ mod declared;
 mod filling;
 mod pace;
 mod repeat;
+mod visible;
 
 use std::collections::HashMap;
 use std::collections::HashSet;
@@ -42,6 +43,7 @@ use crate::domain::digest::Digest;
 use crate::domain::file::NewFile;
 use crate::domain::file::StoredFile;
 use crate::domain::ids::CheckpointName;
+use crate::domain::ids::ProjectName;
 use crate::domain::ids::shown;
 use crate::domain::path;
 use crate::domain::refusal::Refusal;
@@ -112,6 +114,10 @@ pub(super) struct Upload {
 impl Upload {
     fn begin(checkpoint: CheckpointName, attempt: i64) -> Upload {
         Upload { checkpoint, attempt, token: uuid::Uuid::new_v4().simple().to_string() }
+    }
+
+    fn project(&self) -> &ProjectName {
+        &self.checkpoint.run.project
     }
 
     fn team(&self) -> &str {

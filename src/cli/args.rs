@@ -1,5 +1,6 @@
 //! The arguments: what can be typed, with the help that explains it.
 
+mod admin;
 mod alias;
 mod files;
 mod listing;
@@ -9,8 +10,13 @@ pub(super) mod remove;
 mod runs;
 mod versions;
 
+use std::path::PathBuf;
+
 use clap::{Args, Parser, Subcommand};
 
+pub(super) use self::admin::{
+    Admin, AdminAction, Audit, CreateTeam, CreateToken, Init, RevokeToken, Teams, Tokens, WhoAmI,
+};
 pub(super) use self::alias::{Alias, AliasAction, AliasRm, AliasSet};
 pub(super) use self::files::{Pull, Push};
 pub(super) use self::listing::Listing;
@@ -89,6 +95,9 @@ pub(super) struct Global {
         value_name = "TEAM/PROJECT"
     )]
     pub(super) project: String,
+    /// File with the API token, for a server that asks who calls; `KEEPBEST_TOKEN` may hold the token itself
+    #[arg(long, global = true, help_heading = GLOBAL, env = "KEEPBEST_TOKEN_FILE", value_name = "FILE")]
+    pub(super) token_file: Option<PathBuf>,
     /// Print JSON: one document, sizes in bytes and times as RFC 3339
     #[arg(long, global = true, help_heading = GLOBAL)]
     pub(super) json: bool,
@@ -110,6 +119,9 @@ pub(super) enum Command {
     Decisions(Decisions),
     Alias(Alias),
     Rm(remove::Rm),
+    #[command(name = "whoami")]
+    WhoAmI(WhoAmI),
+    Admin(Admin),
     Gc(Gc),
     Check(Check),
     Rebuild(Rebuild),

@@ -25,7 +25,7 @@ pub(super) fn size(bytes: i64) -> String {
 /// How long ago something happened, as `10 min ago`; empty if it has not.
 pub(super) fn age(time: Option<&Timestamp>, now_us: i64) -> String {
     let Some(time) = time else { return String::new() };
-    let seconds = (now_us - micros(time)) / 1_000_000;
+    let seconds = (now_us - time_us(time)) / 1_000_000;
     match seconds {
         ..5 => "now".to_owned(),
         5..120 => format!("{seconds} s ago"),
@@ -136,7 +136,8 @@ pub(super) fn enum_name(name: &str, prefix: &str) -> String {
     name.strip_prefix(prefix).unwrap_or(name).to_lowercase()
 }
 
-fn micros(time: &Timestamp) -> i64 {
+/// Microseconds since 1970.
+pub(super) fn time_us(time: &Timestamp) -> i64 {
     time.seconds.saturating_mul(1_000_000).saturating_add(i64::from(time.nanos) / 1_000)
 }
 

@@ -50,6 +50,7 @@ pub(super) async fn check(context: &mut Context, arguments: args::Check) -> Resu
             ("read", human::size(i64::try_from(report.bytes_read).unwrap_or(i64::MAX))),
             ("manifests", report.manifests.to_string()),
             ("manifests due", report.due_manifests.to_string()),
+            ("audit entries", report.audit_entries.to_string()),
         ])?;
         for problem in &report.problems {
             context.output.line(&format!("problem: {problem}"))?;
@@ -98,7 +99,8 @@ pub(super) async fn rebuild(context: &mut Context, arguments: args::Rebuild) -> 
     Err(Failure::failed(format!("{message}; all others are in the database")))
 }
 
-fn log() -> Result<(), Failure> {
+/// Logs what a command that opens the database itself has to warn of.
+pub(super) fn log() -> Result<(), Failure> {
     let format = telemetry::Format::Text { colours: !config::no_color() };
     telemetry::init(format, LOG_FILTER).map_err(|error| Failure::failed(error.to_string()))
 }

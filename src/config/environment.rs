@@ -7,14 +7,23 @@ use crate::near::nearest;
 
 /// Variables of the program and of the clients that are no settings of the server. A trainer has them in the environment in which
 /// it runs the program, too.
-const OF_CLIENTS: [&str; 5] =
-    ["KEEPBEST_ADDRESS", "KEEPBEST_CONFIG", "KEEPBEST_LAUNCH", "KEEPBEST_PROJECT", "KEEPBEST_RUN"];
+const OF_CLIENTS: [&str; 7] = [
+    "KEEPBEST_ADDRESS",
+    "KEEPBEST_CONFIG",
+    "KEEPBEST_LAUNCH",
+    "KEEPBEST_PROJECT",
+    "KEEPBEST_RUN",
+    "KEEPBEST_TOKEN",
+    "KEEPBEST_TOKEN_FILE",
+];
 
 /// Those of them that name a server, a project or a file: one that is empty is a script's whose own variable is not set.
-const WITH_A_VALUE: [(&str, &str); 3] = [
+const WITH_A_VALUE: [(&str, &str); 5] = [
     ("KEEPBEST_ADDRESS", "an address, as http://127.0.0.1:7400"),
     ("KEEPBEST_PROJECT", "TEAM/PROJECT, as vision/resnet"),
     ("KEEPBEST_CONFIG", "the path of a file of settings"),
+    ("KEEPBEST_TOKEN", "an API token"),
+    ("KEEPBEST_TOKEN_FILE", "the path of a file that holds an API token"),
 ];
 
 /// Variables of the tests, which start the program in their own environment.

@@ -17,6 +17,12 @@ pub const KEYS: &[&str] = &[
     "confirm_writes",
     "database.connections",
     "database.migrate",
+    "auth.required",
+    "auth.open_reflection",
+    "audit.retention_days",
+    "audit.reads_one_in",
+    "rates.team_requests_per_second",
+    "rates.team_events_per_second",
     "log.format",
     "log.filter",
     "limits.max_connections",
@@ -104,6 +110,16 @@ impl Config {
             "confirm_writes" => self.confirm_writes = setting.confirm_writes()?,
             "database.connections" => self.database.connections = setting.small(4..=1_000)?,
             "database.migrate" => self.database.migrate = setting.flag()?,
+            "auth.required" => self.auth.required = setting.flag()?,
+            "auth.open_reflection" => self.auth.open_reflection = setting.flag()?,
+            "audit.retention_days" => self.audit.retention_days = setting.number(0..=36_600)?,
+            "audit.reads_one_in" => self.audit.reads_one_in = setting.number(0..=1_000_000)?,
+            "rates.team_requests_per_second" => {
+                self.rates.team_requests_per_second = setting.small(0..=1_000_000)?;
+            }
+            "rates.team_events_per_second" => {
+                self.rates.team_events_per_second = setting.small(0..=10_000_000)?;
+            }
             "log.format" => self.log.format = setting.log_format()?,
             "log.filter" => self.log.filter = setting.text("directives as `info`")?.to_owned(),
             "limits.max_connections" => limits.max_connections = setting.small(1..=1_000_000)?,
@@ -171,6 +187,12 @@ impl Config {
             }
             "database.connections" => number(self.database.connections.into()),
             "database.migrate" => Some(SettingValue::Flag(self.database.migrate)),
+            "auth.required" => Some(SettingValue::Flag(self.auth.required)),
+            "auth.open_reflection" => Some(SettingValue::Flag(self.auth.open_reflection)),
+            "audit.retention_days" => number(self.audit.retention_days),
+            "audit.reads_one_in" => number(self.audit.reads_one_in),
+            "rates.team_requests_per_second" => number(self.rates.team_requests_per_second.into()),
+            "rates.team_events_per_second" => number(self.rates.team_events_per_second.into()),
             "log.format" => text(if self.log.format == LogFormat::Text { "text" } else { "json" }.to_owned()),
             "log.filter" => text(self.log.filter.clone()),
             "limits.max_connections" => number(limits.max_connections.into()),

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::collections::HashMap;
+use std::collections::HashSet;
 
 use crate::db::Db;
 use crate::db::Error;
@@ -21,6 +22,7 @@ use crate::db::tx::Tx;
 use crate::db::uploads::WriteFiles;
 use crate::domain::digest::Digest;
 use crate::domain::file::lost_race;
+use crate::domain::ids::ProjectName;
 use crate::domain::refusal::Refusal;
 use crate::failpoint::failpoint;
 
@@ -70,6 +72,7 @@ struct Reserve {
 
 impl Write for Reserve {
     type Answer = ();
+    const AUDITED: bool = false;
 
     fn turn(&self) -> Turn {
         // A caller waits for it with its bytes in hand.
@@ -96,6 +99,7 @@ struct Suspect {
 
 impl Write for Suspect {
     type Answer = ();
+    const AUDITED: bool = false;
 
     fn turn(&self) -> Turn {
         Turn::own(1)
@@ -135,6 +139,21 @@ impl Db {
             Ok((digest_of(&row.bytes(0)?)?, chunk))
         });
         held.collect()
+    }
+
+    /// Those of the chunks that a file of the project has.
+    pub async fn chunks_of_project(
+        &self,
+        project: &ProjectName,
+        digests: impl IntoIterator<Item = Digest>,
+    ) -> Result<HashSet<Digest>, Error> {
+        let sql = "WITH {v: team text, project text, digest bytes} SELECT v.digest FROM v WHERE (SELECT 1 \
+            FROM file_chunks f JOIN files i ON i.uid = f.file_uid JOIN checkpoints c ON c.uid = i.checkpoint_uid \
+            JOIN runs r ON r.uid = c.run_uid WHERE f.team = v.team AND f.digest = v.digest AND r.project = v.project \
+            LIMIT 1) = 1";
+        let row = |digest| args![project.team.as_str(), project.project.as_str(), digest];
+        let rows = self.rows_of(sql, digests.into_iter().map(row).collect()).await?;
+        rows.iter().map(|row| digest_of(&row.bytes(0)?)).collect()
     }
 
     /// Bytes under this key are wrong or missing: the next upload of the chunk puts them there again.

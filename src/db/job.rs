@@ -20,6 +20,8 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::db::Error;
+use crate::db::audit;
+use crate::db::audit::NewEntry;
 use crate::db::connection::Connection;
 use crate::db::tx::Tx;
 use crate::domain::refusal::Refusal;
@@ -81,6 +83,8 @@ pub(super) trait Write: Send + Sync + Sized + 'static {
     type Answer: Send + 'static;
     /// Whether several of them may be one set.
     const IN_SETS: bool = true;
+    /// Whether the audit log tells of it, where the call that makes it is one of which it tells.
+    const AUDITED: bool = true;
 
     /// Whose turn it takes, and how much of it.
     fn turn(&self) -> Turn;
@@ -156,6 +160,8 @@ pub(super) trait Job: Any + Send {
 
 struct Pending<W: Write> {
     write: W,
+    /// What the audit log is to say of it.
+    entry: Option<Arc<NewEntry>>,
     turn: Turn,
     is_alone: bool,
     has_begun: bool,
@@ -179,12 +185,17 @@ impl<T> Waiting<T> {
 }
 
 /// A write for the queue, and its caller's end.
-pub(super) fn job<W: Write>(write: W, until: Option<Instant>) -> (Box<dyn Job>, Waiting<W::Answer>) {
+pub(super) fn job<W: Write>(
+    write: W,
+    entry: Option<Arc<NewEntry>>,
+    until: Option<Instant>,
+) -> (Box<dyn Job>, Waiting<W::Answer>) {
     let (caller, answer) = oneshot::channel();
     let is_taken = Arc::new(AtomicBool::new(false));
     let pending = Pending {
         turn: write.turn(),
         write,
+        entry,
         is_alone: !W::IN_SETS,
         has_begun: false,
         until,
@@ -239,10 +250,12 @@ impl<W: Write> Job for Pending<W> {
             if outcomes.len() != set.len() {
                 return Err(Error::unreadable("set", "not each of its writes has an outcome"));
             }
+            let mut entries = Vec::new();
             for (pending, outcome) in set.into_iter().zip(outcomes) {
+                entries.extend(pending.entry.as_ref().filter(|_| matches!(outcome, Outcome::Done(_))));
                 pending.outcome = outcome;
             }
-            Ok(())
+            audit::append(tx, &entries).await
         })
     }
 

@@ -133,6 +133,7 @@ struct ManifestWritten {
 
 impl Write for ManifestWritten {
     type Answer = bool;
+    const AUDITED: bool = false;
 
     fn turn(&self) -> Turn {
         Turn::own(1)

@@ -2,8 +2,10 @@
 //!
 //! Rules that must read, decide and write in one transaction hand the deciding part in as a function of the domain.
 
+mod access;
 mod aliases;
 mod attempts;
+mod audit;
 mod check;
 mod checkpoints;
 mod chunks;
@@ -40,6 +42,7 @@ mod versions;
 mod watch;
 mod writer;
 
+use std::ops::Deref;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,6 +55,7 @@ use sqlx::sqlite::SqliteJournalMode;
 use sqlx::sqlite::SqliteSynchronous;
 use tokio_util::sync::CancellationToken;
 
+use crate::db::audit::NewEntry;
 use crate::db::connection::Connection;
 use crate::db::job::Rare;
 use crate::db::job::Turn;
@@ -60,11 +64,14 @@ use crate::db::job::Write;
 use crate::db::postgres::Pool;
 use crate::db::sqlite::Readers;
 use crate::db::writer::Writer;
+use crate::domain::audit::Caller;
 use crate::domain::ids::RunName;
 
+pub use access::Team;
 pub use aliases::AliasRow;
 pub use aliases::Expected;
 pub use attempts::Started;
+pub use audit::Chain;
 pub use check::CheckChunk;
 pub use check::CheckFile;
 pub use check::CheckPage;
@@ -134,13 +141,35 @@ enum Database {
     Postgres(Pool),
 }
 
-/// The metadata of all teams, in one database.
+/// The metadata of all teams, in one database; cheap to clone.
+#[derive(Clone)]
 pub struct Db {
+    shared: Arc<Shared>,
+    /// What the audit log is to say of what is changed here.
+    entry: Option<Arc<NewEntry>>,
+}
+
+/// What all clones of a [`Db`] share.
+pub struct Shared {
     database: Database,
     writer: Writer,
     unsynced: CancellationToken,
     #[cfg(debug_assertions)]
     watch: watch::Watch,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Shared")
+    }
+}
+
+impl Deref for Db {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.shared
+    }
 }
 
 impl std::fmt::Debug for Db {
@@ -213,13 +242,19 @@ impl Db {
     }
 
     fn over(database: Database, writer: Writer, unsynced: CancellationToken) -> Db {
-        Db {
+        let shared = Shared {
             database,
             writer,
             unsynced,
             #[cfg(debug_assertions)]
             watch: watch::Watch::default(),
-        }
+        };
+        Db { shared: Arc::new(shared), entry: None }
+    }
+
+    /// The same database for one call: the audit log tells of it once, in the first transaction that changes anything for it.
+    pub fn by(&self, caller: &Caller) -> Result<Db, Error> {
+        Ok(Db { entry: Some(Arc::new(NewEntry::of(caller)?)), ..self.clone() })
     }
 
     /// Looks at an address of a Postgres database without asking for it.
@@ -246,7 +281,8 @@ impl Db {
 
     /// Carries a write out, to its end even if the caller goes away. Answers after the commit.
     async fn change<W: Write>(&self, write: W) -> Result<W::Answer, Error> {
-        self.writer.write(write).await
+        let entry = self.entry.clone().filter(|_| W::AUDITED);
+        self.writer.write(write, entry).await
     }
 
     /// The same for a closure.

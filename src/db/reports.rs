@@ -63,6 +63,7 @@ impl Db {
 
 impl Write for Report {
     type Answer = Reported;
+    const AUDITED: bool = false;
 
     fn turn(&self) -> Turn {
         let ends = self.events().iter().filter(|it| it.kind != EventKind::BatchEnd).count();

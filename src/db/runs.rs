@@ -156,6 +156,7 @@ struct Heartbeat {
 
 impl Write for Heartbeat {
     type Answer = ();
+    const AUDITED: bool = false;
 
     fn turn(&self) -> Turn {
         Turn::of(&self.name, 2)

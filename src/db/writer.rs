@@ -18,6 +18,7 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use crate::db::Error;
+use crate::db::audit::NewEntry;
 use crate::db::connection::Connection;
 use crate::db::job::Job;
 use crate::db::job::Write;
@@ -107,10 +108,14 @@ impl Writer {
     }
 
     /// Queues a write and waits for its commit.
-    pub(super) async fn write<W: Write>(&self, write: W) -> Result<W::Answer, Error> {
+    pub(super) async fn write<W: Write>(
+        &self,
+        write: W,
+        entry: Option<Arc<NewEntry>>,
+    ) -> Result<W::Answer, Error> {
         let turn = write.turn();
         let until = self.postgres.as_ref().map(|tasks| tasks.pool.turn_until());
-        let (job, mut waiting) = job(write, until);
+        let (job, mut waiting) = job(write, entry, until);
         self.queue.push(job)?;
         if let Some(tasks) = &self.postgres {
             tasks.wake();

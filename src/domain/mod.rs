@@ -1,7 +1,9 @@
 //! The rules: no IO, no clock, no async, no logging. Everything here can be tested with a table.
 
+pub mod access;
 pub mod alias;
 pub mod attempt;
+pub mod audit;
 pub mod cells;
 pub mod checkpoint;
 pub mod decision;
@@ -23,3 +25,4 @@ pub mod strategy;
 pub mod subset;
 pub mod template;
 pub mod time;
+pub mod token;

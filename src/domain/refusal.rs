@@ -25,6 +25,10 @@ pub enum Kind {
     DeadlineExceeded,
     /// This server does not do such a thing at all.
     Unimplemented,
+    /// Nobody knows who calls.
+    Unauthenticated,
+    /// It is known who calls, and that one may not.
+    Denied,
 }
 
 /// A refusal with everything the caller needs to mend it.
@@ -90,6 +94,16 @@ impl Refusal {
     /// This server does not do such a thing.
     pub fn unimplemented(reason: &'static str, message: impl Into<String>) -> Self {
         Refusal::new(Kind::Unimplemented, reason, message)
+    }
+
+    /// Who calls has not shown who that is.
+    pub fn unauthenticated(reason: &'static str, message: impl Into<String>) -> Self {
+        Refusal::new(Kind::Unauthenticated, reason, message)
+    }
+
+    /// Who calls may not do this.
+    pub fn denied(reason: &'static str, message: impl Into<String>) -> Self {
+        Refusal::new(Kind::Denied, reason, message)
     }
 
     /// Adds a machine-readable part.

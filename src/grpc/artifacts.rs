@@ -190,6 +190,7 @@ impl Face {
         let name = VersionName::parse(&request.version)?;
         let read = self.app.read_file(&name, &request.path, request.offset_bytes, request.length_bytes);
         let (file, pieces) = read.await?;
+        self.note_read(&request);
         let first = v1::ReadFileResponse {
             file: Some(file_to(&file)),
             offset_bytes: request.offset_bytes,

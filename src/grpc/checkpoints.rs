@@ -212,6 +212,8 @@ impl Face {
             return Err(Refusal::invalid("FINISH_MISSING", text).into());
         };
         record(&first.checkpoint);
+        let admitted = self.admit(&first)?;
+        let app = &admitted.as_ref().unwrap_or(self).app;
         let path = std::mem::take(&mut first.path);
         let target = target_of(&first.checkpoint, first.attempt, path)?;
         let offset_bytes = first.offset_bytes;
@@ -219,7 +221,7 @@ impl Face {
             let text = format!("offset_bytes {offset_bytes} is negative");
             return Err(Refusal::invalid("BAD_RANGE", text).into());
         }
-        let file = self.app.write_file(target, offset_bytes, pieces(first, messages)).await?;
+        let file = app.write_file(target, offset_bytes, pieces(first, messages)).await?;
         Ok(file_to(&file))
     }
 }

@@ -12,10 +12,12 @@ macro_rules! service {
                 &self,
                 request: tonic::Request<$request>,
             ) -> Result<tonic::Response<$answer>, tonic::Status> {
+                let admitted = self.admitted(&request).map_err($crate::grpc::status::status)?;
+                let face = admitted.as_ref().unwrap_or(self);
                 let place = self.large.place(stringify!($method)).await;
                 let place = place.map_err(|it| $crate::grpc::status::refused(&it))?;
                 // The face's own method, which goes before that of the trait.
-                let answer = Face::$method(self, request.into_inner()).await;
+                let answer = Face::$method(face, request.into_inner()).await;
                 let mut answer = answer.map(tonic::Response::new).map_err($crate::grpc::status::status)?;
                 if let Some(place) = place {
                     answer.extensions_mut().insert(place);
@@ -26,10 +28,13 @@ macro_rules! service {
     };
 }
 
+mod admin;
 mod artifacts;
+mod asks;
 mod checkpoints;
 mod convert;
 mod counts;
+mod door;
 mod health;
 mod large;
 mod lists;
@@ -39,9 +44,11 @@ mod runs;
 mod status;
 
 use std::pin::Pin;
+use std::sync::Arc;
 
 use futures::Stream;
 use keepbest_proto::FILE_DESCRIPTOR_SET;
+use keepbest_proto::v1::admin_server::AdminServer;
 use keepbest_proto::v1::artifacts_server::ArtifactsServer;
 use keepbest_proto::v1::checkpoints_server::CheckpointsServer;
 use keepbest_proto::v1::projects_server::ProjectsServer;
@@ -55,12 +62,14 @@ use crate::domain::ids::MAX_ID_BYTES;
 use crate::grpc::large::Large;
 
 pub(crate) use counts::Counts;
+pub(crate) use door::Call;
 pub use health::Health;
 pub use health::LIVENESS;
 pub(crate) use large::Place;
 pub(crate) use status::internal;
 pub(crate) use status::of_transport;
 pub(crate) use status::refused_body;
+pub(crate) use status::status as status_of;
 
 /// Largest message in or out, which is what gRPC's clients take by default. In: 1 MiB of data is best, 3 MiB of small files are
 /// taken, and names need room. Out: 3 MiB of a list (`grpc/pages.rs`) leave room for the resource that it stands in.
@@ -95,17 +104,20 @@ type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 struct Face {
     app: App,
     large: Large,
+    /// What the door let in; none: of the service itself, which every call begins with.
+    call: Option<Arc<Call>>,
 }
 
 /// All services, health and reflection among them, and what tells whether they are ready.
 pub async fn routes(app: App) -> Result<(Routes, Health), tonic_reflection::server::Error> {
-    let face = Face { app, large: Large::default() };
+    let face = Face { app, large: Large::default(), call: None };
     let (reporter, service) = tonic_health::server::health_reporter();
     let ours = [
         RunsServer::<Face>::NAME,
         CheckpointsServer::<Face>::NAME,
         ArtifactsServer::<Face>::NAME,
         ProjectsServer::<Face>::NAME,
+        AdminServer::<Face>::NAME,
     ];
     let health = Health::new(reporter, [""].into_iter().chain(ours).collect()).await;
     let reflection = || {
@@ -135,7 +147,12 @@ pub async fn routes(app: App) -> Result<(Routes, Health), tonic_reflection::serv
                 .max_encoding_message_size(MAX_MESSAGE_BYTES),
         )
         .add_service(
-            ProjectsServer::new(face)
+            ProjectsServer::new(face.clone())
+                .max_decoding_message_size(MAX_MESSAGE_BYTES)
+                .max_encoding_message_size(MAX_MESSAGE_BYTES),
+        )
+        .add_service(
+            AdminServer::new(face)
                 .max_decoding_message_size(MAX_MESSAGE_BYTES)
                 .max_encoding_message_size(MAX_MESSAGE_BYTES),
         );

@@ -110,7 +110,12 @@ async fn report(app: &App, request: v1::ReportEventsRequest) -> Result<v1::Repor
 impl Face {
     async fn start_run(&self, request: v1::StartRunRequest) -> Result<v1::StartRunResponse, Error> {
         record(&format!("{}/runs/{}", request.parent, request.run_id));
+        let mints = request.mint_run_token;
         let begun = self.app.start_run(start_of(request)?).await?;
+        let run_token = match mints {
+            true => self.app.mint_attempt_token(&begun.run, begun.attempt).await?,
+            false => None,
+        };
         Ok(v1::StartRunResponse {
             run: Some(self.run(&begun.run)),
             attempt: begun.attempt,
@@ -119,6 +124,7 @@ impl Face {
             resumed: begun.resumed,
             next_due: Some(next_due_to(begun.next_due)),
             warnings: begun.warnings,
+            run_token: run_token.unwrap_or_default(),
         })
     }
 
@@ -265,12 +271,14 @@ impl Face {
     ) -> Result<Answers<v1::ReportEventsResponse>, Error> {
         // One request at a time: what is not asked for is not read, so a slow database slows the sender down.
         let answers =
-            futures::stream::try_unfold((self.app.clone(), requests), |(app, mut requests)| async move {
+            futures::stream::try_unfold((self.clone(), requests), |(face, mut requests)| async move {
                 // A stream may stand for hours: it ends between two requests, and the stop need not wait for it.
-                match app.until_stop(requests.message()).await.map_err(status)?? {
+                match face.app.until_stop(requests.message()).await.map_err(status)?? {
                     Some(request) => {
-                        let answer = report(&app, request).await.map_err(status)?;
-                        Ok(Some((answer, (app, requests))))
+                        let admitted = face.admit(&request).map_err(status)?;
+                        let app = &admitted.as_ref().unwrap_or(&face).app;
+                        let answer = report(app, request).await.map_err(status)?;
+                        Ok(Some((answer, (face, requests))))
                     }
                     None => Ok(None),
                 }

@@ -39,6 +39,8 @@ fn code(kind: Kind) -> Code {
         Kind::Exhausted => Code::ResourceExhausted,
         Kind::DeadlineExceeded => Code::DeadlineExceeded,
         Kind::Unimplemented => Code::Unimplemented,
+        Kind::Unauthenticated => Code::Unauthenticated,
+        Kind::Denied => Code::PermissionDenied,
     }
 }
 

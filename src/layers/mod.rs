@@ -1,8 +1,9 @@
-//! What every request passes before its service: one log line, errors that mean what they say, nothing but
+//! What every request passes before its service: one log line, who calls, errors that mean what they say, nothing but
 //! gRPC, and bounds on bodies.
 
 mod answers;
 mod budget;
+mod door;
 mod framing;
 mod grpc_only;
 mod peer;
@@ -11,6 +12,7 @@ mod trace;
 
 pub use answers::AnswersLayer;
 pub use budget::Budget;
+pub use door::DoorLayer;
 pub use grpc_only::GrpcOnlyLayer;
 pub use peer::Peer;
 pub use requests::RequestsLayer;

@@ -30,7 +30,7 @@ use crate::grpc::of_transport;
 use crate::layers::peer::Peer;
 
 /// The request id comes in and goes out under this name; one is made if it is missing.
-const REQUEST_ID: &str = "x-request-id";
+pub(super) const REQUEST_ID: &str = "x-request-id";
 /// Longest request id taken from a caller.
 const MAX_REQUEST_ID_BYTES: usize = 64;
 /// What the caller says that it is, as `grpc-python/1.80.0 grpc-c/52.0.0`: the longest that is logged.
@@ -82,11 +82,15 @@ where
             request.id = %request_id,
             peer.address = peer.map(tracing::field::display),
             peer.program = program(request.headers()),
+            principal = tracing::field::Empty,
             resource = tracing::field::Empty
         );
         let received = Arc::new(AtomicU64::new(0));
         let counted = Arc::clone(&received);
-        let request = request.map(|body| Body::new(Counted { body, received: counted }));
+        let mut request = request.map(|body| Body::new(Counted { body, received: counted }));
+        if let Ok(value) = request_id.parse() {
+            request.headers_mut().insert(REQUEST_ID, value);
+        }
         let mut line = Line { started, span: span.clone(), code: None, received, sent_bytes: 0 };
         let answer = async move {
             let answered = AssertUnwindSafe(inner.call(request)).catch_unwind().await;

@@ -4,6 +4,7 @@
 
 mod support;
 
+mod access;
 mod backends;
 mod bounds;
 mod check;

@@ -2,6 +2,8 @@
 //! mean. Where a message holds only the first page of a list, the rest of it is asked for. Unary calls are retried as the client's
 //! [`Retry`](crate::Retry) says; streams are not.
 
+mod admin;
+
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -73,7 +75,7 @@ impl Client {
         &self,
         requests: impl futures::Stream<Item = v1::ReportEventsRequest> + Send + 'static,
     ) -> Result<Streaming<v1::ReportEventsResponse>> {
-        match runs(self.channel(0)).stream_events(requests).await {
+        match runs(self.channel(0)).stream_events(self.request(requests)).await {
             Ok(response) => Ok(response.into_inner()),
             Err(status) => Err(self.error("StreamEvents", &status)),
         }
@@ -183,7 +185,7 @@ impl Client {
         connection: usize,
         requests: impl futures::Stream<Item = v1::WriteFileRequest> + Send + 'static,
     ) -> Result<v1::File> {
-        match checkpoints(self.channel(connection)).write_file(requests).await {
+        match checkpoints(self.channel(connection)).write_file(self.request(requests)).await {
             Ok(response) => Ok(response.into_inner()),
             Err(status) => Err(self.error("WriteFile", &status)),
         }
@@ -349,7 +351,7 @@ impl Client {
         connection: usize,
         request: v1::ReadFileRequest,
     ) -> Result<Streaming<v1::ReadFileResponse>> {
-        match artifacts(self.channel(connection)).read_file(request).await {
+        match artifacts(self.channel(connection)).read_file(self.request(request)).await {
             Ok(response) => Ok(response.into_inner()),
             Err(status) => Err(self.error("ReadFile", &status)),
         }

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::Uri;
+use keepbest_rules::token;
 use tokio::time::Instant;
+use tonic::metadata::AsciiMetadataValue;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Response, Status};
 
@@ -50,6 +52,8 @@ pub struct Builder {
     call_timeout: Duration,
     connect_timeout: Duration,
     gives_up_soon: bool,
+    /// What stands in `authorization`; nothing that prints it shows it.
+    authorization: Option<AsciiMetadataValue>,
 }
 
 impl Client {
@@ -70,6 +74,7 @@ impl Client {
             call_timeout: CALL_TIMEOUT,
             connect_timeout: Duration::from_secs(5),
             gives_up_soon: false,
+            authorization: None,
         }
     }
 
@@ -86,6 +91,15 @@ impl Client {
     /// One of the connections; the same number always gives the same one.
     pub(crate) fn channel(&self, number: usize) -> Channel {
         self.channels[number % self.channels.len()].clone()
+    }
+
+    /// A request, or a stream of them, with what shows who calls.
+    pub(crate) fn request<T>(&self, message: T) -> Request<T> {
+        let mut request = Request::new(message);
+        if let Some(value) = &self.settings.authorization {
+            request.metadata_mut().insert("authorization", value.clone());
+        }
+        request
     }
 
     /// Counts the failures of a new call.
@@ -109,7 +123,7 @@ impl Client {
         let mut backoff = self.backoff();
         loop {
             let time = self.patience.time(work, rows, backoff.failures());
-            let mut request = Request::new(request.clone());
+            let mut request = self.request(request.clone());
             request.set_timeout(time + SERVER_TIMEOUT_MORE);
             let begun = Instant::now();
             let call = call(self.channel(self.patience.connection()), request);
@@ -175,6 +189,20 @@ impl Builder {
     pub fn connect_timeout(mut self, timeout: Duration) -> Builder {
         self.connect_timeout = timeout;
         self
+    }
+
+    /// The API token that shows who calls, for a server that asks; its text is `kb_` and 62 characters more.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] when the text is no token; it is not repeated in the error.
+    pub fn token(mut self, text: &str) -> Result<Builder> {
+        let text = text.trim();
+        token::id_of(text).map_err(|why| Error::Invalid(format!("the token cannot be read: {why}")))?;
+        let value = AsciiMetadataValue::try_from(format!("Bearer {text}"));
+        let mut value = value.map_err(|_| Error::Invalid("the token is no text of ASCII".to_owned()))?;
+        value.set_sensitive(true);
+        self.authorization = Some(value);
+        Ok(self)
     }
 
     /// Whether [`Builder::connect`] gives up soon, as a person at a terminal would want: at once if nothing listens at the address, its

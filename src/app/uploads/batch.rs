@@ -21,6 +21,7 @@ use crate::db::PlacedChunk;
 use crate::db::Stored;
 use crate::domain::digest::Digest;
 use crate::domain::ids::CheckpointName;
+use crate::domain::ids::ProjectName;
 use crate::domain::refusal::Refusal;
 use crate::store::memory_bytes;
 
@@ -102,10 +103,9 @@ impl App {
         digests: &[Digest],
     ) -> Result<Vec<usize>, Error> {
         self.checkpoint(checkpoint).await?;
-        let team = checkpoint.run.project.team.as_str();
         let mut held = HashSet::new();
         for page in digests.chunks(FIND_AT_ONCE) {
-            let found = self.db.held_chunks(team, page.iter().copied()).await?;
+            let found = self.nameable_chunks(&checkpoint.run.project, page.iter().copied()).await?;
             held.extend(found.into_iter().filter(|(_, chunk)| !chunk.is_suspect).map(|(digest, _)| digest));
         }
         let missing = digests.iter().enumerate().filter(|(_, digest)| held.insert(**digest));
@@ -115,7 +115,7 @@ impl App {
     /// Pins chunks where they stand, and answers those that the team has not.
     async fn pin_known(&self, upload: &Upload, path: &str, known: Left) -> Result<Left, Error> {
         for race in 1.. {
-            let (places, left) = self.held(upload.team(), known.clone()).await?;
+            let (places, left) = self.held(upload.project(), known.clone()).await?;
             if places.is_empty() {
                 return Ok(left);
             }
@@ -146,7 +146,7 @@ impl App {
         held: &Held,
     ) -> Result<Bytes, Error> {
         let Known { size_bytes, digest } = known;
-        let chunks = self.db.held_chunks(upload.team(), [digest]).await?;
+        let chunks = self.nameable_chunks(upload.project(), [digest].into_iter()).await?;
         let Some(chunk) = standing(&chunks, known)? else { return Err(missing(digest, offset_bytes).into()) };
         let room = held.take(memory_bytes(u64::try_from(size_bytes).unwrap_or(0))).await?;
         match self.read_chunk(upload.team(), &chunk.object_key, size_bytes, digest).await {
@@ -160,12 +160,12 @@ impl App {
     }
 
     /// Places of chunks that the team has, and those that it has not: collected meanwhile, damaged, or on their way.
-    async fn held(&self, team: &str, known: Left) -> Result<(Vec<PlacedChunk>, Left), Error> {
+    async fn held(&self, project: &ProjectName, known: Left) -> Result<(Vec<PlacedChunk>, Left), Error> {
         let (mut places, mut left) = (Vec::new(), Vec::new());
         if known.is_empty() {
             return Ok((places, left));
         }
-        let held = self.db.held_chunks(team, known.iter().map(|(_, it)| it.digest)).await?;
+        let held = self.nameable_chunks(project, known.iter().map(|(_, it)| it.digest)).await?;
         for (offset_bytes, known) in known {
             let Known { size_bytes, digest } = known;
             match standing(&held, known)? {

@@ -42,7 +42,7 @@ impl Held {
 
 impl Writer {
     async fn rare<T: Send + 'static>(&self, work: impl Work<T>) -> Result<T, Error> {
-        self.write(Rare::new(work, Turn::own(1))).await
+        self.write(Rare::new(work, Turn::own(1)), None).await
     }
 }
 
@@ -135,11 +135,15 @@ async fn a_write_that_fails_is_undone_and_no_other_one_is() {
         .await
         .unwrap();
     let Held { writer, open, first } = Held::new(connection).await;
-    let before = [writer.write(Insert::<0>(1)), writer.write(Insert::<0>(2))];
+    let before = [writer.write(Insert::<0>(1), None), writer.write(Insert::<0>(2), None)];
     // One of them fails among others of its kind, one is the only one of its kind.
-    let failing = [writer.write(Insert::<1>(3)), writer.write(Insert::<1>(1)), writer.write(Insert::<1>(4))];
-    let lone = writer.write(Insert::<2>(2));
-    let after = writer.write(Insert::<3>(5));
+    let failing = [
+        writer.write(Insert::<1>(3), None),
+        writer.write(Insert::<1>(1), None),
+        writer.write(Insert::<1>(4), None),
+    ];
+    let lone = writer.write(Insert::<2>(2), None);
+    let after = writer.write(Insert::<3>(5), None);
     let mut calls = Box::pin(async {
         use futures::future::join_all;
         futures::join!(join_all(before), join_all(failing), lone, after)
@@ -194,7 +198,7 @@ async fn a_report_waits_for_no_upload_that_has_not_begun_and_no_upload_is_left_f
     let write = |name, rows, gate: Option<&Arc<[Notify; 2]>>| {
         let noted = Noted::<false> { name, rows, log: Arc::clone(&log), gate: gate.cloned() };
         let writer = Arc::clone(&writer);
-        tokio::spawn(async move { writer.write(noted).await })
+        tokio::spawn(async move { writer.write(noted, None).await })
     };
     // Of two sets, which are one transaction unless a report comes.
     let uploads = [write("small", 1, Some(&gates[0])), write("large", ROWS_BETWEEN_REPORTS, Some(&gates[1]))];
@@ -205,7 +209,7 @@ async fn a_report_waits_for_no_upload_that_has_not_begun_and_no_upload_is_left_f
     first.await.unwrap().unwrap();
     gates[0][0].notified().await;
     let report = Noted::<true> { name: "report", rows: 1, log: Arc::clone(&log), gate: None };
-    let mut report = Box::pin(writer.write(report));
+    let mut report = Box::pin(writer.write(report, None));
     assert!(futures::poll!(&mut report).is_pending());
     // Short ones go before long ones, but not before one that was left.
     let small = write("another small", 1, None);

@@ -70,6 +70,9 @@ async fn collect_later(config: &Config) -> String {
     time_us.store(Clock::System.now_us() + LATER_US, Ordering::SeqCst);
     let limits = Limits {
         keys_at_once: 1,
+        requires_authentication: false,
+        audit: keepbest::app::Audit::default(),
+        rates: keepbest::app::rates::Most::default(),
         upload_buffer_bytes: 64 << 20,
         download_buffer_bytes: 64 << 20,
         upload_idle: Duration::from_secs(60),

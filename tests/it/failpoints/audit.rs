@@ -145,6 +145,9 @@ pub(super) async fn nothing_is_left(database: &TestDatabase, objects: &Path) -> 
     time_us.store(Clock::System.now_us() + 2 * 86_400 * 1_000_000, Ordering::SeqCst);
     let limits = Limits {
         keys_at_once: 1,
+        requires_authentication: false,
+        audit: keepbest::app::Audit::default(),
+        rates: keepbest::app::rates::Most::default(),
         upload_buffer_bytes: 64 << 20,
         download_buffer_bytes: 64 << 20,
         upload_idle: Duration::from_secs(60),

@@ -7,10 +7,10 @@ use tonic_types::StatusExt;
 
 use crate::support::calls::Names;
 use crate::support::calls::is_fenced;
+use crate::support::calls::methods;
 use crate::support::calls::names;
 use crate::support::calls::request;
 use crate::support::raw;
-use crate::support::raw::methods;
 use crate::support::refusals::Witness;
 use crate::support::refusals::refusal;
 use crate::support::requests::PROJECT;

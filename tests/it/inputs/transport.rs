@@ -5,6 +5,7 @@ use keepbest_proto::v1;
 use prost::Message;
 use tonic::Code;
 
+use crate::support::calls;
 use crate::support::raw;
 use crate::support::raw::methods;
 use crate::support::refusals::Witness;
@@ -107,7 +108,7 @@ async fn bytes_that_are_no_message_are_the_callers_fault() {
     Trainer::start(&server, "first", best_only()).await;
     let channel = server.channel();
     let witness = Witness::of(&server).await;
-    for method in methods() {
+    for method in calls::methods() {
         for bytes in garbage() {
             let status = raw::call(&channel, &method, bytes.clone()).await.unwrap_err();
             assert_eq!(status.code(), Code::InvalidArgument, "{method} {bytes:?}: {status:?}");

@@ -106,7 +106,7 @@ async fn a_replica_that_wakes_up_amid_a_write_has_lost_it_to_the_newer_attempt()
 
     let status = late.await.unwrap().unwrap_err();
     assert!(status.code() == Code::Unavailable || reason(&status) == "STALE_ATTEMPT", "{status:?}");
-    for method in raw::methods().iter().filter(|it| calls::is_fenced(it)) {
+    for method in calls::methods().iter().filter(|it| calls::is_fenced(it)) {
         let name = match names(method) {
             calls::Names::Run => old.name(),
             _ => &decided.checkpoint,

@@ -80,6 +80,9 @@ pub(crate) fn limits() -> Limits {
         pending_expiry: Duration::from_secs(10 * 3_600),
         parts_expiry: Duration::from_secs(3_600),
         keys_at_once: 1,
+        requires_authentication: false,
+        audit: keepbest::app::Audit::default(),
+        rates: keepbest::app::rates::Most::default(),
         graces: Graces { deleted_us: HOUR_US, chunk_us: 2 * HOUR_US, object_us: 3 * HOUR_US },
     }
 }

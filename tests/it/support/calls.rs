@@ -4,6 +4,7 @@ use bytes::Bytes;
 use keepbest_proto::v1;
 use prost::Message;
 
+use crate::support::raw;
 use crate::support::requests::best_only;
 use crate::support::requests::epoch_end;
 
@@ -16,6 +17,11 @@ pub(crate) enum Names {
     Checkpoint,
     Artifact,
     Version,
+}
+
+/// The methods about runs and what they saved: all but those of the service `Admin`.
+pub(crate) fn methods() -> Vec<String> {
+    raw::methods().into_iter().filter(|it| !it.starts_with("/keepbest.v1.Admin/")).collect()
 }
 
 /// What the request of a method (`/keepbest.v1.Runs/GetRun`) names. A new method needs a line here.

@@ -27,6 +27,7 @@ pub(crate) mod s3;
 pub(crate) mod server;
 pub(crate) mod soak;
 pub(crate) mod strace;
+pub(crate) mod teams;
 pub(crate) mod traces;
 pub(crate) mod transfers;
 pub(crate) mod wire;

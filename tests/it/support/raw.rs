@@ -76,10 +76,32 @@ pub(crate) async fn stream_of(
     path: &str,
     messages: impl Stream<Item = Bytes> + Send + 'static,
 ) -> Result<Option<Bytes>, Status> {
+    send(channel, path, Request::new(messages)).await
+}
+
+/// As [`call`], with an API token, if there is one.
+pub(crate) async fn call_as(
+    channel: &Channel,
+    token: Option<&str>,
+    path: &str,
+    message: Bytes,
+) -> Result<Option<Bytes>, Status> {
+    let mut request = Request::new(futures::stream::iter([message]));
+    if let Some(token) = token {
+        request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
+    }
+    send(channel, path, request).await
+}
+
+async fn send(
+    channel: &Channel,
+    path: &str,
+    request: Request<impl Stream<Item = Bytes> + Send + 'static>,
+) -> Result<Option<Bytes>, Status> {
     let mut client = Grpc::new(channel.clone());
     client.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
     let path = path.parse().unwrap();
-    client.streaming(Request::new(messages), path, Raw).await?.into_inner().message().await
+    client.streaming(request, path, Raw).await?.into_inner().message().await
 }
 
 /// `/package.Service/Method` of every method of this API.

@@ -244,6 +244,11 @@ impl ServerProcess {
         lines[lines.len().saturating_sub(LAST_LINES)..].join("\n")
     }
 
+    /// All of its log.
+    pub(crate) fn whole_log(&self) -> String {
+        std::fs::read_to_string(self.log.path()).unwrap()
+    }
+
     /// kill -9.
     pub(crate) fn kill(&mut self) {
         drop(self.child.kill());

@@ -22,6 +22,7 @@ from keepbest._proto.keepbest.v1 import (
     runs_pb2_grpc,
 )
 from keepbest._retry import Patience, Timeout
+from keepbest._token import Token, with_token
 
 ADDRESS_VARIABLE = "KEEPBEST_ADDRESS"
 DEFAULT_ADDRESS = "http://127.0.0.1:7400"
@@ -146,6 +147,8 @@ class Connection:
     root_certificates: bytes | None = None
     # Whether transfers draw a bar. None: where a person sees it.
     progress: bool | None = None
+    # What shows who calls. None: nothing does.
+    token: Token | None = None
     # By process id. A forked child keeps its parent's, because closing them would disturb the parent's connection.
     _stubs: dict[int, Stubs] = field(default_factory=dict)
 
@@ -210,6 +213,7 @@ class Connection:
             channel = grpc.secure_channel(self.address.target, credentials, options)
         else:
             channel = grpc.insecure_channel(self.address.target, options)
+        channel = with_token(channel, self.token)
         return Stubs(
             channel=channel,
             runs=runs_pb2_grpc.RunsStub(channel),  # type: ignore[no-untyped-call]

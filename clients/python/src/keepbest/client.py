@@ -32,6 +32,7 @@ from keepbest._reads import Reads
 from keepbest._retry import Repeated, Timeout, call
 from keepbest._sync import Synced, sync
 from keepbest._tensors import tensors_of
+from keepbest._token import Token, TokenSource
 from keepbest._values import numbers
 from keepbest.errors import FailedPrecondition, InvalidArgument, KeepbestError, NotFound
 from keepbest.names import artifact_name, check_alias, default_project, project_name, version_name
@@ -60,6 +61,7 @@ class Client(Reads, Deletes):
         root_certificates: bytes | None = None,
         project: str | None = None,
         progress: bool | None = None,
+        token: TokenSource | None = None,
     ) -> None:
         """Make a client. It connects at its first call.
 
@@ -75,13 +77,17 @@ class Client(Reads, Deletes):
                 `default/default`.
             progress: whether uploads and downloads that take longer than a second draw a bar on the standard error,
                 those in the background excepted; None: if that is a terminal or a notebook's.
+            token: the API token, for a server that asks who calls; a function is asked for it at each call. None: that
+                in the file which the environment's KEEPBEST_TOKEN_FILE names, else the environment's KEEPBEST_TOKEN,
+                else none.
 
         Raises:
-            ValueError: the address is none of these, the project is malformed, or the variable that one is of is empty.
+            ValueError: the address is none of these, the project is malformed, the token is none, or the variable
+                that one is of is empty.
         """
         self.project = project or default_project()
         project_name(self.project)
-        self.connection = Connection(Address.parse(address), timeout, root_certificates, progress)
+        self.connection = Connection(Address.parse(address), timeout, root_certificates, progress, Token.of(token))
 
     @property
     def timeout(self) -> float:

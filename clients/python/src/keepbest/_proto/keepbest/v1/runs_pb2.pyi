@@ -21,7 +21,7 @@ RESUME_NEVER: Resume
 RESUME_MUST: Resume
 
 class StartRunRequest(_message.Message):
-    __slots__ = ("parent", "run_id", "strategy", "metric_directions", "artifact_id", "artifact_type", "request_id", "resume", "config", "writer")
+    __slots__ = ("parent", "run_id", "strategy", "metric_directions", "artifact_id", "artifact_type", "request_id", "resume", "config", "writer", "mint_run_token")
     class MetricDirectionsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -39,6 +39,7 @@ class StartRunRequest(_message.Message):
     RESUME_FIELD_NUMBER: _ClassVar[int]
     CONFIG_FIELD_NUMBER: _ClassVar[int]
     WRITER_FIELD_NUMBER: _ClassVar[int]
+    MINT_RUN_TOKEN_FIELD_NUMBER: _ClassVar[int]
     parent: str
     run_id: str
     strategy: _resources_pb2.Strategy
@@ -49,10 +50,11 @@ class StartRunRequest(_message.Message):
     resume: Resume
     config: _struct_pb2.Struct
     writer: str
-    def __init__(self, parent: _Optional[str] = ..., run_id: _Optional[str] = ..., strategy: _Optional[_Union[_resources_pb2.Strategy, _Mapping]] = ..., metric_directions: _Optional[_Mapping[str, _resources_pb2.MetricDirection]] = ..., artifact_id: _Optional[str] = ..., artifact_type: _Optional[str] = ..., request_id: _Optional[str] = ..., resume: _Optional[_Union[Resume, str]] = ..., config: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., writer: _Optional[str] = ...) -> None: ...
+    mint_run_token: bool
+    def __init__(self, parent: _Optional[str] = ..., run_id: _Optional[str] = ..., strategy: _Optional[_Union[_resources_pb2.Strategy, _Mapping]] = ..., metric_directions: _Optional[_Mapping[str, _resources_pb2.MetricDirection]] = ..., artifact_id: _Optional[str] = ..., artifact_type: _Optional[str] = ..., request_id: _Optional[str] = ..., resume: _Optional[_Union[Resume, str]] = ..., config: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., writer: _Optional[str] = ..., mint_run_token: bool = ...) -> None: ...
 
 class StartRunResponse(_message.Message):
-    __slots__ = ("run", "attempt", "next_sequence", "resume_from", "resumed", "next_due", "warnings")
+    __slots__ = ("run", "attempt", "next_sequence", "resume_from", "resumed", "next_due", "warnings", "run_token")
     RUN_FIELD_NUMBER: _ClassVar[int]
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
     NEXT_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
@@ -60,6 +62,7 @@ class StartRunResponse(_message.Message):
     RESUMED_FIELD_NUMBER: _ClassVar[int]
     NEXT_DUE_FIELD_NUMBER: _ClassVar[int]
     WARNINGS_FIELD_NUMBER: _ClassVar[int]
+    RUN_TOKEN_FIELD_NUMBER: _ClassVar[int]
     run: _resources_pb2.Run
     attempt: int
     next_sequence: int
@@ -67,7 +70,8 @@ class StartRunResponse(_message.Message):
     resumed: bool
     next_due: _resources_pb2.NextDue
     warnings: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, run: _Optional[_Union[_resources_pb2.Run, _Mapping]] = ..., attempt: _Optional[int] = ..., next_sequence: _Optional[int] = ..., resume_from: _Optional[_Union[_resources_pb2.Version, _Mapping]] = ..., resumed: bool = ..., next_due: _Optional[_Union[_resources_pb2.NextDue, _Mapping]] = ..., warnings: _Optional[_Iterable[str]] = ...) -> None: ...
+    run_token: str
+    def __init__(self, run: _Optional[_Union[_resources_pb2.Run, _Mapping]] = ..., attempt: _Optional[int] = ..., next_sequence: _Optional[int] = ..., resume_from: _Optional[_Union[_resources_pb2.Version, _Mapping]] = ..., resumed: bool = ..., next_due: _Optional[_Union[_resources_pb2.NextDue, _Mapping]] = ..., warnings: _Optional[_Iterable[str]] = ..., run_token: _Optional[str] = ...) -> None: ...
 
 class ReportEventsRequest(_message.Message):
     __slots__ = ("run", "attempt", "writer", "first_sequence", "events")

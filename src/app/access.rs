@@ -1,0 +1,186 @@
+//! Who calls: settled once for each call, from what it brings along.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::PoisonError;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use std::time::Instant;
+
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::Semaphore;
+
+use crate::app::App;
+use crate::app::Error;
+use crate::domain::access::Principal;
+use crate::domain::audit::Caller;
+use crate::domain::refusal::Refusal;
+use crate::domain::token;
+use crate::domain::token::Token;
+
+/// How long what was read of a token is believed: one that is revoked is refused everywhere after this.
+pub const FRESH: Duration = Duration::from_secs(10);
+/// Tokens that are remembered, those among them that nobody made: about 2 MiB.
+const MOST_KNOWN: usize = 8_192;
+/// Tokens that are looked up at once: whoever sends many that nobody made keeps no place from those that are known.
+const LOOKUPS: usize = 2;
+/// How long a call waits for that. A server that looks up nothing else is being flooded.
+const LOOKUP_WAIT: Duration = Duration::from_secs(2);
+/// When a caller should come back that found no place.
+const LOOKUP_RETRY: Duration = Duration::from_secs(1);
+/// Reads that wait to be noted in the audit log: less than a KiB each.
+const NOTES: usize = 1_024;
+/// How exactly it is noted when a token was used last: at most one write so often.
+const USES_EVERY: Duration = Duration::from_secs(60);
+
+/// What a server knows of those who call it.
+#[derive(Debug)]
+pub(super) struct Access {
+    /// Whether callers must show who they are.
+    is_required: bool,
+    known: Mutex<Known>,
+    lookups: Semaphore,
+    /// Reads of weights so far.
+    reads: AtomicU64,
+    notes: Arc<Semaphore>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    tokens: HashMap<String, Seen>,
+    /// Tokens that were used since that was last noted.
+    used: HashMap<String, i64>,
+    noted: Option<Instant>,
+}
+
+/// What was read of a token, and when; none: there is none of this id.
+#[derive(Clone, Debug)]
+struct Seen {
+    token: Option<Token>,
+    at: Instant,
+}
+
+impl Access {
+    pub(super) fn new(is_required: bool) -> Access {
+        Access {
+            is_required,
+            known: Mutex::default(),
+            lookups: Semaphore::new(LOOKUPS),
+            reads: AtomicU64::new(0),
+            notes: Arc::new(Semaphore::new(NOTES)),
+        }
+    }
+
+    /// Counts a read; answers how many were before it.
+    pub(super) fn count_read(&self) -> u64 {
+        self.reads.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// A place for a read that waits to be noted; none: too many do.
+    pub(super) fn place_for_note(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.notes).try_acquire_owned().ok()
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn seen(&self, id: &str) -> Option<Option<Token>> {
+        let known = self.known();
+        known.tokens.get(id).filter(|it| it.at.elapsed() < FRESH).map(|it| it.token.clone())
+    }
+
+    fn see(&self, id: &str, token: Option<Token>) {
+        let mut known = self.known();
+        if known.tokens.len() >= MOST_KNOWN {
+            known.tokens.retain(|_, it| it.at.elapsed() < FRESH);
+        }
+        if known.tokens.len() >= MOST_KNOWN {
+            // All are fresh: a flood of tokens that nobody made goes first.
+            known.tokens.retain(|_, it| it.token.is_some());
+        }
+        if known.tokens.len() < MOST_KNOWN {
+            known.tokens.insert(id.to_owned(), Seen { token, at: Instant::now() });
+        }
+    }
+
+    /// Notes a use, and answers what is to be written now.
+    fn used(&self, token: &Token, now_us: i64) -> Option<Vec<String>> {
+        let mut known = self.known();
+        known.used.insert(token.id.clone(), now_us);
+        let is_due = known.noted.is_none_or(|noted| noted.elapsed() >= USES_EVERY);
+        is_due.then(|| {
+            known.noted = Some(Instant::now());
+            known.used.drain().map(|(id, _)| id).collect()
+        })
+    }
+}
+
+impl App {
+    /// Whether callers must show who they are.
+    pub fn asks_who_calls(&self) -> bool {
+        self.access.is_required
+    }
+
+    /// Who calls with this token. A server that does not ask lets anybody do anything, and looks at no token.
+    pub async fn principal(&self, token: Option<&str>) -> Result<Principal, Error> {
+        if !self.access.is_required {
+            return Ok(Principal::anybody());
+        }
+        let Some(text) = token else {
+            let message = "this server wants to know who calls: send `authorization: Bearer TOKEN` (the clients take the token \
+                from KEEPBEST_TOKEN)";
+            return Err(Refusal::unauthenticated("TOKEN_MISSING", message).into());
+        };
+        let token = self.token(token::id_of(text)?).await?.ok_or_else(token::unknown)?;
+        let now_us = self.clock.now_us();
+        let principal = token.principal(text, now_us)?;
+        if let Some(used) = self.access.used(&token, now_us) {
+            let db = self.db.clone();
+            tokio::spawn(async move {
+                if let Err(error) = db.use_tokens(used, now_us).await {
+                    tracing::warn!(error = %crate::app::causes(&error), "Could not note when tokens were used");
+                }
+            });
+        }
+        Ok(principal)
+    }
+
+    async fn token(&self, id: &str) -> Result<Option<Token>, Error> {
+        if let Some(token) = self.access.seen(id) {
+            return Ok(token);
+        }
+        let crowded = || {
+            let message = "too many tokens are being looked up: try the same call again";
+            Refusal::exhausted("BUSY", message).retry_after(LOOKUP_RETRY)
+        };
+        let place = tokio::time::timeout(LOOKUP_WAIT, self.access.lookups.acquire()).await;
+        let _place = place.map_err(|_| crowded())?.map_err(|_| Error::Stopping)?;
+        // Another call may have looked meanwhile.
+        if let Some(token) = self.access.seen(id) {
+            return Ok(token);
+        }
+        let token = self.db.token(id).await?;
+        self.access.see(id, token.clone());
+        Ok(token)
+    }
+
+    /// Forgets what is known of a token, so that what was changed here holds here at once.
+    pub(super) fn forget_token(&self, id: &str) {
+        self.access.known().tokens.remove(id);
+    }
+
+    /// The service for one call: what it changes stands in the audit log as the caller's. A server that does not ask who calls has
+    /// nothing to tell there.
+    pub fn by(&self, caller: Option<&Caller>, principal: &Principal) -> Result<App, Error> {
+        let mut app = self.clone();
+        app.caller = Some(Arc::new(principal.clone()));
+        if let Some(caller) = caller.filter(|it| !it.principal.is_anybody()) {
+            app.db = self.db.by(caller)?;
+        }
+        Ok(app)
+    }
+}

@@ -1,0 +1,9 @@
+//! Who may do what, over the wire.
+
+mod audit;
+mod matrix;
+mod rates;
+mod secrets;
+mod tokens;
+mod walls;
+mod workers;
