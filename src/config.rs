@@ -6,7 +6,9 @@
 mod environment;
 mod error;
 mod keys;
+mod listen;
 mod store;
+mod tls;
 mod url;
 
 use std::collections::BTreeMap;
@@ -21,6 +23,7 @@ pub use self::error::ConfigError;
 use self::keys::Value;
 pub use self::keys::{KEYS, SettingValue};
 pub use self::store::{StoreOptions, StoreUrl};
+pub use self::tls::{Proxy, Tls};
 pub use self::url::DatabaseUrl;
 
 /// Where many platforms put the address of the database; used when `database_url` is not set otherwise.
@@ -40,6 +43,10 @@ pub struct Config {
     /// Allows `listen` to be more than loopback. False: callers are not authenticated yet, so whoever reaches the port may
     /// read and delete every model.
     pub allow_remote: bool,
+    /// Whether connections are encrypted, and whose certificates are asked for.
+    pub tls: Tls,
+    /// Who may say for whom it calls.
+    pub proxy: Proxy,
     /// The metadata database. `None`: `SQLite` in `data_dir`, which needs no set-up.
     pub database_url: Option<DatabaseUrl>,
     /// Where the chunks are kept. `None`: the folder `objects` in `data_dir`.
@@ -95,6 +102,14 @@ pub enum LogFormat {
 pub struct Limits {
     /// Connections at once. 1,024: with 64 streams of a few KiB each even idle floods stay below 1 GiB.
     pub max_connections: u32,
+    /// Of these, connections of one address. 256, a quarter: no single machine fills them all, and a node of eight ranks has
+    /// 32. Loopback and `proxy.trusted` are not counted: there many callers share an address.
+    pub max_connections_per_peer: u32,
+    /// How long a connection may take to begin: the handshake of TLS, and the first line of HTTP/2. 10 s: three round trips on
+    /// a bad line to a busy client, and a caller that says nothing gives its place to another.
+    pub handshake_seconds: u64,
+    /// The headers of one call. 8 KiB: names and a token of an identity provider need less than half.
+    pub header_bytes: u32,
     /// Calls at once on one connection. 64: a client has few calls in flight; without a limit, 50,000 half-open streams on
     /// one connection took 384 MB.
     pub max_streams_per_connection: u32,
@@ -157,6 +172,8 @@ impl Default for Config {
             data_dir: PathBuf::from("./keepbest-data"),
             listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7400),
             allow_remote: false,
+            tls: Tls::default(),
+            proxy: Proxy::default(),
             database_url: None,
             store_url: None,
             confirm_writes: ConfirmWrites::Size,
@@ -165,6 +182,9 @@ impl Default for Config {
             log: Log { format: LogFormat::Text, filter: "info".to_owned() },
             limits: Limits {
                 max_connections: 1024,
+                max_connections_per_peer: 256,
+                handshake_seconds: 10,
+                header_bytes: 8 << 10,
                 max_streams_per_connection: 64,
                 upload_buffers_bytes: 256 << 20,
                 download_buffers_bytes: 192 << 20,
@@ -234,6 +254,7 @@ impl Config {
             config.set("listen", &Value::Text(listen.clone()), "`--listen`")?;
         }
         config.database.migrate |= flags.migrate;
+        config.check_tls()?;
         config.check_listen()?;
         config.check_store()?;
         Ok(config)
@@ -296,22 +317,6 @@ impl Config {
             }
         }
         Ok(())
-    }
-
-    fn check_listen(&self) -> Result<(), ConfigError> {
-        if self.allow_remote || self.listen.ip().is_loopback() {
-            return Ok(());
-        }
-        Err(ConfigError::NotServed {
-            key: "listen".to_owned(),
-            problem: format!(
-                "is `{}`, which other machines can reach, but callers are not authenticated yet: anyone there could \
-                 read and delete every model",
-                self.listen
-            ),
-            remedy: "use `127.0.0.1:7400`, or set `allow_remote = true` where a firewall or a proxy guards the port"
-                .to_owned(),
-        })
     }
 
     /// Options that nobody takes are a slip that would put every model into the wrong place.
