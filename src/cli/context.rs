@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use keepbest_client::{Client, ProjectName, Retry};
+use keepbest_client::{Builder, Client, ProjectName, Retry, Tls};
 
 use super::args::Global;
 use super::failure::Failure;
@@ -17,6 +17,7 @@ const TELLS_AFTER: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Context {
     server: String,
+    tls: Tls,
     pub(super) project: ProjectName,
     pub(super) output: Output,
     /// When the command began, in microseconds since 1970. Ages are relative to it.
@@ -28,6 +29,7 @@ impl Context {
         Ok(Context {
             project: ProjectName::parse(&global.project)?,
             server: global.server,
+            tls: Tls { ca: global.ca, client_cert: global.client_cert, client_key: global.client_key },
             output: Output::new(global.json),
             now_us: Clock::System.now_us(),
         })
@@ -37,12 +39,15 @@ impl Context {
     /// later is retried.
     pub(super) async fn connect(&self) -> Result<Client, Failure> {
         let retry = Retry { budget: RETRY_BUDGET, ..Retry::default() };
-        let mut connecting =
-            std::pin::pin!(Client::builder(&self.server).retry(retry).gives_up_soon(true).connect());
+        let mut connecting = std::pin::pin!(self.builder().retry(retry).gives_up_soon(true).connect());
         if let Ok(connected) = tokio::time::timeout(TELLS_AFTER, &mut connecting).await {
             return Ok(connected?);
         }
         self.output.note(&format!("no answer from `{}` yet: trying for some seconds", self.server));
         Ok(connecting.await?)
+    }
+
+    fn builder(&self) -> Builder {
+        Client::builder(&self.server).tls(self.tls.clone())
     }
 }

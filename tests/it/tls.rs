@@ -1,6 +1,7 @@
 //! TLS: who gets in, with what, and what is said to those who do not; with certificates that are made for the tests.
 
 mod begins;
+mod cli;
 mod clients;
 mod floods;
 mod proxies;
