@@ -29,6 +29,20 @@ CREATE TABLE tokens (
 CREATE INDEX tokens_by_team ON tokens (team, id);
 CREATE INDEX tokens_of_attempts ON tokens (expire_time_us) WHERE run_uid IS NOT NULL;
 
+-- What a holder of a certificate may do: a role in a team, or in one project of it.
+CREATE TABLE members (
+    -- As `certificate:uri:spiffe://example/trainer`.
+    identity TEXT NOT NULL,
+    team TEXT NOT NULL,
+    -- Empty: all of the team.
+    project TEXT NOT NULL,
+    role TEXT NOT NULL,
+    creator TEXT NOT NULL,
+    create_time_us BIGINT NOT NULL,
+    PRIMARY KEY (identity, team, project)
+);
+CREATE INDEX members_by_team ON members (team, identity, project);
+
 -- What somebody did, written in the transaction that did it. Its place in its team's chain comes a moment later.
 CREATE TABLE audit_entries (
     uid TEXT PRIMARY KEY,

@@ -3,10 +3,13 @@
 //! Every source goes through the same function, so each key has one type, one range and one error text whatever it came
 //! from. `deploy/config.example.toml` shows all keys. What the settings do is left to the rooms that take them.
 
+mod access;
 mod environment;
 mod error;
 mod keys;
+mod listen;
 mod store;
+mod tls;
 mod url;
 
 use std::collections::BTreeMap;
@@ -14,6 +17,7 @@ use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+pub use self::access::{Audit, Auth, Rates};
 pub use self::environment::check_names;
 use self::environment::check_not_empty;
 use self::environment::is_ours;
@@ -21,6 +25,7 @@ pub use self::error::ConfigError;
 use self::keys::Value;
 pub use self::keys::{KEYS, SettingValue};
 pub use self::store::{StoreOptions, StoreUrl};
+pub use self::tls::{Proxy, Tls};
 pub use self::url::DatabaseUrl;
 
 /// Where many platforms put the address of the database; used when `database_url` is not set otherwise.
@@ -40,6 +45,10 @@ pub struct Config {
     /// Allows `listen` to be more than loopback. False: callers are not authenticated yet, so whoever reaches the port may
     /// read and delete every model.
     pub allow_remote: bool,
+    /// Whether connections are encrypted, and whose certificates are asked for.
+    pub tls: Tls,
+    /// Who may say for whom it calls.
+    pub proxy: Proxy,
     /// The metadata database. `None`: `SQLite` in `data_dir`, which needs no set-up.
     pub database_url: Option<DatabaseUrl>,
     /// Where the chunks are kept. `None`: the folder `objects` in `data_dir`.
@@ -65,32 +74,6 @@ pub struct Database {
     pub connections: u32,
     /// Whether `serve` brings the schema up to date. False: with several replicas `keepbest migrate` does it once, before.
     pub migrate: bool,
-}
-
-/// Who is let in.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Auth {
-    /// Whether callers must show who they are. False: on one's own machine a first try needs no set-up.
-    pub required: bool,
-    /// Whether reflection answers callers without a token, too. False: a stranger need not know what can be asked.
-    pub open_reflection: bool,
-}
-
-/// The audit log, of a server that asks who calls.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Audit {
-    /// For how many days an entry is kept; 0: for ever. 365: who asks who did it asks within the year.
-    pub retention_days: u64,
-    /// Of so many reads of weights one has an entry; 0: none has. 1: who took a model along is what is asked first.
-    pub reads_one_in: u64,
-}
-
-/// What one team may ask of one server, where it asks who calls; 0: as much as it likes, for who has one team has nobody to defend.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rates {
-    /// Calls, and messages of streams.
-    pub team_requests_per_second: u32,
-    pub team_events_per_second: u32,
 }
 
 /// What is logged, and how.
@@ -124,6 +107,14 @@ pub enum LogFormat {
 pub struct Limits {
     /// Connections at once. 1,024: with 64 streams of a few KiB each even idle floods stay below 1 GiB.
     pub max_connections: u32,
+    /// Of these, connections of one address. 256, a quarter: no single machine fills them all, and a node of eight ranks has
+    /// 32. Loopback and `proxy.trusted` are not counted: there many callers share an address.
+    pub max_connections_per_peer: u32,
+    /// How long a connection may take to begin: the handshake of TLS, and the first line of HTTP/2. 10 s: three round trips on
+    /// a bad line to a busy client, and a caller that says nothing gives its place to another.
+    pub handshake_seconds: u64,
+    /// The headers of one call. 8 KiB: names and a token of an identity provider need less than half.
+    pub header_bytes: u32,
     /// Calls at once on one connection. 64: a client has few calls in flight; without a limit, 50,000 half-open streams on
     /// one connection took 384 MB.
     pub max_streams_per_connection: u32,
@@ -186,6 +177,8 @@ impl Default for Config {
             data_dir: PathBuf::from("./keepbest-data"),
             listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7400),
             allow_remote: false,
+            tls: Tls::default(),
+            proxy: Proxy::default(),
             database_url: None,
             store_url: None,
             confirm_writes: ConfirmWrites::Size,
@@ -197,6 +190,9 @@ impl Default for Config {
             log: Log { format: LogFormat::Text, filter: "info".to_owned() },
             limits: Limits {
                 max_connections: 1024,
+                max_connections_per_peer: 256,
+                handshake_seconds: 10,
+                header_bytes: 8 << 10,
                 max_streams_per_connection: 64,
                 upload_buffers_bytes: 256 << 20,
                 download_buffers_bytes: 192 << 20,
@@ -266,6 +262,7 @@ impl Config {
             config.set("listen", &Value::Text(listen.clone()), "`--listen`")?;
         }
         config.database.migrate |= flags.migrate;
+        config.check_tls()?;
         config.check_listen()?;
         config.check_store()?;
         Ok(config)
@@ -328,22 +325,6 @@ impl Config {
             }
         }
         Ok(())
-    }
-
-    fn check_listen(&self) -> Result<(), ConfigError> {
-        if self.allow_remote || self.listen.ip().is_loopback() {
-            return Ok(());
-        }
-        Err(ConfigError::NotServed {
-            key: "listen".to_owned(),
-            problem: format!(
-                "is `{}`, which other machines can reach, but callers are not authenticated yet: anyone there could \
-                 read and delete every model",
-                self.listen
-            ),
-            remedy: "use `127.0.0.1:7400`, or set `allow_remote = true` where a firewall or a proxy guards the port"
-                .to_owned(),
-        })
     }
 
     /// Options that nobody takes are a slip that would put every model into the wrong place.

@@ -2,6 +2,9 @@
 
 mod connections;
 mod greeting;
+mod places;
+mod stream;
+mod tls;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -24,10 +27,16 @@ use crate::layers::AnswersLayer;
 use crate::layers::Budget;
 use crate::layers::DoorLayer;
 use crate::layers::GrpcOnlyLayer;
+use crate::layers::Proxies;
 use crate::layers::RequestsLayer;
 use crate::layers::TraceLayer;
 use crate::maintenance;
 use crate::server::connections::connections;
+use crate::server::greeting::Greeting;
+use crate::server::places::Places;
+
+pub use self::tls::Term;
+pub use self::tls::check as check_tls;
 
 /// 1 MiB frames double the throughput of 16 KiB ones at half the CPU.
 const FRAME_BYTES: u32 = 1 << 20;
@@ -35,8 +44,6 @@ const FRAME_BYTES: u32 = 1 << 20;
 const STREAM_WINDOW_BYTES: u32 = 4 << 20;
 /// Bytes under way on one connection.
 const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
-/// Headers of a request: names and a token need less than one KiB.
-const HEADER_BYTES: u32 = 8 << 10;
 
 /// Serves until SIGINT or SIGTERM. `on_ready` hears the address once connections are accepted.
 pub async fn serve(config: Config, on_ready: impl FnOnce(SocketAddr) + Send) -> anyhow::Result<()> {
@@ -64,6 +71,7 @@ pub async fn serve_until(
     let listener = TcpListener::bind(config.listen).await;
     let listener = listener
         .with_context(|| format!("listen on {}: choose another address with --listen", config.listen))?;
+    let (tls, keeper) = tls::open(&config.tls)?.unzip();
     let lock = maintenance::lock(&config)?;
     let app = tokio::select! {
         app = maintenance::open(&config) => app?,
@@ -84,19 +92,24 @@ pub async fn serve_until(
         told.cancelled().await;
         waits.stop();
     });
+    let reading = keeper.map(|it| tokio::spawn(it.watch(stop.clone())));
+    let is_encrypted = tls.is_some();
+    let proxies = Proxies::new(&config.proxy.trusted);
+    let greeting = Greeting { tls, within: Duration::from_secs(config.limits.handshake_seconds) };
+    let places = Places::new(&config.limits, proxies.clone());
     let serving = transport(&config.limits)
-        .layer(TraceLayer)
+        .layer(TraceLayer { proxies })
         .layer(GrpcOnlyLayer)
         .layer(DoorLayer { app: app.clone(), opens_reflection: config.auth.open_reflection })
         .layer(answers(&config.limits))
         .layer(requests(&config.limits))
         .add_routes(routes)
-        .serve_with_incoming_shutdown(connections(listener, config.limits.max_connections), {
+        .serve_with_incoming_shutdown(connections(listener, places, greeting), {
             let stop = stop.clone();
             async move { stop.cancelled().await }
         });
     let version = env!("CARGO_PKG_VERSION");
-    tracing::info!(version, address = %address, database = %config.database(), objects = %config.objects(), "Listening");
+    tracing::info!(version, address = %address, tls = is_encrypted, database = %config.database(), objects = %config.objects(), "Listening");
     on_ready(address);
 
     let drain = Duration::from_secs(config.limits.drain_seconds);
@@ -115,6 +128,9 @@ pub async fn serve_until(
     watching.await.context("stop the health watch")?;
     collector.await.context("stop the collector")?;
     auditing.await.context("stop the keeping of the audit log")?;
+    if let Some(reading) = reading {
+        reading.await.context("stop the look at the certificate")?;
+    }
     app.close().await;
     drop(lock);
     tracing::info!("Stopped");
@@ -141,7 +157,7 @@ fn transport(limits: &Limits) -> Server {
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_concurrent_streams(limits.max_streams_per_connection)
-        .http2_max_header_list_size(HEADER_BYTES)
+        .http2_max_header_list_size(limits.header_bytes)
 }
 
 /// tonic's graceful stop waits for every open stream, however long: after the drain limit this drops what is still open. Writes

@@ -17,6 +17,9 @@ use crate::app::App;
 use crate::app::Error;
 use crate::domain::access::Principal;
 use crate::domain::audit::Caller;
+use crate::domain::member;
+use crate::domain::member::Identity;
+use crate::domain::member::Member;
 use crate::domain::refusal::Refusal;
 use crate::domain::token;
 use crate::domain::token::Token;
@@ -31,6 +34,8 @@ const LOOKUPS: usize = 2;
 const LOOKUP_WAIT: Duration = Duration::from_secs(2);
 /// When a caller should come back that found no place.
 const LOOKUP_RETRY: Duration = Duration::from_secs(1);
+/// Roles of one member, of which there is one in each of its teams or projects.
+const MOST_ROLES: i64 = 1_000;
 /// Reads that wait to be noted in the audit log: less than a KiB each.
 const NOTES: usize = 1_024;
 /// How exactly it is noted when a token was used last: at most one write so often.
@@ -51,6 +56,8 @@ pub(super) struct Access {
 #[derive(Debug, Default)]
 struct Known {
     tokens: HashMap<String, Seen>,
+    /// By their identities: what was read, and when.
+    members: HashMap<String, (Vec<Member>, Instant)>,
     /// Tokens that were used since that was last noted.
     used: HashMap<String, i64>,
     noted: Option<Instant>,
@@ -107,6 +114,22 @@ impl Access {
         }
     }
 
+    fn seen_member(&self, key: &str) -> Option<Vec<Member>> {
+        let known = self.known();
+        known.members.get(key).filter(|it| it.1.elapsed() < FRESH).map(|it| it.0.clone())
+    }
+
+    fn see_member(&self, key: String, members: &[Member]) {
+        let mut known = self.known();
+        if known.members.len() >= MOST_KNOWN {
+            known.members.retain(|_, it| it.1.elapsed() < FRESH);
+        }
+        // Certificates are made by an authority of ours: a flood of them is none of strangers.
+        if known.members.len() < MOST_KNOWN {
+            known.members.insert(key, (members.to_vec(), Instant::now()));
+        }
+    }
+
     /// Notes a use, and answers what is to be written now.
     fn used(&self, token: &Token, now_us: i64) -> Option<Vec<String>> {
         let mut known = self.known();
@@ -125,10 +148,18 @@ impl App {
         self.access.is_required
     }
 
-    /// Who calls with this token. A server that does not ask lets anybody do anything, and looks at no token.
-    pub async fn principal(&self, token: Option<&str>) -> Result<Principal, Error> {
+    /// Who calls with this token, or else with a certificate of these identities (none: without one). A server that does not ask lets
+    /// anybody do anything, and looks at neither.
+    pub async fn principal(
+        &self,
+        token: Option<&str>,
+        certificate: Option<&[Identity]>,
+    ) -> Result<Principal, Error> {
         if !self.access.is_required {
             return Ok(Principal::anybody());
+        }
+        if let (None, Some(identities)) = (token, certificate) {
+            return self.member(identities).await;
         }
         let Some(text) = token else {
             let message = "this server wants to know who calls: send `authorization: Bearer TOKEN` (the clients take the token \
@@ -149,6 +180,22 @@ impl App {
         Ok(principal)
     }
 
+    /// Who calls with a certificate. A member of several teams may do in each what it may do there.
+    async fn member(&self, identities: &[Identity]) -> Result<Principal, Error> {
+        let key = identities.iter().map(Identity::as_str).collect::<Vec<_>>().join(" ");
+        let members = match self.access.seen_member(&key) {
+            Some(members) => members,
+            None => {
+                let members = self.db.members_of(identities, MOST_ROLES).await?;
+                self.access.see_member(key, &members);
+                members
+            }
+        };
+        let Some(first) = members.first() else { return Err(member::unknown(identities).into()) };
+        let name = first.identity.to_string();
+        Ok(Principal::new(name, members.into_iter().map(|it| it.grant).collect()))
+    }
+
     async fn token(&self, id: &str) -> Result<Option<Token>, Error> {
         if let Some(token) = self.access.seen(id) {
             return Ok(token);
@@ -166,6 +213,11 @@ impl App {
         let token = self.db.token(id).await?;
         self.access.see(id, token.clone());
         Ok(token)
+    }
+
+    /// Forgets what is known of members, so that what was changed here holds here at once.
+    pub(super) fn forget_members(&self) {
+        self.access.known().members.clear();
     }
 
     /// Forgets what is known of a token, so that what was changed here holds here at once.

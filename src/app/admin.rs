@@ -13,6 +13,9 @@ use crate::domain::audit::Act;
 use crate::domain::audit::Caller;
 use crate::domain::audit::Entry;
 use crate::domain::ids::Id;
+use crate::domain::member;
+use crate::domain::member::Identity;
+use crate::domain::member::Member;
 use crate::domain::refusal::Refusal;
 use crate::domain::run::Run;
 use crate::domain::token;
@@ -134,6 +137,41 @@ impl App {
         let token = self.db.revoke_token(team, id, self.clock.now_us()).await?;
         self.forget_token(&token.id);
         Ok(token)
+    }
+
+    /// Gives somebody a role in a team or a project.
+    pub async fn set_member(
+        &self,
+        identity: Identity,
+        grant: Grant,
+        creator: &Principal,
+    ) -> Result<Member, Error> {
+        self.expect_auth()?;
+        member::check(&grant)?;
+        let create_time_us = self.clock.now_us();
+        let member = Member { identity, grant, creator: creator.name.clone(), create_time_us };
+        self.db.set_member(member.clone()).await?;
+        self.forget_members();
+        Ok(member)
+    }
+
+    /// Takes somebody's role away; what is gone already is no error.
+    pub async fn delete_member(&self, scope: Scope, identity: Identity) -> Result<(), Error> {
+        self.expect_auth()?;
+        self.db.delete_member(scope, identity).await?;
+        self.forget_members();
+        Ok(())
+    }
+
+    /// Members of a team by identity and project, behind a place.
+    pub async fn list_members(
+        &self,
+        team: &Id,
+        after: (&str, &str),
+        limit: i64,
+    ) -> Result<Vec<Member>, Error> {
+        self.expect_auth()?;
+        Ok(self.db.list_members(team, after, limit).await?)
     }
 
     /// What was done in a team (none: to the service) before a position, the newest first.

@@ -1,5 +1,7 @@
 //! `keepbest admin`: teams, API tokens and the audit log; and `keepbest whoami`.
 
+mod members;
+
 use keepbest_client::{Error, ProjectName, v1, well_known};
 use serde_json::{Value, json};
 
@@ -47,6 +49,9 @@ pub(super) async fn admin(context: &mut Context, arguments: args::Admin) -> Resu
         AdminAction::CreateToken(create) => create_token(context, create).await,
         AdminAction::Tokens(tokens) => self::tokens(context, tokens).await,
         AdminAction::RevokeToken(revoke) => revoke_token(context, revoke).await,
+        AdminAction::SetMember(set) => members::set(context, set).await,
+        AdminAction::Members(listed) => members::list(context, listed).await,
+        AdminAction::RemoveMember(remove) => members::remove(context, remove).await,
         AdminAction::Audit(audit) => self::audit(context, audit).await,
     }
 }

@@ -12,10 +12,12 @@ mod versions;
 
 use std::path::PathBuf;
 
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 
 pub(super) use self::admin::{
-    Admin, AdminAction, Audit, CreateTeam, CreateToken, Init, RevokeToken, Teams, Tokens, WhoAmI,
+    Admin, AdminAction, Audit, CreateTeam, CreateToken, Init, Members, RemoveMember, RevokeToken, SetMember,
+    Teams, Tokens, WhoAmI,
 };
 pub(super) use self::alias::{Alias, AliasAction, AliasRm, AliasSet};
 pub(super) use self::files::{Pull, Push};
@@ -75,7 +77,7 @@ const GLOBAL: &str = "Options of all commands";
 
 #[derive(Debug, Args)]
 pub(super) struct Global {
-    /// Address of the server
+    /// Address of the server: http://HOST:PORT, or https://HOST:PORT for one with TLS
     #[arg(
         long,
         global = true,
@@ -85,6 +87,15 @@ pub(super) struct Global {
         value_name = "URL"
     )]
     pub(super) server: String,
+    /// File of the authorities whose servers are trusted at an https address [default: those of the system]
+    #[arg(long, global = true, help_heading = GLOBAL, env = "KEEPBEST_CA", value_name = "FILE", value_parser = path())]
+    pub(super) ca: Option<PathBuf>,
+    /// File of the certificate to show to a server that asks for one
+    #[arg(long, global = true, help_heading = GLOBAL, env = "KEEPBEST_CLIENT_CERT", value_name = "FILE", value_parser = path())]
+    pub(super) client_cert: Option<PathBuf>,
+    /// File of its private key
+    #[arg(long, global = true, help_heading = GLOBAL, env = "KEEPBEST_CLIENT_KEY", value_name = "FILE", value_parser = path())]
+    pub(super) client_key: Option<PathBuf>,
     /// Where names without a project are looked up
     #[arg(
         long,
@@ -101,6 +112,11 @@ pub(super) struct Global {
     /// Print JSON: one document, sizes in bytes and times as RFC 3339
     #[arg(long, global = true, help_heading = GLOBAL)]
     pub(super) json: bool,
+}
+
+/// Takes an empty one too: which variable is empty, `config` tells better.
+fn path() -> impl TypedValueParser<Value = PathBuf> {
+    OsStringValueParser::new().map(PathBuf::from)
 }
 
 #[derive(Debug, Subcommand)]

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use keepbest_client::{Client, ProjectName, Retry};
+use keepbest_client::{Builder, Client, ProjectName, Retry, Tls};
 
 use super::args::Global;
 use super::failure::Failure;
@@ -20,6 +20,7 @@ const TELLS_AFTER: Duration = Duration::from_secs(1);
 pub(super) struct Context {
     server: String,
     token_file: Option<PathBuf>,
+    tls: Tls,
     pub(super) project: ProjectName,
     pub(super) output: Output,
     /// When the command began, in microseconds since 1970. Ages are relative to it.
@@ -32,6 +33,7 @@ impl Context {
             project: ProjectName::parse(&global.project)?,
             server: global.server,
             token_file: global.token_file,
+            tls: Tls { ca: global.ca, client_cert: global.client_cert, client_key: global.client_key },
             output: Output::new(global.json),
             now_us: Clock::System.now_us(),
         })
@@ -53,15 +55,22 @@ impl Context {
     /// later is retried.
     pub(super) async fn connect(&self) -> Result<Client, Failure> {
         let retry = Retry { budget: RETRY_BUDGET, ..Retry::default() };
-        let mut builder = Client::builder(&self.server).retry(retry).gives_up_soon(true);
-        if let Some((token, whence)) = self.token()? {
-            builder = builder.token(&token).map_err(|error| Failure::usage(format!("{whence}: {error}")))?;
-        }
+        let builder = self.builder()?.retry(retry).gives_up_soon(true);
         let mut connecting = std::pin::pin!(builder.connect());
         if let Ok(connected) = tokio::time::timeout(TELLS_AFTER, &mut connecting).await {
             return Ok(connected?);
         }
         self.output.note(&format!("no answer from `{}` yet: trying for some seconds", self.server));
         Ok(connecting.await?)
+    }
+
+    fn builder(&self) -> Result<Builder, Failure> {
+        let builder = Client::builder(&self.server).tls(self.tls.clone());
+        match self.token()? {
+            None => Ok(builder),
+            Some((token, whence)) => {
+                builder.token(&token).map_err(|error| Failure::usage(format!("{whence}: {error}")))
+            }
+        }
     }
 }

@@ -168,6 +168,15 @@ fn unreachable(address: &str, problem: &str, fault: Fault) -> String {
         Fault::OtherProtocol => {
             format!("what answers at `{address}` is no Keepbest server: {problem}; {ANOTHER}")
         }
+        Fault::UnknownAuthority => format!(
+            "the server at `{address}` is not trusted: {problem}; name the file of its authority with `--ca` or `KEEPBEST_CA`"
+        ),
+        Fault::Certificate => format!("the server at `{address}` is not trusted: {problem}"),
+        Fault::WantsTls | Fault::NoTls => format!("the server at `{address}` cannot be spoken to: {problem}"),
+        Fault::ClientCertificate => format!(
+            "the server at `{address}` does not let this command in: {problem}; name one of its authority with \
+             `--client-cert` and `--client-key` (`KEEPBEST_CLIENT_CERT`, `KEEPBEST_CLIENT_KEY`)"
+        ),
         Fault::Silent => {
             format!(
                 "no server answers at `{address}` ({problem}): it is busy, or another program listens there; {ANOTHER}"
@@ -239,6 +248,12 @@ mod tests {
             ("localhost:7401", Fault::NotListening, "`keepbest serve --listen localhost:7401`"),
             ("http://gpu7:7400/", Fault::Passing, "start one there with `keepbest serve`, or"),
             ("http://gpu77:7400", Fault::UnknownHost, "not known (x): name another address with `--server`"),
+            (
+                "https://gpu7:7400",
+                Fault::UnknownAuthority,
+                "is not trusted: x; name the file of its authority with `--ca`",
+            ),
+            ("https://gpu7:7400", Fault::ClientCertificate, "with `--client-cert` and `--client-key`"),
             ("127.0.0.1:5432", Fault::OtherProtocol, "no Keepbest server: x; name another address"),
             (
                 "127.0.0.1:5432",

@@ -30,10 +30,11 @@ pub(super) async fn serve(context: &mut Context, arguments: args::Serve) -> Resu
     let script = failpoint::parse(&config::failpoints().unwrap_or_default()).map_err(Failure::usage)?;
     maintenance::keep_private(&config)?;
     let (database, objects) = (config.database(), config.objects());
-    let json = context.output.is_json();
+    let (json, scheme) =
+        (context.output.is_json(), if config.tls.pair().is_some() { "https" } else { "http" });
     server::serve(config, move |address| {
         // If whoever started the server has closed its output, it serves all the same.
-        let _ = announce(address, &database, &objects, json);
+        let _ = announce(address, scheme, &database, &objects, json);
         // Only now, so that no failpoint is hit before the address is printed.
         #[cfg(debug_assertions)]
         failpoint::arm(script);
@@ -42,21 +43,26 @@ pub(super) async fn serve(context: &mut Context, arguments: args::Serve) -> Resu
     Ok(())
 }
 
-/// `check-config`: checks the settings and prints those in force, without opening anything.
+/// `check-config`: checks the settings and the files of TLS, and prints those in force, without opening a database or store.
 pub(super) fn check_config(context: &mut Context, arguments: &args::CheckConfig) -> Result<(), Failure> {
     let config = load(&arguments.settings)?;
     maintenance::check_places(&config).map_err(|error| Failure::usage(causes(error.as_ref())))?;
     telemetry::check_filter(&config.log.filter).map_err(|error| Failure::usage(error.to_string()))?;
+    let term = server::check_tls(&config.tls).map_err(|error| Failure::usage(causes(error.as_ref())))?;
+    let until = term.map(|it| it.until());
     let settings = config.settings();
     if context.output.is_json() {
         let settings: Map<String, Value> =
             settings.into_iter().map(|(key, value)| (key, json!(value))).collect();
-        context.output.document(&json!({ "settings": settings }))?;
+        context.output.document(&json!({ "settings": settings, "certificate_expire_time": until }))?;
         return Ok(());
     }
     let columns = [Column::Text("KEY".into()), Column::Text("VALUE".into())];
     let rows = settings.into_iter().map(|(key, value)| vec![key, value.to_string()]).collect();
     context.output.table(&columns, rows)?;
+    if let Some(until) = until {
+        context.output.line(&format!("the certificate is good until {until}"))?;
+    }
     context.output.line("the settings are right")?;
     Ok(())
 }
@@ -86,14 +92,18 @@ fn load_with(arguments: &args::Settings, listen: Option<String>, migrate: bool) 
 }
 
 /// Prints the address. Programs read the first line too: with port 0 nothing else tells the port.
-fn announce(address: SocketAddr, database: &str, objects: &str, json: bool) -> io::Result<()> {
+fn announce(address: SocketAddr, scheme: &str, database: &str, objects: &str, json: bool) -> io::Result<()> {
     let mut output = Output::new(json);
     if json {
-        return output.document_line(
-            &json!({ "address": address.to_string(), "database": database, "objects": objects }),
-        );
+        return output.document_line(&json!({
+            "address": address.to_string(),
+            "url": format!("{scheme}://{address}"),
+            "database": database,
+            "objects": objects,
+        }));
     }
     output.line(&format!("keepbest listens on {address}"))?;
     output.line(&format!("database: {database}; objects: {objects}"))?;
-    output.line(&format!("next: `keepbest push FILE NAME --server http://{address}`, or `keepbest --help`"))
+    output
+        .line(&format!("next: `keepbest push FILE NAME --server {scheme}://{address}`, or `keepbest --help`"))
 }

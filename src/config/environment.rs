@@ -7,8 +7,11 @@ use crate::near::nearest;
 
 /// Variables of the program and of the clients that are no settings of the server. A trainer has them in the environment in which
 /// it runs the program, too.
-const OF_CLIENTS: [&str; 7] = [
+const OF_CLIENTS: [&str; 10] = [
     "KEEPBEST_ADDRESS",
+    "KEEPBEST_CA",
+    "KEEPBEST_CLIENT_CERT",
+    "KEEPBEST_CLIENT_KEY",
     "KEEPBEST_CONFIG",
     "KEEPBEST_LAUNCH",
     "KEEPBEST_PROJECT",
@@ -18,8 +21,11 @@ const OF_CLIENTS: [&str; 7] = [
 ];
 
 /// Those of them that name a server, a project or a file: one that is empty is a script's whose own variable is not set.
-const WITH_A_VALUE: [(&str, &str); 5] = [
+const WITH_A_VALUE: [(&str, &str); 8] = [
     ("KEEPBEST_ADDRESS", "an address, as http://127.0.0.1:7400"),
+    ("KEEPBEST_CA", "the path of a file of certificates of authorities"),
+    ("KEEPBEST_CLIENT_CERT", "the path of a file with a certificate"),
+    ("KEEPBEST_CLIENT_KEY", "the path of a file with the key of the certificate"),
     ("KEEPBEST_PROJECT", "TEAM/PROJECT, as vision/resnet"),
     ("KEEPBEST_CONFIG", "the path of a file of settings"),
     ("KEEPBEST_TOKEN", "an API token"),

@@ -5,6 +5,9 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
+use ipnet::IpNet;
+
+use super::tls;
 use super::{Config, ConfigError, ConfirmWrites, DatabaseUrl, LogFormat, StoreUrl};
 
 /// Every key, as it stands in errors: a dot separates section and key.
@@ -12,6 +15,11 @@ pub const KEYS: &[&str] = &[
     "data_dir",
     "listen",
     "allow_remote",
+    "tls.certificate",
+    "tls.key",
+    "tls.client_ca",
+    "tls.require_client_certificate",
+    "proxy.trusted",
     "database_url",
     "store_url",
     "confirm_writes",
@@ -26,6 +34,9 @@ pub const KEYS: &[&str] = &[
     "log.format",
     "log.filter",
     "limits.max_connections",
+    "limits.max_connections_per_peer",
+    "limits.handshake_seconds",
+    "limits.header_bytes",
     "limits.max_streams_per_connection",
     "limits.upload_buffers_bytes",
     "limits.download_buffers_bytes",
@@ -41,6 +52,11 @@ pub const KEYS: &[&str] = &[
     "collector.chunk_grace_seconds",
     "collector.object_grace_seconds",
 ];
+
+/// What must be right of a key that names one.
+const FILE: &str = "the path of a file";
+/// What gRPC itself sends with a call, and a token of ours.
+const LEAST_HEADER_BYTES: u32 = 2 << 10;
 
 /// A year: a grace that is longer is a slip of the unit.
 const YEAR_SECONDS: u64 = 366 * 86_400;
@@ -102,9 +118,14 @@ impl Config {
         let limits = &mut self.limits;
         let collector = &mut self.collector;
         match key {
-            "data_dir" => self.data_dir = setting.path()?,
+            "data_dir" => self.data_dir = setting.path("the path of a folder")?,
             "listen" => self.listen = setting.address()?,
             "allow_remote" => self.allow_remote = setting.flag()?,
+            "tls.certificate" => self.tls.certificate = Some(setting.path(FILE)?),
+            "tls.key" => self.tls.key = Some(setting.path(FILE)?),
+            "tls.client_ca" => self.tls.client_ca = Some(setting.path(FILE)?),
+            "tls.require_client_certificate" => self.tls.require_client_certificate = setting.flag()?,
+            "proxy.trusted" => self.proxy.trusted = setting.networks()?,
             "database_url" => self.database_url = Some(setting.database_url()?),
             "store_url" => self.store_url = Some(setting.store_url()?),
             "confirm_writes" => self.confirm_writes = setting.confirm_writes()?,
@@ -123,6 +144,11 @@ impl Config {
             "log.format" => self.log.format = setting.log_format()?,
             "log.filter" => self.log.filter = setting.text("directives as `info`")?.to_owned(),
             "limits.max_connections" => limits.max_connections = setting.small(1..=1_000_000)?,
+            "limits.max_connections_per_peer" => {
+                limits.max_connections_per_peer = setting.small(1..=1_000_000)?;
+            }
+            "limits.handshake_seconds" => limits.handshake_seconds = setting.number(1..=300)?,
+            "limits.header_bytes" => limits.header_bytes = setting.small(LEAST_HEADER_BYTES..=1 << 20)?,
             "limits.max_streams_per_connection" => {
                 limits.max_streams_per_connection = setting.small(1..=10_000)?;
             }
@@ -174,11 +200,17 @@ impl Config {
     fn keyed(&self) -> Vec<(&'static str, SettingValue)> {
         let number = |number: u64| Some(SettingValue::Number(number));
         let text = |text: String| Some(SettingValue::Text(text));
+        let path = |path: Option<&PathBuf>| path.and_then(|path| text(path.display().to_string()));
         let (limits, collector) = (&self.limits, &self.collector);
         let value = |key: &str| match key {
             "data_dir" => text(self.data_dir.display().to_string()),
             "listen" => text(self.listen.to_string()),
             "allow_remote" => Some(SettingValue::Flag(self.allow_remote)),
+            "tls.certificate" => path(self.tls.certificate.as_ref()),
+            "tls.key" => path(self.tls.key.as_ref()),
+            "tls.client_ca" => path(self.tls.client_ca.as_ref()),
+            "tls.require_client_certificate" => Some(SettingValue::Flag(self.tls.require_client_certificate)),
+            "proxy.trusted" => text(self.proxy.to_string()),
             "database_url" => self.database_url.as_ref().and_then(|url| text(url.to_string())),
             "store_url" => self.store_url.as_ref().and_then(|url| text(url.to_string())),
             "confirm_writes" => {
@@ -196,6 +228,9 @@ impl Config {
             "log.format" => text(if self.log.format == LogFormat::Text { "text" } else { "json" }.to_owned()),
             "log.filter" => text(self.log.filter.clone()),
             "limits.max_connections" => number(limits.max_connections.into()),
+            "limits.max_connections_per_peer" => number(limits.max_connections_per_peer.into()),
+            "limits.handshake_seconds" => number(limits.handshake_seconds),
+            "limits.header_bytes" => number(limits.header_bytes.into()),
             "limits.max_streams_per_connection" => number(limits.max_streams_per_connection.into()),
             "limits.upload_buffers_bytes" => number(limits.upload_buffers_bytes),
             "limits.download_buffers_bytes" => number(limits.download_buffers_bytes),
@@ -290,8 +325,21 @@ impl Setting<'_> {
         }
     }
 
-    fn path(&self) -> Result<PathBuf, ConfigError> {
-        self.text("the path of a folder").map(PathBuf::from)
+    fn path(&self, right: &str) -> Result<PathBuf, ConfigError> {
+        self.text(right).map(PathBuf::from)
+    }
+
+    /// From a file a list, from the environment the same with commas between.
+    fn networks(&self) -> Result<Vec<IpNet>, ConfigError> {
+        let right = "networks, as `[\"10.0.0.0/8\", \"192.0.2.7\"]`";
+        let words: Option<Vec<&str>> = match self.value {
+            Value::Text(text) if !text.trim().is_empty() => Some(text.split(',').collect()),
+            Value::Toml(toml::Value::Array(values)) => values.iter().map(toml::Value::as_str).collect(),
+            _ => None,
+        };
+        let network = |word: &str| tls::network(word.trim());
+        let networks = words.and_then(|words| words.into_iter().map(network).collect());
+        networks.ok_or_else(|| self.refuse(right))
     }
 
     fn address(&self) -> Result<SocketAddr, ConfigError> {

@@ -28,7 +28,10 @@ fn the_example_file_holds_the_defaults() {
 
 #[test]
 fn the_example_file_shows_every_key() {
-    let uncommented = EXAMPLE.replace("# database_url", "database_url").replace("# store_url", "store_url");
+    let mut uncommented = EXAMPLE.to_owned();
+    for key in ["database_url", "store_url", "certificate", "key", "client_ca"] {
+        uncommented = uncommented.replace(&format!("# {key} = "), &format!("{key} = "));
+    }
     let table: toml::Table = uncommented.parse().unwrap();
     for key in KEYS {
         let found = match key.split_once('.') {
@@ -64,7 +67,8 @@ fn every_key_can_be_set() {
 
 #[test]
 fn every_key_is_told() {
-    let text = "database_url = 'postgres://a:s3cr@host/db'\nstore_url = 's3://bucket'";
+    let text = "database_url = 'postgres://a:s3cr@host/db'\nstore_url = 's3://bucket'\n\
+                [tls]\ncertificate = 'c.pem'\nkey = 'k.pem'\nclient_ca = 'ca.pem'";
     let config = from_file(text).unwrap();
     let settings = config.settings();
     assert_eq!(settings.iter().map(|(key, _)| key.as_str()).collect::<Vec<_>>(), KEYS);
@@ -85,7 +89,7 @@ fn an_unknown_key_is_refused_with_the_known_ones() {
     assert_eq!(
         from_file("datadir = 'x'").unwrap_err(),
         "key `datadir` in `keepbest.toml` is unknown; the keys there are `data_dir`, `listen`, `allow_remote`, \
-         `database_url`, `store_url`, `confirm_writes`, [database], [log], [limits], [collector], [store]"
+         [tls], [proxy], `database_url`, `store_url`, `confirm_writes`, [database], [auth], [audit], [rates], [log], [limits], [collector], [store]"
     );
     assert!(from_file("[logs]\nformat = 'text'").unwrap_err().starts_with("key `logs` in"));
 }
@@ -127,7 +131,15 @@ fn a_value_of_the_wrong_kind_is_refused() {
 #[test]
 fn only_loopback_is_listened_on_unless_allowed() {
     let error = from_file("listen = '0.0.0.0:7400'").unwrap_err();
-    assert!(error.contains("not authenticated") && error.contains("allow_remote = true"), "{error}");
+    assert!(error.contains("`auth.required = true`") && error.contains("allow_remote = true"), "{error}");
+    assert!(error.contains("read along") && error.contains("`tls.certificate` and `tls.key`"), "{error}");
+    // Encrypted is not authenticated, nor the other way round.
+    let encrypted = "listen = '0.0.0.0:7400'\n[tls]\ncertificate = 'c.pem'\nkey = 'k.pem'";
+    let error = from_file(encrypted).unwrap_err();
+    assert!(!error.contains("read along") && error.contains("allow_remote = true"), "{error}");
+    assert!(from_file(&format!("{encrypted}\n[auth]\nrequired = true")).is_ok());
+    let error = from_file("listen = '0.0.0.0:7400'\n[auth]\nrequired = true").unwrap_err();
+    assert!(error.contains("read along") && !error.contains("auth.required"), "{error}");
     assert!(from_file("listen = '0.0.0.0:7400'\nallow_remote = true").is_ok());
     for loopback in ["127.0.0.2:1", "[::1]:1", "localhost:1"] {
         assert!(from_file(&format!("listen = '{loopback}'")).is_ok(), "{loopback}");
@@ -255,5 +267,37 @@ fn a_password_is_never_printed() {
         from_file("[database_url]\nurl = 'postgres://a:hunter2@host/db'").unwrap_err(),
     ] {
         assert!(error.contains("database_url") && !error.contains("hunter2"), "{error}");
+    }
+}
+
+#[test]
+fn what_is_half_set_of_tls_is_refused_with_what_is_missing() {
+    for (text, key, says) in [
+        ("certificate = 'c.pem'", "tls.certificate", "set `tls.key`"),
+        ("key = 'k.pem'", "tls.key", "set `tls.certificate`"),
+        ("client_ca = 'ca.pem'", "tls.client_ca", "nothing is encrypted"),
+        (
+            "certificate = 'c.pem'\nkey = 'k.pem'\nrequire_client_certificate = true",
+            "tls.require_client_certificate",
+            "set `tls.client_ca`",
+        ),
+        ("require_client_certificate = true", "tls.require_client_certificate", "set `tls.client_ca`"),
+    ] {
+        let error = from_file(&format!("[tls]\n{text}")).unwrap_err();
+        assert!(error.starts_with(&format!("key `{key}` is ")) && error.contains(says), "{error}");
+    }
+}
+
+#[test]
+fn trusted_proxies_are_networks_or_addresses() {
+    let config = from_file("[proxy]\ntrusted = ['10.1.2.3/8', '192.0.2.7', 'fd00::/8']").unwrap();
+    assert_eq!(config.proxy.to_string(), "10.0.0.0/8, 192.0.2.7/32, fd00::/8");
+    assert_eq!(
+        from_environment("KEEPBEST_PROXY_TRUSTED", "10.0.0.0/8, 192.0.2.7").unwrap().proxy.trusted.len(),
+        2
+    );
+    for wrong in ["'10.0.0.0/8'", "['10.0.0.0/33']", "['proxy.example']", "[10]", "true"] {
+        let error = from_file(&format!("[proxy]\ntrusted = {wrong}")).unwrap_err();
+        assert!(error.contains("but it must be networks, as `[\"10.0.0.0/8\""), "{error}");
     }
 }

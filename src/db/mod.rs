@@ -22,6 +22,7 @@ mod filters;
 mod job;
 mod manifests;
 mod marks;
+mod members;
 mod parts;
 mod places;
 mod postgres;

@@ -14,6 +14,7 @@ pub mod filter;
 pub mod format;
 pub mod ids;
 pub mod manifest;
+pub mod member;
 pub mod metric;
 pub mod monitor;
 pub mod parts;

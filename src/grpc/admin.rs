@@ -14,6 +14,8 @@ use crate::domain::ids::Id;
 use crate::domain::ids::ProjectName;
 use crate::domain::ids::TeamName;
 use crate::domain::ids::shown;
+use crate::domain::member::Identity;
+use crate::domain::member::Member;
 use crate::domain::refusal::Refusal;
 use crate::domain::token::Token;
 use crate::grpc::Face;
@@ -126,6 +128,15 @@ fn token_to(token: &Token) -> v1::Token {
     }
 }
 
+fn member_to(member: &Member) -> v1::Member {
+    v1::Member {
+        identity: member.identity.to_string(),
+        grant: Some(grant_to(&member.grant)),
+        creator: member.creator.clone(),
+        create_time: Some(timestamp_to(member.create_time_us)),
+    }
+}
+
 fn team_to(team: &Team) -> v1::Team {
     v1::Team {
         name: format!("teams/{}", team.id),
@@ -209,6 +220,49 @@ impl Face {
         Ok(token_to(&token))
     }
 
+    async fn set_member(&self, request: v1::SetMemberRequest) -> Result<v1::Member, Error> {
+        record(&request.scope);
+        let scope = Parent::parse(&request.scope)?.scope();
+        let grant = access::Grant { role: role_of(&request.role)?, scope };
+        let identity = Identity::parse(&request.identity)?;
+        let member = self.app.set_member(identity, grant, &self.principal()).await?;
+        Ok(member_to(&member))
+    }
+
+    async fn delete_member(
+        &self,
+        request: v1::DeleteMemberRequest,
+    ) -> Result<v1::DeleteMemberResponse, Error> {
+        record(&request.scope);
+        let scope = Parent::parse(&request.scope)?.scope();
+        self.app.delete_member(scope, Identity::parse(&request.identity)?).await?;
+        Ok(v1::DeleteMemberResponse {})
+    }
+
+    async fn list_members(&self, request: v1::ListMembersRequest) -> Result<v1::ListMembersResponse, Error> {
+        record(&request.parent);
+        let team = TeamName::parse(&request.parent)?.team;
+        let limit = page_size(request.page_size)?;
+        let query = Query::of(&["members", &request.parent]);
+        let position = |it: &str| {
+            it.split_once(' ').map(|(identity, project)| (identity.to_owned(), project.to_owned()))
+        };
+        let after =
+            query.position(&request.page_token)?.map(|it| position(it).ok_or_else(bad_token)).transpose()?;
+        let team = &team;
+        let look = |after: (String, String), rows| async move {
+            let members = self.app.list_members(team, (&after.0, &after.1), rows).await?;
+            let place = |it: &Member| match &it.grant.scope {
+                Scope::Project(project) => (it.identity.to_string(), project.project.to_string()),
+                _ => (it.identity.to_string(), String::new()),
+            };
+            Ok(Found::of(members.iter().map(|it| (member_to(it), place(it))).collect(), rows))
+        };
+        let (members, next) = fill(SMALL_ROWS_AT_ONCE, limit, after.unwrap_or_default(), look).await?;
+        let token = |(identity, project): (String, String)| query.token(&format!("{identity} {project}"));
+        Ok(v1::ListMembersResponse { members, next_page_token: next.map(token).unwrap_or_default() })
+    }
+
     async fn list_audit_entries(
         &self,
         request: v1::ListAuditEntriesRequest,
@@ -242,6 +296,9 @@ service! {
         create_token: v1::CreateTokenRequest => v1::CreateTokenResponse,
         list_tokens: v1::ListTokensRequest => v1::ListTokensResponse,
         revoke_token: v1::RevokeTokenRequest => v1::Token,
+        set_member: v1::SetMemberRequest => v1::Member,
+        list_members: v1::ListMembersRequest => v1::ListMembersResponse,
+        delete_member: v1::DeleteMemberRequest => v1::DeleteMemberResponse,
         list_audit_entries: v1::ListAuditEntriesRequest => v1::ListAuditEntriesResponse,
     }
 }

@@ -201,6 +201,9 @@ asks! {
     CreateTokenRequest { scope: Parent } => AdministerTeam, audited;
     ListTokensRequest { parent: Parent } => AdministerTeam;
     RevokeTokenRequest { name: TokenName } => AdministerTeam, audited;
+    SetMemberRequest { scope: Parent } => AdministerTeam, audited;
+    DeleteMemberRequest { scope: Parent } => AdministerTeam, audited;
+    ListMembersRequest { parent: Parent } => AdministerTeam;
     ListAuditEntriesRequest { parent: Parent } => AdministerTeam;
 }
 

@@ -40,6 +40,7 @@ use crate::layers::budget::Wait;
 use crate::layers::budget::overloaded;
 use crate::layers::peer::OpenCall;
 use crate::layers::peer::Peer;
+use crate::layers::proxies::CallerAddress;
 use crate::turns::Caller;
 use crate::turns::Pace;
 
@@ -92,7 +93,8 @@ where
         let peer = request.extensions().get::<Peer>().cloned().unwrap_or_default();
         let (layer, streams) = (self.layer.clone(), streams_answers(request.uri().path()));
         let open = peer.begin();
-        let caller = Caller::new(peer.number());
+        let address = request.extensions().get::<CallerAddress>();
+        let caller = Caller::new(address.map_or(peer.number(), |it| it.turn(peer.number())));
         let answer = caller.clone().scope(self.inner.call(request));
         Box::pin(async move {
             let mut response = answer.await?;

@@ -23,12 +23,15 @@ use tracing::Span;
 use crate::app::App;
 use crate::app::Error;
 use crate::app::access::FRESH;
+use crate::domain::member::Identity;
 use crate::domain::refusal::Refusal;
 use crate::grpc::Call;
 use crate::grpc::status_of;
 use crate::grpc::streams_answers;
 use crate::grpc::streams_requests;
+use crate::layers::certificate::Certificate;
 use crate::layers::peer::Peer;
+use crate::layers::proxies::CallerAddress;
 use crate::layers::trace::REQUEST_ID;
 
 /// What needs no caller: whoever watches over the service has no token.
@@ -88,7 +91,9 @@ where
         }
         let app = self.app.clone();
         Box::pin(async move {
-            let shown = Shown { token: token_of(request.headers()), app };
+            let certificate = request.extensions().get::<Peer>().and_then(Peer::certificate);
+            let certificate = certificate.map(identities_of);
+            let shown = Shown { token: token_of(request.headers()), certificate, app };
             let principal = match shown.principal().await {
                 Ok(principal) => principal,
                 Err(error) => return Ok(status_of(error).into_http()),
@@ -115,13 +120,11 @@ where
 fn call_of(request: &Request<Body>, principal: crate::domain::access::Principal) -> Call {
     let method = request.uri().path().trim_start_matches("/keepbest.v1.").to_owned();
     let request_id = request.headers().get(REQUEST_ID).and_then(|it| it.to_str().ok()).unwrap_or_default();
-    let address = request.extensions().get::<Peer>().and_then(Peer::address);
-    Call {
-        principal,
-        method,
-        request_id: request_id.to_owned(),
-        address: address.map(|it| it.to_string()).unwrap_or_default(),
-    }
+    let peer = request.extensions().get::<Peer>().and_then(Peer::address).map(|it| it.to_string());
+    // Behind a trusted proxy the address that it names.
+    let told =
+        request.extensions().get::<CallerAddress>().filter(|it| it.is_told).map(|it| it.ip.to_string());
+    Call { principal, method, request_id: request_id.to_owned(), address: told.or(peer).unwrap_or_default() }
 }
 
 /// The token in the header `authorization`; a header of another form is none that can be read.
@@ -138,10 +141,22 @@ fn token_of(headers: &HeaderMap) -> Result<Option<Arc<str>>, Refusal> {
     Ok(Some(token.trim().into()))
 }
 
+/// Who the holder of a certificate is: what its subject alternative names say.
+fn identities_of(certificate: &Certificate) -> Arc<[Identity]> {
+    let of = |kind: &'static str, names: &[String]| {
+        names.iter().filter_map(|name| Identity::of_certificate(kind, name)).collect::<Vec<_>>()
+    };
+    let names =
+        [of("uri", &certificate.uris), of("dns", &certificate.dns_names), of("email", &certificate.emails)];
+    names.concat().into()
+}
+
 /// What a caller shows of itself.
 #[derive(Clone)]
 struct Shown {
     token: Result<Option<Arc<str>>, Refusal>,
+    /// The identities in its certificate, if it has one that was verified.
+    certificate: Option<Arc<[Identity]>>,
     app: App,
 }
 
@@ -150,8 +165,8 @@ impl Shown {
         match &self.token {
             // A server that does not ask looks at nothing.
             Err(refusal) if self.app.asks_who_calls() => Err(refusal.clone().into()),
-            Err(_) => self.app.principal(None).await,
-            Ok(token) => self.app.principal(token.as_deref()).await,
+            Err(_) => self.app.principal(None, None).await,
+            Ok(token) => self.app.principal(token.as_deref(), self.certificate.as_deref()).await,
         }
     }
 

@@ -3,17 +3,22 @@
 
 mod answers;
 mod budget;
+mod certificate;
 mod door;
 mod framing;
 mod grpc_only;
 mod peer;
+mod proxies;
 mod requests;
 mod trace;
 
 pub use answers::AnswersLayer;
 pub use budget::Budget;
+pub use certificate::Certificate;
 pub use door::DoorLayer;
 pub use grpc_only::GrpcOnlyLayer;
 pub use peer::Peer;
+pub use proxies::CallerAddress;
+pub use proxies::Proxies;
 pub use requests::RequestsLayer;
 pub use trace::TraceLayer;

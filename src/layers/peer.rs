@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::Mutex;
+use std::sync::OnceLock;
 use std::sync::PoisonError;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
@@ -11,6 +12,8 @@ use std::task::Poll;
 
 use futures::task::AtomicWaker;
 use tokio::time::Instant;
+
+use crate::layers::certificate::Certificate;
 
 /// A connection; cheap to clone.
 #[derive(Clone, Debug, Default)]
@@ -21,6 +24,8 @@ struct Shared {
     number: u64,
     /// Where it comes from; none where a test has no network.
     address: Option<SocketAddr>,
+    /// Empty where nothing is encrypted; inside, the certificate that was shown.
+    encrypted: OnceLock<Option<Certificate>>,
     is_cut: AtomicBool,
     waker: AtomicWaker,
     usage: Mutex<Use>,
@@ -52,8 +57,25 @@ impl Peer {
         Peer(Arc::new(Shared { number, address: Some(address), ..Shared::default() }))
     }
 
-    pub(super) fn address(&self) -> Option<SocketAddr> {
+    /// Where it comes from; none where a test has no network.
+    pub fn address(&self) -> Option<SocketAddr> {
         self.0.address
+    }
+
+    /// From now on it is encrypted; the certificate is one that was verified. Before its first request, and once.
+    pub fn encrypt(&self, certificate: Option<Certificate>) {
+        // A second time changes nothing: who a connection is stays so.
+        drop(self.0.encrypted.set(certificate));
+    }
+
+    /// Whether it is encrypted.
+    pub fn is_encrypted(&self) -> bool {
+        self.0.encrypted.get().is_some()
+    }
+
+    /// The certificate that its caller has shown, verified.
+    pub fn certificate(&self) -> Option<&Certificate> {
+        self.0.encrypted.get()?.as_ref()
     }
 
     pub(super) fn number(&self) -> u64 {

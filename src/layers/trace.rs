@@ -27,7 +27,9 @@ use tracing::Span;
 
 use crate::grpc::internal;
 use crate::grpc::of_transport;
+use crate::layers::certificate::Certificate;
 use crate::layers::peer::Peer;
+use crate::layers::proxies::Proxies;
 
 /// The request id comes in and goes out under this name; one is made if it is missing.
 pub(super) const REQUEST_ID: &str = "x-request-id";
@@ -37,20 +39,24 @@ const MAX_REQUEST_ID_BYTES: usize = 64;
 const MAX_PROGRAM_BYTES: usize = 128;
 
 /// Puts `Trace` around a service.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct TraceLayer;
+#[derive(Clone, Debug, Default)]
+pub struct TraceLayer {
+    /// Who may say for whom it calls.
+    pub proxies: Proxies,
+}
 
 impl<S> Layer<S> for TraceLayer {
     type Service = Trace<S>;
 
     fn layer(&self, inner: S) -> Trace<S> {
-        Trace { inner }
+        Trace { inner, proxies: self.proxies.clone() }
     }
 }
 
 #[derive(Clone, Debug)]
 pub struct Trace<S> {
     inner: S,
+    proxies: Proxies,
 }
 
 type Answer<E> = Pin<Box<dyn Future<Output = Result<Response<Body>, E>> + Send>>;
@@ -69,18 +75,29 @@ where
         self.inner.poll_ready(context)
     }
 
-    fn call(&mut self, request: Request<Body>) -> Answer<S::Error> {
+    fn call(&mut self, mut request: Request<Body>) -> Answer<S::Error> {
         let ready = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, ready);
         let started = Instant::now();
         let request_id = request_id(request.headers());
         let method = request.uri().path().trim_start_matches('/').to_owned();
-        let peer = request.extensions().get::<Peer>().and_then(Peer::address);
+        let connection = request.extensions().get::<Peer>().cloned().unwrap_or_default();
+        let peer = connection.address();
+        let caller = peer.map(|it| self.proxies.caller(it.ip(), request.headers()));
+        if let Some(caller) = caller {
+            request.extensions_mut().insert(caller);
+        }
+        let (address, proxy) = match caller.filter(|it| it.is_told) {
+            Some(caller) => (Some(caller.ip.to_string()), peer),
+            None => (peer.map(|it| it.to_string()), None),
+        };
         let span = tracing::info_span!(
             "request",
             rpc.method = %method,
             request.id = %request_id,
-            peer.address = peer.map(tracing::field::display),
+            peer.address = address.map(tracing::field::display),
+            peer.proxy = proxy.map(tracing::field::display),
+            peer.certificate = connection.certificate().map(Certificate::name),
             peer.program = program(request.headers()),
             principal = tracing::field::Empty,
             resource = tracing::field::Empty

@@ -4,7 +4,6 @@
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::Context;
 use std::task::Poll;
 use std::task::ready;
@@ -20,13 +19,14 @@ use tokio::io::ReadBuf;
 use tokio::net::TcpListener;
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::sync::Semaphore;
 use tokio::time::Sleep;
 use tonic::transport::server::Connected;
 
 use crate::layers::Peer;
+use crate::server::greeting::Greeting;
 use crate::server::greeting::PREFACE;
-use crate::server::greeting::greet;
+use crate::server::places::Places;
+use crate::server::stream;
 
 /// A caller that says nothing is asked after this whether it lives. Its kernel answers, not its program: a trainer of one
 /// thread computes for minutes between two calls, and would be taken for dead by a PING of HTTP/2.
@@ -38,44 +38,34 @@ const KEEPALIVE_PROBES: u32 = 3;
 /// When accepting fails (no file descriptors), the loop rests so long instead of spinning.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// A connection without a call for so long gives its place to a new one: longer than a client needs for its first call.
-const IDLE: Duration = Duration::from_secs(1);
-/// How long a connection that was idle may take to make room for another.
-const LEAVING: Duration = Duration::from_secs(1);
-/// Connections beyond the limit that are accepted all the same, one after the other: a supervisor that finds no place for its
-/// probe restarts a server that is only busy.
-const SHORT: usize = 16;
 /// How long such a connection lives. A probe takes milliseconds; a trainer is disconnected, and tries again.
 const SHORT_LIFE: Duration = Duration::from_secs(5);
 
-/// Accepted connections, at most `most` at once, and some that soon end; further ones wait in the kernel's queue.
-pub(super) fn connections(listener: TcpListener, most: u32) -> impl Stream<Item = io::Result<Connection>> {
-    let most = usize::try_from(most).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
-    let places = Places {
-        lasting: Arc::new(Semaphore::new(most)),
-        short: Arc::new(Semaphore::new(SHORT)),
-        peers: Vec::new(),
-        accepted: 0,
-    };
-    let accepted = futures::stream::unfold((listener, places), |(listener, mut places)| async move {
+/// Accepted connections, as many as there are places, and some that soon end; further ones wait in the kernel's queue.
+pub(super) fn connections(
+    listener: TcpListener,
+    places: Places,
+    greeting: Greeting,
+) -> impl Stream<Item = io::Result<Connection>> {
+    let begin = (listener, places, greeting);
+    let accepted = futures::stream::unfold(begin, |(listener, mut places, greeting)| async move {
         loop {
             match listener.accept().await {
                 Ok((stream, address)) => {
-                    places.accepted += 1;
-                    let peer = Peer::connected(places.accepted, address);
-                    let (place, is_short) = places.take().await?;
-                    places.peers.retain(|it| !it.is_closed());
-                    // A short place ends by itself, and would give nothing to one that wants a lasting one.
-                    places.peers.extend((!is_short).then(|| peer.clone()));
                     if let Err(error) = set_up(&stream) {
                         // The caller went away at once.
                         tracing::debug!(error = %error, "Could not set up a connection");
                         continue;
                     }
+                    let Some(peer) = places.admit(address) else { continue };
+                    let (place, is_short) = places.take().await?;
+                    if !is_short {
+                        places.keep(&peer);
+                    }
                     let end = is_short.then(|| Box::pin(tokio::time::sleep(SHORT_LIFE)));
-                    let speech = Speech::Greeting(Box::pin(greet(stream)));
+                    let speech = Speech::Greeting(Box::pin(greeting.clone().greet(stream, peer.clone())));
                     let connection = Connection { peer, speech, end, _place: place };
-                    return Some((Ok(connection), (listener, places)));
+                    return Some((Ok(connection), (listener, places, greeting)));
                 }
                 Err(error) => {
                     tracing::warn!(error = %error, "Could not accept a connection");
@@ -94,36 +84,6 @@ fn set_up(stream: &TcpStream) -> io::Result<()> {
     SockRef::from(stream).set_tcp_keepalive(&keepalive.with_retries(KEEPALIVE_PROBES))
 }
 
-struct Places {
-    lasting: Arc<Semaphore>,
-    short: Arc<Semaphore>,
-    /// Who has one, to find who is idle.
-    peers: Vec<Peer>,
-    /// Connections so far.
-    accepted: u64,
-}
-
-impl Places {
-    /// The next place, and whether it is a short one. When all are taken, the connection that has been idle longest makes room.
-    async fn take(&mut self) -> Option<(OwnedSemaphorePermit, bool)> {
-        if let Ok(place) = Arc::clone(&self.lasting).try_acquire_owned() {
-            return Some((place, false));
-        }
-        let idle = self.peers.iter().filter_map(|it| Some((it.idle_since()?, it)));
-        let longest = idle.filter(|(since, _)| since.elapsed() >= IDLE);
-        if longest.min_by_key(|(since, _)| *since).is_some_and(|(_, it)| it.leave())
-            && let Ok(place) = tokio::time::timeout(LEAVING, Arc::clone(&self.lasting).acquire_owned()).await
-        {
-            return Some((place.ok()?, false));
-        }
-        tokio::select! {
-            biased;
-            place = Arc::clone(&self.lasting).acquire_owned() => Some((place.ok()?, false)),
-            place = Arc::clone(&self.short).acquire_owned() => Some((place.ok()?, true)),
-        }
-    }
-}
-
 /// A connection that gives its place back when it closes.
 pub(super) struct Connection {
     peer: Peer,
@@ -135,16 +95,16 @@ pub(super) struct Connection {
 
 enum Speech {
     /// It has not said what it speaks. Until then nothing is said to it either.
-    Greeting(Pin<Box<dyn Future<Output = io::Result<TcpStream>> + Send>>),
+    Greeting(Pin<Box<dyn Future<Output = io::Result<stream::Stream>> + Send>>),
     /// HTTP/2; what was read of it already.
-    Http2(TcpStream, &'static [u8]),
+    Http2(stream::Stream, &'static [u8]),
     /// Something else: it was told.
     Over,
 }
 
 impl Connection {
     /// The stream, once its caller has said that it speaks HTTP/2.
-    fn poll_greeted(&mut self, context: &mut Context<'_>) -> Poll<io::Result<&mut TcpStream>> {
+    fn poll_greeted(&mut self, context: &mut Context<'_>) -> Poll<io::Result<&mut stream::Stream>> {
         if let Speech::Greeting(greeting) = &mut self.speech {
             if self.peer.is_leaving() || self.peer.poll_cut(context).is_ready() {
                 return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
@@ -243,6 +203,6 @@ impl AsyncWrite for Connection {
     }
 
     fn is_write_vectored(&self) -> bool {
-        true // as a TcpStream
+        true // as what is below
     }
 }

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from backends import Balancer, free_ports
+from conftest import Server, keepbest, until
 
 # HTTP/2's first words of a client, with empty settings.
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
@@ -45,3 +47,20 @@ def test_at_the_limit_of_connections_it_is_alive_and_the_limit_stands(balancer: 
     assert [_connected(balancer) for _ in range(2 * _MOST_CONNECTIONS)] == [None] * (2 * _MOST_CONNECTIONS)
     for connection in held:
         connection.close()
+
+
+def test_the_balancer_says_who_called_and_a_replica_that_trusts_it_believes_it(
+    servers: list[Server], tmp_path: Path
+) -> None:
+    data = {"KEEPBEST_DATA_DIR": str(tmp_path / "data"), "KEEPBEST_PROXY_TRUSTED": "127.0.0.1"}
+    replica = Server(tmp_path / "log", data)
+    servers.append(replica)
+    balancer = Balancer(tmp_path / "balancer", [replica.port])
+    try:
+        until("the replica is healthy", lambda: balancer.healthy() == {replica.port})
+        keepbest("projects", "--server", balancer.url)
+    finally:
+        balancer.end()
+    [line] = [line for line in replica.log.read_text().splitlines() if "/ListProjects" in line and "Answered" in line]
+    # Without a port, as Envoy tells it: for a caller on its own machine that machine's address.
+    assert re.search(r"peer\.address=[\d.]+ peer\.proxy=127\.0\.0\.1:\d+ ", line), line

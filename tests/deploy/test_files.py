@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -74,6 +75,36 @@ def test_compose_has_three_replicas_and_opens_one_port_on_loopback(compose: dict
     assert inside == {"keepbest", "migrate", "postgres", "s3"}
 
 
+@pytest.fixture(scope="module")
+def single() -> dict:
+    """What Docker Compose makes of the file for one server."""
+    done = _run("docker-compose", "-f", DEPLOY / "compose.single.yaml", "config", "--format", "json")
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_one_server_keeps_its_data_in_a_volume_and_opens_one_port_on_loopback(single: dict) -> None:
+    [(name, server)] = single["services"].items()
+    assert name == "keepbest"
+    [port] = server["ports"]
+    assert (port["host_ip"], port["published"], port["target"]) == ("127.0.0.1", "7400", 7400)
+    [volume] = server["volumes"]
+    dockerfile = (DEPLOY / "Dockerfile").read_text()
+    assert volume["type"] == "volume"
+    assert f"VOLUME {volume['target']}\n" in dockerfile and f"KEEPBEST_DATA_DIR={volume['target']} " in dockerfile
+
+
+def test_what_one_server_is_told_lets_it_listen_where_the_port_is_published(single: dict) -> None:
+    """With the arguments of the image and the settings of the file, which would be refused without them."""
+    [command] = re.findall(r"^CMD (.*)$", (DEPLOY / "Dockerfile").read_text(), re.MULTILINE)
+    _, flag, listen = json.loads(command)
+    assert (flag, listen.rpartition(":")[2]) == ("--listen", "7400")
+    settings = {"KEEPBEST_LISTEN": listen} | single["services"]["keepbest"]["environment"]
+    for environment, code in [(settings, 0), ({"KEEPBEST_LISTEN": listen}, 2)]:
+        checked = _run(os.environ["KEEPBEST_BIN"], "check-config", env=os.environ | environment)
+        assert checked.returncode == code, checked.stderr
+
+
 def test_compose_migrates_before_replicas_start(compose: dict) -> None:
     needs = compose["services"]["keepbest"]["depends_on"]
     assert needs["migrate"]["condition"] == "service_completed_successfully"
@@ -88,8 +119,8 @@ def test_compose_without_passwords_is_refused(tmp_path: Path) -> None:
     assert "run ./compose-secrets first" in done.stderr
 
 
-def test_every_image_is_pinned_and_the_same_everywhere(compose: dict) -> None:
-    images = {it["image"] for it in compose["services"].values()}
+def test_every_image_is_pinned_and_the_same_everywhere(compose: dict, single: dict) -> None:
+    images = {it["image"] for it in [*compose["services"].values(), *single["services"].values()]}
     images |= {image for path in _MANIFESTS for image in _images(path)}
     tags: dict[str, set[str]] = {}
     for image in images:

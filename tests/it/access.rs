@@ -2,6 +2,7 @@
 
 mod audit;
 mod matrix;
+mod members;
 mod rates;
 mod secrets;
 mod tokens;

@@ -27,6 +27,7 @@ mod outages;
 mod rebuild;
 mod runs;
 mod tidy;
+mod tls;
 mod traces;
 mod uploads;
 mod wire_traces;

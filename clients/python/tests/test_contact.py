@@ -18,6 +18,7 @@ from conftest import Server
 
 import keepbest
 from keepbest import _contact, _retry
+from keepbest._tls import Tls
 
 
 @pytest.fixture
@@ -40,6 +41,7 @@ def certificate(tmp_path):
     key, chain = tmp_path / "key.pem", tmp_path / "chain.pem"
     make = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
     names = ["-keyout", str(key), "-out", str(chain), "-days", "2", "-subj", "/CN=localhost"]
+    names += ["-addext", "subjectAltName=IP:127.0.0.1"]
     subprocess.run([*make, *names], check=True, capture_output=True)
     return key.read_bytes(), chain.read_bytes()
 
@@ -177,10 +179,10 @@ ALERT = bytes([0x15, 3, 3, 0, 2, 2, 70])
 
 
 @pytest.mark.parametrize("plain_answer", [NGINX, ALERT, b"220 smtp ready\r\n"])
-def test_one_handshake_that_fails_is_no_proof_of_another_program(tls_port, plain_answer):
+def test_one_handshake_that_fails_is_no_proof_of_another_program(tls_port, plain_answer, tmp_path):
     """One of the servers behind a balancer is down."""
     port = tls_port(plain_answer, lambda number: number == 1)
-    found = _contact.look(f"127.0.0.1:{port}", True, "Socket closed")
+    found = _contact.look(f"127.0.0.1:{port}", True, "Socket closed", Tls.of(tmp_path / "chain.pem", None, None))
     assert (found.text, found.for_good) == ("Socket closed", False)
 
 

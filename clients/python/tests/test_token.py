@@ -74,7 +74,7 @@ def test_a_training_shows_who_it_is(
     ):
         client = pickle.loads(pickle.dumps(client)) if number == 0 else client
         run = client.start_run("vision/digits", f"run-{number}", keepbest.strategy("model-{epoch}.bin", monitor="loss"))
-        (decision,) = run.report(keepbest.epoch_end(0, loss=0.5))
+        (decision,) = [run.report_epoch(0, {"loss": 0.5})]
         version = run.save(decision, model)
         run.finish()
         pulled = client.pull(version.name, tmp_path / f"out-{number}")

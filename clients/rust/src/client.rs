@@ -12,9 +12,10 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Response, Status};
 
 use crate::error::{Error, Fault, Result};
-use crate::greeting::{fault_of, greet, innermost};
+use crate::greeting::{Cause, fault_of, greet, innermost};
 use crate::patience::{Patience, Work};
 use crate::retry::{Backoff, Retry};
+use crate::tls::Tls;
 
 /// Frames of 16 KiB, the default of HTTP/2, halve the throughput at twice the CPU.
 const MAX_FRAME_BYTES: u32 = 1 << 20;
@@ -48,6 +49,7 @@ pub struct Client {
 #[derive(Debug, Clone)]
 pub struct Builder {
     address: String,
+    tls: Tls,
     retry: Retry,
     call_timeout: Duration,
     connect_timeout: Duration,
@@ -58,7 +60,7 @@ pub struct Builder {
 
 impl Client {
     /// A client with the default settings, which connects when the first call is made. `address` is `http://HOST:PORT` or
-    /// `HOST:PORT`. Must be called inside a tokio runtime.
+    /// `HOST:PORT`, or `https://HOST:PORT` of a server with TLS. Must be called inside a tokio runtime.
     ///
     /// # Errors
     /// [`Error::Invalid`] when the address is malformed.
@@ -70,6 +72,7 @@ impl Client {
     pub fn builder(address: impl Into<String>) -> Builder {
         Builder {
             address: address.into(),
+            tls: Tls::default(),
             retry: Retry::default(),
             call_timeout: CALL_TIMEOUT,
             connect_timeout: Duration::from_secs(5),
@@ -159,7 +162,9 @@ impl Client {
     pub(crate) fn error(&self, rpc: &'static str, status: &Status) -> Error {
         match Error::from_status(rpc, status) {
             Error::Refused(refusal) if refusal.transport => {
-                self.settings.unreachable(refusal.message, fault_of(status))
+                let told = self.settings.explain(status);
+                let (problem, fault) = told.unwrap_or_else(|| (refusal.message, fault_of(status)));
+                self.settings.unreachable(problem, fault)
             }
             error => error,
         }
@@ -167,6 +172,13 @@ impl Client {
 }
 
 impl Builder {
+    /// Whom to trust at an `https` address, and what to show there; unless set, those whom the system trusts, and nothing.
+    #[must_use]
+    pub fn tls(mut self, tls: Tls) -> Builder {
+        self.tls = tls;
+        self
+    }
+
     /// How failed calls are retried.
     #[must_use]
     pub fn retry(mut self, retry: Retry) -> Builder {
@@ -217,7 +229,8 @@ impl Builder {
     /// A client that connects when the first call is made. Must be called inside a tokio runtime.
     ///
     /// # Errors
-    /// [`Error::Invalid`] when the address is malformed.
+    /// [`Error::Invalid`] when the address is malformed or a file of [`Tls`] cannot be used, [`Error::Io`] when one cannot be
+    /// read.
     pub fn connect_lazy(self) -> Result<Client> {
         let endpoint = self.endpoint()?;
         let channels = (0..CONNECTIONS).map(|_| endpoint.connect_lazy()).collect();
@@ -228,7 +241,8 @@ impl Builder {
     /// retried as [`Retry`] says, like a call.
     ///
     /// # Errors
-    /// [`Error::Invalid`] when the address is malformed, [`Error::Unreachable`] when nothing answers there.
+    /// [`Error::Invalid`] when the address is malformed or a file of [`Tls`] cannot be used, [`Error::Io`] when one cannot be
+    /// read, [`Error::Unreachable`] when nothing answers there.
     pub async fn connect(self) -> Result<Client> {
         let endpoint = self.endpoint()?;
         let (mut retry, patience) = (self.retry.clone(), Patience::default());
@@ -243,6 +257,7 @@ impl Builder {
                 Err(failed) => failed,
             };
             let error = self.unreachable(problem, fault);
+            // What stays so is not retried in any case.
             if self.gives_up_soon && !fault.may_pass() {
                 return Err(error);
             }
@@ -257,13 +272,16 @@ impl Builder {
         let longest = self.connect_timeout;
         let connected = match tokio::time::timeout(longest, endpoint.connect()).await {
             Ok(Ok(connected)) => connected,
-            Ok(Err(error)) => return Err((innermost(&error), fault_of(&error))),
+            Ok(Err(error)) => {
+                return Err(self.explain(&error).unwrap_or_else(|| (innermost(&error), fault_of(&error))));
+            }
             Err(_) => {
                 return Err((format!("no connection within {:.1} s", longest.as_secs_f64()), Fault::Passing));
             }
         };
-        // That a connection was taken says nothing about by whom.
-        match self.gives_up_soon {
+        // That a connection was taken says nothing about by whom, but that a handshake of TLS agreed upon HTTP/2 does.
+        let is_known = endpoint.uri().scheme_str() == Some("https");
+        match self.gives_up_soon && !is_known {
             true => greet(endpoint.uri(), longest).await.map_or(Ok(connected), Err),
             false => Ok(connected),
         }
@@ -273,24 +291,36 @@ impl Builder {
         Error::Unreachable { address: self.address.clone(), problem, fault }
     }
 
-    fn endpoint(&self) -> Result<Endpoint> {
-        let invalid =
-            || Error::Invalid(format!("address `{}` is not of the form http://HOST:PORT", self.address));
+    /// What an error of the transport means, if it is about TLS.
+    fn explain(&self, error: &Cause) -> Option<(String, Fault)> {
+        self.tls.explain(error, &self.uri().ok()?)
+    }
+
+    fn uri(&self) -> Result<Uri> {
+        let invalid = || {
+            Error::Invalid(format!(
+                "address `{}` is not of the form http://HOST:PORT or https://HOST:PORT",
+                self.address
+            ))
+        };
         let text = match self.address.split_once("://") {
             None => format!("http://{}", self.address),
-            Some(("http", _)) => self.address.clone(),
+            Some(("http" | "https", _)) => self.address.clone(),
             Some((scheme, _)) => {
                 return Err(Error::Invalid(format!(
-                    "address `{}` begins with `{scheme}`, but this client speaks only `http`",
+                    "address `{}` begins with `{scheme}`, but this client speaks only `http` and `https`",
                     self.address
                 )));
             }
         };
         let uri: Uri = text.parse().map_err(|_| invalid())?;
-        if uri.port().is_none() {
-            return Err(invalid());
-        }
-        Ok(Endpoint::from(uri)
+        if uri.port().is_none() { Err(invalid()) } else { Ok(uri) }
+    }
+
+    fn endpoint(&self) -> Result<Endpoint> {
+        let uri = self.uri()?;
+        let is_encrypted = uri.scheme_str() == Some("https");
+        let endpoint = Endpoint::from(uri)
             .connect_timeout(self.connect_timeout)
             .tcp_nodelay(true)
             .tcp_keepalive(Some(Duration::from_secs(30)))
@@ -298,7 +328,8 @@ impl Builder {
             .keep_alive_timeout(KEEPALIVE_TIMEOUT)
             .max_frame_size(MAX_FRAME_BYTES)
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
-            .initial_connection_window_size(CONNECTION_WINDOW_BYTES))
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
+        if is_encrypted { self.tls.apply(endpoint, self.connect_timeout) } else { Ok(endpoint) }
     }
 }
 
@@ -310,10 +341,14 @@ mod tests {
 
     #[tokio::test]
     async fn an_address_may_leave_the_scheme_out() {
-        for address in ["127.0.0.1:7400", "http://localhost:7400", "http://[::1]:7400/"] {
+        for address in
+            ["127.0.0.1:7400", "http://localhost:7400", "http://[::1]:7400/", "https://localhost:7400"]
+        {
             assert!(Client::connect_lazy(address).is_ok(), "{address}");
         }
-        for address in ["", "localhost", "https://localhost:7400", "http://", "a b:1", "host:port"] {
+        for address in
+            ["", "localhost", "https://localhost", "ftp://localhost:7400", "http://", "a b:1", "host:port"]
+        {
             assert!(matches!(Client::connect_lazy(address), Err(Error::Invalid(_))), "{address}");
         }
     }

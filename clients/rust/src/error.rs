@@ -65,14 +65,36 @@ pub enum Fault {
     UnknownHost,
     /// Something listens there and says nothing: another program, a busy server, or a proxy whose server is away.
     Silent,
-    /// What listens there is no server of gRPC, or wants TLS.
+    /// What listens there is no server of gRPC.
     OtherProtocol,
+    /// It speaks TLS, and the address begins with `http`.
+    WantsTls,
+    /// It does not speak TLS, and the address begins with `https`.
+    NoTls,
+    /// Its certificate is of an authority that is not trusted here.
+    UnknownAuthority,
+    /// Its certificate is not good: it has expired, or is another host's.
+    Certificate,
+    /// It wants a certificate of this side, or does not take the one that was shown.
+    ClientCertificate,
 }
 
 impl Fault {
     /// Whether the same address may answer in a moment.
     pub(crate) fn may_pass(self) -> bool {
         matches!(self, Fault::Passing | Fault::Silent)
+    }
+
+    /// Whether no wait helps: somebody must change a setting or a certificate. What only is not there may be started.
+    fn stays(self) -> bool {
+        matches!(
+            self,
+            Fault::WantsTls
+                | Fault::NoTls
+                | Fault::UnknownAuthority
+                | Fault::Certificate
+                | Fault::ClientCertificate
+        )
     }
 }
 
@@ -146,7 +168,7 @@ impl Error {
     pub fn is_retryable(&self) -> bool {
         match self {
             Error::Refused(refusal) => refusal.is_retryable(),
-            Error::Unreachable { .. } => true,
+            Error::Unreachable { fault, .. } => !fault.stays(),
             _ => false,
         }
     }

@@ -17,6 +17,8 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// The head of a frame. A server begins with one of settings.
 const FRAME_BYTES: usize = 9;
 const SETTINGS: u8 = 4;
+/// What comes second of a server that wants TLS and says so: that it goes away.
+const GO_AWAY: u8 = 7;
 /// How TLS begins: a hello with five usual suites and nothing else, which a server of TLS answers by its own hello or by an alert.
 /// Between both halves stand 32 bytes that may be anything.
 const TLS_HELLO: (&[u8], &[u8]) = (
@@ -28,7 +30,7 @@ const TLS: [[u8; 2]; 2] = [[0x15, 3], [0x16, 3]];
 
 pub(crate) type Cause = dyn std::error::Error + 'static;
 
-fn causes(error: &Cause) -> impl Iterator<Item = &Cause> {
+pub(crate) fn causes(error: &Cause) -> impl Iterator<Item = &Cause> {
     std::iter::successors(Some(error), |error| error.source())
 }
 
@@ -59,7 +61,7 @@ pub(crate) async fn greet(uri: &Uri, longest: Duration) -> Option<(String, Fault
         let hello = [TLS_HELLO.0, &[7; 32], TLS_HELLO.1].concat();
         (begin, _) = said_to(uri, &hello, longest).await.unwrap_or_default();
     }
-    answer(&begin, is_late.then_some(longest))
+    answer(&begin, is_late.then_some(longest), uri)
 }
 
 /// The first bytes of what is answered to a text, and whether the wait for them was over before the connection was.
@@ -71,16 +73,31 @@ async fn said_to(uri: &Uri, text: &[u8], longest: Duration) -> Option<(Vec<u8>, 
     let mut begin = Vec::new();
     let saying = async {
         connection.write_all(text).await?;
-        connection.take(FRAME_BYTES as u64).read_to_end(&mut begin).await
+        let mut connection = connection.take(FRAME_BYTES as u64);
+        connection.read_to_end(&mut begin).await?;
+        if is_settings(&begin) && begin[..3] == [0; 3] {
+            // Settings without any: what comes behind them tells. Every server answers ours.
+            connection.set_limit(FRAME_BYTES as u64);
+            connection.read_to_end(&mut begin).await?;
+        }
+        io::Result::Ok(())
     };
     let is_late = tokio::time::timeout(longest, saying).await.is_err();
     Some((begin, is_late))
 }
 
-fn answer(begin: &[u8], waited: Option<Duration>) -> Option<(String, Fault)> {
-    // Settings come first, on stream 0. The fourth byte alone may as well be of the length of a hello of TLS.
-    if begin.len() == FRAME_BYTES && begin[3] == SETTINGS && begin[5..] == [0; 4] {
-        return None;
+/// Settings come first, on stream 0. The fourth byte alone may as well be of the length of a hello of TLS.
+fn is_settings(begin: &[u8]) -> bool {
+    begin.len() >= FRAME_BYTES && begin[3] == SETTINGS && begin[5..FRAME_BYTES] == [0; 4]
+}
+
+fn answer(begin: &[u8], waited: Option<Duration>, uri: &Uri) -> Option<(String, Fault)> {
+    let wants_tls = || {
+        let target = uri.authority().map(ToString::to_string).unwrap_or_default();
+        Some((format!("it speaks TLS: write `https://{target}`"), Fault::WantsTls))
+    };
+    if is_settings(begin) {
+        return (begin.get(FRAME_BYTES + 3) == Some(&GO_AWAY)).then(wants_tls).flatten();
     }
     let (problem, fault) = match (begin, waited) {
         ([], Some(waited)) => {
@@ -88,9 +105,7 @@ fn answer(begin: &[u8], waited: Option<Duration>) -> Option<(String, Fault)> {
         }
         // As a proxy does whose server is away.
         ([], None) => ("what listens there ends the connection without a word".to_owned(), Fault::Silent),
-        (begin, _) if TLS.iter().any(|it| begin.starts_with(it)) => {
-            ("it speaks TLS, and this client does not".to_owned(), Fault::OtherProtocol)
-        }
+        (begin, _) if TLS.iter().any(|it| begin.starts_with(it)) => return wants_tls(),
         (begin, _) if begin.starts_with(b"HTTP/1") => {
             ("it speaks HTTP/1, not gRPC".to_owned(), Fault::OtherProtocol)
         }
@@ -103,7 +118,13 @@ fn answer(begin: &[u8], waited: Option<Duration>) -> Option<(String, Fault)> {
 mod tests {
     use std::time::Duration;
 
-    use super::{Fault, SETTINGS, answer};
+    use http::Uri;
+
+    use super::{Fault, GO_AWAY, SETTINGS};
+
+    fn answer(begin: &[u8], waited: Option<Duration>) -> Option<(String, Fault)> {
+        super::answer(begin, waited, &Uri::from_static("http://host:7400"))
+    }
 
     #[test]
     fn what_answers_a_greeting_is_known_by_its_first_bytes() {
@@ -111,12 +132,15 @@ mod tests {
         for (begin, fault) in [
             (&b"HTTP/1.1 400 Bad"[..9], Fault::OtherProtocol),
             (b"SSH-2.0-O", Fault::OtherProtocol),
-            (&[0x15, 0x03, 0x01, 0, 2, 2, 70], Fault::OtherProtocol),
-            (&[0x16, 0x03, 0x03, SETTINGS, 80, 2, 0, 4, 76], Fault::OtherProtocol),
+            (&[0x15, 0x03, 0x01, 0, 2, 2, 70], Fault::WantsTls),
+            (&[0x16, 0x03, 0x03, SETTINGS, 80, 2, 0, 4, 76], Fault::WantsTls),
+            (&[0, 0, 0, SETTINGS, 0, 0, 0, 0, 0, 0, 0, 99, GO_AWAY, 0, 0, 0, 0, 0], Fault::WantsTls),
             (b"", Fault::Silent),
         ] {
             assert_eq!(answer(begin, None).unwrap().1, fault, "{begin:?}");
         }
+        let acknowledged = [0, 0, 0, SETTINGS, 0, 0, 0, 0, 0, 0, 0, 0, SETTINGS, 1, 0, 0, 0, 0];
+        assert_eq!(answer(&acknowledged, None), None);
         let (problem, fault) = answer(b"", Some(Duration::from_secs(5))).unwrap();
         assert!(fault == Fault::Silent && problem.contains("5 s"), "{problem}");
     }

@@ -54,6 +54,7 @@ mod progress;
 mod pull;
 mod retry;
 mod run;
+mod tls;
 mod upload;
 
 pub use keepbest_proto::v1;
@@ -72,6 +73,7 @@ pub use crate::progress::{OnProgress, Progress};
 pub use crate::pull::{OtherFiles, PullOptions, Pulled, pull};
 pub use crate::retry::Retry;
 pub use crate::run::{Part, Run};
+pub use crate::tls::Tls;
 pub use crate::upload::{Survey, UploadOptions, Uploaded, survey, upload, upload_file, upload_tree};
 
 #[cfg(test)]

@@ -32,6 +32,9 @@ pub(in crate::cli) enum AdminAction {
     CreateToken(CreateToken),
     Tokens(Tokens),
     RevokeToken(RevokeToken),
+    SetMember(SetMember),
+    Members(Members),
+    RemoveMember(RemoveMember),
     Audit(Audit),
 }
 
@@ -133,6 +136,48 @@ pub(in crate::cli) struct RevokeToken {
     /// A token of the service itself, by its id
     #[arg(long, value_name = "TOKEN", conflicts_with_all = ["team", "token"])]
     pub(in crate::cli) service: Option<String>,
+}
+
+/// Give the holder of a certificate a role in a team, or in one project of it
+///
+/// The certificate must be of an authority that the server's setting `tls.client_ca` names, and name the holder among its subject
+/// alternative names.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  keepbest admin set-member vision uri:spiffe://example/trainer --role trainer
+  keepbest admin set-member vision/mnist dns:dashboard.example --role reader")]
+pub(in crate::cli) struct SetMember {
+    #[arg(value_name = "TEAM[/PROJECT]")]
+    pub(in crate::cli) scope: String,
+    /// uri:URI, dns:NAME or email:ADDRESS, as the certificate has it
+    #[arg(value_name = "IDENTITY")]
+    pub(in crate::cli) identity: String,
+    /// What its holder may do: reader, trainer, maintainer or team-admin
+    #[arg(long, value_name = "ROLE")]
+    pub(in crate::cli) role: String,
+}
+
+/// List the holders of certificates that have a role in a team
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  keepbest admin members vision")]
+pub(in crate::cli) struct Members {
+    /// Team [default: that of --project]
+    #[arg(value_name = "TEAM")]
+    pub(in crate::cli) team: Option<String>,
+    #[command(flatten)]
+    pub(in crate::cli) list: Listing,
+}
+
+/// Take a role away from the holder of a certificate
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  keepbest admin remove-member vision uri:spiffe://example/trainer")]
+pub(in crate::cli) struct RemoveMember {
+    #[arg(value_name = "TEAM[/PROJECT]")]
+    pub(in crate::cli) scope: String,
+    /// uri:URI, dns:NAME or email:ADDRESS
+    #[arg(value_name = "IDENTITY")]
+    pub(in crate::cli) identity: String,
 }
 
 /// List what was done in a team, or to the service, the newest first

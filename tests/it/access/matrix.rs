@@ -35,7 +35,8 @@ fn does(method: &str) -> Does {
         | "AbandonCheckpoint" => Does::Train,
         "DeleteRun" | "SetAlias" | "DeleteAlias" | "DeleteVersion" | "DeleteVersions" | "DeleteArtifact"
         | "DeleteProject" => Does::Maintain,
-        "CreateToken" | "ListTokens" | "RevokeToken" | "ListAuditEntries" => Does::AdministerTeam,
+        "CreateToken" | "ListTokens" | "RevokeToken" | "SetMember" | "ListMembers" | "DeleteMember"
+        | "ListAuditEntries" => Does::AdministerTeam,
         "CreateTeam" | "ListTeams" => Does::AdministerService,
         other => panic!("{other} is a new method: say what it does, and who may do that"),
     }
@@ -164,6 +165,15 @@ fn request(method: &str, saved: &Saved, place: Place) -> Bytes {
         }
         "ListTokens" => v1::ListTokensRequest { parent, ..Default::default() }.encode_to_vec(),
         "RevokeToken" => v1::RevokeTokenRequest { name: format!("{parent}/tokens/nobodys") }.encode_to_vec(),
+        "SetMember" => {
+            let (identity, role) = ("certificate:dns:a.example".to_owned(), "reader".to_owned());
+            v1::SetMemberRequest { scope: parent, identity, role }.encode_to_vec()
+        }
+        "ListMembers" => v1::ListMembersRequest { parent, ..Default::default() }.encode_to_vec(),
+        "DeleteMember" => {
+            let identity = "certificate:dns:a.example".to_owned();
+            v1::DeleteMemberRequest { scope: parent, identity }.encode_to_vec()
+        }
         "ListAuditEntries" => v1::ListAuditEntriesRequest { parent, ..Default::default() }.encode_to_vec(),
         _ => return calls::request(method, &saved.name(calls::names(method), place), 1),
     };

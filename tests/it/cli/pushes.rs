@@ -86,7 +86,7 @@ fn a_push_that_is_interrupted_leaves_nothing() {
         let said = String::from_utf8(done.stderr).unwrap();
         assert_eq!(done.status.code(), Some(code), "{said}");
         assert!(said.contains("error: interrupted by "), "{said}");
-        assert_eq!((desk.names("runs"), desk.names("artifacts")), (vec![], vec![]));
+        assert_eq!((desk.names("runs"), desk.names("artifacts")), (vec![], vec![]), "{said}");
     }
 }
 

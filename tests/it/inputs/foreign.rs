@@ -121,8 +121,7 @@ async fn http_1_reads_in_a_line_what_this_is() {
 async fn what_is_no_text_ends_at_once() {
     let server = server::start().await;
     let address = server.address();
-    // How TLS begins.
-    for begin in [&b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc"[..], b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\0"] {
+    for begin in [&b"\x17\x03\x01\x02\x00\x01\x00\x01\xfc"[..], b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\0"] {
         let mut stream = TcpStream::connect(address.trim_start_matches("http://")).await.unwrap();
         stream.write_all(begin).await.unwrap();
         let mut answer = Vec::new();

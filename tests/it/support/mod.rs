@@ -1,6 +1,7 @@
 //! What the tests stand on.
 
 pub(crate) mod apps;
+pub(crate) mod authority;
 pub(crate) mod azure;
 pub(crate) mod calls;
 pub(crate) mod cluster;

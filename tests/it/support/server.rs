@@ -288,6 +288,24 @@ impl ServerProcess {
         self.child.wait().unwrap().code()
     }
 
+    /// SIGHUP: with TLS it reads its certificate again.
+    pub(crate) fn hang_up(&self) {
+        self.signal(Signal::HUP);
+    }
+
+    /// How many lines of its log say this.
+    pub(crate) fn logged(&self, text: &str) -> usize {
+        let log = std::fs::read_to_string(self.log.path()).unwrap();
+        log.lines().filter(|line| line.contains(text)).count()
+    }
+
+    /// Waits until so many lines of its log say this.
+    pub(crate) async fn until_logged(&self, text: &str, count: usize) {
+        while self.logged(text) < count {
+            tokio::task::yield_now().await;
+        }
+    }
+
     /// Takes all its time away, as a machine that swaps or moves does.
     pub(crate) fn pause(&self) {
         self.signal(Signal::STOP);

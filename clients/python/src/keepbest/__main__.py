@@ -20,6 +20,12 @@ def main(arguments: list[str] | None = None) -> int:
     # The command line calls it `--server`.
     sync.add_argument("--address", "--server", help="of the server; else KEEPBEST_ADDRESS, else http://127.0.0.1:7400")
     sync.add_argument(
+        "--ca", type=Path, metavar="FILE", help="authorities trusted at an https address; else KEEPBEST_CA"
+    )
+    shown = "to show to a server that asks for one; else KEEPBEST_CLIENT_CERT"
+    sync.add_argument("--client-cert", type=Path, metavar="FILE", help=f"certificate {shown}")
+    sync.add_argument("--client-key", type=Path, metavar="FILE", help="its private key; else KEEPBEST_CLIENT_KEY")
+    sync.add_argument(
         "--take-over", action="store_true", help="also of runs that are active in another attempt, which ends with that"
     )
     return _sync(parser.parse_args(arguments))
@@ -34,8 +40,10 @@ def _sync(arguments: argparse.Namespace) -> int:
         print(f"nothing to sync in `{arguments.folder}`")
     failed = False
     try:
-        client = Client(arguments.address)
-    except ValueError as error:
+        client = Client(
+            arguments.address, ca=arguments.ca, client_cert=arguments.client_cert, client_key=arguments.client_key
+        )
+    except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     with client:

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import grpc
 
 from keepbest import _environment
-from keepbest._arguments import check_number, check_text, wrong
+from keepbest._arguments import check_number, check_text
 from keepbest._contact import Contact
 from keepbest._proto.keepbest.v1 import (
     artifacts_pb2_grpc,
@@ -22,6 +22,7 @@ from keepbest._proto.keepbest.v1 import (
     runs_pb2_grpc,
 )
 from keepbest._retry import Patience, Timeout
+from keepbest._tls import Tls
 from keepbest._token import Token, with_token
 
 ADDRESS_VARIABLE = "KEEPBEST_ADDRESS"
@@ -144,7 +145,8 @@ class Connection:
     # How long a call is repeated before its error is raised, unless its caller gives a time. None: DEFAULT_SECONDS, but
     # FIRST_SECONDS until a server has answered.
     timeout_seconds: float | None
-    root_certificates: bytes | None = None
+    # For an address with TLS.
+    tls: Tls = field(default_factory=Tls)
     # Whether transfers draw a bar. None: where a person sees it.
     progress: bool | None = None
     # What shows who calls. None: nothing does.
@@ -156,9 +158,7 @@ class Connection:
         """Know nothing of the server yet."""
         if self.timeout_seconds is not None:
             check_number("timeout", self.timeout_seconds, "a number of seconds, or None")
-        if self.root_certificates is not None and not isinstance(self.root_certificates, bytes):
-            raise TypeError(wrong("root_certificates", self.root_certificates, "the bytes of a PEM file"))
-        self._contact = Contact(self.address.target, self.address.tls)
+        self._contact = Contact(self.address.target, self.address.tls, self.tls)
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy has in common with this one: it opens a channel of its own."""
@@ -209,8 +209,7 @@ class Connection:
         if self.address.is_loopback:
             options.append(("grpc.enable_http_proxy", 0))
         if self.address.tls:
-            credentials = grpc.ssl_channel_credentials(self.root_certificates)
-            channel = grpc.secure_channel(self.address.target, credentials, options)
+            channel = grpc.secure_channel(self.address.target, self.tls.credentials(), options)
         else:
             channel = grpc.insecure_channel(self.address.target, options)
         channel = with_token(channel, self.token)

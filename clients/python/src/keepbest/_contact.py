@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import grpc
 
+from keepbest._tls import Tls
 from keepbest.errors import KeepbestError, Unavailable
 
 _log = logging.getLogger("keepbest")
@@ -21,7 +22,9 @@ _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 
 _SETTINGS = 4
 # How a TLS port answers what is no TLS: with an alert, or as nginx does. A server without TLS may say the latter too.
 _TLS_ANSWERS = (b"\x15\x03", b"HTTP/1.0 400", b"HTTP/1.1 400")
-_BEGIN_BYTES = max(map(len, _TLS_ANSWERS))
+# What a server of ours says on a port with TLS to what is no TLS, behind its first frame.
+_WANTS_TLS = b"HTTP/2 with TLS"
+_BEGIN_BYTES = 256
 _ANOTHER = "what answers there is no gRPC server: is it the right port?"
 # The variables by which gRPC finds a proxy. Behind one, what this machine sees of the address says nothing.
 _PROXIES = ("grpc_proxy", "https_proxy", "http_proxy", "HTTPS_PROXY", "HTTP_PROXY")
@@ -49,11 +52,13 @@ class Contact:
     Attributes:
         target: `host:port`.
         tls: whether the address is an https one.
+        files: whom it trusts then, and what it shows.
         reached: whether anything ever answered as a Keepbest server does.
     """
 
     target: str
     tls: bool
+    files: Tls = field(default_factory=Tls)
     reached: bool = False
     # Whether this outage was told of.
     _told: bool = False
@@ -86,7 +91,7 @@ class Contact:
             return error, False
         if self._found is None or self._said != str(error):
             self._said = str(error)
-            self._found = look(self.target, self.tls, self._said)
+            self._found = look(self.target, self.tls, self._said, self.files)
         found = self._found
         told = Unavailable(f"the server at `{self.url}` cannot be reached: {found.text}", code=error.code)
         told.unanswered = error.unanswered
@@ -114,13 +119,14 @@ class Contact:
         return told
 
 
-def look(target: str, tls: bool, said: str) -> Finding:
+def look(target: str, tls: bool, said: str, files: Tls | None = None) -> Finding:
     """See what is at an address.
 
     Args:
         target: `host:port`.
         tls: whether it is an https address.
         said: what gRPC said of it.
+        files: whom to trust at an https address, and what to show there.
     """
     host, _, port = target.rpartition(":")
     host = host.strip("[]")
@@ -136,8 +142,9 @@ def look(target: str, tls: bool, said: str) -> Finding:
         return Finding(f"{said} (`{host}` is no host's name: {error})")
     try:
         with socket.create_connection((str(ends[0][4][0]), int(port)), _LOOK_SECONDS) as connected:
-            greet = _greet_tls if tls else _greet
-            return greet(connected, host, int(port), said)
+            if tls:
+                return _greet_tls(connected, host, int(port), said, files or Tls())
+            return _greet(connected, host, int(port), said)
     except ConnectionRefusedError:
         return Finding(f"nobody listens there: {start}")
     except TimeoutError:
@@ -148,7 +155,7 @@ def look(target: str, tls: bool, said: str) -> Finding:
 
 def _greet(connected: socket.socket, host: str, port: int, said: str) -> Finding:
     begin = _begin_of(connected)
-    if _is_http2(begin):
+    if _is_http2(begin) and _WANTS_TLS not in begin and _WANTS_TLS.decode() not in said:
         return Finding(said)
     with socket.create_connection((host, port), _LOOK_SECONDS) as again:
         if _speaks_tls(again, host):
@@ -158,7 +165,7 @@ def _greet(connected: socket.socket, host: str, port: int, said: str) -> Finding
     return Finding(said)
 
 
-def _greet_tls(connected: socket.socket, host: str, port: int, said: str) -> Finding:
+def _greet_tls(connected: socket.socket, host: str, port: int, said: str, files: Tls) -> Finding:
     if not _speaks_tls(connected, host) and not _tries_tls_again(host, port):
         # A server that ends in this moment speaks none either, so it has to say what it does speak.
         with socket.create_connection((host, port), _LOOK_SECONDS) as again:
@@ -168,9 +175,12 @@ def _greet_tls(connected: socket.socket, host: str, port: int, said: str) -> Fin
         if begin and not begin.startswith(_TLS_ANSWERS):
             return Finding(_ANOTHER, for_good=True, answers=True)
         return Finding(f"no TLS came about ({said}): does it speak https?")
+    with socket.create_connection((host, port), _LOOK_SECONDS) as again:
+        why = files.why(again, host, _PREFACE)
+    if why is not None:
+        return Finding(why, for_good=True, answers=True)
     if "VERIFY_FAILED" in said or "erification" in said:
-        text = f"its certificate is not trusted, or is of another name: pass root_certificates=... ({said})"
-        return Finding(text, for_good=True, answers=True)
+        return Finding(f"its certificate is not trusted ({said})", for_good=True, answers=True)
     return Finding(said)
 
 

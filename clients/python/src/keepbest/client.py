@@ -32,6 +32,7 @@ from keepbest._reads import Reads
 from keepbest._retry import Repeated, Timeout, call
 from keepbest._sync import Synced, sync
 from keepbest._tensors import tensors_of
+from keepbest._tls import Tls
 from keepbest._token import Token, TokenSource
 from keepbest._values import numbers
 from keepbest.errors import FailedPrecondition, InvalidArgument, KeepbestError, NotFound
@@ -58,7 +59,9 @@ class Client(Reads, Deletes):
         address: str | None = None,
         *,
         timeout: float | None = None,
-        root_certificates: bytes | None = None,
+        ca: str | os.PathLike[str] | None = None,
+        client_cert: str | os.PathLike[str] | None = None,
+        client_key: str | os.PathLike[str] | None = None,
         project: str | None = None,
         progress: bool | None = None,
         token: TokenSource | None = None,
@@ -72,7 +75,11 @@ class Client(Reads, Deletes):
                 long it may make no progress. None: 300 s, but 5 s as long as no server has ever answered at the
                 address. What cannot work, such as https to a server without TLS, fails at once; when a call is
                 repeated, the logger `keepbest` says so once.
-            root_certificates: certificate authorities to trust with https, as PEM; None: gRPC's own.
+            ca: file of the authorities whose servers are trusted at an https address, as PEM. None: the environment's
+                KEEPBEST_CA, else those of the system.
+            client_cert: file of the certificate to show to a server that asks for one, as PEM. None: the environment's
+                KEEPBEST_CLIENT_CERT, else none is shown.
+            client_key: file of its private key, as PEM without a password. None: the environment's KEEPBEST_CLIENT_KEY.
             project: `team/project` of names that name none. None: the environment's KEEPBEST_PROJECT, else
                 `default/default`.
             progress: whether uploads and downloads that take longer than a second draw a bar on the standard error,
@@ -82,12 +89,15 @@ class Client(Reads, Deletes):
                 else none.
 
         Raises:
-            ValueError: the address is none of these, the project is malformed, the token is none, or the variable
-                that one is of is empty.
+            ValueError: the address is none of these, the project is malformed, the token is none, a file has not what
+                it should have, or the variable that one is of is empty.
+            OSError: a file cannot be read.
         """
         self.project = project or default_project()
         project_name(self.project)
-        self.connection = Connection(Address.parse(address), timeout, root_certificates, progress, Token.of(token))
+        parsed = Address.parse(address)
+        tls = Tls.of(ca, client_cert, client_key) if parsed.tls else Tls()
+        self.connection = Connection(parsed, timeout, tls, progress, Token.of(token))
 
     @property
     def timeout(self) -> float:

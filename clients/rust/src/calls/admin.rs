@@ -51,6 +51,24 @@ impl Client {
         self.unary("RevokeToken", Work::Rows, request, call).await
     }
 
+    /// Gives the holder of a certificate a role.
+    pub async fn set_member(&self, request: v1::SetMemberRequest) -> Result<v1::Member> {
+        let call = |channel, request| async move { admin(channel).set_member(request).await };
+        self.unary("SetMember", Work::Rows, request, call).await
+    }
+
+    /// A page of the members of a team.
+    pub async fn list_members(&self, request: v1::ListMembersRequest) -> Result<v1::ListMembersResponse> {
+        let call = |channel, request| async move { admin(channel).list_members(request).await };
+        self.unary("ListMembers", Work::Rows, request, call).await
+    }
+
+    /// Takes a role away. Repeating it does no harm.
+    pub async fn delete_member(&self, request: v1::DeleteMemberRequest) -> Result<v1::DeleteMemberResponse> {
+        let call = |channel, request| async move { admin(channel).delete_member(request).await };
+        self.unary("DeleteMember", Work::Rows, request, call).await
+    }
+
     /// A page of the audit log of a team, or of the service, the newest entry first.
     pub async fn list_audit_entries(
         &self,

@@ -77,8 +77,8 @@ async fn connecting_for_a_person_ends_soon_where_no_server_can_be() {
     tokio::spawn(hang(silent));
     for (address, expected, most) in [
         (says(b"HTTP/1.1 400 Bad Request\r\n\r\n").await, Fault::OtherProtocol, 1),
-        (says(TLS).await, Fault::OtherProtocol, 1),
-        (says(&[0x15, 0x03, 0x01, 0x00, 0x02, 0x02, 0x46]).await, Fault::OtherProtocol, 1),
+        (says(TLS).await, Fault::WantsTls, 1),
+        (says(&[0x15, 0x03, 0x01, 0x00, 0x02, 0x02, 0x46]).await, Fault::WantsTls, 1),
         (says(b"").await, Fault::Silent, 4),
         (silent_address, Fault::Silent, 4),
         ("no..host:7400".to_owned(), Fault::UnknownHost, 4),

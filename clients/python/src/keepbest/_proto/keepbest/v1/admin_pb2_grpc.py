@@ -44,6 +44,21 @@ class AdminStub(object):
                 request_serializer=keepbest_dot_v1_dot_admin__pb2.RevokeTokenRequest.SerializeToString,
                 response_deserializer=keepbest_dot_v1_dot_admin__pb2.Token.FromString,
                 )
+        self.SetMember = channel.unary_unary(
+                '/keepbest.v1.Admin/SetMember',
+                request_serializer=keepbest_dot_v1_dot_admin__pb2.SetMemberRequest.SerializeToString,
+                response_deserializer=keepbest_dot_v1_dot_admin__pb2.Member.FromString,
+                )
+        self.ListMembers = channel.unary_unary(
+                '/keepbest.v1.Admin/ListMembers',
+                request_serializer=keepbest_dot_v1_dot_admin__pb2.ListMembersRequest.SerializeToString,
+                response_deserializer=keepbest_dot_v1_dot_admin__pb2.ListMembersResponse.FromString,
+                )
+        self.DeleteMember = channel.unary_unary(
+                '/keepbest.v1.Admin/DeleteMember',
+                request_serializer=keepbest_dot_v1_dot_admin__pb2.DeleteMemberRequest.SerializeToString,
+                response_deserializer=keepbest_dot_v1_dot_admin__pb2.DeleteMemberResponse.FromString,
+                )
         self.ListAuditEntries = channel.unary_unary(
                 '/keepbest.v1.Admin/ListAuditEntries',
                 request_serializer=keepbest_dot_v1_dot_admin__pb2.ListAuditEntriesRequest.SerializeToString,
@@ -98,6 +113,28 @@ class AdminServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SetMember(self, request, context):
+        """Gives the holder of a certificate a role in a team or a project (team-admin, or service-admin), or another one there. Repeated: the
+        same. It holds on this server at once, on others within 10 s.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListMembers(self, request, context):
+        """The members of a team and of its projects.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteMember(self, request, context):
+        """Takes a role away. Repeated: the same.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListAuditEntries(self, request, context):
         """What was done in a team, or to the service, the newest first: one entry for each call that changed something, written in the
         transaction that changed it. An entry appears within some seconds.
@@ -138,6 +175,21 @@ def add_AdminServicer_to_server(servicer, server):
                     servicer.RevokeToken,
                     request_deserializer=keepbest_dot_v1_dot_admin__pb2.RevokeTokenRequest.FromString,
                     response_serializer=keepbest_dot_v1_dot_admin__pb2.Token.SerializeToString,
+            ),
+            'SetMember': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetMember,
+                    request_deserializer=keepbest_dot_v1_dot_admin__pb2.SetMemberRequest.FromString,
+                    response_serializer=keepbest_dot_v1_dot_admin__pb2.Member.SerializeToString,
+            ),
+            'ListMembers': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListMembers,
+                    request_deserializer=keepbest_dot_v1_dot_admin__pb2.ListMembersRequest.FromString,
+                    response_serializer=keepbest_dot_v1_dot_admin__pb2.ListMembersResponse.SerializeToString,
+            ),
+            'DeleteMember': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteMember,
+                    request_deserializer=keepbest_dot_v1_dot_admin__pb2.DeleteMemberRequest.FromString,
+                    response_serializer=keepbest_dot_v1_dot_admin__pb2.DeleteMemberResponse.SerializeToString,
             ),
             'ListAuditEntries': grpc.unary_unary_rpc_method_handler(
                     servicer.ListAuditEntries,
@@ -253,6 +305,57 @@ class Admin(object):
         return grpc.experimental.unary_unary(request, target, '/keepbest.v1.Admin/RevokeToken',
             keepbest_dot_v1_dot_admin__pb2.RevokeTokenRequest.SerializeToString,
             keepbest_dot_v1_dot_admin__pb2.Token.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def SetMember(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/keepbest.v1.Admin/SetMember',
+            keepbest_dot_v1_dot_admin__pb2.SetMemberRequest.SerializeToString,
+            keepbest_dot_v1_dot_admin__pb2.Member.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def ListMembers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/keepbest.v1.Admin/ListMembers',
+            keepbest_dot_v1_dot_admin__pb2.ListMembersRequest.SerializeToString,
+            keepbest_dot_v1_dot_admin__pb2.ListMembersResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def DeleteMember(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/keepbest.v1.Admin/DeleteMember',
+            keepbest_dot_v1_dot_admin__pb2.DeleteMemberRequest.SerializeToString,
+            keepbest_dot_v1_dot_admin__pb2.DeleteMemberResponse.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
 
