@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
+from google.protobuf.message import DecodeError
+
 from keepbest._events import Entry
 from keepbest._local import in_folder, parts_of
 from keepbest._part import lock
@@ -213,8 +215,10 @@ class Kept:
                 ended[-1] if ended else None,
                 opened,
             )
-        except BaseException:
+        except BaseException as error:
             opened.close()
+            if isinstance(error, (LookupError, TypeError, AttributeError, DecodeError)):
+                raise ValueError(f"`{path}` is damaged: {error}") from error
             raise
 
     def note_attempt(self, attempt: int) -> None:
