@@ -10,6 +10,8 @@ from conftest import Server
 
 import keepbest
 from keepbest import _outage
+from keepbest._spool import Spool, spools_in
+from keepbest.client import start_request
 
 
 @pytest.fixture(autouse=True)
@@ -35,6 +37,16 @@ def by_batches(own_server: Server, project, tmp_path):
 def saved(address: str, run: str) -> list[int]:
     with keepbest.Client(address, timeout=30) as client:
         return sorted(version.epoch for version in client.versions(client.run(run).artifact))
+
+
+def test_spools_are_brought_in_in_the_order_in_which_they_were_begun(project, tmp_path):
+    for name in ("b", "a"):
+        spool = Spool(tmp_path / f"{name}.spool", lambda: start_request(project, "r", None))
+        spool.keep([], 1)
+        spool.close()
+    with (tmp_path / "b.spool").open("a") as file:  # as a sync does that is cut off
+        file.write('{"attempt": 2}\n')
+    assert [path.name for path in spools_in(tmp_path)] == ["b.spool", "a.spool"]
 
 
 @pytest.mark.filterwarnings("ignore:Keepbest")

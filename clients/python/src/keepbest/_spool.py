@@ -11,6 +11,7 @@ import base64
 import contextlib
 import json
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -135,6 +136,7 @@ class Spool:
             lock(opened)  # no sync takes the file of a training that is still at it
             header = {
                 "spool": _FORMAT,
+                "begun_ns": time.time_ns(),
                 "start": base64.b64encode(self.start().SerializeToString()).decode(),
                 "directory": self._whole_directory(),
                 "metadata": self.metadata,
@@ -269,9 +271,12 @@ def spools_in(folder: Path) -> list[Path]:
 
 
 def _begun_ns(path: Path) -> int:
+    """By the file itself: its times change when it is copied, or when a sync is cut off."""
     try:
-        return path.stat().st_ctime_ns
-    except OSError:  # another process has brought it in meanwhile
+        with path.open("rb") as opened:
+            header = next(_lines(opened), {})
+        return int(header.get("begun_ns", 0)) or path.stat().st_ctime_ns
+    except (OSError, ValueError, AttributeError):  # another process has brought it in meanwhile, or it is no spool
         return 0
 
 
