@@ -50,6 +50,19 @@ def test_spools_are_brought_in_in_the_order_in_which_they_were_begun(project, tm
 
 
 @pytest.mark.filterwarnings("ignore:Keepbest")
+def test_no_model_gets_the_name_of_one_that_gave_way_in_an_earlier_training(own_server: Server, project, tmp_path):
+    """Else the earlier spool, which names it still, would bring in the model of another training."""
+    arguments = {"server": "127.0.0.1:1", "project": project, "run": "r", "retry_seconds": 0.1}
+    for epochs in (2, 1):  # the loss is 1 in the first epoch, and less in the second
+        plain.fit(plain.Callback(tmp_path / "m-{epoch}.txt", save_best_only=True, **arguments), epochs=epochs)
+    assert held_in(tmp_path) == ["r-epoch-1-2", "r-epoch-2"]
+    with keepbest.Client(own_server.address, timeout=30) as client:
+        done = list(client.sync(tmp_path))
+    assert [(synced.losses, [version.epoch for version in synced.versions]) for synced in done] == [([], [1]), ([], [])]
+    assert not (tmp_path / "keepbest-held").exists()
+
+
+@pytest.mark.filterwarnings("ignore:Keepbest")
 @pytest.mark.parametrize(
     "text", ["[]", '{"spool": 1}', '{"spool": 1, "start": "AAAA", "directory": "", "metadata": null}']
 )

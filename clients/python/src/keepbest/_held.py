@@ -9,6 +9,7 @@ from pathlib import Path
 from keepbest._events import Entry
 from keepbest._local import HELD_FOLDER, Saver, extension_of, parts_of, remove, replace, size_of
 from keepbest._paths import split_template
+from keepbest._spool import names_in
 from keepbest.types import Event, Mode
 
 
@@ -33,6 +34,8 @@ class HeldFiles:
     direction: Mode
     run: str
     limit_bytes: int
+    # Names that spools of earlier trainings have for models, which may be gone: a new one must not pass for such a one.
+    _named: set[str] | None = None
     # The held model that a better or newer one replaces.
     _kept: Entry | None = None
     # All held models, oldest first, with their sizes in bytes.
@@ -77,7 +80,9 @@ class HeldFiles:
         run_id = self.run.rpartition("/")[2]
         folder, name, number = held_folder(directory), f"{run_id}-epoch-{event.epoch + 1}{batch}", 1
         path = folder / f"{name}{extension_of(rest)}"
-        while parts_of(path):  # of an earlier training, in whose spool it is
+        if self._named is None:
+            self._named = names_in(folder)
+        while path.name in self._named or parts_of(path):  # of an earlier training, in whose spool it is
             number += 1
             path = folder / f"{name}-{number}{extension_of(rest)}"
         return path

@@ -270,6 +270,15 @@ def spools_in(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: (_begun_ns(path), path.name))
 
 
+def names_in(folder: Path) -> set[str]:
+    """How the models are called that the spools in a folder name, those among them that are gone as well."""
+    names = set()
+    for path in folder.glob(f"*{SUFFIX}"):
+        with contextlib.suppress(OSError, AttributeError), path.open("rb") as opened:
+            names |= {str(line["model"]) for line in _lines(opened) if line.get("model")}
+    return names
+
+
 def _begun_ns(path: Path) -> int:
     """By the file itself: its times change when it is copied, or when a sync is cut off."""
     try:
