@@ -10,8 +10,11 @@ from conftest import Server
 
 import keepbest
 from keepbest import _outage
+from keepbest._events import DueCounter, EventBuffer, make_event
+from keepbest._proto.keepbest.v1.runs_pb2 import ReportEventsResponse
 from keepbest._spool import Spool, spools_in
 from keepbest.client import start_request
+from keepbest.types import EventKind
 
 
 @pytest.fixture(autouse=True)
@@ -37,6 +40,70 @@ def by_batches(own_server: Server, project, tmp_path):
 def saved(address: str, run: str) -> list[int]:
     with keepbest.Client(address, timeout=30) as client:
         return sorted(version.epoch for version in client.versions(client.run(run).artifact))
+
+
+@pytest.mark.filterwarnings("ignore:Keepbest")
+@pytest.mark.parametrize("comes_back", ["in the training", "after it"])
+def test_a_second_fit_without_the_server_holds_the_models_that_it_will_want(
+    own_server: Server, by_batches, tmp_path, comes_back
+):
+    callback = by_batches()
+    plain.fit(callback, epochs=3)
+    own_server.kill()
+
+    def server_comes(epoch):
+        if epoch == 6 and comes_back == "in the training":
+            own_server.start()
+            callback._session.retry_seconds = 30.0
+            callback._session._outage.ends()
+
+    plain.fit(callback, epochs=8, first=3, in_epoch=server_comes)
+    if comes_back == "after it":
+        own_server.start()
+        with keepbest.Client(own_server.address, timeout=30) as client:
+            (synced,) = client.sync(tmp_path)
+        assert (synced.losses, len(synced.versions)) == ([], 3)
+    assert saved(own_server.address, callback.run_name) == [1, 3, 5, 7]
+    assert not (tmp_path / "keepbest-held").exists()
+
+
+@pytest.mark.filterwarnings("ignore:Keepbest")
+@pytest.mark.parametrize("asks", ["resume", "initial_epoch"])
+def test_a_training_that_asked_where_to_go_on_knows_the_count_without_the_server(
+    own_server: Server, by_batches, tmp_path, asks
+):
+    plain.fit(by_batches(), epochs=3)
+    again = by_batches()
+    assert (again.resume(plain.Model()) if asks == "resume" else again.initial_epoch()) == 1
+    own_server.kill()
+    plain.fit(again, epochs=8, first=3)
+    assert held_in(tmp_path) == [f"r-epoch-{epoch}-batch-1" for epoch in (4, 6, 8)]
+    own_server.start()
+    with keepbest.Client(own_server.address, timeout=30) as client:
+        (synced,) = client.sync(tmp_path)
+    assert (synced.losses, len(synced.versions)) == ([], 3)
+
+
+@pytest.mark.filterwarnings("ignore:Keepbest")
+def test_a_node_without_the_server_goes_on_with_the_count_of_its_spool(own_server: Server, by_batches, tmp_path):
+    for first, epochs in ((0, 3), (3, 6), (6, 9)):  # nine batches in three lives
+        plain.fit(by_batches(server="127.0.0.1:1"), epochs=epochs, first=first)
+    assert held_in(tmp_path) == [f"r-epoch-{epoch}-batch-1" for epoch in (2, 4, 6, 8)]
+    with keepbest.Client(own_server.address, timeout=30) as client:
+        done = list(client.sync(tmp_path))
+    assert [synced.losses for synced in done] == [[], [], []]
+    assert saved(own_server.address, by_batches().run_name) == [1, 3, 5, 7]
+    assert not (tmp_path / "keepbest-held").exists()
+
+
+def test_the_answer_to_a_start_corrects_the_count_for_events_that_come_after_those_that_wait():
+    buffer = EventBuffer(DueCounter(3))
+    batches = iter(make_event(EventKind.EVENT_KIND_BATCH_END, 0, {}, batch=number) for number in range(9))
+    assert [buffer.add(next(batches)).due for _ in range(4)] == [False, False, True, False]
+    response = ReportEventsResponse()
+    response.next_due.batches = 1
+    buffer.correct(response.next_due)  # so batches 0, 3 and 6 are due
+    assert [buffer.add(next(batches)).due for _ in range(4)] == [False, False, True, False]
 
 
 def test_spools_are_brought_in_in_the_order_in_which_they_were_begun(project, tmp_path):

@@ -66,22 +66,28 @@ def make_event(
 class DueCounter:
     """Knows which event is the next at which the server may decide, so that no other waits for its answer."""
 
-    def __init__(self, period: int | None) -> None:
-        """Begin a new count.
+    def __init__(self, period: int | None, seen: int = 0) -> None:
+        """Begin a count.
 
         Args:
             period: number of batches between saves; None: saves are due at the ends of epochs.
+            seen: batches since a save was last due.
         """
         self._period = None if period is None else max(period, 1)
-        self._remaining = self._period
+        self._remaining = None if self._period is None else max(self._period - seen, 1)
         self._last_batch: int | None = None
         self._unknown = False
 
     @classmethod
-    def of(cls, strategy: Strategy) -> DueCounter:
-        """A new count for a strategy."""
+    def of(cls, strategy: Strategy, seen: int = 0) -> DueCounter:
+        """A count for a strategy, so many batches after a save was last due."""
         by_batches = strategy.WhichOneof("save_frequency") == "every_batches"
-        return cls(strategy.every_batches if by_batches else None)
+        return cls(strategy.every_batches if by_batches else None, seen)
+
+    @property
+    def seen(self) -> int:
+        """Batches since a save was last due."""
+        return 0 if self._remaining is None or self._period is None else self._period - self._remaining
 
     def correct(self, next_due: NextDue) -> None:
         """Adopt what the server answered. If that is nothing, every event counts as due from now on."""
@@ -117,6 +123,7 @@ class Entry:
         event: the message. It must not change: it may have been sent before, and is sent again as it was.
         due: whether the server may decide at it.
         size_bytes: its size on the wire.
+        seen: batches since a save was last due, once it is counted.
         held: where the model of this moment is kept, because the server could not be asked about it.
         is_kept: whether the spool has it.
         why_not_held: if no model is kept, the reason, for a warning.
@@ -125,6 +132,7 @@ class Entry:
     event: Event
     due: bool
     size_bytes: int
+    seen: int = 0
     held: Path | None = None
     is_kept: bool = False
     why_not_held: str = "a later model took its place while the server was away"
@@ -157,6 +165,11 @@ class EventBuffer:
         """What the server has not acknowledged, oldest first."""
         return [*self._group, *self._waiting]
 
+    @property
+    def seen(self) -> int:
+        """Batches since a save was last due, all events counted."""
+        return self._newest.seen
+
     def losses(self) -> list[str]:
         """What the server has not got of them, as sentences for the end of the training."""
         losses = []
@@ -177,7 +190,8 @@ class EventBuffer:
         with self._lock:
             if not self._waiting and not self._group:
                 self._since = time.monotonic()
-            entry = Entry(event, self._newest.step(event), event.ByteSize())
+            due = self._newest.step(event)
+            entry = Entry(event, due, event.ByteSize(), self._newest.seen)
             while self._waiting and not self._has_room_for(entry):
                 self._drop(self._waiting.popleft())
             self._waiting.append(entry)
@@ -232,7 +246,9 @@ class EventBuffer:
             self._group = self._group[taken:]
             self._most = min(2 * self._most, _GROUP_EVENTS)
             self._since = time.monotonic()
-            self.correct(next_due)
+            self._confirmed.correct(next_due)
+            if not len(self):
+                self._newest = copy.copy(self._confirmed)
 
     def refuse(self) -> list[Entry]:
         """Take note that the server will never accept the group.
@@ -255,11 +271,12 @@ class EventBuffer:
             return group
 
     def correct(self, next_due: NextDue) -> None:
-        """Adopt what the server says about the next decision."""
+        """Adopt what the server says, when the run starts, about the next decision: also for what waits already."""
         with self._lock:
             self._confirmed.correct(next_due)
-            if not len(self):
-                self._newest = copy.copy(self._confirmed)
+            self._newest = copy.copy(self._confirmed)
+            for entry in self.entries():
+                self._newest.step(entry.event)
 
     def _has_room_for(self, entry: Entry) -> bool:
         return len(self._waiting) < _CAPACITY and self._waiting_bytes + entry.size_bytes <= _CAPACITY_BYTES

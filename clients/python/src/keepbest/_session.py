@@ -58,6 +58,7 @@ class Session:
         survive: whether the training goes on while the server is away.
         asynchronous: whether to upload in a background thread.
         final_path: the local path for a decision's model.
+        seen_before: batches since a save was last due, as far as that is known without the server.
     """
 
     start: Start
@@ -73,6 +74,7 @@ class Session:
     keep_local: bool = True
     # Where events are kept while the server is away, for the time after this process; None: nowhere.
     spool: Spool | None = None
+    seen_before: int = 0
     run: Run | None = None
     state: State = State.CONNECTED
     # What could not be reported or saved, as sentences for the warning at the end.
@@ -99,12 +101,17 @@ class Session:
 
     def __post_init__(self) -> None:
         """Begin with no events."""
-        self._events = EventBuffer(DueCounter.of(self.strategy))
+        self._events = EventBuffer(DueCounter.of(self.strategy, self.seen_before))
         self._outage = Outage(self._probe)
         self._saves = SaveQueue(self.held.limit_bytes)
         self._background = Background(self._work_off)
         # Guards the state and the outage: saves in the background meet errors too.
         self._lock = threading.RLock()
+
+    @property
+    def seen(self) -> int:
+        """Batches since a save was last due."""
+        return self._events.seen
 
     def open(self) -> None:
         """Start the run, unless it is started."""

@@ -157,7 +157,7 @@ class Spool:
 
     def _line(self, entry: Entry) -> dict[str, Any]:
         model = None if entry.held is None else entry.held.name
-        return {"event": _encoded(entry.event), "due": entry.due, "model": model}
+        return {"event": _encoded(entry.event), "due": entry.due, "model": model, "seen": entry.seen}
 
 
 @dataclass
@@ -172,6 +172,8 @@ class Kept:
     # Of epochs between saves, about which nothing is decided.
     between: list[Event]
     attempt: int | None
+    # Batches since a save was last due, after the newest of the events.
+    seen: int
     # `RUN_STATE_FINISHED` or `RUN_STATE_FAILED`; None: the training did not come to its end.
     ended: str | None
     _opened: BinaryIO = field(repr=False)
@@ -200,6 +202,7 @@ class Kept:
             between = {
                 moment(event): event for event in (_decoded(line["between"]) for line in lines[1:] if "between" in line)
             }
+            seen = next((line["seen"] for line in reversed(lines) if "seen" in line), 0)
             attempt = next((line["attempt"] for line in reversed(lines) if "attempt" in line), None)
             ended = [line["ended"] for line in lines[1:] if "ended" in line]
             start = StartRunRequest.FromString(base64.b64decode(header["start"]))
@@ -214,6 +217,7 @@ class Kept:
                 list(events.values()),
                 list(between.values()),
                 attempt,
+                seen,
                 ended[-1] if ended else None,
                 opened,
             )
@@ -222,6 +226,11 @@ class Kept:
             if isinstance(error, (LookupError, TypeError, AttributeError, DecodeError)):
                 raise ValueError(f"`{path}` is damaged: {error}") from error
             raise
+
+    @property
+    def run(self) -> str:
+        """The resource name of its run."""
+        return f"{self.start.parent}/runs/{self.start.run_id}"
 
     def note_attempt(self, attempt: int) -> None:
         """Note the attempt in which the sync is under way, so that a repeated one goes on in it."""
@@ -268,6 +277,19 @@ def spools_in(folder: Path) -> list[Path]:
     """The spools in a folder and in those below it, in the order in which they were begun."""
     found = [path for path in folder.rglob(f"*{SUFFIX}") if path.is_file()] if folder.is_dir() else [folder]
     return sorted(found, key=lambda path: (_begun_ns(path), path.name))
+
+
+def batches_seen(folder: Path, run: str) -> int:
+    """Batches since a save was last due, after what trainings of a run kept that the server does not know yet."""
+    for path in reversed(spools_in(folder)) if folder.is_dir() else ():
+        try:
+            kept = Kept.open(path)
+        except (OSError, ValueError):  # in use, or no spool
+            continue
+        kept.close()
+        if kept.run == run:
+            return kept.seen
+    return 0
 
 
 def names_in(folder: Path) -> set[str]:

@@ -69,7 +69,7 @@ def take_up(connection: Connection, folder: Path, run: str, patience: Patience) 
         try:
             kept = Kept.open(path)
             kept.close()
-            if f"{kept.start.parent}/runs/{kept.start.run_id}" == run:
+            if kept.run == run:
                 done.append(sync_spool(connection, path, patience, take_over=True))
         except KeepbestError as error:
             if error.retryable or error.is_misaddressed:
@@ -96,7 +96,7 @@ def sync_spool(connection: Connection, path: Path, patience: Patience, take_over
 
 def _start(connection: Connection, kept: Kept, patience: Patience, take_over: bool) -> Run:
     """Begin the attempt of the spool, or go on in it if it had begun; a new one if it was fenced, or has ended."""
-    name = f"{kept.start.parent}/runs/{kept.start.run_id}"
+    name = kept.run
     get: Callable[..., RunResource] = connection.stubs().runs.GetRun
     newest, state = 0, RunState.RUN_STATE_ACTIVE
     with contextlib.suppress(NotFound):
