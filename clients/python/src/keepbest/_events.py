@@ -28,6 +28,8 @@ _RIPE_EVENTS = 256
 # metrics are 2.2 MiB.
 _CAPACITY_BYTES = 4 << 20
 _CAPACITY = 10_000
+# Why there is no model of a moment of which nobody knew that the server would decide at it.
+UNFORESEEN = "the server was away, and it was not known that it would decide here"
 
 
 def make_event(
@@ -124,9 +126,11 @@ class Entry:
         due: whether the server may decide at it.
         size_bytes: its size on the wire.
         seen: batches since a save was last due, once it is counted.
-        held: where the model of this moment is kept, because the server could not be asked about it.
+        held: where the model of this moment is kept, because the server could not be asked about it. `HeldFiles` alone
+            sets it.
         is_kept: whether the spool has it.
-        why_not_held: if no model is kept, the reason, for a warning.
+        why_not_held: if no model is kept, the reason, for a warning; empty: none was to be.
+        why_undecided: why the server will never decide about it; empty as long as it may.
     """
 
     event: Event
@@ -135,7 +139,8 @@ class Entry:
     seen: int = 0
     held: Path | None = None
     is_kept: bool = False
-    why_not_held: str = "a later model took its place while the server was away"
+    why_not_held: str = ""
+    why_undecided: str = ""
 
 
 class EventBuffer:
@@ -151,8 +156,6 @@ class EventBuffer:
         self._confirmed = counter
         self._newest = copy.copy(counter)
         self._since = time.monotonic()
-        # Dropped and refused events whose models are still kept.
-        self._left: list[Entry] = []
         # How many events were dropped for lack of room, but for those that the spool has; how many of the latter; and
         # how many the server refused.
         self.dropped = self.on_disk = self.refused = 0
@@ -173,17 +176,11 @@ class EventBuffer:
     def losses(self) -> list[str]:
         """What the server has not got of them, as sentences for the end of the training."""
         losses = []
-        if kept := self.held():
-            losses.append(f"models kept aside, of which the server did not decide: {', '.join(map(str, kept))}")
         if self.dropped:
             losses.append(f"{counted(self.dropped, 'event')}: dropped, because too many waited for the server")
         if self.refused:
             losses.append(f"{counted(self.refused, 'event')}: refused by the server")
         return losses
-
-    def held(self) -> list[Path]:
-        """The models that are kept for events which the server has not decided about."""
-        return [entry.held for entry in (*self._left, *self._group, *self._waiting) if entry.held is not None]
 
     def add(self, event: Event) -> Entry:
         """Buffer an event. If there is no room, the oldest that were never sent are dropped, with one warning."""
@@ -267,7 +264,8 @@ class EventBuffer:
                 self._waiting_bytes += sum(entry.size_bytes for entry in group)
                 return []
             self.refused += len(group)
-            self._left += [entry for entry in group if entry.held is not None]
+            for entry in group:
+                entry.why_undecided = "the server refused what was reported of it"
             return group
 
     def correct(self, next_due: NextDue) -> None:
@@ -292,5 +290,10 @@ class EventBuffer:
                 "dropped from now on",
             )
         self.dropped += 1
-        if entry.held is not None:
-            self._left.append(entry)
+        entry.why_undecided = "its event was dropped, because too many waited for the server"
+
+
+def moment_text(event: Event) -> str:
+    """The moment of an event, as people count."""
+    batch = f", batch {event.batch + 1}" if event.HasField("batch") else ""
+    return f"epoch {event.epoch + 1}{batch}"

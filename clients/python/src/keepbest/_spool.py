@@ -19,7 +19,7 @@ from typing import Any, BinaryIO, TypeVar
 
 from google.protobuf.message import DecodeError
 
-from keepbest._events import Entry
+from keepbest._events import UNFORESEEN, Entry
 from keepbest._local import in_folder, parts_of
 from keepbest._part import lock
 from keepbest._proto.keepbest.v1.runs_pb2 import StartRunRequest
@@ -37,13 +37,17 @@ class SpooledEvent:
 
     Attributes:
         due: whether the server may decide at it.
-        model: the local model of this moment, as `_local.parts_of` finds it; None: none was kept.
+        model: the local model of this moment, as `_local.parts_of` finds it; None: there is none.
+        why_not_held: then the reason; empty: another one took its place.
+        is_decided: whether the server has decided about it.
         is_lost: whether the server did not take it, so that its model must stay.
     """
 
     event: Event
     due: bool
     model: Path | None
+    why_not_held: str = ""
+    is_decided: bool = False
     is_lost: bool = False
 
 
@@ -156,8 +160,10 @@ class Spool:
         return self.directory if end == ":" else os.path.abspath(self.directory or ".") + (end or os.sep)
 
     def _line(self, entry: Entry) -> dict[str, Any]:
-        model = None if entry.held is None else entry.held.name
-        return {"event": _encoded(entry.event), "due": entry.due, "model": model, "seen": entry.seen}
+        line = {"event": _encoded(entry.event), "due": entry.due, "model": None, "seen": entry.seen}
+        if entry.held is not None:
+            return line | {"model": entry.held.name}
+        return line | {"why": entry.why_not_held} if entry.why_not_held else line
 
 
 @dataclass
@@ -202,6 +208,10 @@ class Kept:
             between = {
                 moment(event): event for event in (_decoded(line["between"]) for line in lines[1:] if "between" in line)
             }
+            held = [line for line in lines[1:] if line.get("model")]
+            newest = events[moment(_decoded(held[-1]["event"]))] if held else None
+            if newest is not None and newest.model is None:  # no later one took its place
+                newest.why_not_held = "no model of it lies beside the spool"
             seen = next((line["seen"] for line in reversed(lines) if "seen" in line), 0)
             attempt = next((line["attempt"] for line in reversed(lines) if "attempt" in line), None)
             ended = [line["ended"] for line in lines[1:] if "ended" in line]
@@ -320,9 +330,12 @@ def _lines(opened: BinaryIO) -> Iterator[dict[str, Any]]:
 def _event(line: dict[str, Any], folder: Path) -> SpooledEvent:
     name = line["model"]
     model = None if name is None else folder / Path(name).name
+    why = ""
+    if model is None:
+        why = line.get("why", "no model of it was kept" if line["due"] else UNFORESEEN)
     if model is not None and not parts_of(model):
         model = None  # a better or newer one took its place
-    return SpooledEvent(_decoded(line["event"]), line["due"], model)
+    return SpooledEvent(_decoded(line["event"]), line["due"], model, why)
 
 
 def moment(event: Event) -> tuple[int, ...]:
