@@ -253,6 +253,13 @@ class Kept:
         left = [path for path in out.glob("*keepbest*") if not self.was_told(f"its model is at {path}")]
         assert left == []
 
+    def check_held(self) -> None:
+        """A model that was set aside and still lies there is one that somebody was told of, who is told where it is."""
+        told = [*self.told, *(loss for line in self.journal.all("synced") for loss in line["losses"])]
+        held = self.journal.path.parent / "out" / "keepbest-held"
+        for path in held.glob("[!.]*"):  # hidden is the half of one whose process was killed
+            assert any(f" at {path}" in text for text in told), (path, told)
+
     def was_told(self, *texts: str) -> bool:
         return any(text in told for text in texts for told in self.told)
 
@@ -364,6 +371,7 @@ def test_no_fault_ends_a_fit_or_takes_what_it_was_told_as_saved(disk: Disk | Non
                 kept.check_versions()
                 kept.check_decisions()
                 kept.check_told()
+                kept.check_held()
             assert calm.is_finished(), calm.name
             assert not calm.was_told("not saved", *_TOLD_AWAY), (calm.name, calm.told)
             figures["unfinished, told"] += not stormy.is_finished()

@@ -158,7 +158,7 @@ class CheckpointCallback(Carrying, Resuming):
         self._silent = False
         self._unfinished = False
         self._next_epoch = None
-        self._trained = None
+        self._trained = self._seen = None
 
     def __getstate__(self) -> dict[str, Any]:
         """All that a copy of this callback, in this process or another, has in common with it."""
@@ -274,6 +274,8 @@ class CheckpointCallback(Carrying, Resuming):
             raise
         finally:
             self._snapshots.clear()
+            if session is not None:
+                self._seen = session.seen
             if self._session is None:  # else the process is told to end, and `ending` tells the server
                 self._ending = None
                 if ending is not None:
@@ -289,7 +291,9 @@ class CheckpointCallback(Carrying, Resuming):
         session, self._session = self._session, None
         if session is None:
             return
-        for loss in session.fail(reason, self._current_epoch, seconds, in_a_save):
+        losses = session.fail(reason, self._current_epoch, seconds, in_a_save)
+        self._seen = session.seen
+        for loss in losses:
             tell(f"Keepbest, run `{self.run_name}`: {loss}")
 
     def _tell_misspellings(self, logs: Mapping[str, Any]) -> None:
@@ -342,6 +346,7 @@ class CheckpointCallback(Carrying, Resuming):
             final_path=self._final_path,
             keep_local=self._keep_local,
             spool=self._spool(request_id, directions),
+            seen_before=self._seen_before(),
         )
         return self._session
 

@@ -28,6 +28,8 @@ _RIPE_EVENTS = 256
 # metrics are 2.2 MiB.
 _CAPACITY_BYTES = 4 << 20
 _CAPACITY = 10_000
+# Why there is no model of a moment of which nobody knew that the server would decide at it.
+UNFORESEEN = "the server was away, and it was not known that it would decide here"
 
 
 def make_event(
@@ -66,22 +68,28 @@ def make_event(
 class DueCounter:
     """Knows which event is the next at which the server may decide, so that no other waits for its answer."""
 
-    def __init__(self, period: int | None) -> None:
-        """Begin a new count.
+    def __init__(self, period: int | None, seen: int = 0) -> None:
+        """Begin a count.
 
         Args:
             period: number of batches between saves; None: saves are due at the ends of epochs.
+            seen: batches since a save was last due.
         """
         self._period = None if period is None else max(period, 1)
-        self._remaining = self._period
+        self._remaining = None if self._period is None else max(self._period - seen, 1)
         self._last_batch: int | None = None
         self._unknown = False
 
     @classmethod
-    def of(cls, strategy: Strategy) -> DueCounter:
-        """A new count for a strategy."""
+    def of(cls, strategy: Strategy, seen: int = 0) -> DueCounter:
+        """A count for a strategy, so many batches after a save was last due."""
         by_batches = strategy.WhichOneof("save_frequency") == "every_batches"
-        return cls(strategy.every_batches if by_batches else None)
+        return cls(strategy.every_batches if by_batches else None, seen)
+
+    @property
+    def seen(self) -> int:
+        """Batches since a save was last due."""
+        return 0 if self._remaining is None or self._period is None else self._period - self._remaining
 
     def correct(self, next_due: NextDue) -> None:
         """Adopt what the server answered. If that is nothing, every event counts as due from now on."""
@@ -117,17 +125,22 @@ class Entry:
         event: the message. It must not change: it may have been sent before, and is sent again as it was.
         due: whether the server may decide at it.
         size_bytes: its size on the wire.
-        held: where the model of this moment is kept, because the server could not be asked about it.
+        seen: batches since a save was last due, once it is counted.
+        held: where the model of this moment is kept, because the server could not be asked about it. `HeldFiles` alone
+            sets it.
         is_kept: whether the spool has it.
-        why_not_held: if no model is kept, the reason, for a warning.
+        why_not_held: if no model is kept, the reason, for a warning; empty: none was to be.
+        why_undecided: why the server will never decide about it; empty as long as it may.
     """
 
     event: Event
     due: bool
     size_bytes: int
+    seen: int = 0
     held: Path | None = None
     is_kept: bool = False
-    why_not_held: str = "a later model took its place while the server was away"
+    why_not_held: str = ""
+    why_undecided: str = ""
 
 
 class EventBuffer:
@@ -143,8 +156,6 @@ class EventBuffer:
         self._confirmed = counter
         self._newest = copy.copy(counter)
         self._since = time.monotonic()
-        # Dropped and refused events whose models are still kept.
-        self._left: list[Entry] = []
         # How many events were dropped for lack of room, but for those that the spool has; how many of the latter; and
         # how many the server refused.
         self.dropped = self.on_disk = self.refused = 0
@@ -157,27 +168,27 @@ class EventBuffer:
         """What the server has not acknowledged, oldest first."""
         return [*self._group, *self._waiting]
 
+    @property
+    def seen(self) -> int:
+        """Batches since a save was last due, all events counted."""
+        return self._newest.seen
+
     def losses(self) -> list[str]:
         """What the server has not got of them, as sentences for the end of the training."""
         losses = []
-        if kept := self.held():
-            losses.append(f"models kept aside, of which the server did not decide: {', '.join(map(str, kept))}")
         if self.dropped:
             losses.append(f"{counted(self.dropped, 'event')}: dropped, because too many waited for the server")
         if self.refused:
             losses.append(f"{counted(self.refused, 'event')}: refused by the server")
         return losses
 
-    def held(self) -> list[Path]:
-        """The models that are kept for events which the server has not decided about."""
-        return [entry.held for entry in (*self._left, *self._group, *self._waiting) if entry.held is not None]
-
     def add(self, event: Event) -> Entry:
         """Buffer an event. If there is no room, the oldest that were never sent are dropped, with one warning."""
         with self._lock:
             if not self._waiting and not self._group:
                 self._since = time.monotonic()
-            entry = Entry(event, self._newest.step(event), event.ByteSize())
+            due = self._newest.step(event)
+            entry = Entry(event, due, event.ByteSize(), self._newest.seen)
             while self._waiting and not self._has_room_for(entry):
                 self._drop(self._waiting.popleft())
             self._waiting.append(entry)
@@ -232,7 +243,9 @@ class EventBuffer:
             self._group = self._group[taken:]
             self._most = min(2 * self._most, _GROUP_EVENTS)
             self._since = time.monotonic()
-            self.correct(next_due)
+            self._confirmed.correct(next_due)
+            if not len(self):
+                self._newest = copy.copy(self._confirmed)
 
     def refuse(self) -> list[Entry]:
         """Take note that the server will never accept the group.
@@ -251,15 +264,17 @@ class EventBuffer:
                 self._waiting_bytes += sum(entry.size_bytes for entry in group)
                 return []
             self.refused += len(group)
-            self._left += [entry for entry in group if entry.held is not None]
+            for entry in group:
+                entry.why_undecided = "the server refused what was reported of it"
             return group
 
     def correct(self, next_due: NextDue) -> None:
-        """Adopt what the server says about the next decision."""
+        """Adopt what the server says, when the run starts, about the next decision: also for what waits already."""
         with self._lock:
             self._confirmed.correct(next_due)
-            if not len(self):
-                self._newest = copy.copy(self._confirmed)
+            self._newest = copy.copy(self._confirmed)
+            for entry in self.entries():
+                self._newest.step(entry.event)
 
     def _has_room_for(self, entry: Entry) -> bool:
         return len(self._waiting) < _CAPACITY and self._waiting_bytes + entry.size_bytes <= _CAPACITY_BYTES
@@ -275,5 +290,10 @@ class EventBuffer:
                 "dropped from now on",
             )
         self.dropped += 1
-        if entry.held is not None:
-            self._left.append(entry)
+        entry.why_undecided = "its event was dropped, because too many waited for the server"
+
+
+def moment_text(event: Event) -> str:
+    """The moment of an event, as people count."""
+    batch = f", batch {event.batch + 1}" if event.HasField("batch") else ""
+    return f"epoch {event.epoch + 1}{batch}"

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from keepbest._channel import Connection
-from keepbest._events import Entry, EventBuffer
+from keepbest._events import Entry, EventBuffer, moment_text
 from keepbest._proto.keepbest.v1.runs_pb2 import ReportEventsRequest, ReportEventsResponse
 from keepbest._retry import Patience, Timeout, call
 from keepbest._sender import Sender
@@ -161,6 +161,10 @@ class Reports:
             taken = min(response.next_sequence - first, len(group))
             if taken <= 0:
                 raise KeepbestError(f"the server took no event of {self._run} from sequence {first} on")
+            decided = {decision.sequence - first for decision in response.decisions}
+            for at, entry in enumerate(group[:taken]):
+                if at not in decided:
+                    entry.why_undecided = "the server decided at other moments"
             self.events.confirm(taken, response.next_due)
             self._next_sequence = first + taken
             for decision in response.decisions:
@@ -217,7 +221,4 @@ class Reports:
 
 
 def _warn_refused(entry: Entry, error: KeepbestError) -> None:
-    event = entry.event
-    moment = f"epoch {event.epoch + 1}" + (f", batch {event.batch + 1}" if event.HasField("batch") else "")
-    text = f"Keepbest: the server refuses what was reported of {moment}, which is left out: {error}"
-    tell(text)
+    tell(f"Keepbest: the server refuses what was reported of {moment_text(entry.event)}, which is left out: {error}")

@@ -17,7 +17,7 @@ from keepbest._held import held_folder
 from keepbest._identity import Identity
 from keepbest._proto.keepbest.v1.runs_pb2 import StartRunRequest
 from keepbest._retry import Patience
-from keepbest._spool import SUFFIX, Spool
+from keepbest._spool import SUFFIX, Spool, batches_seen
 from keepbest._sync import take_up
 from keepbest._tell import tell
 from keepbest._tensors import EXTENSION
@@ -57,6 +57,8 @@ class Resuming:
     _unfinished: bool
     # The model that this callback trained last.
     _trained: weakref.ref[Any] | None
+    # Batches since a save was last due, when that was last known; None: the server was not asked yet.
+    _seen: int | None
     # What is told once.
     _notes: Notes
 
@@ -141,6 +143,7 @@ class Resuming:
             run = self._standing()
             version = None if run is None else newest_version(self._client, run)
             self._unfinished = run is not None and run.state != RunState.RUN_STATE_FINISHED
+            self._seen = 0 if run is None else run.monitor_state.batches_since_save
         except Unavailable as error:
             if error.is_misaddressed:
                 raise
@@ -190,6 +193,12 @@ class Resuming:
 
         path = held_folder(self._directory) / f"{self._identity.run}-{request_id[:8]}{SUFFIX}"
         return Spool(path, request, self._directory, self._metadata)
+
+    def _seen_before(self) -> int:
+        """How many batches passed since a save was last due: the server counts on, and may be away at the start."""
+        if self._seen is not None:
+            return self._seen
+        return batches_seen(held_folder(self._directory), self.run_name)
 
     def _standing(self) -> RunResource | None:
         """The run as it is; of two that callbacks of one training shared a name for, this one's."""

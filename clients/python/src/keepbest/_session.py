@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
 from collections import deque
@@ -16,7 +15,7 @@ from keepbest._between import Between
 from keepbest._channel import FIRST_SECONDS
 from keepbest._events import DueCounter, Entry, EventBuffer, make_event
 from keepbest._held import HeldFiles
-from keepbest._local import Saver, move, remove
+from keepbest._local import Saver, remove
 from keepbest._outage import Outage
 from keepbest._progress import unseen
 from keepbest._retry import Patience
@@ -27,7 +26,7 @@ from keepbest._tell import counted, tell
 from keepbest._tensors import TensorFile
 from keepbest.errors import KeepbestError, SequenceConflict, StaleAttempt
 from keepbest.run import FAILURE, Run
-from keepbest.types import Action, Decision, Event, EventKind, RunState, Strategy
+from keepbest.types import Decision, Event, EventKind, RunState, Strategy
 
 # A server that accepts calls but does not answer counts as away after this time, even if `retry_seconds` is longer.
 _SILENCE_SECONDS = 10.0
@@ -58,6 +57,7 @@ class Session:
         survive: whether the training goes on while the server is away.
         asynchronous: whether to upload in a background thread.
         final_path: the local path for a decision's model.
+        seen_before: batches since a save was last due, as far as that is known without the server.
     """
 
     start: Start
@@ -73,14 +73,11 @@ class Session:
     keep_local: bool = True
     # Where events are kept while the server is away, for the time after this process; None: nowhere.
     spool: Spool | None = None
+    seen_before: int = 0
     run: Run | None = None
     state: State = State.CONNECTED
     # What could not be reported or saved, as sentences for the warning at the end.
     losses: list[str] = field(default_factory=list)
-    # Held models that were removed for newer ones.
-    _removed: list[Path] = field(default_factory=list)
-    # Events whose models could not be written.
-    _not_held: list[Entry] = field(default_factory=list)
     # Whether it was told that the spool cannot be written.
     _spool_fault_is_told: bool = False
     # Why the session is fenced.
@@ -99,12 +96,17 @@ class Session:
 
     def __post_init__(self) -> None:
         """Begin with no events."""
-        self._events = EventBuffer(DueCounter.of(self.strategy))
+        self._events = EventBuffer(DueCounter.of(self.strategy, self.seen_before))
         self._outage = Outage(self._probe)
         self._saves = SaveQueue(self.held.limit_bytes)
         self._background = Background(self._work_off)
         # Guards the state and the outage: saves in the background meet errors too.
         self._lock = threading.RLock()
+
+    @property
+    def seen(self) -> int:
+        """Batches since a save was last due."""
+        return self._events.seen
 
     def open(self) -> None:
         """Start the run, unless it is started."""
@@ -130,8 +132,9 @@ class Session:
         decisions: list[Decision | None] = []
         if not self._tolerate(lambda: decisions.append(self._flush())) and entry.due:
             if any(waiting is entry for waiting in self._events.entries()):  # else the server has refused it
-                self._hold(entry, save)
-            self._spool_events()
+                self.held.hold(entry, save, self._spool_events)
+            else:
+                self._spool_events()
         return decisions[0] if decisions else None
 
     def record(self, event: Event) -> None:
@@ -222,6 +225,7 @@ class Session:
             self.spool.forget()  # how the run ends is the other process's to say
         if not in_a_save:
             losses += self._leave(RunState.RUN_STATE_FAILED)
+        losses += self.held.losses(self._events.entries())
         self._meets(Happening.CLOSED)
         return losses
 
@@ -235,7 +239,9 @@ class Session:
         patience = Patience(seconds / _FAIL_CALLS, until=time.monotonic() + seconds)
 
         def give_up(entry: Entry, decision: Decision) -> None:
-            run.abandon(decision, timeout=patience)
+            if not self.held.left_to_sync(entry, decision):
+                run.abandon(decision, timeout=patience)
+                self.held.decided(entry, decision, None, "the training died before it was saved")
 
         def send() -> None:
             unsaved = run.flush(give_up, timeout=patience)
@@ -255,11 +261,7 @@ class Session:
 
     def _sum_up(self, ended: RunState | None) -> list[str]:
         losses = self.losses + self._saves.not_uploaded() + self._leave(ended)
-        waiting = {id(entry) for entry in self._events.entries()}  # the others were decided upon after all
-        losses += [f"epoch {it.event.epoch + 1}: {it.why_not_held}" for it in self._not_held if id(it) in waiting]
-        if self._removed:
-            losses.append(f"models removed to make room for newer ones: {', '.join(map(str, self._removed))}")
-        losses += [*self._events.losses(), *self._between.losses()]
+        losses += [*self.held.losses(self._events.entries()), *self._events.losses(), *self._between.losses()]
         if self._overtaken is not None:
             losses.append(f"the server refused all events: {self._overtaken}")
         elif self._outage.error is not None:
@@ -272,6 +274,8 @@ class Session:
         left = []
         if unsent := self._waiting() + self._on_disk():
             left.append(f"{counted(unsent, 'event')}: not reported{self._spool_events(ended)}")
+        elif self.held.wanted:
+            left.append(f"{counted(self.held.wanted, 'model')}: not uploaded{self._spool_events(ended)}")
         elif ended is not None and self.run is not None and self._outage.error is not None and not self.run.is_ended:
             left.append(f"the end of the run: not told{self._spool_events(ended)}")
         elif self.spool is not None:
@@ -348,7 +352,10 @@ class Session:
             raise self._outage.error
         self._abandon_given_up(self.run)
         self._record_between(self.run)
-        return self.run.flush(self._decided_late, timeout=self._patience())
+        try:
+            return self.run.flush(self._decided_late, timeout=self._patience())
+        finally:
+            self.held.tell_left()
 
     def _abandon_given_up(self, run: Run) -> None:
         while self._given_up:
@@ -489,36 +496,10 @@ class Session:
         if error is not None:
             raise error
 
-    # Models that the server could not be asked about.
-
-    def _hold(self, entry: Entry, save: Saver) -> None:
-        try:
-            removed = self.held.keep(entry, save)
-        except OSError as error:
-            entry.why_not_held = f"the server was away, and its model could not be kept: {error}"
-            tell(f"Keepbest: epoch {entry.event.epoch + 1}: {entry.why_not_held}")
-            self._not_held.append(entry)
-            return
-        if removed:
-            self._removed += removed
-            tell(
-                f"Keepbest: the server is away, and the models that are held for it take more than `held_bytes` "
-                f"({self.held.limit_bytes}): the oldest gave way to the newest: {', '.join(map(str, removed))}",
-            )
-
     def _decided_late(self, entry: Entry, decision: Decision) -> None:
         """Carry out a decision that came after its event, because the server was away at that time."""
-        epoch = decision.epoch + 1
-        if decision.action == Action.ACTION_FAIL:
-            self.losses.append(f"epoch {epoch}: not saved: {decision.reason_text}")
-        elif decision.action == Action.ACTION_SAVE and entry.held is None:
-            self.abandon(decision)
-            self.losses.append(f"epoch {epoch}: not saved: {entry.why_not_held}")
-        elif decision.action == Action.ACTION_SAVE and entry.held is not None:
-            path = self.final_path(decision)
-            with contextlib.suppress(OSError):  # `save` tells of a model that is gone
-                move(entry.held, path)
+        path = self.final_path(decision)
+        if self.held.decided(entry, decision, path):
             self.save(decision, path)
-        elif entry.held is not None:
-            remove(entry.held)
-        entry.held = None
+        else:
+            self.abandon(decision)

@@ -11,12 +11,15 @@ import base64
 import contextlib
 import json
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
-from keepbest._events import Entry
+from google.protobuf.message import DecodeError
+
+from keepbest._events import UNFORESEEN, Entry
 from keepbest._local import in_folder, parts_of
 from keepbest._part import lock
 from keepbest._proto.keepbest.v1.runs_pb2 import StartRunRequest
@@ -34,13 +37,17 @@ class SpooledEvent:
 
     Attributes:
         due: whether the server may decide at it.
-        model: the local model of this moment, as `_local.parts_of` finds it; None: none was kept.
+        model: the local model of this moment, as `_local.parts_of` finds it; None: there is none.
+        why_not_held: then the reason; empty: another one took its place.
+        is_decided: whether the server has decided about it.
         is_lost: whether the server did not take it, so that its model must stay.
     """
 
     event: Event
     due: bool
     model: Path | None
+    why_not_held: str = ""
+    is_decided: bool = False
     is_lost: bool = False
 
 
@@ -133,6 +140,7 @@ class Spool:
             lock(opened)  # no sync takes the file of a training that is still at it
             header = {
                 "spool": _FORMAT,
+                "begun_ns": time.time_ns(),
                 "start": base64.b64encode(self.start().SerializeToString()).decode(),
                 "directory": self._whole_directory(),
                 "metadata": self.metadata,
@@ -152,8 +160,10 @@ class Spool:
         return self.directory if end == ":" else os.path.abspath(self.directory or ".") + (end or os.sep)
 
     def _line(self, entry: Entry) -> dict[str, Any]:
-        model = None if entry.held is None else entry.held.name
-        return {"event": _encoded(entry.event), "due": entry.due, "model": model}
+        line = {"event": _encoded(entry.event), "due": entry.due, "model": None, "seen": entry.seen}
+        if entry.held is not None:
+            return line | {"model": entry.held.name}
+        return line | {"why": entry.why_not_held} if entry.why_not_held else line
 
 
 @dataclass
@@ -168,6 +178,8 @@ class Kept:
     # Of epochs between saves, about which nothing is decided.
     between: list[Event]
     attempt: int | None
+    # Batches since a save was last due, after the newest of the events.
+    seen: int
     # `RUN_STATE_FINISHED` or `RUN_STATE_FAILED`; None: the training did not come to its end.
     ended: str | None
     _opened: BinaryIO = field(repr=False)
@@ -196,6 +208,11 @@ class Kept:
             between = {
                 moment(event): event for event in (_decoded(line["between"]) for line in lines[1:] if "between" in line)
             }
+            held = [line for line in lines[1:] if line.get("model")]
+            newest = events[moment(_decoded(held[-1]["event"]))] if held else None
+            if newest is not None and newest.model is None:  # no later one took its place
+                newest.why_not_held = "no model of it lies beside the spool"
+            seen = next((line["seen"] for line in reversed(lines) if "seen" in line), 0)
             attempt = next((line["attempt"] for line in reversed(lines) if "attempt" in line), None)
             ended = [line["ended"] for line in lines[1:] if "ended" in line]
             start = StartRunRequest.FromString(base64.b64decode(header["start"]))
@@ -210,12 +227,20 @@ class Kept:
                 list(events.values()),
                 list(between.values()),
                 attempt,
+                seen,
                 ended[-1] if ended else None,
                 opened,
             )
-        except BaseException:
+        except BaseException as error:
             opened.close()
+            if isinstance(error, (LookupError, TypeError, AttributeError, DecodeError)):
+                raise ValueError(f"`{path}` is damaged: {error}") from error
             raise
+
+    @property
+    def run(self) -> str:
+        """The resource name of its run."""
+        return f"{self.start.parent}/runs/{self.start.run_id}"
 
     def note_attempt(self, attempt: int) -> None:
         """Note the attempt in which the sync is under way, so that a repeated one goes on in it."""
@@ -264,10 +289,35 @@ def spools_in(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: (_begun_ns(path), path.name))
 
 
+def batches_seen(folder: Path, run: str) -> int:
+    """Batches since a save was last due, after what trainings of a run kept that the server does not know yet."""
+    for path in reversed(spools_in(folder)) if folder.is_dir() else ():
+        try:
+            kept = Kept.open(path)
+        except (OSError, ValueError):  # in use, or no spool
+            continue
+        kept.close()
+        if kept.run == run:
+            return kept.seen
+    return 0
+
+
+def names_in(folder: Path) -> set[str]:
+    """How the models are called that the spools in a folder name, those among them that are gone as well."""
+    names = set()
+    for path in folder.glob(f"*{SUFFIX}"):
+        with contextlib.suppress(OSError, AttributeError), path.open("rb") as opened:
+            names |= {str(line["model"]) for line in _lines(opened) if line.get("model")}
+    return names
+
+
 def _begun_ns(path: Path) -> int:
+    """By the file itself: its times change when it is copied, or when a sync is cut off."""
     try:
-        return path.stat().st_ctime_ns
-    except OSError:  # another process has brought it in meanwhile
+        with path.open("rb") as opened:
+            header = next(_lines(opened), {})
+        return int(header.get("begun_ns", 0)) or path.stat().st_ctime_ns
+    except (OSError, ValueError, AttributeError):  # another process has brought it in meanwhile, or it is no spool
         return 0
 
 
@@ -280,9 +330,12 @@ def _lines(opened: BinaryIO) -> Iterator[dict[str, Any]]:
 def _event(line: dict[str, Any], folder: Path) -> SpooledEvent:
     name = line["model"]
     model = None if name is None else folder / Path(name).name
+    why = ""
+    if model is None:
+        why = line.get("why", "no model of it was kept" if line["due"] else UNFORESEEN)
     if model is not None and not parts_of(model):
         model = None  # a better or newer one took its place
-    return SpooledEvent(_decoded(line["event"]), line["due"], model)
+    return SpooledEvent(_decoded(line["event"]), line["due"], model, why)
 
 
 def moment(event: Event) -> tuple[int, ...]:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from keepbest._between import WRITER, record
 from keepbest._channel import Connection
+from keepbest._events import moment_text
 from keepbest._files import local_files
 from keepbest._local import move, parts_of, remove
 from keepbest._proto.keepbest.v1.runs_pb2 import (
@@ -29,7 +30,7 @@ from keepbest._proto.keepbest.v1.runs_pb2 import (
 from keepbest._retry import Patience, call
 from keepbest._spool import Kept, SpooledEvent, moment, spools_in
 from keepbest._tell import tell
-from keepbest.errors import FailedPrecondition, KeepbestError, NotFound, StaleAttempt
+from keepbest.errors import CHECKPOINT_COMMITTED, FailedPrecondition, KeepbestError, NotFound, StaleAttempt
 from keepbest.run import Run
 from keepbest.types import Action, Decision, Event, RunResource, RunState, Version
 
@@ -69,7 +70,7 @@ def take_up(connection: Connection, folder: Path, run: str, patience: Patience) 
         try:
             kept = Kept.open(path)
             kept.close()
-            if f"{kept.start.parent}/runs/{kept.start.run_id}" == run:
+            if kept.run == run:
                 done.append(sync_spool(connection, path, patience, take_over=True))
         except KeepbestError as error:
             if error.retryable or error.is_misaddressed:
@@ -96,7 +97,7 @@ def sync_spool(connection: Connection, path: Path, patience: Patience, take_over
 
 def _start(connection: Connection, kept: Kept, patience: Patience, take_over: bool) -> Run:
     """Begin the attempt of the spool, or go on in it if it had begun; a new one if it was fenced, or has ended."""
-    name = f"{kept.start.parent}/runs/{kept.start.run_id}"
+    name = kept.run
     get: Callable[..., RunResource] = connection.stubs().runs.GetRun
     newest, state = 0, RunState.RUN_STATE_ACTIVE
     with contextlib.suppress(NotFound):
@@ -156,8 +157,12 @@ class _Sync:
         if self._kept.ended is not None:
             self._run.finish(self._kept.ended == RunState.Name(RunState.RUN_STATE_FAILED), timeout=self._patience)
         for spooled in self._kept.events:
-            if spooled.model is not None and not spooled.is_lost:
+            if spooled.model is None or spooled.is_lost:
+                continue
+            if spooled.is_decided:
                 remove(spooled.model)
+            else:
+                self._lose(spooled, "not saved: the server decided at other moments")
 
     def _record_between(self, stored: dict[tuple[int, ...], int]) -> None:
         """Report the epochs between saves, but for those that were stored before."""
@@ -166,7 +171,7 @@ class _Sync:
             self._run,
             waiting,
             lambda: self._patience,
-            lambda event, error: self._synced.losses.append(f"{_shown(event)}: not reported: {error}"),
+            lambda event, error: self._synced.losses.append(f"{moment_text(event)}: not reported: {error}"),
         )
 
     def _next_sequence(self) -> int:
@@ -227,16 +232,16 @@ class _Sync:
         """Tell of what the server did not take. Its model stays: it may be the only one."""
         spooled.is_lost = True
         where = "" if spooled.model is None else f"; its model stays at {spooled.model}"
-        self._synced.losses.append(f"{_shown(spooled.event)}: {why}{where}")
+        self._synced.losses.append(f"{moment_text(spooled.event)}: {why}{where}")
 
     def _carry_out(self, spooled: SpooledEvent, decision: Decision) -> None:
+        spooled.is_decided = True
         if decision.action == Action.ACTION_FAIL:
             self._lose(spooled, f"not saved: {decision.reason_text}")
         if decision.action != Action.ACTION_SAVE:
             return
         if spooled.model is None:
-            # Refused if it is committed: then an earlier sync has saved it.
-            self._run.abandon(decision)
+            self._abandon(spooled, decision)
             return
         files = _files_of(spooled.model, decision.path)
         try:
@@ -255,6 +260,18 @@ class _Sync:
         if self._kept.directory:
             with contextlib.suppress(OSError):  # the server has it; the local copy is a convenience
                 move(spooled.model, Path(self._kept.directory + decision.path))
+
+    def _abandon(self, spooled: SpooledEvent, decision: Decision) -> None:
+        """Give up a save of which there is no model; tell why, unless another model took its place."""
+        try:
+            self._run.abandon(decision, timeout=self._patience)
+        except KeepbestError as error:
+            if error.retryable:
+                raise
+            if error.reason == CHECKPOINT_COMMITTED:  # an earlier sync has saved it, or the training itself
+                return
+        if spooled.why_not_held:
+            self._synced.losses.append(f"{moment_text(spooled.event)}: not saved: {spooled.why_not_held}")
 
 
 def _files_of(model: Path, path: str) -> dict[str, Path]:
@@ -276,8 +293,3 @@ def _stored(connection: Connection, run: str, patience: Patience) -> dict[str, d
         if not page.next_page_token:
             return stored
         request.page_token = page.next_page_token
-
-
-def _shown(event: Event) -> str:
-    batch = f", batch {event.batch + 1}" if event.HasField("batch") else ""
-    return f"epoch {event.epoch + 1}{batch}"
