@@ -131,16 +131,6 @@ impl Config {
             "confirm_writes" => self.confirm_writes = setting.confirm_writes()?,
             "database.connections" => self.database.connections = setting.small(4..=1_000)?,
             "database.migrate" => self.database.migrate = setting.flag()?,
-            "auth.required" => self.auth.required = setting.flag()?,
-            "auth.open_reflection" => self.auth.open_reflection = setting.flag()?,
-            "audit.retention_days" => self.audit.retention_days = setting.number(0..=36_600)?,
-            "audit.reads_one_in" => self.audit.reads_one_in = setting.number(0..=1_000_000)?,
-            "rates.team_requests_per_second" => {
-                self.rates.team_requests_per_second = setting.small(0..=1_000_000)?;
-            }
-            "rates.team_events_per_second" => {
-                self.rates.team_events_per_second = setting.small(0..=10_000_000)?;
-            }
             "log.format" => self.log.format = setting.log_format()?,
             "log.filter" => self.log.filter = setting.text("directives as `info`")?.to_owned(),
             "limits.max_connections" => limits.max_connections = setting.small(1..=1_000_000)?,
@@ -183,7 +173,25 @@ impl Config {
             "collector.object_grace_seconds" => {
                 collector.object_grace_seconds = setting.number(0..=YEAR_SECONDS)?;
             }
-            _ => return Err(unknown(key, origin)),
+            _ => return self.set_access(key, &setting),
+        }
+        Ok(())
+    }
+
+    /// Who is let in, and how much they may ask for.
+    fn set_access(&mut self, key: &str, setting: &Setting<'_>) -> Result<(), ConfigError> {
+        match key {
+            "auth.required" => self.auth.required = setting.flag()?,
+            "auth.open_reflection" => self.auth.open_reflection = setting.flag()?,
+            "audit.retention_days" => self.audit.retention_days = setting.number(0..=36_600)?,
+            "audit.reads_one_in" => self.audit.reads_one_in = setting.number(0..=1_000_000)?,
+            "rates.team_requests_per_second" => {
+                self.rates.team_requests_per_second = setting.small(0..=1_000_000)?;
+            }
+            "rates.team_events_per_second" => {
+                self.rates.team_events_per_second = setting.small(0..=10_000_000)?;
+            }
+            _ => return Err(unknown(key, setting.origin)),
         }
         Ok(())
     }

@@ -20,8 +20,18 @@ const SHORT: [&str; 7] = [
     "list_aliases",
 ];
 /// Those whose pages may take seconds: they keep nobody from the others.
-const LONG: [&str; 6] =
-    ["list_runs", "list_events", "list_decisions", "list_versions", "list_artifacts", "list_projects"];
+const LONG: [&str; 10] = [
+    "list_runs",
+    "list_events",
+    "list_decisions",
+    "list_versions",
+    "list_artifacts",
+    "list_projects",
+    "list_teams",
+    "list_tokens",
+    "list_members",
+    "list_audit_entries",
+];
 
 /// Answers of each kind that are made at once, which is about as many as have places for their reads on SQLite. Each has about 8 MiB
 /// at most.
