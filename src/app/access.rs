@@ -15,7 +15,9 @@ use tokio::sync::Semaphore;
 
 use crate::app::App;
 use crate::app::Error;
+use crate::domain::access::Grant;
 use crate::domain::access::Principal;
+use crate::domain::access::Scope;
 use crate::domain::audit::Caller;
 use crate::domain::member;
 use crate::domain::member::Identity;
@@ -30,12 +32,12 @@ pub const FRESH: Duration = Duration::from_secs(10);
 const MOST_KNOWN: usize = 8_192;
 /// Tokens that are looked up at once: whoever sends many that nobody made keeps no place from those that are known.
 const LOOKUPS: usize = 2;
+/// Known tokens that are read again at once, beside those.
+const REFRESHES: usize = 8;
 /// How long a call waits for that. A server that looks up nothing else is being flooded.
 const LOOKUP_WAIT: Duration = Duration::from_secs(2);
 /// When a caller should come back that found no place.
 const LOOKUP_RETRY: Duration = Duration::from_secs(1);
-/// Roles of one member, of which there is one in each of its teams or projects.
-const MOST_ROLES: i64 = 1_000;
 /// Reads that wait to be noted in the audit log: less than a KiB each.
 const NOTES: usize = 1_024;
 /// How exactly it is noted when a token was used last: at most one write so often.
@@ -48,6 +50,8 @@ pub(super) struct Access {
     is_required: bool,
     known: Mutex<Known>,
     lookups: Semaphore,
+    /// For tokens that were found before.
+    refreshes: Semaphore,
     /// Reads of weights so far.
     reads: AtomicU64,
     notes: Arc<Semaphore>,
@@ -58,6 +62,8 @@ struct Known {
     tokens: HashMap<String, Seen>,
     /// By their identities: what was read, and when.
     members: HashMap<String, (Vec<Member>, Instant)>,
+    /// How often something was forgotten.
+    generation: u64,
     /// Tokens that were used since that was last noted.
     used: HashMap<String, i64>,
     noted: Option<Instant>,
@@ -76,6 +82,7 @@ impl Access {
             is_required,
             known: Mutex::default(),
             lookups: Semaphore::new(LOOKUPS),
+            refreshes: Semaphore::new(REFRESHES),
             reads: AtomicU64::new(0),
             notes: Arc::new(Semaphore::new(NOTES)),
         }
@@ -100,14 +107,27 @@ impl Access {
         known.tokens.get(id).filter(|it| it.at.elapsed() < FRESH).map(|it| it.token.clone())
     }
 
-    fn see(&self, id: &str, token: Option<Token>) {
+    /// Whether a token of this id was found before, however long ago.
+    fn is_known(&self, id: &str) -> bool {
+        self.known().tokens.get(id).is_some_and(|it| it.token.is_some())
+    }
+
+    /// Before a read: what was forgotten since must not be remembered as it was.
+    fn generation(&self) -> u64 {
+        self.known().generation
+    }
+
+    fn see(&self, id: &str, token: Option<Token>, generation: u64) {
         let mut known = self.known();
-        if known.tokens.len() >= MOST_KNOWN {
-            known.tokens.retain(|_, it| it.at.elapsed() < FRESH);
+        if known.generation != generation {
+            return;
         }
         if known.tokens.len() >= MOST_KNOWN {
-            // All are fresh: a flood of tokens that nobody made goes first.
+            // A flood of tokens that nobody made goes first.
             known.tokens.retain(|_, it| it.token.is_some());
+        }
+        if known.tokens.len() >= MOST_KNOWN {
+            known.tokens.retain(|_, it| it.at.elapsed() < FRESH);
         }
         if known.tokens.len() < MOST_KNOWN {
             known.tokens.insert(id.to_owned(), Seen { token, at: Instant::now() });
@@ -119,8 +139,11 @@ impl Access {
         known.members.get(key).filter(|it| it.1.elapsed() < FRESH).map(|it| it.0.clone())
     }
 
-    fn see_member(&self, key: String, members: &[Member]) {
+    fn see_member(&self, key: String, members: &[Member], generation: u64) {
         let mut known = self.known();
+        if known.generation != generation {
+            return;
+        }
         if known.members.len() >= MOST_KNOWN {
             known.members.retain(|_, it| it.1.elapsed() < FRESH);
         }
@@ -186,13 +209,17 @@ impl App {
         let members = match self.access.seen_member(&key) {
             Some(members) => members,
             None => {
-                let members = self.db.members_of(identities, MOST_ROLES).await?;
-                self.access.see_member(key, &members);
+                let generation = self.access.generation();
+                let members = self.db.members_of(identities).await?;
+                self.access.see_member(key, &members, generation);
                 members
             }
         };
-        let Some(first) = members.first() else { return Err(member::unknown(identities).into()) };
-        let name = first.identity.to_string();
+        // The same one however many roles there are, and in whatever order they were read.
+        let mut known = identities.iter().filter(|it| members.iter().any(|member| member.identity == **it));
+        let Some(name) = known.next().map(Identity::to_string) else {
+            return Err(member::unknown(identities).into());
+        };
         Ok(Principal::new(name, members.into_iter().map(|it| it.grant).collect()))
     }
 
@@ -204,25 +231,39 @@ impl App {
             let message = "too many tokens are being looked up: try the same call again";
             Refusal::exhausted("BUSY", message).retry_after(LOOKUP_RETRY)
         };
-        let place = tokio::time::timeout(LOOKUP_WAIT, self.access.lookups.acquire()).await;
+        // One that is known, and was read a while ago, waits behind no strangers.
+        let is_known = self.access.is_known(id);
+        let lookups = if is_known { &self.access.refreshes } else { &self.access.lookups };
+        let place = tokio::time::timeout(LOOKUP_WAIT, lookups.acquire()).await;
         let _place = place.map_err(|_| crowded())?.map_err(|_| Error::Stopping)?;
         // Another call may have looked meanwhile.
         if let Some(token) = self.access.seen(id) {
             return Ok(token);
         }
+        let generation = self.access.generation();
         let token = self.db.token(id).await?;
-        self.access.see(id, token.clone());
+        self.access.see(id, token.clone(), generation);
         Ok(token)
     }
 
     /// Forgets what is known of members, so that what was changed here holds here at once.
     pub(super) fn forget_members(&self) {
-        self.access.known().members.clear();
+        let mut known = self.access.known();
+        known.generation += 1;
+        known.members.clear();
     }
 
-    /// Forgets what is known of a token, so that what was changed here holds here at once.
-    pub(super) fn forget_token(&self, id: &str) {
-        self.access.known().tokens.remove(id);
+    /// Forgets what is known of tokens, so that what was changed here holds here at once.
+    pub(super) fn forget_tokens(&self) {
+        let mut known = self.access.known();
+        known.generation += 1;
+        known.tokens.clear();
+    }
+
+    /// Whether whatever the caller may see it may see in a whole team.
+    pub(super) fn reads_whole_teams(&self) -> bool {
+        let of_team = |it: &Grant| matches!(it.scope, Scope::Team(_));
+        self.caller.as_ref().is_none_or(|it| it.is_anybody() || it.grants.iter().all(of_team))
     }
 
     /// The service for one call: what it changes stands in the audit log as the caller's. A server that does not ask who calls has

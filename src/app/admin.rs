@@ -50,6 +50,17 @@ impl App {
         Err(Refusal::precondition("AUTH_NOT_REQUIRED", message).into())
     }
 
+    /// One that nobody made has nothing to list: else a typo would look like an empty team.
+    async fn expect_team(&self, team: Option<&Id>) -> Result<(), Error> {
+        self.expect_auth()?;
+        match team {
+            Some(team) if self.db.team(team).await?.is_none() => {
+                Err(Refusal::not_found("team", format!("teams/{team}")).into())
+            }
+            _ => Ok(()),
+        }
+    }
+
     pub async fn create_team(&self, id: Id, creator: &Principal) -> Result<Team, Error> {
         self.expect_auth()?;
         let team = Team { id, creator: creator.name.clone(), create_time_us: self.clock.now_us() };
@@ -127,7 +138,7 @@ impl App {
 
     /// Tokens of a team (none: of the service) by id, behind one.
     pub async fn list_tokens(&self, team: Option<&Id>, after: &str, limit: i64) -> Result<Vec<Token>, Error> {
-        self.expect_auth()?;
+        self.expect_team(team).await?;
         Ok(self.db.list_tokens(team, after, limit).await?)
     }
 
@@ -135,7 +146,7 @@ impl App {
     pub async fn revoke_token(&self, team: Option<Id>, id: String) -> Result<Token, Error> {
         self.expect_auth()?;
         let token = self.db.revoke_token(team, id, self.clock.now_us()).await?;
-        self.forget_token(&token.id);
+        self.forget_tokens();
         Ok(token)
     }
 
@@ -170,7 +181,7 @@ impl App {
         after: (&str, &str),
         limit: i64,
     ) -> Result<Vec<Member>, Error> {
-        self.expect_auth()?;
+        self.expect_team(Some(team)).await?;
         Ok(self.db.list_members(team, after, limit).await?)
     }
 
@@ -181,7 +192,7 @@ impl App {
         before: Option<i64>,
         limit: i64,
     ) -> Result<Vec<Entry>, Error> {
-        self.expect_auth()?;
+        self.expect_team(team).await?;
         Ok(self.db.audit_entries(team, before, limit).await?)
     }
 

@@ -69,7 +69,7 @@ async fn init(context: &mut Context, arguments: args::Init) -> Result<(), Failur
         humantime::format_duration(arguments.lifetime)
     ));
     if !config.auth.required {
-        context.output.note("the server does not ask who calls yet: set `auth.required = true`");
+        context.output.note("these settings do not ask who calls: the server needs `auth.required = true`");
     }
     Ok(context.output.line(&text)?)
 }
@@ -212,10 +212,16 @@ fn state(token: &v1::Token, now_us: i64) -> String {
     }
 }
 
+/// The id of a token that is named by it, by its whole name, or by its text, which must not be sent.
+fn id_of(typed: &str) -> &str {
+    let last = typed.trim().rsplit('/').next().unwrap_or_default();
+    last.strip_prefix("kb_").and_then(|rest| rest.split('_').next()).unwrap_or(last)
+}
+
 async fn revoke_token(context: &mut Context, arguments: args::RevokeToken) -> Result<(), Failure> {
     let name = match (arguments.service, arguments.team, arguments.token) {
-        (Some(token), _, _) => format!("tokens/{token}"),
-        (None, Some(team), Some(token)) => format!("{}/tokens/{token}", names::team(&team)?),
+        (Some(token), _, _) => format!("tokens/{}", id_of(&token)),
+        (None, Some(team), Some(token)) => format!("{}/tokens/{}", names::team(&team)?, id_of(&token)),
         _ => {
             return Err(Failure::usage(
                 "name the team and the token, or the token of the service with --service",

@@ -3,7 +3,11 @@
 use super::epochs;
 
 /// What the server says, and what is said here.
-const PHRASES: [(&str, &str); 10] = [
+const PHRASES: [(&str, &str); 11] = [
+    (
+        "`certificate:uri:URI`, `certificate:dns:NAME` or `certificate:email:ADDRESS`",
+        "`uri:URI`, `dns:NAME` or `email:ADDRESS`",
+    ),
     ("so pass the mode: MIN or MAX", "so say which values are better: `--mode min` or `--mode max`"),
     ("pass metric and mode", "pass `--metric` and `--mode`"),
     ("pass mode `min` or mode `max`", "pass `--mode min` or `--mode max`"),

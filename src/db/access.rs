@@ -161,12 +161,18 @@ impl Db {
                 let team = team.as_ref().map_or("", Id::as_str);
                 let sql = "UPDATE tokens SET revoke_time_us = COALESCE(revoke_time_us, $1) WHERE id = $2 AND team = $3";
                 let revoked = connection.execute(sql, args![now_us, &id, team]).await?;
+                // What it made for workers ends with it.
+                let name = if team.is_empty() { format!("tokens/{id}") } else { format!("teams/{team}/tokens/{id}") };
+                if revoked == 1 {
+                    let sql = "UPDATE tokens SET revoke_time_us = $1 WHERE team = $2 AND creator = $3 \
+                        AND run_uid IS NOT NULL AND revoke_time_us IS NULL";
+                    connection.execute(sql, args![now_us, team, &name]).await?;
+                }
                 let sql = format!("{TOKEN} WHERE t.id = $1");
                 let row = connection.row(&sql, args![&id]).await?;
                 match row.filter(|_| revoked == 1) {
                     Some(row) => token_of(&row),
-                    None if team.is_empty() => Err(Refusal::not_found("token", format!("tokens/{id}")).into()),
-                    None => Err(Refusal::not_found("token", format!("teams/{team}/tokens/{id}")).into()),
+                    None => Err(Refusal::not_found("token", name).into()),
                 }
             })
         })

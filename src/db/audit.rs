@@ -226,13 +226,25 @@ impl Db {
         }
     }
 
-    async fn drop_first_entries(&self, chain: Chain, older_than_us: i64) -> Result<u64, Error> {
+    async fn drop_first_entries(&self, mut chain: Chain, older_than_us: i64) -> Result<u64, Error> {
+        let mut dropped = 0;
+        loop {
+            let some = self.drop_some_entries(&chain, older_than_us).await?;
+            dropped += some;
+            chain.first_position += i64::try_from(some).unwrap_or(0);
+            if some == 0 {
+                return Ok(dropped);
+            }
+        }
+    }
+
+    async fn drop_some_entries(&self, chain: &Chain, older_than_us: i64) -> Result<u64, Error> {
         let first = self.chained_entries(&chain.team, chain.first_position, DROPPED_AT_ONCE).await?;
         // The newest one stays: its digest is the chain's end.
         let old = |it: &&Entry| it.time_us < older_than_us && it.position < Some(chain.last_position);
         let Some(last) = first.iter().take_while(old).last() else { return Ok(0) };
         let (Some(position), Some(digest)) = (last.position, last.digest) else { return Ok(0) };
-        let team = chain.team;
+        let team = chain.team.clone();
         self.write(move |connection| {
             Box::pin(async move {
                 let sql = "UPDATE audit_chains SET first_position = $1, before_digest = $2 \

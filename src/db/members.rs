@@ -14,6 +14,9 @@ use crate::domain::member::Identity;
 use crate::domain::member::Member;
 use crate::domain::refusal::Refusal;
 
+/// Roles of one identity in the projects of one team: all of an identity's are read at once.
+const MOST_ROLES: i64 = 100;
+
 const MEMBER: &str = "SELECT m.identity, m.team, m.project, m.role, m.creator, m.create_time_us";
 
 fn member_of(row: &Row) -> Result<Member, Error> {
@@ -48,6 +51,16 @@ impl Db {
                 let (team, project) = place_of(&member.grant.scope);
                 if connection.row("SELECT id FROM teams WHERE id = $1", args![&team]).await?.is_none() {
                     return Err(Refusal::not_found("team", format!("teams/{team}")).into());
+                }
+                let count = "SELECT COUNT(*) FROM members WHERE identity = $1 AND team = $2 AND project <> $3";
+                let values = args![member.identity.as_str(), &team, &project];
+                let count = connection.row(count, values).await?.map(|row| row.int(0)).transpose()?;
+                if count.unwrap_or(0) >= MOST_ROLES {
+                    let message = format!(
+                        "`{}` has {MOST_ROLES} roles in `teams/{team}`: give it one in the whole team instead",
+                        member.identity
+                    );
+                    return Err(Refusal::exhausted("LIMIT_EXCEEDED", message).into());
                 }
                 let sql = "INSERT INTO members (identity, team, project, role, creator, create_time_us) \
                     VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (identity, team, project) \
@@ -88,13 +101,13 @@ impl Db {
         rows.iter().map(member_of).collect()
     }
 
-    /// What those with one of these identities may do, in all teams: at most so many roles.
-    pub async fn members_of(&self, identities: &[Identity], limit: i64) -> Result<Vec<Member>, Error> {
+    /// What those with one of these identities may do, in all teams.
+    pub async fn members_of(&self, identities: &[Identity]) -> Result<Vec<Member>, Error> {
         let sql = format!(
             "WITH {{v: identity text}} {MEMBER} FROM v CROSS JOIN members m WHERE m.identity = v.identity"
         );
         let set = identities.iter().map(|it| args![it.as_str()]).collect();
         let rows = self.rows_of(&sql, set).await?;
-        rows.iter().take(usize::try_from(limit).unwrap_or(0)).map(member_of).collect()
+        rows.iter().map(member_of).collect()
     }
 }

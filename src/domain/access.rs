@@ -237,11 +237,14 @@ pub fn allows(principal: &Principal, action: Action, resource: &Resource) -> Per
 pub fn forbidden(principal: &Principal, needs: Role, name: &str) -> Refusal {
     let has: Vec<String> =
         principal.grants.iter().map(|grant| format!("{} in {}", grant.role, grant.scope)).collect();
-    let message = format!(
-        "`{}` may not do this to `{name}`: it is {}, and the role {needs} is needed there",
-        principal.name,
-        has.join(" and ")
-    );
+    let (who, has) = (&principal.name, has.join(" and "));
+    // Enough of a role, in another place.
+    let message = match principal.grants.iter().any(|grant| grant.role >= needs) {
+        true => format!("`{who}` may not do this to `{name}`: it is {has}, and that does not reach so far"),
+        false => {
+            format!("`{who}` may not do this to `{name}`: it is {has}, and the role {needs} is needed there")
+        }
+    };
     Refusal::denied("ROLE_MISSING", message).with("role", needs)
 }
 

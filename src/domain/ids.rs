@@ -4,6 +4,7 @@ use std::fmt;
 
 use keepbest_rules::names;
 use keepbest_rules::names::ALL;
+use keepbest_rules::token::masked;
 use serde::Deserialize;
 use serde::Serialize;
 
@@ -80,6 +81,7 @@ impl fmt::Display for Id {
 /// User text in a message: escaped, and cut so that a message stays a sentence.
 pub fn shown(text: &str) -> String {
     const LONGEST: usize = 80;
+    let text = masked(text);
     let escaped: String = text.chars().take(LONGEST).flat_map(char::escape_debug).collect();
     if text.chars().nth(LONGEST).is_some() { format!("{escaped}...") } else { escaped }
 }

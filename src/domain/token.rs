@@ -11,6 +11,7 @@ use crate::domain::refusal::Refusal;
 use crate::domain::time::date_of;
 
 pub use keepbest_rules::token::SECRET_BYTES;
+pub use keepbest_rules::token::masked;
 
 /// A token of which nobody says for how long: a quarter, so that forgotten ones end by themselves.
 pub const DEFAULT_LIFETIME_US: i64 = 90 * DAY_US;

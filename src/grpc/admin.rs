@@ -76,19 +76,24 @@ pub(super) struct TokenName {
 
 impl TokenName {
     pub(super) fn parse(name: &str) -> Result<TokenName, Refusal> {
-        match *name.split('/').collect::<Vec<_>>() {
-            ["tokens", token] => Ok(TokenName { team: None, token: Id::parse("token", token)? }),
-            ["teams", team, "tokens", token] => {
-                Ok(TokenName { team: Some(Id::parse("team", team)?), token: Id::parse("token", token)? })
-            }
+        let (team, token) = match *name.split('/').collect::<Vec<_>>() {
+            ["tokens", token] => (None, token),
+            ["teams", team, "tokens", token] => (Some(Id::parse("team", team)?), token),
             _ => {
                 let message = format!(
                     "name `{}` is not of the form `teams/{{team}}/tokens/{{token}}` or `tokens/{{token}}`",
                     shown(name)
                 );
-                Err(Refusal::invalid("BAD_NAME", message))
+                return Err(Refusal::invalid("BAD_NAME", message));
             }
+        };
+        // A whole token would stand in logs, and still be good.
+        if token.contains('_') {
+            let message =
+                "a token is named by its id, the part between `kb_` and the next `_`, and not by its text";
+            return Err(Refusal::invalid("BAD_NAME", message));
         }
+        Ok(TokenName { team, token: Id::parse("token", token)? })
     }
 }
 

@@ -59,6 +59,7 @@ use tonic::service::Routes;
 
 use crate::app::App;
 use crate::domain::ids::MAX_ID_BYTES;
+use crate::domain::token::masked;
 use crate::grpc::large::Large;
 
 pub(crate) use counts::Counts;
@@ -164,6 +165,7 @@ const LONGEST_NAME: usize = 4 * MAX_ID_BYTES + 64;
 
 /// Puts the name of the thing into the request's log line: whole, so that it can be searched for, and escaped.
 fn record(name: &str) {
+    let name = masked(name);
     let shown: String = name.chars().take(LONGEST_NAME).flat_map(char::escape_debug).collect();
     tracing::Span::current().record("resource", tracing::field::display(shown));
 }

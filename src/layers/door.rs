@@ -23,6 +23,7 @@ use tracing::Span;
 use crate::app::App;
 use crate::app::Error;
 use crate::app::access::FRESH;
+use crate::domain::access::Principal;
 use crate::domain::member::Identity;
 use crate::domain::refusal::Refusal;
 use crate::grpc::Call;
@@ -102,22 +103,23 @@ where
             let watch = shown.app.asks_who_calls();
             let path = request.uri().path();
             let (in_stream, out_stream) = (watch && streams_requests(path), watch && streams_answers(path));
+            let begun_as = principal.clone();
             let call = call_of(&request, principal);
             request.extensions_mut().insert(Arc::new(call));
             if in_stream {
-                let shown = shown.clone();
-                request = request.map(|body| Body::new(Guarded::new(body, shown, false)));
+                let (shown, begun_as) = (shown.clone(), begun_as.clone());
+                request = request.map(|body| Body::new(Guarded::new(body, shown, begun_as, false)));
             }
             let response = inner.call(request).await?;
             Ok(match out_stream {
-                true => response.map(|body| Body::new(Guarded::new(body, shown, true))),
+                true => response.map(|body| Body::new(Guarded::new(body, shown, begun_as, true))),
                 false => response,
             })
         })
     }
 }
 
-fn call_of(request: &Request<Body>, principal: crate::domain::access::Principal) -> Call {
+fn call_of(request: &Request<Body>, principal: Principal) -> Call {
     let method = request.uri().path().trim_start_matches("/keepbest.v1.").to_owned();
     let request_id = request.headers().get(REQUEST_ID).and_then(|it| it.to_str().ok()).unwrap_or_default();
     let peer = request.extensions().get::<Peer>().and_then(Peer::address).map(|it| it.to_string());
@@ -161,7 +163,7 @@ struct Shown {
 }
 
 impl Shown {
-    async fn principal(&self) -> Result<crate::domain::access::Principal, Error> {
+    async fn principal(&self) -> Result<Principal, Error> {
         match &self.token {
             // A server that does not ask looks at nothing.
             Err(refusal) if self.app.asks_who_calls() => Err(refusal.clone().into()),
@@ -170,11 +172,16 @@ impl Shown {
         }
     }
 
-    /// Returns once the caller is not let in any more.
-    async fn not_any_more(self) -> Status {
+    /// Returns once the caller is not let in any more, or may do something else than when it began.
+    async fn not_any_more(self, begun_as: Principal) -> Status {
         loop {
             tokio::time::sleep(FRESH).await;
             match self.principal().await {
+                Ok(principal) if principal != begun_as => {
+                    let message =
+                        "what the caller may do has changed since this stream began: open another one";
+                    return status_of(Refusal::aborted("ROLES_CHANGED", message).into());
+                }
                 // The database is away or busy: who was let in stays.
                 Ok(_) | Err(Error::Unavailable { .. } | Error::Busy(_)) => {}
                 Err(Error::Refused(refusal)) if refusal.retry_after.is_some() => {}
@@ -194,8 +201,8 @@ struct Guarded {
 }
 
 impl Guarded {
-    fn new(body: Body, shown: Shown, is_answer: bool) -> Guarded {
-        Guarded { body, is_answer, end: Box::pin(shown.not_any_more()), is_over: false }
+    fn new(body: Body, shown: Shown, begun_as: Principal, is_answer: bool) -> Guarded {
+        Guarded { body, is_answer, end: Box::pin(shown.not_any_more(begun_as)), is_over: false }
     }
 
     fn last(&self, status: Status) -> Result<Frame<bytes::Bytes>, Status> {

@@ -3,6 +3,8 @@
 //! The id finds the token and is no secret. The secret is 32 random bytes. The checksum is the CRC-32 (as in zip and gzip) of all that
 //! stands before it, so that a scanner tells a token from a word and a slip of the pen is told without asking anybody.
 
+use std::borrow::Cow;
+
 /// What every token begins with, so that scanners find one that leaked.
 pub const PREFIX: &str = "kb_";
 /// Characters of the id: 12 of 62 are 71 bits, enough that no two tokens ever have the same.
@@ -72,6 +74,19 @@ pub fn digest(text: &str) -> [u8; 32] {
 pub fn matches(text: &str, digest: &[u8; 32]) -> bool {
     // Compared in constant time by the crate.
     blake3::hash(text.as_bytes()) == blake3::Hash::from_bytes(*digest)
+}
+
+/// A text in which nothing of a token but its id can be read: what somebody put a whole token into by mistake.
+pub fn masked(text: &str) -> Cow<'_, str> {
+    let Some(at) = text.find(PREFIX) else { return Cow::Borrowed(text) };
+    let (before, from) = text.split_at(at);
+    let rest = &from[PREFIX.len()..];
+    let end = rest.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).unwrap_or(rest.len());
+    let (word, behind) = rest.split_at(end);
+    match word.split_once('_') {
+        Some((id, _)) => Cow::Owned(format!("{before}{PREFIX}{id}_...{}", masked(behind))),
+        None => Cow::Owned(format!("{before}{PREFIX}{word}{}", masked(behind))),
+    }
 }
 
 fn checksum(text: &str) -> String {
@@ -149,6 +164,16 @@ mod tests {
         let (_, text) = mint([9; 9], [200; 32]);
         assert!(matches(&text, &digest(&text)));
         assert!(!matches(&mint([9; 9], [201; 32]).1, &digest(&text)));
+    }
+
+    #[test]
+    fn a_token_in_a_text_is_masked() {
+        let (id, text) = mint([9; 9], [200; 32]);
+        let name = format!("teams/a/tokens/{text}/x {text}");
+        assert_eq!(masked(&name), format!("teams/a/tokens/kb_{id}_.../x kb_{id}_..."));
+        assert_eq!(masked("teams/a/kb_x"), "teams/a/kb_x");
+        assert_eq!(masked("kb_"), "kb_");
+        assert_eq!(masked(""), "");
     }
 
     #[test]

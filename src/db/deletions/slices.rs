@@ -69,7 +69,6 @@ impl Db {
 
 impl Write for DeleteSlice {
     type Answer = DeletedSlice;
-    const AUDITED: bool = false;
     const IN_SETS: bool = false;
 
     fn turn(&self) -> Turn {

@@ -56,9 +56,17 @@ async fn what_was_done_is_told_once_and_what_was_refused_is_not() {
         )
         .await
         .unwrap();
+    let all = v1::DeleteVersionsRequest {
+        parent: artifact.to_owned(),
+        filter: "number >= 0".to_owned(),
+        delete_aliases: true,
+        delete_best: true,
+        ..Default::default()
+    };
+    guarded.ask(token, "Artifacts/DeleteVersions", all).await.unwrap();
     guarded.ask(token, "Artifacts/DeleteArtifact", delete).await.unwrap();
     // `saved` made a token, a run and a version, and then two were made here.
-    let entries = entries(&guarded, "a", 6).await;
+    let entries = entries(&guarded, "a", 7).await;
     let commit = pending.rsplit_once('/').unwrap().0;
     let told = told(&entries);
     assert_eq!(told[0], ("Admin/CreateToken", "teams/a"));
@@ -66,14 +74,15 @@ async fn what_was_done_is_told_once_and_what_was_refused_is_not() {
     assert_eq!(told[2].0, "Checkpoints/CommitCheckpoint");
     assert!(told[2].1.starts_with(commit), "{told:?}");
     assert_eq!(told[3], ("Admin/CreateToken", "teams/a"));
-    assert_eq!(told[4..], [("Artifacts/SetAlias", artifact), ("Artifacts/DeleteArtifact", artifact)]);
+    let methods = ["Artifacts/SetAlias", "Artifacts/DeleteVersions", "Artifacts/DeleteArtifact"];
+    assert_eq!(told[4..], methods.map(|it| (it, artifact)));
     assert_eq!(entries[4].principal, maintainer.token.unwrap().name);
     assert!(
         entries.iter().all(|it| !it.request_id.is_empty() && it.address.starts_with("127.0.0.1:")),
         "{entries:?}"
     );
     let positions: Vec<i64> = entries.iter().map(|it| it.position).collect();
-    assert_eq!(positions, (0..6).collect::<Vec<i64>>());
+    assert_eq!(positions, (0..7).collect::<Vec<i64>>());
 }
 
 #[tokio::test]

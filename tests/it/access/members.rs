@@ -94,6 +94,27 @@ async fn a_certificate_shows_who_calls_as_a_token_does() {
     assert_eq!(reason(trainer.list_runs(list("a")).await.unwrap_err()), "MEMBER_UNKNOWN");
 }
 
+/// What a team does with an identity is nothing to another team's role of it.
+#[tokio::test]
+async fn no_team_crowds_another_ones_member_out() {
+    let authority = Authority::new();
+    let (server, admin) = start(&authority).await;
+    let identity = "certificate:dns:trainer.example".to_owned();
+    let set =
+        |scope: String| v1::SetMemberRequest { scope, identity: identity.clone(), role: "reader".to_owned() };
+    admin.set_member(set("teams/b".to_owned())).await.unwrap();
+    for number in 0..100 {
+        admin.set_member(set(format!("teams/a/projects/p{number}"))).await.unwrap();
+    }
+    let more = admin.set_member(set("teams/a/projects/more".to_owned())).await.unwrap_err();
+    assert_eq!(reason(more), "LIMIT_EXCEEDED");
+    // One that it has may be given again.
+    admin.set_member(set("teams/a/projects/p7".to_owned())).await.unwrap();
+    let trainer = client(&server, authority.trusted_with(&authority.issue("trainer", &["trainer.example"])));
+    trainer.list_runs(list("b")).await.unwrap();
+    assert_eq!(trainer.who_am_i().await.unwrap().grants.len(), 101);
+}
+
 #[tokio::test]
 async fn a_token_goes_before_a_certificate() {
     let authority = Authority::new();

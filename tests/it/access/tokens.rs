@@ -3,11 +3,16 @@
 use std::time::Duration;
 
 use futures::StreamExt;
+use keepbest::maintenance;
+use keepbest_client::Client;
 use keepbest_proto::v1;
 use prost::Message;
 use tonic::Code;
 use tonic::Request;
 
+use crate::support::authority::Authority;
+use crate::support::authority::LOCAL;
+use crate::support::authority::https;
 use crate::support::requests::best_only;
 use crate::support::requests::reason;
 use crate::support::server;
@@ -121,6 +126,48 @@ async fn a_stream_that_is_open_ends_when_its_token_is_revoked() {
     // Far longer than the promise of 20 s, for a machine that is slow.
     let ended = tokio::time::timeout(Duration::from_secs(120), answers.into_inner().message()).await.unwrap();
     assert_eq!(reason(&ended.unwrap_err()), "TOKEN_REVOKED");
+}
+
+#[tokio::test]
+async fn a_stream_ends_when_its_caller_may_do_something_else() {
+    let authority = Authority::new();
+    let pair = authority.issue("server", &LOCAL);
+    let server = server::start_with(|config| {
+        config.auth.required = true;
+        config.tls = pair.settings();
+        config.tls.client_ca = Some(authority.file());
+    })
+    .await;
+    let minted = maintenance::mint_admin_token(server.config(), Duration::from_secs(600)).await.unwrap();
+    let builder = Client::builder(https(&server.address())).tls(authority.trusted());
+    let admin = builder.token(&minted.1).unwrap().connect_lazy().unwrap();
+    admin.create_team(v1::CreateTeamRequest { team_id: "a".to_owned() }).await.unwrap();
+    let set = |role: &str| v1::SetMemberRequest {
+        scope: "teams/a".to_owned(),
+        identity: "certificate:dns:t.example".to_owned(),
+        role: role.to_owned(),
+    };
+    admin.set_member(set("trainer")).await.unwrap();
+    let shown = authority.trusted_with(&authority.issue("t", &["t.example"]));
+    let trainer = Client::builder(https(&server.address())).tls(shown).connect_lazy().unwrap();
+    let mut answers = trainer.stream_events(futures::stream::pending()).await.unwrap();
+    admin.set_member(set("reader")).await.unwrap();
+    let ended = tokio::time::timeout(Duration::from_secs(120), answers.message()).await.unwrap();
+    assert_eq!(reason(&ended.unwrap_err()), "ROLES_CHANGED");
+}
+
+#[tokio::test]
+async fn a_whole_token_is_no_name_and_stands_nowhere() {
+    let guarded = teams::start().await;
+    let token = guarded.token_of("a", "reader").await;
+    let secret = token.text.rsplit('_').next().unwrap();
+    let revoke = v1::RevokeTokenRequest { name: format!("teams/a/tokens/{}", token.text) };
+    let status = guarded.ask(Some(&guarded.admin), "Admin/RevokeToken", revoke).await.unwrap_err();
+    assert_eq!(reason(&status), "BAD_NAME");
+    assert!(!format!("{status:?}").contains(secret), "{status:?}");
+    let get = v1::GetRunRequest { name: token.text.clone() };
+    let status = guarded.ask(Some(&token.text), "Runs/GetRun", get).await.unwrap_err();
+    assert!(!format!("{status:?}").contains(secret), "{status:?}");
 }
 
 #[tokio::test]

@@ -87,6 +87,18 @@ async fn a_run_of_the_same_name_is_another_one() {
 }
 
 #[tokio::test]
+async fn a_workers_token_ends_with_the_one_that_made_it() {
+    let guarded = teams::start().await;
+    let trainer = guarded.token_of("a", "trainer").await;
+    let worker = start(&guarded, &trainer.text, "first").await.run_token;
+    let beat = || v1::HeartbeatRequest { run: format!("{PROJECT}/runs/first"), attempt: 1 };
+    guarded.ask(Some(&worker), "Runs/Heartbeat", beat()).await.unwrap();
+    guarded.revoke(&trainer.token.unwrap().name).await;
+    let status = guarded.ask(Some(&worker), "Runs/Heartbeat", beat()).await.unwrap_err();
+    assert_eq!(reason(&status), "TOKEN_REVOKED");
+}
+
+#[tokio::test]
 async fn tokens_of_attempts_stand_in_no_list() {
     let guarded = teams::start().await;
     let admin = guarded.token("a", "team-admin").await;

@@ -48,7 +48,7 @@ class Token:
             text = checked(token)
             return cls(_Fixed(text))
         if callable(token):
-            return cls(token)
+            return cls(_Asked(token))
         raise TypeError(f"token is {type(token).__name__}, not an API token or a function that returns one")
 
     @classmethod
@@ -73,6 +73,14 @@ class _Fixed:
 
     def __repr__(self) -> str:
         return "_Fixed()"
+
+
+@dataclass(frozen=True)
+class _Asked:
+    function: Callable[[], str]
+
+    def __call__(self) -> str:
+        return checked(self.function())
 
 
 @dataclass(frozen=True)
