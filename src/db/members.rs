@@ -17,7 +17,8 @@ use crate::domain::refusal::Refusal;
 /// Roles of one identity in the projects of one team: all of an identity's are read at once.
 const MOST_ROLES: i64 = 100;
 
-const MEMBER: &str = "SELECT m.identity, m.team, m.project, m.role, m.creator, m.create_time_us";
+const MEMBER: &str =
+    "SELECT m.identity, m.team, m.project, m.role, m.creator, m.create_time_us FROM members m";
 
 fn member_of(row: &Row) -> Result<Member, Error> {
     let (team, project, role) = (stored_id(&row.text(1)?)?, row.text(2)?, row.text(3)?);
@@ -94,7 +95,7 @@ impl Db {
         limit: i64,
     ) -> Result<Vec<Member>, Error> {
         let sql = format!(
-            "{MEMBER} FROM members m WHERE m.team = $1 AND (m.identity, m.project) > ($2, $3) \
+            "{MEMBER} WHERE m.team = $1 AND (m.identity, m.project) > ($2, $3) \
              ORDER BY m.team, m.identity, m.project LIMIT $4"
         );
         let rows = self.page(&sql, args![team.as_str(), after.0, after.1, limit]).await?;
@@ -103,11 +104,10 @@ impl Db {
 
     /// What those with one of these identities may do, in all teams.
     pub async fn members_of(&self, identities: &[Identity]) -> Result<Vec<Member>, Error> {
-        let sql = format!(
-            "WITH {{v: identity text}} {MEMBER} FROM v CROSS JOIN members m WHERE m.identity = v.identity"
-        );
+        let sql = "WITH {v: identity text} SELECT m.identity, m.team, m.project, m.role, m.creator, m.create_time_us \
+            FROM v CROSS JOIN members m WHERE m.identity = v.identity";
         let set = identities.iter().map(|it| args![it.as_str()]).collect();
-        let rows = self.rows_of(&sql, set).await?;
+        let rows = self.rows_of(sql, set).await?;
         rows.iter().map(member_of).collect()
     }
 }

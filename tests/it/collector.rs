@@ -241,16 +241,22 @@ async fn an_upload_that_goes_on_for_longer_than_the_expiry_is_not_expired(databa
     let checkpoint = trainer.saved(0, 0.5).await;
     let chunk = usize::try_from(CHUNK_BYTES).unwrap();
     let target = trainer.target(&checkpoint, "model");
-    test.app.prepare_file(target.clone(), i64::try_from(6 * chunk).unwrap(), None).await.unwrap();
+    let size_bytes = i64::try_from(6 * chunk).unwrap();
+    test.app.prepare_file(target.clone(), size_bytes, None).await.unwrap();
     // A chunk every three hours, where ten hours without one are too long; a few of them are on their way at once.
-    let chunks = futures::stream::iter(0..6).then(|n| {
-        let (app, clock) = (test.app.clone(), Arc::clone(&test.clock));
+    let chunks = futures::stream::iter(0..6_u8).then(|n| {
+        let (app, clock, target) = (test.app.clone(), Arc::clone(&test.clock), target.clone());
         async move {
+            // On a slow machine more than two would be on their way, for longer than the ten hours.
+            let durable = i64::from(n.saturating_sub(2)) * (size_bytes / 6);
+            while app.prepare_file(target.clone(), size_bytes, None).await.unwrap().durable_bytes < durable {
+                tokio::task::yield_now().await;
+            }
             clock.fetch_add(3 * HOUR_US, Ordering::SeqCst);
             assert_eq!(app.collect().await.unwrap().expired_checkpoints, 0, "after {n} chunks");
             Ok(Piece { data: Bytes::from(vec![n; chunk]), finish: n == 5, ..Piece::default() })
         }
     });
-    test.app.write_file(target, 0, chunks).await.unwrap();
+    test.app.write_file(target.clone(), 0, chunks).await.unwrap();
     assert_eq!(trainer.commit(&checkpoint).await.unwrap().size_bytes, 6 * i64::try_from(chunk).unwrap());
 }

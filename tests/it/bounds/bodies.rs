@@ -12,8 +12,8 @@ use tokio::time::timeout;
 use tonic::Code;
 use tonic::Status;
 
+use crate::support::calls::methods;
 use crate::support::raw;
-use crate::support::raw::methods;
 use crate::support::refusals::refusal;
 use crate::support::requests::Trainer;
 use crate::support::requests::best_only;
