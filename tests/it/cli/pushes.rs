@@ -4,6 +4,7 @@ use std::fs;
 use std::fs::File;
 use std::io::BufRead as _;
 use std::io::BufReader;
+use std::os::unix::fs::FileExt as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::fs::symlink;
 use std::process::Child;
@@ -14,6 +15,7 @@ use keepbest_client::Client;
 use keepbest_client::v1;
 use rustix::process::Pid;
 use rustix::process::Signal;
+use uuid::Uuid;
 
 use super::Desk;
 use super::bytes;
@@ -21,10 +23,13 @@ use super::bytes;
 const PARENT: &str = "teams/default/projects/default";
 
 impl Desk {
-    /// A file of zeros: its chunks are equal, so that it takes time and no room.
-    fn zeros(&self, name: &str, size_bytes: u64) {
+    /// A file of which the server has no chunk, so that it takes time to push: mostly holes, and each chunk with a number of its own.
+    fn large(&self, name: &str, size_bytes: u64) {
         let file = File::create(self.folder.path().join(name)).unwrap();
         file.set_len(size_bytes).unwrap();
+        for offset in (0..size_bytes).step_by(1 << 20) {
+            file.write_all_at(Uuid::new_v4().as_bytes(), offset).unwrap();
+        }
     }
 
     /// Begins a command.
@@ -77,8 +82,8 @@ fn a_push_that_is_refused_leaves_nothing() {
 #[test]
 fn a_push_that_is_interrupted_leaves_nothing() {
     let desk = Desk::new();
-    desk.zeros("model.bin", 1 << 30);
     for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
+        desk.large("model.bin", 1 << 30);
         let mut push = desk.begin(&["push", "model.bin", "cnn", "--metric", "loss=1"]);
         underway(desk.server.address(), &mut push);
         self::signal(&push, signal);
@@ -93,7 +98,7 @@ fn a_push_that_is_interrupted_leaves_nothing() {
 #[test]
 fn a_push_that_was_killed_goes_on() {
     let desk = Desk::new();
-    desk.zeros("model.bin", 192 << 20);
+    desk.large("model.bin", 192 << 20);
     let arguments = ["push", "model.bin", "cnn", "--metric", "loss=1"];
     let mut push = desk.begin(&arguments);
     let checkpoint = underway(desk.server.address(), &mut push);
@@ -114,7 +119,7 @@ fn a_push_that_was_killed_goes_on() {
 #[test]
 fn of_two_equal_pushes_none_takes_away_what_the_other_saves() {
     let desk = Desk::new();
-    desk.zeros("model.bin", 1 << 30);
+    desk.large("model.bin", 1 << 30);
     let arguments = ["push", "model.bin", "cnn", "--metric", "loss=1"];
     // The earlier one stands still until the later one has saved, and is told to end then.
     let mut first = desk.begin(&arguments);
@@ -134,7 +139,7 @@ fn of_two_equal_pushes_none_takes_away_what_the_other_saves() {
 #[test]
 fn a_push_that_is_interrupted_leaves_what_an_equal_one_has_begun() {
     let desk = Desk::new();
-    desk.zeros("model.bin", 1 << 30);
+    desk.large("model.bin", 1 << 30);
     let arguments = ["push", "model.bin", "cnn", "--metric", "loss=1"];
     let mut first = desk.begin(&arguments);
     let checkpoint = underway(desk.server.address(), &mut first);
