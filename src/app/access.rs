@@ -59,9 +59,10 @@ pub(super) struct Access {
 
 #[derive(Debug, Default)]
 struct Known {
-    tokens: HashMap<String, Seen>,
-    /// By their identities: what was read, and when.
-    members: HashMap<String, (Vec<Member>, Instant)>,
+    /// By their ids; none: nobody made it.
+    tokens: Memory<Option<Token>>,
+    /// By the identities of a certificate.
+    members: Memory<Vec<Member>>,
     /// How often something was forgotten.
     generation: u64,
     /// Tokens that were used since that was last noted.
@@ -69,11 +70,34 @@ struct Known {
     noted: Option<Instant>,
 }
 
-/// What was read of a token, and when; none: there is none of this id.
-#[derive(Clone, Debug)]
-struct Seen {
-    token: Option<Token>,
-    at: Instant,
+/// What was read, and when.
+#[derive(Debug)]
+struct Memory<T>(HashMap<String, (T, Instant)>);
+
+impl<T> Default for Memory<T> {
+    fn default() -> Memory<T> {
+        Memory(HashMap::new())
+    }
+}
+
+impl<T: Clone> Memory<T> {
+    /// What was read of late.
+    fn fresh(&self, key: &str) -> Option<T> {
+        self.0.get(key).filter(|(_, at)| at.elapsed() < FRESH).map(|(it, _)| it.clone())
+    }
+
+    fn put(&mut self, key: String, read: T, is_found: impl Fn(&T) -> bool) {
+        if self.0.len() >= MOST_KNOWN {
+            // A flood of what nobody made goes first.
+            self.0.retain(|_, (it, _)| is_found(it));
+        }
+        if self.0.len() >= MOST_KNOWN {
+            self.0.retain(|_, (_, at)| at.elapsed() < FRESH);
+        }
+        if self.0.len() < MOST_KNOWN {
+            self.0.insert(key, (read, Instant::now()));
+        }
+    }
 }
 
 impl Access {
@@ -102,14 +126,9 @@ impl Access {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn seen(&self, id: &str) -> Option<Option<Token>> {
-        let known = self.known();
-        known.tokens.get(id).filter(|it| it.at.elapsed() < FRESH).map(|it| it.token.clone())
-    }
-
     /// Whether a token of this id was found before, however long ago.
     fn is_known(&self, id: &str) -> bool {
-        self.known().tokens.get(id).is_some_and(|it| it.token.is_some())
+        self.known().tokens.0.get(id).is_some_and(|(token, _)| token.is_some())
     }
 
     /// Before a read: what was forgotten since must not be remembered as it was.
@@ -117,40 +136,9 @@ impl Access {
         self.known().generation
     }
 
-    fn see(&self, id: &str, token: Option<Token>, generation: u64) {
-        let mut known = self.known();
-        if known.generation != generation {
-            return;
-        }
-        if known.tokens.len() >= MOST_KNOWN {
-            // A flood of tokens that nobody made goes first.
-            known.tokens.retain(|_, it| it.token.is_some());
-        }
-        if known.tokens.len() >= MOST_KNOWN {
-            known.tokens.retain(|_, it| it.at.elapsed() < FRESH);
-        }
-        if known.tokens.len() < MOST_KNOWN {
-            known.tokens.insert(id.to_owned(), Seen { token, at: Instant::now() });
-        }
-    }
-
-    fn seen_member(&self, key: &str) -> Option<Vec<Member>> {
-        let known = self.known();
-        known.members.get(key).filter(|it| it.1.elapsed() < FRESH).map(|it| it.0.clone())
-    }
-
-    fn see_member(&self, key: String, members: &[Member], generation: u64) {
-        let mut known = self.known();
-        if known.generation != generation {
-            return;
-        }
-        if known.members.len() >= MOST_KNOWN {
-            known.members.retain(|_, it| it.1.elapsed() < FRESH);
-        }
-        // Certificates are made by an authority of ours: a flood of them is none of strangers.
-        if known.members.len() < MOST_KNOWN {
-            known.members.insert(key, (members.to_vec(), Instant::now()));
-        }
+    /// What is known, to remember what was read, unless something was forgotten since then.
+    fn known_since(&self, generation: u64) -> Option<MutexGuard<'_, Known>> {
+        Some(self.known()).filter(|it| it.generation == generation)
     }
 
     /// Notes a use, and answers what is to be written now.
@@ -206,12 +194,15 @@ impl App {
     /// Who calls with a certificate. A member of several teams may do in each what it may do there.
     async fn member(&self, identities: &[Identity]) -> Result<Principal, Error> {
         let key = identities.iter().map(Identity::as_str).collect::<Vec<_>>().join(" ");
-        let members = match self.access.seen_member(&key) {
+        let fresh = self.access.known().members.fresh(&key);
+        let members = match fresh {
             Some(members) => members,
             None => {
                 let generation = self.access.generation();
                 let members = self.db.members_of(identities).await?;
-                self.access.see_member(key, &members, generation);
+                if let Some(mut known) = self.access.known_since(generation) {
+                    known.members.put(key, members.clone(), |it| !it.is_empty());
+                }
                 members
             }
         };
@@ -224,7 +215,8 @@ impl App {
     }
 
     async fn token(&self, id: &str) -> Result<Option<Token>, Error> {
-        if let Some(token) = self.access.seen(id) {
+        let fresh = || self.access.known().tokens.fresh(id);
+        if let Some(token) = fresh() {
             return Ok(token);
         }
         let crowded = || {
@@ -237,12 +229,14 @@ impl App {
         let place = tokio::time::timeout(LOOKUP_WAIT, lookups.acquire()).await;
         let _place = place.map_err(|_| crowded())?.map_err(|_| Error::Stopping)?;
         // Another call may have looked meanwhile.
-        if let Some(token) = self.access.seen(id) {
+        if let Some(token) = fresh() {
             return Ok(token);
         }
         let generation = self.access.generation();
         let token = self.db.token(id).await?;
-        self.access.see(id, token.clone(), generation);
+        if let Some(mut known) = self.access.known_since(generation) {
+            known.tokens.put(id.to_owned(), token.clone(), Option::is_some);
+        }
         Ok(token)
     }
 
@@ -250,14 +244,14 @@ impl App {
     pub(super) fn forget_members(&self) {
         let mut known = self.access.known();
         known.generation += 1;
-        known.members.clear();
+        known.members = Memory::default();
     }
 
     /// Forgets what is known of tokens, so that what was changed here holds here at once.
     pub(super) fn forget_tokens(&self) {
         let mut known = self.access.known();
         known.generation += 1;
-        known.tokens.clear();
+        known.tokens = Memory::default();
     }
 
     /// Whether whatever the caller may see it may see in a whole team.
@@ -266,12 +260,11 @@ impl App {
         self.caller.as_ref().is_none_or(|it| it.is_anybody() || it.grants.iter().all(of_team))
     }
 
-    /// The service for one call: what it changes stands in the audit log as the caller's. A server that does not ask who calls has
-    /// nothing to tell there.
+    /// The service for one call: what it changes stands in the audit log as the caller's, if the log is to tell of it.
     pub fn by(&self, caller: Option<&Caller>, principal: &Principal) -> Result<App, Error> {
         let mut app = self.clone();
         app.caller = Some(Arc::new(principal.clone()));
-        if let Some(caller) = caller.filter(|it| !it.principal.is_anybody()) {
+        if let Some(caller) = caller {
             app.db = self.db.by(caller)?;
         }
         Ok(app)

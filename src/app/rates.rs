@@ -55,8 +55,8 @@ impl Rates {
         if let Some(rate) = &self.requests {
             rate.take(team, 1)?;
         }
-        match (&self.events, u32::try_from(events)) {
-            (Some(rate), Ok(1..)) => rate.take(team, u32::try_from(events).unwrap_or(u32::MAX)),
+        match &self.events {
+            Some(rate) if events > 0 => rate.take(team, u32::try_from(events).unwrap_or(u32::MAX)),
             _ => Ok(()),
         }
     }

@@ -5,14 +5,12 @@ use std::fmt;
 use serde::Deserialize;
 use serde::Serialize;
 
-use crate::domain::access::Principal;
 use crate::domain::digest::Digest;
 use crate::domain::ids::Id;
 
 /// Who calls, and about what: what the log tells of an effect of the call.
 #[derive(Clone, Debug)]
 pub struct Caller {
-    pub principal: Principal,
     /// When the call came, microseconds since 1970.
     pub time_us: i64,
     /// The team that it is about; none: the service.

@@ -62,7 +62,6 @@ impl Face {
 
     fn caller(&self, call: &Call, ask: &Ask) -> Caller {
         Caller {
-            principal: call.principal.clone(),
             time_us: self.app.now_us(),
             team: ask.resource.team().cloned(),
             act: Act {

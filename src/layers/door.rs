@@ -103,18 +103,14 @@ where
             let watch = shown.app.asks_who_calls();
             let path = request.uri().path();
             let (in_stream, out_stream) = (watch && streams_requests(path), watch && streams_answers(path));
-            let begun_as = principal.clone();
-            let call = call_of(&request, principal);
-            request.extensions_mut().insert(Arc::new(call));
+            let call = Arc::new(call_of(&request, principal));
+            request.extensions_mut().insert(Arc::clone(&call));
+            let guarded = |body, is_answer| Body::new(Guarded::new(body, shown.clone(), &call, is_answer));
             if in_stream {
-                let (shown, begun_as) = (shown.clone(), begun_as.clone());
-                request = request.map(|body| Body::new(Guarded::new(body, shown, begun_as, false)));
+                request = request.map(|body| guarded(body, false));
             }
             let response = inner.call(request).await?;
-            Ok(match out_stream {
-                true => response.map(|body| Body::new(Guarded::new(body, shown, begun_as, true))),
-                false => response,
-            })
+            Ok(if out_stream { response.map(|body| guarded(body, true)) } else { response })
         })
     }
 }
@@ -173,11 +169,11 @@ impl Shown {
     }
 
     /// Returns once the caller is not let in any more, or may do something else than when it began.
-    async fn not_any_more(self, begun_as: Principal) -> Status {
+    async fn not_any_more(self, call: Arc<Call>) -> Status {
         loop {
             tokio::time::sleep(FRESH).await;
             match self.principal().await {
-                Ok(principal) if principal != begun_as => {
+                Ok(principal) if principal != call.principal => {
                     let message =
                         "what the caller may do has changed since this stream began: open another one";
                     return status_of(Refusal::aborted("ROLES_CHANGED", message).into());
@@ -201,8 +197,9 @@ struct Guarded {
 }
 
 impl Guarded {
-    fn new(body: Body, shown: Shown, begun_as: Principal, is_answer: bool) -> Guarded {
-        Guarded { body, is_answer, end: Box::pin(shown.not_any_more(begun_as)), is_over: false }
+    fn new(body: Body, shown: Shown, call: &Arc<Call>, is_answer: bool) -> Guarded {
+        let end = Box::pin(shown.not_any_more(Arc::clone(call)));
+        Guarded { body, is_answer, end, is_over: false }
     }
 
     fn last(&self, status: Status) -> Result<Frame<bytes::Bytes>, Status> {

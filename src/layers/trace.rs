@@ -105,8 +105,9 @@ where
         let received = Arc::new(AtomicU64::new(0));
         let counted = Arc::clone(&received);
         let mut request = request.map(|body| Body::new(Counted { body, received: counted }));
-        if let Ok(value) = request_id.parse() {
-            request.headers_mut().insert(REQUEST_ID, value);
+        let id = http::HeaderValue::from_str(&request_id).ok();
+        if let Some(id) = id.clone() {
+            request.headers_mut().insert(REQUEST_ID, id);
         }
         let mut line = Line { started, span: span.clone(), code: None, received, sent_bytes: 0 };
         let answer = async move {
@@ -116,8 +117,8 @@ where
                 Err(_) => internal(&format!("{method} panicked")).into_http(),
             };
             repair(&mut response);
-            if let Ok(value) = request_id.parse() {
-                response.headers_mut().insert(REQUEST_ID, value);
+            if let Some(id) = id {
+                response.headers_mut().insert(REQUEST_ID, id);
             }
             // An answer without a body has its code in the headers.
             line.code = code_in(response.headers());
