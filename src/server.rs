@@ -2,6 +2,7 @@
 
 mod connections;
 mod greeting;
+mod http1;
 mod places;
 mod stream;
 mod tls;
@@ -13,12 +14,21 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use anyhow::anyhow;
+use http::HeaderValue;
+use http::StatusCode;
+use http::header;
 use tokio::net::TcpListener;
 use tokio::signal::unix::SignalKind;
 use tokio::signal::unix::signal;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+use tonic::body::Body;
+use tonic::service::Routes;
 use tonic::transport::Server;
+use tower::Layer;
+use tower::ServiceBuilder;
 
+use crate::app::App;
 use crate::background;
 use crate::config::Config;
 use crate::config::Limits;
@@ -26,14 +36,17 @@ use crate::grpc;
 use crate::layers::AnswersLayer;
 use crate::layers::Budget;
 use crate::layers::DoorLayer;
-use crate::layers::GrpcOnlyLayer;
+use crate::layers::Http;
+use crate::layers::KindsLayer;
 use crate::layers::Proxies;
 use crate::layers::RequestsLayer;
 use crate::layers::TraceLayer;
 use crate::maintenance;
 use crate::server::connections::connections;
 use crate::server::greeting::Greeting;
+use crate::server::http1::Http1;
 use crate::server::places::Places;
+use crate::server::tls::Tls;
 
 pub use self::tls::Term;
 pub use self::tls::check as check_tls;
@@ -44,6 +57,10 @@ const FRAME_BYTES: u32 = 1 << 20;
 const STREAM_WINDOW_BYTES: u32 = 4 << 20;
 /// Bytes under way on one connection.
 const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+
+/// What a person reads who looks.
+const HERE: &str =
+    "this is a Keepbest server: it takes gRPC, gRPC-Web, and unary calls as JSON (see /openapi.json)\n";
 
 /// Serves until SIGINT or SIGTERM. `on_ready` hears the address once connections are accepted.
 pub async fn serve(config: Config, on_ready: impl FnOnce(SocketAddr) + Send) -> anyhow::Result<()> {
@@ -94,20 +111,7 @@ pub async fn serve_until(
     });
     let reading = keeper.map(|it| tokio::spawn(it.watch(stop.clone())));
     let is_encrypted = tls.is_some();
-    let proxies = Proxies::new(&config.proxy.trusted);
-    let greeting = Greeting { tls, within: Duration::from_secs(config.limits.handshake_seconds) };
-    let places = Places::new(&config.limits, proxies.clone());
-    let serving = transport(&config.limits)
-        .layer(TraceLayer { proxies })
-        .layer(GrpcOnlyLayer)
-        .layer(DoorLayer { app: app.clone(), opens_reflection: config.auth.open_reflection })
-        .layer(answers(&config.limits))
-        .layer(requests(&config.limits))
-        .add_routes(routes)
-        .serve_with_incoming_shutdown(connections(listener, places, greeting), {
-            let stop = stop.clone();
-            async move { stop.cancelled().await }
-        });
+    let serving = serving(&config, listener, address, tls, app.clone(), routes, stop.clone());
     let version = env!("CARGO_PKG_VERSION");
     tracing::info!(version, address = %address, tls = is_encrypted, database = %config.database(), objects = %config.objects(), "Listening");
     on_ready(address);
@@ -135,6 +139,57 @@ pub async fn serve_until(
     drop(lock);
     tracing::info!("Stopped");
     served
+}
+
+/// Serves connections of both kinds, with the same layers before the same services.
+fn serving(
+    config: &Config,
+    listener: TcpListener,
+    address: SocketAddr,
+    tls: Option<Tls>,
+    app: App,
+    routes: Routes,
+    stop: CancellationToken,
+) -> impl Future<Output = Result<(), tonic::transport::Error>> + use<> {
+    let proxies = Proxies::new(&config.proxy.trusted);
+    let greeting = Greeting { tls, within: Duration::from_secs(config.limits.handshake_seconds) };
+    let places = Places::new(&config.limits, proxies.clone());
+    let requests = requests(&config.limits);
+    let kinds =
+        KindsLayer::new(requests.whole, Arc::clone(&requests.budget), address.ip().is_loopback(), pages);
+    let layers = ServiceBuilder::new()
+        .layer(TraceLayer { proxies })
+        .layer(answers(&config.limits))
+        .layer(kinds)
+        .layer(DoorLayer { app, opens_reflection: config.auth.open_reflection })
+        .layer(requests)
+        .into_inner();
+    let http1 = Http1::new(layers.layer(routes.clone()), &config.limits);
+    let (of_http1, incoming_http1) = mpsc::unbounded_channel();
+    let http1 = http1.serve(incoming_http1, stop.clone());
+    let http2 = transport(&config.limits)
+        .layer(layers)
+        .add_routes(routes)
+        .serve_with_incoming_shutdown(connections(listener, places, greeting, of_http1), async move {
+            stop.cancelled().await
+        });
+    async move { futures::join!(http2, http1).0 }
+}
+
+/// What answers requests that are no calls.
+fn pages(_calls: Http) -> Http {
+    Http::new(tower::service_fn(|request: http::Request<Body>| async move {
+        let (status, line) = match request.uri().path() {
+            "/" => (StatusCode::OK, HERE),
+            _ => (StatusCode::NOT_FOUND, "there is nothing here: see / and /openapi.json\n"),
+        };
+        let mut response = http::Response::new(Body::new(line.to_owned()));
+        *response.status_mut() = status;
+        response
+            .headers_mut()
+            .insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+        Ok(response)
+    }))
 }
 
 fn answers(limits: &Limits) -> AnswersLayer {

@@ -27,18 +27,21 @@ const ROOMS: [(&str, &[&str]); 17] = [
 ];
 
 /// Words that only some rooms may say.
-const WORDS: [(&str, &[&str]); 21] = [
+const WORDS: [(&str, &[&str]); 25] = [
     ("SystemTime::now", &["clock"]),
     ("TcpListener", &["server"]),
     ("anyhow", &["maintenance", "server", "cli"]),
+    ("axum", &["grpc"]),
     ("blake3", &["domain"]),
     ("clap", &["cli"]),
     ("crc_fast", &["app"]),
     ("getrandom", &["app"]),
+    ("hyper", &["server"]),
     ("keepbest_client", &["cli"]),
     ("keepbest_proto", &["grpc"]),
     ("keepbest_rules", &["domain"]),
     ("object_store", &["store", "telemetry"]), // telemetry: whose log lines there are
+    ("prost_reflect", &["grpc"]),
     ("prost_types", &["grpc"]),
     ("rmp_serde", &["db"]),
     ("rustls", &["server", "store", "telemetry"]), // store: which provider its driver takes
@@ -47,6 +50,7 @@ const WORDS: [(&str, &[&str]); 21] = [
     ("tokio::spawn", &["app", "db", "layers", "server"]),
     ("toml", &["config"]),
     ("tonic", &["grpc", "layers", "server", "telemetry"]),
+    ("tonic_web", &["layers"]),
     ("tracing_subscriber", &["telemetry"]),
     ("x509_parser", &["server"]),
 ];
