@@ -36,7 +36,7 @@ const WORDS: [(&str, &[&str]); 25] = [
     ("clap", &["cli"]),
     ("crc_fast", &["app"]),
     ("getrandom", &["app"]),
-    ("hyper", &["server"]),
+    ("hyper", &["server", "telemetry"]),
     ("keepbest_client", &["cli"]),
     ("keepbest_proto", &["grpc"]),
     ("keepbest_rules", &["domain"]),
