@@ -102,6 +102,10 @@ pub async fn serve_until(
     let interval = Duration::from_secs(config.collector.interval_seconds);
     let collector = tokio::spawn(background::collect_every(app.clone(), interval, stop.clone()));
     let auditing = tokio::spawn(background::keep_audit_log(app.clone(), stop.clone()));
+    let feeding = tokio::spawn({
+        let app = app.clone();
+        async move { app.keep_feed().await }
+    });
     let (routes, health) = grpc::routes(app.clone()).await.context("set up reflection")?;
     let watching = tokio::spawn(health.watch(app.clone(), stop.clone()));
     let (told, waits) = (stop.clone(), app.clone());
@@ -132,6 +136,8 @@ pub async fn serve_until(
     watching.await.context("stop the health watch")?;
     collector.await.context("stop the collector")?;
     auditing.await.context("stop the keeping of the audit log")?;
+    app.stop();
+    feeding.await.context("stop the keeping of the feed")?;
     if let Some(reading) = reading {
         reading.await.context("stop the look at the certificate")?;
     }

@@ -42,6 +42,7 @@ impl App {
                 // Before the answer: what is acknowledged can be rebuilt from the store alone. If it fails, the version stands,
                 // and a repeated commit writes the manifest and answers it.
                 self.write_manifest(&uid).await?;
+                self.feed.wake(&name.run.project.team);
                 return Ok(self.db.version_by_uid(&uid).await?);
             }
         }

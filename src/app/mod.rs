@@ -11,6 +11,7 @@ pub mod decisions;
 pub mod deletions;
 mod error;
 pub mod events;
+pub mod feed;
 mod hints;
 pub mod keys;
 mod manifests;
@@ -31,6 +32,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::app::access::Access;
 use crate::app::buffers::Buffers;
+use crate::app::feed::Feed;
 use crate::app::keys::Keys;
 use crate::app::rates::Most;
 use crate::app::rates::Rates;
@@ -110,6 +112,7 @@ pub struct App {
     rates: Arc<Rates>,
     /// Who calls; none: the service itself.
     caller: Option<Arc<Principal>>,
+    feed: Feed,
     stopping: CancellationToken,
 }
 
@@ -139,6 +142,7 @@ impl App {
             access: Arc::new(Access::new(limits.requires_authentication)),
             rates: Arc::new(Rates::new(limits.rates)),
             caller: None,
+            feed: Feed::default(),
             stopping: CancellationToken::new(),
             limits,
         }

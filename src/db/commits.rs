@@ -10,6 +10,8 @@ use crate::db::Db;
 use crate::db::Error;
 use crate::db::checkpoints::take_checkpoints;
 use crate::db::connection::args;
+use crate::db::feed;
+use crate::db::feed::NewVersion;
 use crate::db::from_json;
 use crate::db::job::Outcome;
 use crate::db::job::Turn;
@@ -278,6 +280,16 @@ pub(super) async fn write(
     tx.execute_of(sql, publications.iter().map(row).collect()).await?;
     insert_metrics(tx, &publications).await?;
     put_aliases(tx, &publications).await?;
+    let of_feed = publications.iter().map(|it| NewVersion {
+        checkpoint_uid: &it.checkpoint.uid,
+        team: it.run.name.project.team.as_str(),
+        project: it.run.name.project.project.as_str(),
+        artifact_uid: &it.checkpoint.artifact_uid,
+        run_uid: &it.run.uid,
+        is_best: it.is_best,
+        commit_time_us: it.commit_time_us,
+    });
+    feed::append(tx, &of_feed.collect::<Vec<_>>()).await?;
     let sql = "WITH {v: uid text, next_version bigint} UPDATE artifacts SET next_version = v.next_version FROM v \
         WHERE artifacts.uid = v.uid";
     tx.execute_of(sql, artifacts.0.iter().map(|(uid, it)| args![uid, it.next_version]).collect()).await?;

@@ -91,7 +91,11 @@ const STREAMS: [&str; 4] = [
 ];
 
 /// The methods whose answers are streams of ours.
-const ANSWER_STREAMS: [&str; 2] = ["/keepbest.v1.Runs/StreamEvents", "/keepbest.v1.Artifacts/ReadFile"];
+const ANSWER_STREAMS: [&str; 3] = [
+    "/keepbest.v1.Runs/StreamEvents",
+    "/keepbest.v1.Artifacts/ReadFile",
+    "/keepbest.v1.Artifacts/WatchVersions",
+];
 
 /// Whether the answers of a method are a stream.
 pub(crate) fn streams_answers(path: &str) -> bool {

@@ -31,4 +31,5 @@ mod tidy;
 mod tls;
 mod traces;
 mod uploads;
+mod watch;
 mod wire_traces;

@@ -73,7 +73,7 @@ const IMPURE: [&str; 10] = [
 const MOST_LINES: usize = 400;
 
 /// Every migration with its checksum. A line is only ever added.
-const MIGRATIONS: [(&str, u64); 12] = [
+const MIGRATIONS: [(&str, u64); 13] = [
     ("0001_init.sql", 0x3acf_efaf_e279_2bb2),
     ("0002_parts.sql", 0x38fe_27e2_19ba_b6ec),
     ("0003_manifests.sql", 0x9a6b_6304_d156_0c30),
@@ -86,6 +86,7 @@ const MIGRATIONS: [(&str, u64); 12] = [
     ("0011_superseded_lists.sql", 0x92e3_84a5_b558_5d19),
     ("0012_failures.sql", 0x5865_c4ed_0ce9_76b6),
     ("0013_access.sql", 0xe723_6401_ddf5_2ea0),
+    ("0014_feed.sql", 0x7436_b870_cc9c_ac7a),
 ];
 
 /// Folders of our own Rust code.

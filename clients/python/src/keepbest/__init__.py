@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from types import ModuleType
     from typing import Any
 
+    from keepbest._watch import WatchedVersion
     from keepbest.client import Client
     from keepbest.errors import (
         Aborted,
@@ -73,6 +74,7 @@ _HOMES = {
     "Client": "client",
     "Launch": "ranks",
     "Run": "run",
+    "WatchedVersion": "_watch",
     "launch_from_environment": "ranks",
     **dict.fromkeys(("Action", "Decision", "Event", "Strategy", "Version"), "types"),
 }
@@ -141,6 +143,7 @@ __all__ = [
     "Unauthenticated",
     "Unavailable",
     "Version",
+    "WatchedVersion",
     "launch_from_environment",
     "strategy",
 ]

@@ -17,6 +17,7 @@ from keepbest._proto.keepbest.v1.artifacts_pb2 import (
     ListAliasesRequest,
     ListArtifactsRequest,
     ListVersionsRequest,
+    WatchVersionsRequest,
 )
 from keepbest._proto.keepbest.v1.projects_pb2 import ListProjectsRequest
 from keepbest._proto.keepbest.v1.runs_pb2 import (
@@ -28,6 +29,7 @@ from keepbest._proto.keepbest.v1.runs_pb2 import (
 from keepbest._retry import Timeout, call
 from keepbest._tell import tell
 from keepbest._versions import files_of, version_of
+from keepbest._watch import WatchedVersion, watch
 from keepbest.names import artifact_name, listed_name, parent_name, run_name, team_name, version_name
 from keepbest.strategy import mode_value
 from keepbest.types import Alias, Artifact, Decision, RecordedEvent, RunResource, Version
@@ -144,6 +146,40 @@ class Reads:
             page_size=page_size,
         )
         return self._pages(self.connection.stubs().artifacts.ListVersions, request, "versions")
+
+    def watch(
+        self,
+        parent: str | None = None,
+        *,
+        best_only: bool = False,
+        from_start: bool = False,
+        cursor: str | None = None,
+        timeout: Timeout = None,
+    ) -> Iterator[WatchedVersion]:
+        """The versions of a team, project, artifact or run as they become visible: an iterator without an end.
+
+        Each comes once and in its order, whatever breaks meanwhile. To go on in another process keep the `cursor` of
+        the last one that was dealt with.
+
+        Args:
+            parent: `team`, `team/project`, `team/project/artifact`, or a full resource name (of a run too); None: the
+                client's project.
+            best_only: only versions that became the best of their artifact.
+            from_start: begin with the first version that is still there; else with the next one.
+            cursor: begin behind this place.
+            timeout: seconds for which the server may be away; None: as for the client.
+
+        Raises:
+            FailedPrecondition: `CURSOR_UNKNOWN`: the cursor is of another team, or of a database that was made anew.
+        """
+        request = message(
+            WatchVersionsRequest,
+            parent=parent_name(parent or self.project),
+            best_only=best_only,
+            from_start=from_start,
+            cursor=cursor or "",
+        )
+        return watch(self.connection, request, self.connection.patience(timeout))
 
     def aliases(self, artifact: str, page_size: int = 0) -> Iterator[Alias]:
         """The aliases of an artifact with the versions that they point at, by name, fetched page by page.
