@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from types import ModuleType
     from typing import Any
 
+    from keepbest._notebook import table
     from keepbest.client import Client
     from keepbest.errors import (
         Aborted,
@@ -74,6 +75,7 @@ _HOMES = {
     "Launch": "ranks",
     "Run": "run",
     "launch_from_environment": "ranks",
+    "table": "_notebook",
     **dict.fromkeys(("Action", "Decision", "Event", "Strategy", "Version"), "types"),
 }
 _ACTIONS = {"SAVE": "ACTION_SAVE", "SKIP": "ACTION_SKIP", "FAIL": "ACTION_FAIL"}
@@ -143,4 +145,5 @@ __all__ = [
     "Version",
     "launch_from_environment",
     "strategy",
+    "table",
 ]
