@@ -14,6 +14,7 @@ pub mod events;
 mod hints;
 pub mod keys;
 mod manifests;
+mod metrics;
 pub mod parts;
 pub mod queries;
 pub mod rates;
@@ -32,6 +33,7 @@ use tokio_util::sync::CancellationToken;
 use crate::app::access::Access;
 use crate::app::buffers::Buffers;
 use crate::app::keys::Keys;
+use crate::app::metrics::Metrics;
 use crate::app::rates::Most;
 use crate::app::rates::Rates;
 use crate::app::uploads::KnownCells;
@@ -108,6 +110,7 @@ pub struct App {
     cells: Arc<KnownCells>,
     access: Arc<Access>,
     rates: Arc<Rates>,
+    metrics: Arc<Metrics>,
     /// Who calls; none: the service itself.
     caller: Option<Arc<Principal>>,
     stopping: CancellationToken,
@@ -138,6 +141,7 @@ impl App {
             cells: Arc::default(),
             access: Arc::new(Access::new(limits.requires_authentication)),
             rates: Arc::new(Rates::new(limits.rates)),
+            metrics: Arc::default(),
             caller: None,
             stopping: CancellationToken::new(),
             limits,
