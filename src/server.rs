@@ -1,7 +1,9 @@
 //! The server: one listener, limits on what may connect, and a graceful stop that ends.
 
 mod connections;
+mod counts;
 mod greeting;
+mod metrics;
 mod places;
 mod stream;
 mod tls;
@@ -16,10 +18,13 @@ use anyhow::anyhow;
 use tokio::net::TcpListener;
 use tokio::signal::unix::SignalKind;
 use tokio::signal::unix::signal;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 
+use crate::app::App;
 use crate::background;
+use crate::clock::Clock;
 use crate::config::Config;
 use crate::config::Limits;
 use crate::grpc;
@@ -28,13 +33,19 @@ use crate::layers::Budget;
 use crate::layers::DoorLayer;
 use crate::layers::GrpcOnlyLayer;
 use crate::layers::Proxies;
+use crate::layers::Requests;
 use crate::layers::RequestsLayer;
 use crate::layers::TraceLayer;
 use crate::maintenance;
+use crate::metrics::seconds_of;
 use crate::server::connections::connections;
+use crate::server::counts::Connections;
 use crate::server::greeting::Greeting;
+use crate::server::metrics::Disks;
 use crate::server::places::Places;
+use crate::server::tls::Keeper;
 
+pub use self::metrics::Metrics;
 pub use self::tls::Term;
 pub use self::tls::check as check_tls;
 
@@ -68,9 +79,11 @@ pub async fn serve_until(
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     // First of all: a port that is taken leaves no data folder behind.
-    let listener = TcpListener::bind(config.listen).await;
-    let listener = listener
-        .with_context(|| format!("listen on {}: choose another address with --listen", config.listen))?;
+    let listener = bind(config.listen, "choose another address with --listen").await?;
+    let scraped = match config.metrics.listen {
+        Some(address) => Some(bind(address, "choose another one as `metrics.listen`").await?),
+        None => None,
+    };
     let (tls, keeper) = tls::open(&config.tls)?.unzip();
     let lock = maintenance::lock(&config)?;
     let app = tokio::select! {
@@ -82,34 +95,35 @@ pub async fn serve_until(
     };
     let address = listener.local_addr().context("find the address")?;
 
-    let interval = Duration::from_secs(config.collector.interval_seconds);
-    let collector = tokio::spawn(background::collect_every(app.clone(), interval, stop.clone()));
-    let auditing = tokio::spawn(background::keep_audit_log(app.clone(), stop.clone()));
     let (routes, health) = grpc::routes(app.clone()).await.context("set up reflection")?;
-    let watching = tokio::spawn(health.watch(app.clone(), stop.clone()));
+    let counted = Counted::new(&config);
+    let metrics = counted.metrics(&app, &config, &health, keeper.as_ref());
     let (told, waits) = (stop.clone(), app.clone());
     tokio::spawn(async move {
         told.cancelled().await;
         waits.stop();
     });
-    let reading = keeper.map(|it| tokio::spawn(it.watch(stop.clone())));
     let is_encrypted = tls.is_some();
     let proxies = Proxies::new(&config.proxy.trusted);
-    let greeting = Greeting { tls, within: Duration::from_secs(config.limits.handshake_seconds) };
-    let places = Places::new(&config.limits, proxies.clone());
+    let within = Duration::from_secs(config.limits.handshake_seconds);
+    let greeting = Greeting { tls, within, counts: Arc::clone(&counted.connections) };
+    let places = Places::new(&config.limits, proxies.clone(), Arc::clone(&counted.connections));
     let serving = transport(&config.limits)
-        .layer(TraceLayer { proxies })
+        .layer(TraceLayer { proxies, requests: Arc::clone(&counted.requests) })
         .layer(GrpcOnlyLayer)
         .layer(DoorLayer { app: app.clone(), opens_reflection: config.auth.open_reflection })
-        .layer(answers(&config.limits))
-        .layer(requests(&config.limits))
+        .layer(answers(&config.limits, &counted))
+        .layer(requests(&config.limits, &counted))
         .add_routes(routes)
         .serve_with_incoming_shutdown(connections(listener, places, greeting), {
             let stop = stop.clone();
             async move { stop.cancelled().await }
         });
     let version = env!("CARGO_PKG_VERSION");
-    tracing::info!(version, address = %address, tls = is_encrypted, database = %config.database(), objects = %config.objects(), "Listening");
+    let at = scraped.as_ref().and_then(|it| it.local_addr().ok()).map(tracing::field::display);
+    tracing::info!(version, address = %address, tls = is_encrypted, metrics = at, database = %config.database(), objects = %config.objects(), "Listening");
+    let scraping = scraped.map(|listener| tokio::spawn(metrics::serve(listener, metrics.clone())));
+    let tasks = in_background(&config, &app, health, keeper, scraping.is_some().then_some(&metrics), &stop);
     on_ready(address);
 
     let drain = Duration::from_secs(config.limits.drain_seconds);
@@ -125,29 +139,96 @@ pub async fn serve_until(
         }
     };
     stop.cancel();
-    watching.await.context("stop the health watch")?;
-    collector.await.context("stop the collector")?;
-    auditing.await.context("stop the keeping of the audit log")?;
-    if let Some(reading) = reading {
-        reading.await.context("stop the look at the certificate")?;
+    for (what, task) in tasks {
+        task.await.with_context(|| format!("stop {what}"))?;
     }
     app.close().await;
     drop(lock);
+    // Last: what a stop waits for can be looked at.
+    if let Some(scraping) = scraping {
+        scraping.abort();
+    }
     tracing::info!("Stopped");
     served
 }
 
-fn answers(limits: &Limits) -> AnswersLayer {
-    AnswersLayer {
-        idle: Duration::from_secs(limits.upload_idle_seconds),
-        budget: Arc::new(Budget::of_answers(limits.answer_buffers_bytes)),
+async fn bind(address: SocketAddr, remedy: &str) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| format!("listen on {address}: {remedy}"))
+}
+
+/// What a server does by itself while it serves, each with a name for whoever waits for its end.
+fn in_background(
+    config: &Config,
+    app: &App,
+    health: grpc::Health,
+    keeper: Option<Keeper>,
+    metrics: Option<&Metrics>,
+    stop: &CancellationToken,
+) -> Vec<(&'static str, JoinHandle<()>)> {
+    let interval = Duration::from_secs(config.collector.interval_seconds);
+    let mut tasks = vec![
+        ("the health watch", tokio::spawn(health.watch(app.clone(), stop.clone()))),
+        ("the collector", tokio::spawn(background::collect_every(app.clone(), interval, stop.clone()))),
+        ("the keeping of the audit log", tokio::spawn(background::keep_audit_log(app.clone(), stop.clone()))),
+    ];
+    if let Some(keeper) = keeper {
+        tasks.push(("the look at the certificate", tokio::spawn(keeper.watch(stop.clone()))));
+    }
+    // What nobody asks for is not looked up.
+    if let Some(metrics) = metrics {
+        let backlog = background::look_at_backlog(app.clone(), stop.clone());
+        tasks.push(("the look at the backlog", tokio::spawn(backlog)));
+        tasks.push(("the look at the disks", tokio::spawn(metrics.disks().watch(stop.clone()))));
+    }
+    tasks
+}
+
+/// Where the rooms count what is not in `app`.
+struct Counted {
+    requests: Arc<Requests>,
+    connections: Arc<Connections>,
+    request_buffers: Arc<Budget>,
+    answer_buffers: Arc<Budget>,
+}
+
+impl Counted {
+    fn new(config: &Config) -> Counted {
+        let limits = &config.limits;
+        Counted {
+            requests: Arc::new(Requests::new(grpc::methods())),
+            connections: Arc::new(Connections::new(limits.max_connections.into())),
+            request_buffers: Arc::new(Budget::of_requests(limits.request_buffers_bytes)),
+            answer_buffers: Arc::new(Budget::of_answers(limits.answer_buffers_bytes)),
+        }
+    }
+
+    /// With all else that is told.
+    fn metrics(&self, app: &App, config: &Config, health: &grpc::Health, keeper: Option<&Keeper>) -> Metrics {
+        Metrics::new(metrics::All {
+            app: app.clone(),
+            requests: Arc::clone(&self.requests),
+            connections: Arc::clone(&self.connections),
+            request_buffers: Arc::clone(&self.request_buffers),
+            answer_buffers: Arc::clone(&self.answer_buffers),
+            start_seconds: seconds_of(Clock::System.now_us()),
+            ready: health.ready(),
+            certificate_until: keeper.map(Keeper::until),
+            disks: Arc::new(Disks::new(maintenance::folders(config))),
+        })
     }
 }
 
-fn requests(limits: &Limits) -> RequestsLayer {
+fn answers(limits: &Limits, counted: &Counted) -> AnswersLayer {
+    AnswersLayer {
+        idle: Duration::from_secs(limits.upload_idle_seconds),
+        budget: Arc::clone(&counted.answer_buffers),
+    }
+}
+
+fn requests(limits: &Limits, counted: &Counted) -> RequestsLayer {
     RequestsLayer {
         whole: Duration::from_secs(limits.request_seconds),
-        budget: Arc::new(Budget::of_requests(limits.request_buffers_bytes)),
+        budget: Arc::clone(&counted.request_buffers),
     }
 }
 

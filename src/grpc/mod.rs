@@ -53,6 +53,8 @@ use keepbest_proto::v1::artifacts_server::ArtifactsServer;
 use keepbest_proto::v1::checkpoints_server::CheckpointsServer;
 use keepbest_proto::v1::projects_server::ProjectsServer;
 use keepbest_proto::v1::runs_server::RunsServer;
+use prost::Message as _;
+use prost_types::FileDescriptorSet;
 use tonic::Status;
 use tonic::server::NamedService;
 use tonic::service::Routes;
@@ -95,6 +97,24 @@ pub(crate) fn streams_answers(path: &str) -> bool {
 /// Whether the requests of a method are a stream.
 pub(crate) fn streams_requests(path: &str) -> bool {
     STREAMS.contains(&path)
+}
+
+/// All methods that are served, those of health and reflection among them, as `keepbest.v1.Runs/StartRun`.
+pub fn methods() -> Vec<String> {
+    let mut methods: Vec<String> =
+        STREAMS.iter().map(|path| path.trim_start_matches('/').to_owned()).collect();
+    for set in [FILE_DESCRIPTOR_SET, tonic_health::pb::FILE_DESCRIPTOR_SET] {
+        let set = FileDescriptorSet::decode(set).expect("a build made it, whose code serves it");
+        for file in &set.file {
+            for service in &file.service {
+                let name = |method: &str| format!("{}.{}/{method}", file.package(), service.name());
+                methods.extend(service.method.iter().map(|method| name(method.name())));
+            }
+        }
+    }
+    methods.sort_unstable();
+    methods.dedup();
+    methods
 }
 
 /// The answers of a stream.
@@ -172,9 +192,6 @@ fn record(name: &str) {
 
 #[cfg(test)]
 mod tests {
-    use prost::Message as _;
-    use prost_types::FileDescriptorSet;
-
     use super::*;
 
     #[test]

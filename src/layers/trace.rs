@@ -5,12 +5,9 @@ use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering;
 use std::task::Context;
 use std::task::Poll;
 use std::task::ready;
-use std::time::Instant;
 
 use futures::FutureExt;
 use http::HeaderMap;
@@ -28,6 +25,8 @@ use tracing::Span;
 use crate::grpc::internal;
 use crate::grpc::of_transport;
 use crate::layers::certificate::Certificate;
+use crate::layers::metrics::OpenRequest;
+use crate::layers::metrics::Requests;
 use crate::layers::peer::Peer;
 use crate::layers::proxies::Proxies;
 
@@ -39,24 +38,26 @@ const MAX_REQUEST_ID_BYTES: usize = 64;
 const MAX_PROGRAM_BYTES: usize = 128;
 
 /// Puts `Trace` around a service.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct TraceLayer {
     /// Who may say for whom it calls.
     pub proxies: Proxies,
+    /// Where requests are counted.
+    pub requests: Arc<Requests>,
 }
 
 impl<S> Layer<S> for TraceLayer {
     type Service = Trace<S>;
 
     fn layer(&self, inner: S) -> Trace<S> {
-        Trace { inner, proxies: self.proxies.clone() }
+        Trace { inner, layer: self.clone() }
     }
 }
 
 #[derive(Clone, Debug)]
 pub struct Trace<S> {
     inner: S,
-    proxies: Proxies,
+    layer: TraceLayer,
 }
 
 type Answer<E> = Pin<Box<dyn Future<Output = Result<Response<Body>, E>> + Send>>;
@@ -78,12 +79,12 @@ where
     fn call(&mut self, mut request: Request<Body>) -> Answer<S::Error> {
         let ready = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, ready);
-        let started = Instant::now();
         let request_id = request_id(request.headers());
         let method = request.uri().path().trim_start_matches('/').to_owned();
+        let open = Arc::new(self.layer.requests.begin(&method));
         let connection = request.extensions().get::<Peer>().cloned().unwrap_or_default();
         let peer = connection.address();
-        let caller = peer.map(|it| self.proxies.caller(it.ip(), request.headers()));
+        let caller = peer.map(|it| self.layer.proxies.caller(it.ip(), request.headers()));
         if let Some(caller) = caller {
             request.extensions_mut().insert(caller);
         }
@@ -102,14 +103,13 @@ where
             principal = tracing::field::Empty,
             resource = tracing::field::Empty
         );
-        let received = Arc::new(AtomicU64::new(0));
-        let counted = Arc::clone(&received);
-        let mut request = request.map(|body| Body::new(Counted { body, received: counted }));
+        let counted = Arc::clone(&open);
+        let mut request = request.map(|body| Body::new(Counted { body, open: counted }));
         let id = http::HeaderValue::from_str(&request_id).ok();
         if let Some(id) = id.clone() {
             request.headers_mut().insert(REQUEST_ID, id);
         }
-        let mut line = Line { started, span: span.clone(), code: None, received, sent_bytes: 0 };
+        let mut line = Line { open, span: span.clone(), code: None, sent_bytes: 0 };
         let answer = async move {
             let answered = AssertUnwindSafe(inner.call(request)).catch_unwind().await;
             let mut response = match answered {
@@ -168,11 +168,9 @@ fn repair_trailers(frame: Frame<bytes::Bytes>) -> Frame<bytes::Bytes> {
 /// Writes its line when it is dropped: also for a caller that went away.
 #[derive(Debug)]
 struct Line {
-    started: Instant,
+    open: Arc<OpenRequest>,
     span: Span,
     code: Option<Code>,
-    /// Bytes of the request's body that have arrived.
-    received: Arc<AtomicU64>,
     /// Bytes of the answer's body that were given to the connection.
     sent_bytes: u64,
 }
@@ -180,8 +178,8 @@ struct Line {
 impl Drop for Line {
     fn drop(&mut self) {
         let code = self.code.unwrap_or(Code::Cancelled);
-        let latency_ms = self.started.elapsed().as_secs_f64() * 1_000.0;
-        let (received_bytes, sent_bytes) = (self.received.load(Ordering::Relaxed), self.sent_bytes);
+        let latency_ms = self.open.end(code).as_secs_f64() * 1_000.0;
+        let (received_bytes, sent_bytes) = (self.open.received_bytes(), self.sent_bytes);
         self.span.in_scope(
             || tracing::info!(rpc.code = ?code, latency_ms, received_bytes, sent_bytes, "Answered"),
         );
@@ -191,7 +189,7 @@ impl Drop for Line {
 /// Passes the body of a request on and counts its bytes.
 struct Counted {
     body: Body,
-    received: Arc<AtomicU64>,
+    open: Arc<OpenRequest>,
 }
 
 impl http_body::Body for Counted {
@@ -204,7 +202,7 @@ impl http_body::Body for Counted {
     ) -> Poll<Option<Result<Frame<Self::Data>, Status>>> {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
         if let Some(Ok(frame)) = &frame {
-            self.received.fetch_add(data_bytes(frame), Ordering::Relaxed);
+            self.open.receive(data_bytes(frame));
         }
         Poll::Ready(frame)
     }
@@ -249,7 +247,9 @@ impl http_body::Body for Logged {
         };
         match &frame {
             Some(Ok(frame)) => {
-                self.line.sent_bytes += data_bytes(frame);
+                let bytes = data_bytes(frame);
+                self.line.sent_bytes += bytes;
+                self.line.open.send(bytes);
                 if let Some(trailers) = frame.trailers_ref() {
                     self.line.code = Some(code_in(trailers).unwrap_or(Code::Ok));
                 }

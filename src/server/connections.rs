@@ -4,6 +4,7 @@
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::Context;
 use std::task::Poll;
 use std::task::ready;
@@ -23,6 +24,7 @@ use tokio::time::Sleep;
 use tonic::transport::server::Connected;
 
 use crate::layers::Peer;
+use crate::server::counts::Connections;
 use crate::server::greeting::Greeting;
 use crate::server::greeting::PREFACE;
 use crate::server::places::Places;
@@ -64,7 +66,9 @@ pub(super) fn connections(
                     }
                     let end = is_short.then(|| Box::pin(tokio::time::sleep(SHORT_LIFE)));
                     let speech = Speech::Greeting(Box::pin(greeting.clone().greet(stream, peer.clone())));
-                    let connection = Connection { peer, speech, end, _place: place };
+                    let counts = Arc::clone(&greeting.counts);
+                    counts.opened(is_short);
+                    let connection = Connection { peer, speech, end, counts, _place: place };
                     return Some((Ok(connection), (listener, places, greeting)));
                 }
                 Err(error) => {
@@ -90,6 +94,7 @@ pub(super) struct Connection {
     speech: Speech,
     /// When one that has a short place ends.
     end: Option<Pin<Box<Sleep>>>,
+    counts: Arc<Connections>,
     _place: OwnedSemaphorePermit,
 }
 
@@ -140,6 +145,7 @@ impl Connected for Connection {
 impl Drop for Connection {
     fn drop(&mut self) {
         self.peer.closed();
+        self.counts.closed();
     }
 }
 

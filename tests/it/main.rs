@@ -23,6 +23,7 @@ mod history;
 mod inputs;
 mod log_lines;
 mod manifests;
+mod metrics;
 mod outages;
 mod rebuild;
 mod runs;
