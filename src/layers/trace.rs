@@ -32,6 +32,8 @@ use crate::layers::proxies::Proxies;
 
 /// The request id comes in and goes out under this name; one is made if it is missing.
 pub(super) const REQUEST_ID: &str = "x-request-id";
+/// Where a caller says which trace it is in.
+const TRACE_PARENT: &str = "traceparent";
 /// Longest request id taken from a caller.
 const MAX_REQUEST_ID_BYTES: usize = 64;
 /// What the caller says that it is, as `grpc-python/1.80.0 grpc-c/52.0.0`: the longest that is logged.
@@ -100,6 +102,7 @@ where
             peer.proxy = proxy.map(tracing::field::display),
             peer.certificate = connection.certificate().map(Certificate::name),
             peer.program = program(request.headers()),
+            trace.id = trace_id(request.headers()),
             principal = tracing::field::Empty,
             resource = tracing::field::Empty
         );
@@ -142,6 +145,24 @@ fn program(headers: &HeaderMap) -> Option<&str> {
     let program = headers.get(http::header::USER_AGENT)?.to_str().ok()?;
     let is_harmless = program.bytes().all(|b| b.is_ascii_graphic() || b == b' ');
     (program.len() <= MAX_PROGRAM_BYTES && is_harmless).then_some(program)
+}
+
+/// The trace that the caller is in (W3C Trace Context): of `00-TRACE-PARENT-FLAGS` the second part, if all is as it must be.
+fn trace_id(headers: &HeaderMap) -> Option<&str> {
+    let mut parts = headers.get(TRACE_PARENT)?.to_str().ok()?.split('-');
+    let is_hex = |part: &str, length: usize| {
+        part.len() == length && part.bytes().all(|it| matches!(it, b'0'..=b'9' | b'a'..=b'f'))
+    };
+    let is_id = |part: &str, length| is_hex(part, length) && part.bytes().any(|it| it != b'0');
+    let (version, trace) = (parts.next()?, parts.next()?);
+    let is_right = is_hex(version, 2)
+        && version != "ff"
+        && is_id(trace, 32)
+        && parts.next().is_some_and(|parent| is_id(parent, 16))
+        && parts.next().is_some_and(|flags| is_hex(flags, 2))
+        // A later version may say more behind these.
+        && (version != "00" || parts.next().is_none());
+    is_right.then_some(trace)
 }
 
 fn code_in(headers: &HeaderMap) -> Option<Code> {
@@ -268,5 +289,38 @@ impl http_body::Body for Logged {
 
     fn size_hint(&self) -> http_body::SizeHint {
         self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_whole_trace_parent_names_a_trace() {
+        const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+        let of = |text: &str| {
+            let headers = HeaderMap::from_iter([(TRACE_PARENT.parse().unwrap(), text.parse().unwrap())]);
+            trace_id(&headers).map(str::to_owned)
+        };
+        assert_eq!(trace_id(&HeaderMap::new()), None);
+        for right in
+            [format!("00-{TRACE}-00f067aa0ba902b7-01"), format!("01-{TRACE}-00f067aa0ba902b7-00-more")]
+        {
+            assert_eq!(of(&right).as_deref(), Some(TRACE), "{right}");
+        }
+        for wrong in [
+            String::new(),
+            TRACE.to_owned(),
+            format!("00-{TRACE}-00f067aa0ba902b7"),
+            format!("00-{TRACE}-00f067aa0ba902b7-01-more"),
+            format!("00-{TRACE}-0000000000000000-01"),
+            format!("00-{}-00f067aa0ba902b7-01", "0".repeat(32)),
+            format!("00-{}-00f067aa0ba902b7-01", TRACE.to_uppercase()),
+            format!("ff-{TRACE}-00f067aa0ba902b7-01"),
+            format!("00-{TRACE}4-00f067aa0ba902b7-01"),
+        ] {
+            assert_eq!(of(&wrong), None, "{wrong}");
+        }
     }
 }
