@@ -4,6 +4,7 @@
 
 pub mod domain;
 pub mod failpoint;
+pub mod metrics;
 mod near;
 pub mod turns;
 

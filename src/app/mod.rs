@@ -15,6 +15,7 @@ pub mod feed;
 mod hints;
 pub mod keys;
 mod manifests;
+mod metrics;
 pub mod parts;
 pub mod queries;
 pub mod rates;
@@ -34,6 +35,7 @@ use crate::app::access::Access;
 use crate::app::buffers::Buffers;
 use crate::app::feed::Feed;
 use crate::app::keys::Keys;
+use crate::app::metrics::Metrics;
 use crate::app::rates::Most;
 use crate::app::rates::Rates;
 use crate::app::uploads::KnownCells;
@@ -110,6 +112,7 @@ pub struct App {
     cells: Arc<KnownCells>,
     access: Arc<Access>,
     rates: Arc<Rates>,
+    metrics: Arc<Metrics>,
     /// Who calls; none: the service itself.
     caller: Option<Arc<Principal>>,
     feed: Feed,
@@ -141,6 +144,7 @@ impl App {
             cells: Arc::default(),
             access: Arc::new(Access::new(limits.requires_authentication)),
             rates: Arc::new(Rates::new(limits.rates)),
+            metrics: Arc::default(),
             caller: None,
             feed: Feed::default(),
             stopping: CancellationToken::new(),

@@ -18,6 +18,7 @@ use crate::db::job::Turn;
 use crate::db::job::Unfit;
 use crate::db::job::Write;
 use crate::db::job::lane;
+use crate::db::metrics;
 use crate::db::runs::save_progress;
 use crate::db::runs::take_runs;
 use crate::db::tx::Tx;
@@ -51,10 +52,18 @@ pub struct Commit {
 /// What a commit came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Committed {
-    /// It is a version: its uid.
-    Version(String),
+    /// It is a version.
+    Version(Published),
     /// Files were declared since they were read: they are to be read again.
     FilesChanged,
+}
+
+/// A checkpoint that is a version.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Published {
+    pub uid: String,
+    /// Whether this call made it one, and not an earlier one.
+    pub is_new: bool,
 }
 
 impl Db {
@@ -74,6 +83,12 @@ impl Write for Commit {
         // Versions of one artifact are numbered one after the other.
         let turn = Turn::of(&self.name.run, 12);
         Turn { lanes: [turn.lanes[0], Some(lane(&self.artifact_uid))], ..turn }
+    }
+
+    fn count(&self, committed: &Committed, metrics: &metrics::Metrics) {
+        if let Committed::Version(Published { is_new: true, .. }) = committed {
+            metrics.committed();
+        }
     }
 
     async fn run(set: &[&Self], tx: &mut Tx<'_>) -> Result<Vec<Outcome<Committed>>, Error> {
@@ -102,7 +117,7 @@ impl Write for Commit {
             let contents = match standing {
                 Ok(Some(contents)) => contents,
                 Ok(None) => {
-                    outcomes.push(Outcome::Done(Committed::Version(uid)));
+                    outcomes.push(Outcome::Done(Committed::Version(Published { uid, is_new: false })));
                     continue;
                 }
                 Err(unfit) => {
@@ -132,7 +147,7 @@ impl Write for Commit {
             }
             let (metadata, now_us) = (commit.metadata.clone(), commit.now_us);
             publications.push(artifacts.publish(run, checkpoint.clone(), contents, metadata, now_us));
-            outcomes.push(Outcome::Done(Committed::Version(uid)));
+            outcomes.push(Outcome::Done(Committed::Version(Published { uid, is_new: true })));
         }
         failpoint!("commit.numbered");
         write(tx, publications, artifacts, &runs).await?;

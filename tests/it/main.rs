@@ -24,6 +24,7 @@ mod http;
 mod inputs;
 mod log_lines;
 mod manifests;
+mod metrics;
 mod outages;
 mod rebuild;
 mod runs;
