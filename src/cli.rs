@@ -14,8 +14,10 @@ mod human;
 mod json;
 mod listing;
 mod local;
+mod manual;
 mod meant;
 mod names;
+mod open;
 mod output;
 mod projects;
 mod pull;
@@ -92,6 +94,9 @@ async fn execute(arguments: Arguments) -> Result<(), Failure> {
         Command::Rm(rm) => remove::remove(context, rm).await,
         Command::WhoAmI(_) => admin::who_am_i(context).await,
         Command::Admin(arguments) => admin::admin(context, arguments).await,
+        Command::Completions(shell) => manual::completions(context, &shell),
+        Command::Man(man) => manual::pages(context, &man),
+        Command::Open(open) => open::open(context, open).await,
         Command::Gc(gc) => local::collect(context, gc).await,
         Command::Check(check) => local::check(context, check).await,
         Command::Rebuild(rebuild) => local::rebuild(context, rebuild).await,

@@ -4,6 +4,7 @@ mod admin;
 mod alias;
 mod files;
 mod listing;
+mod manual;
 mod operate;
 mod recover;
 pub(super) mod remove;
@@ -22,6 +23,7 @@ pub(super) use self::admin::{
 pub(super) use self::alias::{Alias, AliasAction, AliasRm, AliasSet};
 pub(super) use self::files::{Pull, Push};
 pub(super) use self::listing::Listing;
+pub(super) use self::manual::{Completions, Man, Open};
 pub(super) use self::operate::{CheckConfig, Gc, Migrate, Serve, Settings};
 pub(super) use self::recover::{Check, Rebuild};
 pub(super) use self::runs::{Action, Artifacts, Decisions, Projects, Runs};
@@ -142,6 +144,9 @@ pub(super) enum Command {
     Gc(Gc),
     Check(Check),
     Rebuild(Rebuild),
+    Open(Open),
+    Completions(Completions),
+    Man(Man),
 }
 
 #[cfg(test)]

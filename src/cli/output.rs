@@ -90,6 +90,12 @@ impl Output {
         }
     }
 
+    /// Bytes as they are: for a program that reads them, and from no server.
+    pub(super) fn raw(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.writer.write_all(bytes)?;
+        self.writer.flush()
+    }
+
     /// One line for people; a line break in it is escaped.
     pub(super) fn line(&mut self, line: &str) -> io::Result<()> {
         self.write(&escaped(line))

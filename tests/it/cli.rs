@@ -5,6 +5,7 @@
 mod away;
 mod escapes;
 mod lists;
+mod manual;
 mod pushes;
 mod recover;
 mod remove;
