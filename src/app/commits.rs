@@ -55,9 +55,7 @@ impl App {
 
     /// Gives a save up and answers the checkpoint.
     pub async fn abandon(&self, name: CheckpointName, attempt: i64) -> Result<Checkpoint, Error> {
-        if self.db.abandon(name.clone(), attempt, self.clock.now_us()).await? {
-            self.metrics.abandoned();
-        }
+        self.db.abandon(name.clone(), attempt, self.clock.now_us()).await?;
         self.checkpoint(&name).await
     }
 

@@ -1,4 +1,4 @@
-//! What the use cases count: what the collector did, what was given up and refused, and how the room for bytes is used.
+//! What the use cases count: what the collector did, what was refused, and how the room for bytes is used.
 //!
 //! What is read from the database for this, how much of its work is still to be done, is looked up now and then, and not when somebody
 //! asks for the metrics: asking must cost the same however often it is done.
@@ -17,7 +17,6 @@ use crate::metrics::Text;
 use crate::metrics::seconds_of;
 
 const FREED: [&str; 6] = ["manifest", "expired_checkpoint", "checkpoint", "run", "chunk", "object"];
-const GIVEN_UP: [&str; 2] = ["abandoned", "expired"];
 
 /// See the module.
 #[derive(Debug)]
@@ -30,7 +29,6 @@ pub(super) struct Metrics {
     collected: Each<Counter, 6>,
     freed_bytes: Counter,
     left: Gauge,
-    given_up: Each<Counter, 2>,
     due_manifests: Gauge,
     unchained_entries: Gauge,
     look_us: Gauge,
@@ -46,7 +44,6 @@ impl Default for Metrics {
             collected: Each::of(&FREED),
             freed_bytes: Counter::default(),
             left: Gauge::default(),
-            given_up: Each::of(&GIVEN_UP),
             due_manifests: Gauge::default(),
             unchained_entries: Gauge::default(),
             look_us: Gauge::default(),
@@ -72,14 +69,8 @@ impl Metrics {
         for (place, count) in done.into_iter().enumerate() {
             self.collected.at(place).add(count);
         }
-        self.given_up.at(1).add(report.expired_checkpoints);
         self.freed_bytes.add(report.freed_bytes);
         self.left.set(i64::try_from(report.left).unwrap_or(i64::MAX));
-    }
-
-    /// Somebody gave a checkpoint up.
-    pub(super) fn abandoned(&self) {
-        self.given_up.at(0).add(1);
     }
 
     fn tell(&self, text: &mut Text) {
@@ -107,13 +98,6 @@ impl Metrics {
         .put(&[], &self.freed_bytes);
         text.gauge("keepbest_collector_left", "What the collector's newest pass could not deal with.")
             .put(&[], &self.left);
-        for (word, count) in self.given_up.iter() {
-            text.counter(
-                "keepbest_checkpoints_given_up_total",
-                "Checkpoints that were decided and are no versions.",
-            )
-            .put(&[("reason", word)], count);
-        }
         text.gauge(
             "keepbest_manifests_due",
             "Versions whose manifest is not in the store yet, all servers together.",

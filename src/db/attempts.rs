@@ -5,6 +5,7 @@ use crate::db::Error;
 use crate::db::connection::Connection;
 use crate::db::connection::args;
 use crate::db::files::digest_of;
+use crate::db::metrics::GivenUp;
 use crate::db::new_uid;
 use crate::db::runs::direction_of;
 use crate::db::runs::direction_to_text;
@@ -31,6 +32,8 @@ pub struct Started {
     pub next_sequence: i64,
     /// Whether the run existed.
     pub resumed: bool,
+    /// How many checkpoints of older attempts were given up.
+    pub given_up: u64,
 }
 
 impl Db {
@@ -61,6 +64,7 @@ impl Db {
             })
         });
         let started = started.await?;
+        self.metrics.gave_up(GivenUp::Fenced, started.given_up);
         failpoint!("start.committed");
         Ok(started)
     }
@@ -70,7 +74,7 @@ impl Db {
 async fn resume(connection: &mut Connection<'_>, start: &StartRun, mut run: Run) -> Result<Started, Error> {
     let next_sequence = next_sequence(connection, &run.uid, &start.writer).await?;
     if let Some(attempt) = attempt_of(connection, &run, start).await? {
-        return Ok(Started { run, attempt, next_sequence, resumed: attempt > 1 });
+        return Ok(Started { run, attempt, next_sequence, resumed: attempt > 1, given_up: 0 });
     }
     run.check_stands()?;
     if run.artifact.is_gone() {
@@ -95,9 +99,9 @@ async fn resume(connection: &mut Connection<'_>, start: &StartRun, mut run: Run)
     ];
     connection.execute(sql, values).await?;
     let fence = "UPDATE checkpoints SET state = 'DELETED', delete_time_us = $1 WHERE run_uid = $2 AND state = 'PENDING'";
-    connection.execute(fence, args![start.now_us, &run.uid]).await?;
+    let given_up = connection.execute(fence, args![start.now_us, &run.uid]).await?;
     insert_attempt(connection, &run, start).await?;
-    Ok(Started { attempt: run.attempt, run, next_sequence, resumed: true })
+    Ok(Started { attempt: run.attempt, run, next_sequence, resumed: true, given_up })
 }
 
 /// The attempt that this start began before, if it is repeated.
@@ -168,7 +172,7 @@ async fn create(connection: &mut Connection<'_>, start: &StartRun) -> Result<Opt
     }
     take_artifact(connection, start, (&run.artifact, &run.artifact_uid)).await?;
     insert_attempt(connection, &run, start).await?;
-    Ok(Some(Started { attempt: 1, run, next_sequence: 0, resumed: false }))
+    Ok(Some(Started { attempt: 1, run, next_sequence: 0, resumed: false, given_up: 0 }))
 }
 
 /// Makes the artifact unless it is there, without taking the row of one that is. Answers its uid.

@@ -11,6 +11,7 @@ use crate::db::connection::Row;
 use crate::db::connection::Value;
 use crate::db::connection::args;
 use crate::db::from_json;
+use crate::db::metrics::GivenUp;
 use crate::db::runs::lock_run;
 use crate::db::runs::save_monitor_state;
 use crate::db::runs::stored_id;
@@ -262,9 +263,8 @@ impl Db {
         found(name, row.as_ref())
     }
 
-    /// Gives a pending checkpoint up; the earlier best stands. Repeated: nothing changes, and
-    /// false is the answer.
-    pub async fn abandon(&self, name: CheckpointName, attempt: i64, now_us: i64) -> Result<bool, Error> {
+    /// Gives a pending checkpoint up; the earlier best stands. Repeated: nothing changes.
+    pub async fn abandon(&self, name: CheckpointName, attempt: i64, now_us: i64) -> Result<(), Error> {
         let run = name.run.clone();
         let abandoned = self.write_of(&run, move |connection| {
             Box::pin(async move {
@@ -289,9 +289,10 @@ impl Db {
                 }
             })
         });
-        let abandoned = abandoned.await?;
+        let is_given_up = abandoned.await?;
+        self.metrics.gave_up(GivenUp::Abandoned, u64::from(is_given_up));
         failpoint!("abandon.committed");
-        Ok(abandoned)
+        Ok(())
     }
 }
 

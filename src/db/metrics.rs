@@ -28,6 +28,21 @@ const ERRORS: [&str; 8] =
 const CHUNKS: [&str; 3] = ["new", "shared", "healed"];
 const ACTIONS: [&str; 3] = ["SAVE", "SKIP", "FAIL"];
 
+/// Why a checkpoint that was decided is given up.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum GivenUp {
+    /// By its trainer.
+    Abandoned,
+    /// Nothing of it came for too long.
+    Expired,
+    /// It was of an attempt before the newest.
+    Fenced,
+    /// Newer saves are in flight.
+    Superseded,
+}
+
+const GIVEN_UP: [&str; 4] = ["abandoned", "expired", "fenced", "superseded"];
+
 /// What waits is counted up to here: whether there are 10,000 or a million, somebody must look.
 const MOST_COUNTED: i64 = 10_000;
 const DUE_MANIFESTS: &str = "SELECT COUNT(*) FROM (SELECT 1 FROM checkpoints \
@@ -49,6 +64,7 @@ pub(super) struct Metrics {
     repeated_events: Counter,
     decisions: Each<Counter, 3>,
     commits: Counter,
+    given_up: Each<Counter, 4>,
     chunks: Each<Counter, 3>,
     chunk_bytes: Each<Counter, 3>,
 }
@@ -67,6 +83,7 @@ impl Default for Metrics {
             repeated_events: Counter::default(),
             decisions: Each::of(&ACTIONS),
             commits: Counter::default(),
+            given_up: Each::of(&GIVEN_UP),
             chunks: Each::of(&CHUNKS),
             chunk_bytes: Each::of(&CHUNKS),
         }
@@ -142,6 +159,11 @@ impl Metrics {
     /// A checkpoint became a version.
     pub(super) fn committed(&self) {
         self.commits.add(1);
+    }
+
+    /// So many checkpoints were given up.
+    pub(super) fn gave_up(&self, why: GivenUp, count: u64) {
+        self.given_up.at(why as usize).add(count);
     }
 
     /// Chunks were pinned. Of equal ones of a call the first may be new.
@@ -259,6 +281,13 @@ impl Db {
         }
         text.counter("keepbest_commits_total", "Checkpoints that became versions.")
             .put(&[], &metrics.commits);
+        for (word, count) in metrics.given_up.iter() {
+            text.counter(
+                "keepbest_checkpoints_given_up_total",
+                "Checkpoints that were decided and are no versions.",
+            )
+            .put(&[("reason", word)], count);
+        }
         for ((word, count), (_, bytes)) in metrics.chunks.iter().zip(metrics.chunk_bytes.iter()) {
             let labels = [("stored", word)];
             text.counter(

@@ -20,6 +20,7 @@ use crate::db::job::Outcome;
 use crate::db::job::Turn;
 use crate::db::job::Unfit;
 use crate::db::job::Write;
+use crate::db::metrics::GivenUp;
 use crate::db::metrics::Metrics;
 use crate::db::new_uid;
 use crate::db::runs::save_progress;
@@ -51,6 +52,8 @@ pub struct Reported {
     pub next_sequence: i64,
     /// How many of its events were stored before.
     pub duplicate_count: i64,
+    /// How many saves in flight were given up for newer ones.
+    pub given_up: usize,
 }
 
 impl Db {
@@ -80,6 +83,7 @@ impl Write for Report {
         let end = if repeated < self.events().len() { reported.next_sequence } else { first_new };
         let stored = u64::try_from(end.saturating_sub(first_new)).unwrap_or_default();
         metrics.reported(stored, repeated as u64, new);
+        metrics.gave_up(GivenUp::Superseded, reported.given_up as u64);
     }
 
     async fn run(set: &[&Self], tx: &mut Tx<'_>) -> Result<Vec<Outcome<Reported>>, Error> {
@@ -180,7 +184,8 @@ impl Book {
         let new = report.events().get(standing.repeated..).unwrap_or_default();
         if new.is_empty() {
             let next_sequence = self.next.get(&standing.writer).copied().unwrap_or(0);
-            return Outcome::Done(Reported { run: run.clone(), decisions, next_sequence, duplicate_count });
+            let run = run.clone();
+            return Outcome::Done(Reported { run, decisions, next_sequence, duplicate_count, given_up: 0 });
         }
         let judged =
             run.check_active().and_then(|()| run.judge(&report.writer, new, MOST_DECISIONS, new_uid));
@@ -197,7 +202,8 @@ impl Book {
         self.fresh.insert(standing.writer.clone());
         self.next.insert(standing.writer.clone(), next_sequence);
         self.runs.insert(report.run.clone(), run.clone());
-        Outcome::Done(Reported { run, decisions, next_sequence, duplicate_count })
+        let given_up = judged.given_up.len();
+        Outcome::Done(Reported { run, decisions, next_sequence, duplicate_count, given_up })
     }
 }
 

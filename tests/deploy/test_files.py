@@ -200,6 +200,17 @@ def test_selectors_find_the_pods_they_mean() -> None:
     assert target["name"] in _of_kind(target["kind"])
 
 
+def test_prometheus_alone_reaches_the_port_of_the_metrics() -> None:
+    pod = _of_kind("Deployment")["keepbest"]["spec"]["template"]["spec"]
+    [container] = pod["containers"]
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    environment = {it["name"]: it["value"] for it in container["env"]}
+    assert environment["KEEPBEST_METRICS_LISTEN"] == f"0.0.0.0:{ports['metrics']}"
+    rules = [rule for policy in _of_kind("NetworkPolicy").values() for rule in policy["spec"]["ingress"]]
+    [sources] = [rule["from"] for rule in rules if [port["port"] for port in rule["ports"]] == ["metrics"]]
+    assert sources == [{"namespaceSelector": {"matchLabels": {"keepbest-metrics": "true"}}}]
+
+
 def test_the_balancer_looks_up_a_name_that_both_deployments_give(compose: dict) -> None:
     [cluster] = yaml.safe_load((DEPLOY / "envoy.yaml").read_text())["static_resources"]["clusters"]
     [locality] = cluster["load_assignment"]["endpoints"]

@@ -34,7 +34,8 @@ async fn start() -> TestServer {
     start_with(with_port).await
 }
 
-/// Two epochs of which one is saved, the same report again, the same bytes under another run, and a read.
+/// Two epochs of which one is saved, the same report again, the same bytes under another run, a save that is given up and one that a
+/// new attempt fences, and a read.
 async fn work(server: &TestServer) {
     let model = noise(1, MODEL);
     let mut first = Trainer::start(server, "first", best_only()).await;
@@ -50,6 +51,8 @@ async fn work(server: &TestServer) {
         let request = v1::AbandonCheckpointRequest { checkpoint: given_up.clone(), attempt: second.attempt };
         server.checkpoints().abandon_checkpoint(request).await.unwrap();
     }
+    second.epoch(2, 0.7).await;
+    Trainer::start(server, "second", every_epoch()).await;
     assert_eq!(read(server, &version.name, "model.keras").await.unwrap(), model);
     let missing = v1::GetRunRequest { name: "teams/default/projects/digits/runs/nobody".to_owned() };
     assert_eq!(server.runs().get_run(missing).await.unwrap_err().code(), Code::NotFound);
@@ -66,20 +69,22 @@ async fn known_work_is_counted_exactly() {
     let request =
         |method: &str| format!("keepbest_requests_total{{method=\"keepbest.v1.{method}\",code=\"OK\"}}");
     for (series, expected) in [
-        (request("Runs/StartRun"), 2.0),
-        (request("Runs/ReportEvents"), 5.0),
+        (request("Runs/StartRun"), 3.0),
+        (request("Runs/ReportEvents"), 6.0),
         (request("Runs/GetRun"), 0.0),
         (request("Checkpoints/WriteFile"), 2.0),
         (request("Checkpoints/CommitCheckpoint"), 2.0),
         (request("Checkpoints/AbandonCheckpoint"), 2.0),
         ("keepbest_requests_open{method=\"keepbest.v1.Runs/ReportEvents\"}".to_owned(), 0.0),
-        ("keepbest_events_total".to_owned(), 4.0),
+        ("keepbest_events_total".to_owned(), 5.0),
         ("keepbest_repeated_events_total".to_owned(), 1.0),
-        ("keepbest_decisions_total{action=\"SAVE\"}".to_owned(), 3.0),
+        ("keepbest_decisions_total{action=\"SAVE\"}".to_owned(), 4.0),
         ("keepbest_decisions_total{action=\"SKIP\"}".to_owned(), 1.0),
         ("keepbest_decisions_total{action=\"FAIL\"}".to_owned(), 0.0),
         ("keepbest_commits_total".to_owned(), 2.0),
         ("keepbest_checkpoints_given_up_total{reason=\"abandoned\"}".to_owned(), 1.0),
+        ("keepbest_checkpoints_given_up_total{reason=\"fenced\"}".to_owned(), 1.0),
+        ("keepbest_checkpoints_given_up_total{reason=\"expired\"}".to_owned(), 0.0),
         ("keepbest_chunks_total{stored=\"new\"}".to_owned(), 1.0),
         ("keepbest_chunks_total{stored=\"shared\"}".to_owned(), 1.0),
         ("keepbest_chunk_bytes_total{stored=\"new\"}".to_owned(), 300_000.0),

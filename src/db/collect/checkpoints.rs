@@ -13,6 +13,7 @@ use crate::db::collect::count;
 use crate::db::collect::objects::doom_object;
 use crate::db::connection::Connection;
 use crate::db::connection::args;
+use crate::db::metrics::GivenUp;
 use crate::db::runs::lock_run_by_uid;
 
 /// The key of a version's manifest, from its checkpoint's uid and the time of its commit.
@@ -107,19 +108,21 @@ impl Db {
 
     /// Gives one pending checkpoint up if its time is over.
     pub async fn expire_checkpoint(&self, run_uid: String, uid: String, now_us: i64) -> Result<(), Error> {
-        self.write(move |connection| {
+        let expired = self.write(move |connection| {
             Box::pin(async move {
                 let run = lock_run_by_uid(connection, &run_uid).await?;
                 // A write may have put it off since it was read; from here on none can.
                 let still = "UPDATE checkpoints SET expire_time_us = expire_time_us \
                     WHERE uid = $1 AND state = 'PENDING' AND expire_time_us < $2";
-                if connection.execute(still, args![&uid, now_us]).await? == 1 {
+                let is_over = connection.execute(still, args![&uid, now_us]).await? == 1;
+                if is_over {
                     give_up(connection, run, &uid, now_us).await?;
                 }
-                Ok(())
+                Ok(is_over)
             })
-        })
-        .await
+        });
+        self.metrics.gave_up(GivenUp::Expired, u64::from(expired.await?));
+        Ok(())
     }
 
     /// G1, second half: deleted checkpoints past their grace lose their files and with them the pins on chunks, and their
