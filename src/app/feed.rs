@@ -13,11 +13,15 @@ use std::time::Duration;
 
 use futures::Stream;
 use tokio::sync::Notify;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::Semaphore;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::app::App;
 use crate::app::Error;
 use crate::db::BestScope;
+use crate::db::FeedEnd;
 use crate::db::FeedEntry;
 use crate::db::VersionRow;
 use crate::domain::ids::BestParent;
@@ -31,20 +35,30 @@ const LOOK: Duration = Duration::from_millis(250);
 const LOOK_ALONE: Duration = Duration::from_secs(10);
 /// Entries that are read at once: some 10 KiB.
 const PAGE: i64 = 100;
-/// Versions that are read at once: each may have 64 KiB of metadata, and a thousand may watch.
-const VERSIONS: usize = 8;
+/// Who may watch at one server: each has a task, a page of entries and a version, which may have 64 KiB of metadata.
+const MOST_WATCHERS: usize = 4_096;
+/// When one should come back for whom there was no room.
+const RETRY: Duration = Duration::from_secs(5);
 /// A watcher hears where it stands so often while nothing comes: less than the minute after which balancers cut what is silent.
 const STANDING: Duration = Duration::from_secs(20);
 
 /// Who watches on this server; cheap to clone.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct Feed(Arc<Shared>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Shared {
     /// The ends of the feeds that are watched, by team.
     ends: Mutex<HashMap<Id, watch::Sender<i64>>>,
     wake: Notify,
+    room: Arc<Semaphore>,
+}
+
+impl Default for Feed {
+    fn default() -> Feed {
+        let room = Arc::new(Semaphore::new(MOST_WATCHERS));
+        Feed(Arc::new(Shared { ends: Mutex::default(), wake: Notify::new(), room }))
+    }
 }
 
 impl Feed {
@@ -65,9 +79,9 @@ impl Feed {
         ends.keys().cloned().collect()
     }
 
-    fn tell(&self, team: &str, position: i64) {
-        let ends = self.ends();
-        if let Some(end) = ends.iter().find_map(|(id, end)| (id.as_str() == team).then_some(end)) {
+    fn tell(&self, found: &HashMap<String, FeedEnd>) {
+        for (team, end) in self.ends().iter() {
+            let Some(position) = found.get(team.as_str()).map(|it| it.position) else { continue };
             end.send_if_modified(|last| position > std::mem::replace(last, position.max(*last)));
         }
     }
@@ -110,6 +124,10 @@ impl App {
         begin: &Begin,
         best_only: bool,
     ) -> Result<impl Stream<Item = Result<Seen, Error>> + Send + use<>, Error> {
+        let Ok(room) = Arc::clone(&self.feed.0.room).try_acquire_owned() else {
+            let message = "as many watch at this server as its memory allows: come back in a moment";
+            return Err(Refusal::exhausted("OVERLOADED", message).retry_after(RETRY).into());
+        };
         let (scope, team) = self.feed_scope(parent).await?;
         // First the end, so that nothing falls between what is read and what wakes.
         let end = self.feed.watch(&team);
@@ -124,16 +142,17 @@ impl App {
         };
         let watcher = Watcher {
             app: self.clone(),
+            parent: parent.clone(),
             scope,
             team,
+            _room: room,
             best_only,
             end,
             feed_id,
             after,
             stands: after,
             entries: VecDeque::new(),
-            seen: VecDeque::new(),
-            is_new: true,
+            spoke: None,
         };
         Ok(futures::stream::try_unfold(watcher, |mut watcher| async move {
             let seen = watcher.next().await?;
@@ -183,9 +202,7 @@ impl App {
         if teams.is_empty() {
             return Ok(());
         }
-        for (team, end) in self.db.feed_ends(&teams).await? {
-            self.feed.tell(&team, end.position);
-        }
+        self.feed.tell(&self.db.feed_ends(&teams).await?);
         Ok(())
     }
 }
@@ -214,6 +231,7 @@ fn behind(cursor: &str, feed_id: Option<&str>, last: i64) -> Result<i64, Refusal
 /// A watch.
 struct Watcher {
     app: App,
+    parent: BestParent,
     scope: BestScope,
     team: Id,
     best_only: bool,
@@ -225,22 +243,36 @@ struct Watcher {
     /// Up to here all is seen.
     stands: i64,
     entries: VecDeque<FeedEntry>,
-    seen: VecDeque<Seen>,
-    is_new: bool,
+    /// When it said something last.
+    spoke: Option<Instant>,
+    _room: OwnedSemaphorePermit,
 }
 
 impl Watcher {
     async fn next(&mut self) -> Result<Seen, Error> {
-        if std::mem::take(&mut self.is_new) {
-            return Ok(self.stands());
-        }
+        let seen = self.find().await?;
+        self.spoke = Some(Instant::now());
+        Ok(seen)
+    }
+
+    async fn find(&mut self) -> Result<Seen, Error> {
+        let Some(spoke) = self.spoke else { return Ok(self.stands()) };
+        let silent = tokio::time::sleep_until(spoke + STANDING);
+        let mut silent = std::pin::pin!(silent);
+        let app = self.app.clone();
         loop {
-            if let Some(seen) = self.seen.pop_front() {
-                return Ok(seen);
+            // A long way may have nothing on it that is looked for.
+            if silent.is_elapsed() || spoke.elapsed() >= STANDING {
+                return self.stands_still().await;
             }
-            if !self.entries.is_empty() {
-                self.load().await?;
-                continue;
+            if app.stopping.is_cancelled() {
+                return Err(Error::Stopping);
+            }
+            if let Some(entry) = self.entries.pop_front() {
+                match self.load(entry).await? {
+                    Some(seen) => return Ok(seen),
+                    None => continue,
+                }
             }
             self.stands = self.after;
             let end = *self.end.borrow_and_update();
@@ -250,15 +282,29 @@ impl Watcher {
             // What the scope has up to there was read after that was told.
             self.after = self.after.max(end);
             self.stands = self.after;
-            let app = self.app.clone();
             tokio::select! {
                 biased;
                 () = app.stopping.cancelled() => return Err(Error::Stopping),
                 // Its other end lives as long as somebody watches.
                 changed = self.end.changed() => changed.map_err(|_| Error::Stopping)?,
-                () = tokio::time::sleep(STANDING) => return Ok(self.stands()),
+                () = silent.as_mut() => return self.stands_still().await,
             }
         }
+    }
+
+    /// Where it stands, if what is watched is still there: what has its name now is something else.
+    async fn stands_still(&self) -> Result<Seen, Error> {
+        let (scope, _) = self.app.feed_scope(&self.parent).await?;
+        if scope != self.scope {
+            let (what, name) = match &self.parent {
+                BestParent::Run(name) => ("run", name.to_string()),
+                BestParent::Artifact(name) => ("artifact", name.to_string()),
+                BestParent::Project(name) => ("project", name.to_string()),
+                BestParent::Team(name) => ("team", name.to_string()),
+            };
+            return Err(Refusal::not_found(what, name).into());
+        }
+        Ok(self.stands())
     }
 
     /// Reads entries; whether there are any.
@@ -274,18 +320,12 @@ impl Watcher {
         Ok(true)
     }
 
-    /// Reads the versions of the next entries. One that was deleted since is passed over.
-    async fn load(&mut self) -> Result<(), Error> {
-        let entries: Vec<FeedEntry> = self.entries.drain(..VERSIONS.min(self.entries.len())).collect();
-        let uids = entries.iter().map(|it| it.checkpoint_uid.as_str()).collect();
-        let mut versions = self.app.db.versions_by_uid(uids).await?;
-        for FeedEntry { checkpoint_uid, position, is_best } in entries {
-            self.stands = position;
-            if let Some(version) = versions.remove(&checkpoint_uid) {
-                self.seen.push_back(Seen { version: Some(version), is_best, ..self.stands() });
-            }
-        }
-        Ok(())
+    /// Reads the version of an entry. One that was deleted since is passed over.
+    async fn load(&mut self, entry: FeedEntry) -> Result<Option<Seen>, Error> {
+        self.stands = entry.position;
+        let mut versions = self.app.db.versions_by_uid(vec![&entry.checkpoint_uid]).await?;
+        let version = versions.remove(&entry.checkpoint_uid);
+        Ok(version.map(|it| Seen { version: Some(it), is_best: entry.is_best, ..self.stands() }))
     }
 
     fn stands(&self) -> Seen {

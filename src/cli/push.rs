@@ -4,7 +4,7 @@
 //! cut off cannot undo anything; the same push again finds its run by the name and goes on there.
 
 mod plan;
-mod signals;
+pub(super) mod signals;
 
 use std::time::Duration;
 

@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
 use keepbest_client::{Client, PullOptions, v1};
 use serde_json::json;
@@ -13,6 +14,7 @@ use super::args;
 use super::context::Context;
 use super::failure::Failure;
 use super::names::{self, Place};
+use super::push::signals::Signals;
 use super::show::settle;
 use super::{human, json, words};
 
@@ -38,6 +40,18 @@ pub(super) async fn watch(context: &mut Context, arguments: args::Watch) -> Resu
         cursor: kept.or_else(|| arguments.cursor.clone()).unwrap_or_default(),
         from_start: arguments.from_start,
     };
+    // From here on a signal ends what runs, too.
+    let mut signals = Signals::listen()?;
+    signals.or(follow(context, &client, &arguments, request)).await?
+}
+
+async fn follow(
+    context: &mut Context,
+    client: &Client,
+    arguments: &args::Watch,
+    request: v1::WatchVersionsRequest,
+) -> Result<(), Failure> {
+    let parent = request.parent.clone();
     let mut watch = client.watch_versions(request);
     let mut left = arguments.count.unwrap_or(u64::MAX);
     let mut is_begun = false;
@@ -46,7 +60,7 @@ pub(super) async fn watch(context: &mut Context, arguments: args::Watch) -> Resu
         if let Some(version) = &seen.version {
             show(context, version, &seen)?;
             if !arguments.exec.is_empty() {
-                run(context, &client, &arguments, version).await?;
+                run(context, client, arguments, &parent, version).await?;
             }
             left -= 1;
         } else if !std::mem::replace(&mut is_begun, true) {
@@ -85,21 +99,28 @@ async fn run(
     context: &Context,
     client: &Client,
     arguments: &args::Watch,
+    parent: &str,
     version: &v1::Version,
 ) -> Result<(), Failure> {
+    let name = words::short(&version.name);
+    // Where several artifacts are watched, one of the same name in another project has a folder of its own.
+    let is_one = parent.contains("/artifacts/") || parent.contains("/runs/");
+    let folder = if is_one { name.rsplit('/').next().unwrap_or_default() } else { name.as_str() };
     let directory = match &arguments.directory {
         Some(directory) => directory.clone(),
-        None => PathBuf::from(
-            words::short(&version.name).rsplit('/').next().unwrap_or_default().replace(':', "-"),
-        ),
+        None => PathBuf::from(folder.replace(['/', ':'], "-")),
     };
     keepbest_client::pull(client, &version.name, &directory, &PullOptions::default()).await?;
-    let fill = |part: &String| {
-        part.replace(PATH, &directory.to_string_lossy()).replace(VERSION, &words::short(&version.name))
-    };
+    let fill = |part: &String| part.replace(VERSION, &name).replace(PATH, &directory.to_string_lossy());
     let words: Vec<String> = arguments.exec.iter().map(fill).collect();
     let (program, rest) = words.split_first().expect("a command has a word");
-    let status = Command::new(program).args(rest).status().await;
+    let mut command = Command::new(program);
+    command.args(rest).kill_on_drop(true);
+    if context.output.is_json() {
+        // What reads our lines reads nothing else.
+        command.stdout(Stdio::from(io::stderr()));
+    }
+    let status = command.status().await;
     let status =
         status.map_err(|error| Failure::failed(format!("`{program}` cannot be started: {error}")))?;
     if !status.success() {
@@ -119,7 +140,12 @@ fn read_cursor(file: &Path) -> Result<Option<String>, Failure> {
         Ok(text) if text.len() > MAX_CURSOR_BYTES => {
             Err(Failure::usage(format!("{} holds no cursor of a watch", file.display())))
         }
-        Ok(text) => Ok(Some(text.trim().to_owned()).filter(|it| !it.is_empty())),
+        Ok(text) if text.trim().is_empty() => {
+            let message =
+                format!("{} is empty: remove it to begin anew, or give it a cursor", file.display());
+            Err(Failure::usage(message))
+        }
+        Ok(text) => Ok(Some(text.trim().to_owned())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(Failure::failed(format!("{} cannot be read: {error}", file.display()))),
     }
@@ -127,7 +153,9 @@ fn read_cursor(file: &Path) -> Result<Option<String>, Failure> {
 
 /// Whole or not at all: a watch that dies leaves the cursor before or this one.
 fn write_cursor(file: &Path, cursor: &str) -> Result<(), Failure> {
-    let new = file.with_extension("new");
+    let mut new = file.as_os_str().to_owned();
+    new.push(format!(".{}.new", std::process::id()));
+    let new = PathBuf::from(new);
     let written = fs::File::create(&new).and_then(|mut it| {
         it.write_all(format!("{cursor}\n").as_bytes())?;
         it.sync_all()?;

@@ -9,7 +9,7 @@ use crate::domain::ids::Id;
 use crate::domain::metric::Direction;
 
 /// Where the best version is looked for, as the indexes know it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BestScope {
     /// One run, by uid.
     Run(String),

@@ -51,8 +51,10 @@ impl JsonMethod {
             return Err(Refusal::unimplemented("UNKNOWN_METHOD", message));
         };
         if method.is_client_streaming() || method.is_server_streaming() {
+            let instead =
+                if method.name() == "WriteFile" { "; small files go by WriteSmallFiles" } else { "" };
             let message = format!(
-                "`{}` is a stream, which JSON cannot carry: call it by gRPC; small files go by WriteSmallFiles",
+                "`{}` is a stream, which JSON cannot carry: call it by gRPC or gRPC-Web{instead}",
                 method.name()
             );
             return Err(Refusal::unimplemented("STREAM", message));

@@ -19,8 +19,8 @@ use crate::grpc::json::pool;
 const PACKAGE: &str = "keepbest.v1";
 
 const ABOUT: &str = "Every unary method of the gRPC contract, called by a POST with its request as JSON (the mapping of proto3: 64-bit integers are \
-    strings, bytes are base64). These are calls of Connect's unary protocol, so its clients work, too. Streams (WriteFile, ReadFile, StreamEvents) \
-    need gRPC.";
+    strings, bytes are base64). These are calls of Connect's unary protocol, so its clients work, too. Streams (WriteFile, ReadFile, \
+    StreamEvents, WatchVersions) need gRPC or gRPC-Web.";
 
 static DOCUMENT: LazyLock<String> = LazyLock::new(|| document().to_string());
 

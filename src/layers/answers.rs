@@ -19,9 +19,9 @@ use http::Request;
 use http::Response;
 use http_body::Body as _;
 use http_body::Frame;
-use tokio::task::JoinHandle;
 use tokio::time::Sleep;
 use tokio_util::sync::WaitForCancellationFutureOwned;
+use tokio_util::task::AbortOnDropHandle;
 use tonic::Status;
 use tonic::body::Body;
 use tower::Layer;
@@ -31,6 +31,7 @@ use crate::domain::refusal::Refusal;
 use crate::grpc::Place;
 use crate::grpc::refused_body;
 use crate::grpc::streams_answers;
+use crate::layers::answers::on_the_way::Kept;
 use crate::layers::answers::on_the_way::OnTheWay;
 use crate::layers::answers::on_the_way::watch;
 use crate::layers::budget::Budget;
@@ -128,18 +129,19 @@ struct Form {
 /// A body as it leaves.
 struct Answered {
     body: Body,
-    _open: OpenCall,
+    /// None: it has ended, and so has the claim.
+    open: Option<OpenCall>,
     layer: AnswersLayer,
     peer: Peer,
     caller: Caller,
     /// Ready when it must give way to others that wait for what the method holds for it.
     gives_way: Pin<Box<WaitForCancellationFutureOwned>>,
-    claim: Claim,
+    claim: Option<Claim>,
     on_the_way: Arc<OnTheWay>,
     /// Bytes of the part that is on the way.
     handed: usize,
     /// Cuts the connection should hyper not ask for more; there is none before the first part.
-    watch: Option<JoinHandle<()>>,
+    watch: Option<AbortOnDropHandle<()>>,
     form: Form,
     /// What it begins with, where that is small.
     first: Option<Option<Result<Frame<Bytes>, Status>>>,
@@ -168,12 +170,12 @@ impl Answered {
         let gives_way = Box::pin(caller.takes().gives_way().clone().cancelled_owned());
         Answered {
             body,
-            _open: open,
+            open: Some(open),
             layer,
             peer,
             caller,
             gives_way,
-            claim,
+            claim: Some(claim),
             on_the_way: Arc::default(),
             handed: 0,
             watch: None,
@@ -188,6 +190,10 @@ impl Answered {
         }
     }
 
+    fn claim(&self) -> &Claim {
+        self.claim.as_ref().expect("it is taken when this is dropped")
+    }
+
     /// Waits until what was handed over has left.
     fn poll_left(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Status>> {
         if self.on_the_way.poll_left(context).is_ready() {
@@ -197,8 +203,8 @@ impl Answered {
             }
             return Poll::Ready(Ok(()));
         }
-        if self.claim.gave_way(context) {
-            return Poll::Ready(Err(cut(self.claim.overloaded())));
+        if self.claim().gave_way(context) {
+            return Poll::Ready(Err(cut(self.claim().overloaded())));
         }
         if self.gives_way.as_mut().poll(context).is_ready() {
             return Poll::Ready(Err(cut(slow())));
@@ -242,12 +248,12 @@ impl Answered {
             return Poll::Ready(Ok(()));
         }
         // A longer one than a peer's part goes when it has all of that.
-        let bytes = (self.rest.len() as u64).min(self.claim.most());
-        let room = match self.claim.poll_grow(bytes, bytes, context) {
+        let bytes = (self.rest.len() as u64).min(self.claim().most());
+        let room = match self.claim().poll_grow(bytes, bytes, context) {
             Poll::Ready(room) => room,
             Poll::Pending => {
                 ready!(self.wait.get_or_insert_with(Wait::begin).poll_over(context));
-                Err(self.claim.overloaded())
+                Err(self.claim().overloaded())
             }
         };
         self.wait = None;
@@ -261,15 +267,15 @@ impl Answered {
             return self.end_with(refusal);
         }
         let data = self.rest.split_to(PART_BYTES.min(self.rest.len()));
-        self.claim.goes_on();
+        self.claim().goes_on();
         self.watch.get_or_insert_with(|| {
             let gives_way = self.caller.takes().gives_way().clone();
-            tokio::spawn(watch(
+            AbortOnDropHandle::new(tokio::spawn(watch(
                 Arc::downgrade(&self.on_the_way),
                 self.peer.clone(),
                 self.layer.idle,
                 gives_way,
-            ))
+            )))
         });
         self.handed = data.len();
         self.caller.takes().wait();
@@ -292,7 +298,9 @@ impl Answered {
 
 impl Drop for Answered {
     fn drop(&mut self) {
-        self.watch.take().iter().for_each(JoinHandle::abort);
+        if let (Some(open), Some(claim)) = (self.open.take(), self.claim.take()) {
+            self.on_the_way.keep(Kept { _open: open, _claim: claim, _watch: self.watch.take() });
+        }
     }
 }
 
@@ -313,7 +321,7 @@ impl http_body::Body for Answered {
         }
         if it.rest.is_empty() {
             if std::mem::take(&mut it.has_room) {
-                it.claim.shrink(0);
+                it.claim().shrink(0);
             }
             // What the method does for the rest of a stream it does here.
             match ready!(it.caller.enter(|| Pin::new(&mut it.body).poll_frame(context))) {

@@ -15,9 +15,11 @@ use http::StatusCode;
 use http::Version;
 use http::header;
 use http_body::Body as _;
+use http_body::Frame;
 use http_body_util::BodyExt;
 use http_body_util::Full;
 use http_body_util::Limited;
+use http_body_util::StreamBody;
 use tokio::sync::Semaphore;
 use tonic::Code;
 use tonic::Status;
@@ -32,6 +34,7 @@ use crate::grpc::Place;
 use crate::grpc::internal;
 use crate::grpc::json_error;
 use crate::grpc::of_transport;
+use crate::grpc::refused_body;
 use crate::grpc::status_of;
 use crate::layers::budget::Budget;
 use crate::layers::budget::Claim;
@@ -46,10 +49,10 @@ const MAX_BODY_BYTES: usize = MAX_MESSAGE_BYTES;
 const HEAD_BYTES: usize = 5;
 /// A body of no more is read and written where it comes in: that takes less than a millisecond.
 const INLINE_BYTES: usize = 64 << 10;
-/// Larger ones that are read or written at once. One is up to ten times as large while it is.
+/// Larger requests that are read at once, and larger answers that are written. One is up to ten times as large while it is.
 const LARGE_AT_ONCE: usize = 1;
-/// How long one waits for that.
-const LARGE_WAIT: Duration = Duration::from_secs(5);
+/// How long one waits for that: 4 MiB take a tenth of a second.
+const LARGE_WAIT: Duration = Duration::from_secs(20);
 /// A call's own deadline has at most so many digits of milliseconds, by the protocol.
 const TIMEOUT_DIGITS: usize = 10;
 
@@ -64,7 +67,8 @@ pub(super) struct Connect {
     whole: Duration,
     /// Bytes of requests in memory, all together.
     budget: Arc<Budget>,
-    large: Arc<Semaphore>,
+    large_requests: Arc<Semaphore>,
+    large_answers: Arc<Semaphore>,
 }
 
 /// How the messages of a call are written.
@@ -79,7 +83,8 @@ type Answered = (Bytes, Option<Place>);
 
 impl Connect {
     pub(super) fn new(whole: Duration, budget: Arc<Budget>) -> Connect {
-        Connect { whole, budget, large: Arc::new(Semaphore::new(LARGE_AT_ONCE)) }
+        let places = || Arc::new(Semaphore::new(LARGE_AT_ONCE));
+        Connect { whole, budget, large_requests: places(), large_answers: places() }
     }
 
     /// Answers a call.
@@ -133,10 +138,7 @@ impl Connect {
             Ok(method) => method,
             Err(refusal) => return Ok(Err(refused(refusal))),
         };
-        let request = match self.as_grpc(codec, &method, request).await {
-            Ok(request) => request,
-            Err(status) => return Ok(Err(status)),
-        };
+        let request = self.as_grpc(codec, &method, request);
         let mut response = inner.call(request).await?;
         let place = response.extensions_mut().remove::<Place>();
         let message = match message_of(response).await {
@@ -146,42 +148,50 @@ impl Connect {
         if codec == Codec::Proto {
             return Ok(Ok((message, place)));
         }
-        let json = self.convert(message.len(), move || method.answer(&message)).await;
+        let json = convert(&self.large_answers, message.len(), move || method.answer(&message)).await;
         Ok(json.and_then(|it| it).map(|json| (Bytes::from(json), place)))
     }
 
-    /// The call as one of gRPC, once its body is whole.
-    async fn as_grpc(
-        &self,
-        codec: Codec,
-        method: &JsonMethod,
-        request: Request<Body>,
-    ) -> Result<Request<Body>, Status> {
+    /// The call as one of gRPC. Its body is read when it is asked for, which is when the door has let the caller in.
+    fn as_grpc(&self, codec: Codec, method: &JsonMethod, request: Request<Body>) -> Request<Body> {
         let peer = request.extensions().get::<Peer>().cloned().unwrap_or_default();
         let (mut head, body) = request.into_parts();
-        // Its room is kept until the message is made.
-        let claim = self.budget.claim(&peer);
-        let body = self.collect(body, &claim).await.map_err(refused)?;
-        claim.is_whole();
-        let message = match codec {
-            Codec::Proto => body,
-            Codec::Json => {
-                let method = method.clone();
-                let read = self.convert(body.len(), move || method.request(&body)).await?;
-                Bytes::from(read.map_err(refused)?)
-            }
-        };
-        let mut framed = BytesMut::with_capacity(HEAD_BYTES + message.len());
-        framed.put_u8(0);
-        framed.put_u32(u32::try_from(message.len()).unwrap_or(u32::MAX));
-        framed.put(message);
         head.version = Version::HTTP_2;
         for name in [header::CONTENT_LENGTH, header::TRANSFER_ENCODING, header::CONNECTION, header::HOST] {
             head.headers.remove(name);
         }
         head.headers.insert(header::CONTENT_TYPE, GRPC);
         head.headers.insert(header::TE, HeaderValue::from_static("trailers"));
-        Ok(Request::from_parts(head, Body::new(Full::new(framed.freeze()))))
+        let (connect, method) = (self.clone(), method.clone());
+        let message = async move { connect.message(codec, method, body, &peer).await.map(Frame::data) };
+        let body = StreamBody::new(futures::stream::once(message));
+        Request::from_parts(head, Body::new(body))
+    }
+
+    /// The message of a body, once that is whole, as gRPC has it.
+    async fn message(
+        &self,
+        codec: Codec,
+        method: JsonMethod,
+        body: Body,
+        peer: &Peer,
+    ) -> Result<Bytes, Status> {
+        // Its room is kept until the message is made.
+        let claim = self.budget.claim(peer);
+        let body = self.collect(body, &claim).await.map_err(refused_body)?;
+        claim.is_whole();
+        let message = match codec {
+            Codec::Proto => body,
+            Codec::Json => {
+                let read = convert(&self.large_requests, body.len(), move || method.request(&body)).await?;
+                Bytes::from(read.map_err(refused_body)?)
+            }
+        };
+        let mut framed = BytesMut::with_capacity(HEAD_BYTES + message.len());
+        framed.put_u8(0);
+        framed.put_u32(u32::try_from(message.len()).unwrap_or(u32::MAX));
+        framed.put(message);
+        Ok(framed.freeze())
     }
 
     /// A request's body, if it comes in time and there is room for it.
@@ -229,29 +239,29 @@ impl Connect {
             Err(Refusal::deadline("BODY_TIMEOUT", message))
         })
     }
+}
 
-    /// Reads or writes so many bytes; many of them beside what else goes on, and not with others.
-    async fn convert<T: Send + 'static>(
-        &self,
-        bytes: usize,
-        work: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<T, Status> {
-        if bytes <= INLINE_BYTES {
-            return Ok(work());
-        }
-        let place = tokio::time::timeout(LARGE_WAIT, Arc::clone(&self.large).acquire_owned()).await;
-        let Ok(Ok(place)) = place else {
-            let message =
-                "more large JSON is read and written than this server does at once: come back in a moment";
-            return Err(refused(Refusal::exhausted("OVERLOADED", message).retry_after(RETRY)));
-        };
-        let done = tokio::task::spawn_blocking(move || {
-            let done = work();
-            drop(place);
-            done
-        });
-        done.await.map_err(|it| internal(&format!("reading or writing JSON panicked: {it}")))
+/// Reads or writes so many bytes; many of them beside what else goes on, and not with others.
+async fn convert<T: Send + 'static>(
+    places: &Arc<Semaphore>,
+    bytes: usize,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Status> {
+    if bytes <= INLINE_BYTES {
+        return Ok(work());
     }
+    let place = tokio::time::timeout(LARGE_WAIT, Arc::clone(places).acquire_owned()).await;
+    let Ok(Ok(place)) = place else {
+        let message =
+            "more large JSON is read and written than this server does at once: come back in a moment";
+        return Err(refused_body(Refusal::exhausted("OVERLOADED", message).retry_after(RETRY)));
+    };
+    let done = tokio::task::spawn_blocking(move || {
+        let done = work();
+        drop(place);
+        done
+    });
+    done.await.map_err(|it| internal(&format!("reading or writing JSON panicked: {it}")))
 }
 
 fn late(limit: Duration) -> Status {
@@ -282,7 +292,8 @@ fn known(headers: &HeaderMap, method: JsonMethod) -> Result<JsonMethod, Refusal>
 /// How long a call may take, if it says so.
 fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, Refusal> {
     let Some(value) = headers.get("connect-timeout-ms") else { return Ok(None) };
-    let digits = value.to_str().ok().filter(|it| it.len() <= TIMEOUT_DIGITS);
+    let is_number = |it: &&str| it.len() <= TIMEOUT_DIGITS && it.bytes().all(|it| it.is_ascii_digit());
+    let digits = value.to_str().ok().filter(is_number);
     let ms = digits.and_then(|it| it.parse().ok()).ok_or_else(|| {
         let message = "the header `connect-timeout-ms` is a number of milliseconds of at most ten digits";
         Refusal::invalid("BAD_MESSAGE", message)

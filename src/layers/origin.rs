@@ -21,6 +21,10 @@ const NAME: Foreign = Foreign {
     status: StatusCode::MISDIRECTED_REQUEST,
     line: "this server listens at loopback alone: call it by an IP address or `localhost`, not by another name\n",
 };
+const HOST: Foreign = Foreign {
+    status: StatusCode::BAD_REQUEST,
+    line: "a request of HTTP/1 has one header `host`, which names this server\n",
+};
 const ORIGIN: Foreign = Foreign {
     status: StatusCode::FORBIDDEN,
     line: "a page of another origin asked for this (see the header `origin`): this server answers its own pages alone\n",
@@ -28,7 +32,10 @@ const ORIGIN: Foreign = Foreign {
 
 /// Looks whether a request names this server, and comes from no page of another.
 pub(super) fn check<B>(request: &Request<B>, is_loopback: bool) -> Result<(), Foreign> {
-    let host = request.uri().authority().cloned().or_else(|| host_of(request.headers()));
+    let host = match request.uri().authority() {
+        Some(authority) => Some(authority.clone()),
+        None => host_of(request.headers())?,
+    };
     // A trusted proxy is called by a name of its own.
     let is_told = request.extensions().get::<CallerAddress>().is_some_and(|it| it.is_told);
     if is_loopback && !is_told && host.as_ref().is_some_and(|it| !is_local(it.host())) {
@@ -42,8 +49,12 @@ pub(super) fn check<B>(request: &Request<B>, is_loopback: bool) -> Result<(), Fo
     }
 }
 
-fn host_of(headers: &HeaderMap) -> Option<Authority> {
-    headers.get(header::HOST)?.to_str().ok()?.parse().ok()
+/// What the header names; none where there is none, as HTTP/1.0 may have it: no browser speaks that.
+fn host_of(headers: &HeaderMap) -> Result<Option<Authority>, Foreign> {
+    let mut hosts = headers.get_all(header::HOST).iter();
+    let Some(host) = hosts.next() else { return Ok(None) };
+    let host = host.to_str().ok().and_then(|it| it.parse().ok()).filter(|_| hosts.next().is_none());
+    host.map(Some).ok_or(HOST)
 }
 
 fn is_local(host: &str) -> bool {
@@ -63,6 +74,8 @@ mod tests {
             ("127.0.0.1:7400", None, true, Ok(())),
             ("[::1]:7400", None, true, Ok(())),
             ("models.localhost", None, true, Ok(())),
+            ("", None, true, Err(HOST)),
+            ("a{b.evil.example", None, true, Err(HOST)),
             ("evil.example:7400", None, true, Err(NAME)),
             ("localhost.evil.example", None, true, Err(NAME)),
             ("keepbest.example", None, false, Ok(())),

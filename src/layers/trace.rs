@@ -12,8 +12,10 @@ use std::task::ready;
 
 use futures::FutureExt;
 use http::HeaderMap;
+use http::Method;
 use http::Request;
 use http::Response;
+use http::StatusCode;
 use http_body::Body as _;
 use http_body::Frame;
 use tonic::Code;
@@ -51,6 +53,17 @@ impl Told {
     /// The first word counts.
     pub(super) fn tell(&self, code: Code) {
         self.0.get_or_init(|| code);
+    }
+
+    /// What a status of HTTP says, where nobody knew it better.
+    fn tell_status(&self, status: StatusCode) {
+        match status {
+            StatusCode::NOT_FOUND => self.tell(Code::NotFound),
+            StatusCode::METHOD_NOT_ALLOWED => self.tell(Code::Unimplemented),
+            _ if status.is_client_error() => self.tell(Code::InvalidArgument),
+            _ if status.is_server_error() => self.tell(Code::Internal),
+            _ => {}
+        }
     }
 }
 
@@ -96,9 +109,10 @@ where
     fn call(&mut self, mut request: Request<Body>) -> Answer<S::Error> {
         let ready = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, ready);
-        let is_grpc = is_grpc(request.headers());
+        let (is_grpc, is_head) = (is_grpc(request.headers()), request.method() == Method::HEAD);
         let request_id = request_id(request.headers());
-        let method = request.uri().path().trim_start_matches('/').to_owned();
+        let path = request.uri().path();
+        let method = path.strip_prefix('/').unwrap_or(path).to_owned();
         let open = Arc::new(self.layer.requests.begin(&method));
         let connection = request.extensions().get::<Peer>().cloned().unwrap_or_default();
         let peer = connection.address();
@@ -143,9 +157,11 @@ where
                 response.headers_mut().insert(REQUEST_ID, id);
             }
             // An answer without a body has its code in the headers.
-            line.code = code_in(response.headers()).or(response.body().is_end_stream().then_some(Code::Ok));
+            let is_whole = is_head || response.body().is_end_stream();
+            line.code = code_in(response.headers()).or(is_whole.then_some(Code::Ok));
             if !is_grpc {
                 line.span.record("http.status", response.status().as_u16());
+                line.told.tell_status(response.status());
             }
             Ok(response.map(|body| Body::new(Logged { body, line })))
         };

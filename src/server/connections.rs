@@ -74,7 +74,7 @@ pub(super) fn connections(
                     let counts = Arc::clone(&greeting.counts);
                     counts.opened(is_short);
                     let whose = Some(Whose { counts, _place: place, http1: http1.clone() });
-                    let connection = Connection { peer, speech, end, whose };
+                    let connection = Connection { peer, speech, end, whose, idle: None, patience: None };
                     return Some((Ok(connection), (listener, places, greeting, http1)));
                 }
                 Err(error) => {
@@ -102,6 +102,10 @@ pub(super) struct Connection {
     end: Option<Pin<Box<Sleep>>>,
     /// None: it was passed on.
     whose: Option<Whose>,
+    /// How long its caller may take nothing of what is written, where nobody else looks at that.
+    idle: Option<Duration>,
+    /// Until when it may, while nothing of it goes.
+    patience: Option<Pin<Box<Sleep>>>,
 }
 
 /// What goes along with a connection.
@@ -125,6 +129,27 @@ impl Connection {
     /// Who it is.
     pub(super) fn peer(&self) -> &Peer {
         &self.peer
+    }
+
+    /// From now on it ends when its caller takes nothing for so long. hyper's HTTP/1 reads nothing while it writes, so that what
+    /// ends a connection that reads is not seen.
+    pub(super) fn end_after_idle(&mut self, idle: Duration) {
+        self.idle = Some(idle);
+    }
+
+    /// What a write came to; one that waits ends with its connection.
+    fn written<T>(&mut self, polled: Poll<io::Result<T>>, context: &mut Context<'_>) -> Poll<io::Result<T>> {
+        if polled.is_ready() {
+            self.patience = None;
+            return polled;
+        }
+        let mut is_over = self.peer.poll_cut(context).is_ready() || self.poll_end(context).is_ready();
+        if let Some(idle) = self.idle {
+            is_over |= self.peer.is_leaving();
+            let patience = self.patience.get_or_insert_with(|| Box::pin(tokio::time::sleep(idle)));
+            is_over |= patience.as_mut().poll(context).is_ready();
+        }
+        if is_over { Poll::Ready(Err(io::ErrorKind::TimedOut.into())) } else { polled }
     }
 
     /// The stream, once its caller has said what it speaks.
@@ -157,7 +182,7 @@ impl Connection {
                 let http1 = whose.http1.clone();
                 let (peer, end, whose) = (self.peer.clone(), self.end.take(), Some(whose));
                 // Nobody takes it while the server stops: then it ends here.
-                drop(http1.send(Connection { peer, speech, end, whose }));
+                drop(http1.send(Connection { peer, speech, end, whose, idle: None, patience: None }));
             }
         }
     }
@@ -220,11 +245,13 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         data: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(ready!(self.poll_greeted(context))?).poll_write(context, data)
+        let polled = Pin::new(ready!(self.poll_greeted(context))?).poll_write(context, data);
+        self.written(polled, context)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(ready!(self.poll_greeted(context))?).poll_flush(context)
+        let polled = Pin::new(ready!(self.poll_greeted(context))?).poll_flush(context);
+        self.written(polled, context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -239,7 +266,8 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(ready!(self.poll_greeted(context))?).poll_write_vectored(context, slices)
+        let polled = Pin::new(ready!(self.poll_greeted(context))?).poll_write_vectored(context, slices);
+        self.written(polled, context)
     }
 
     fn is_write_vectored(&self) -> bool {

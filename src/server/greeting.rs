@@ -11,6 +11,7 @@ use tokio::io::AsyncReadExt;
 use tokio::io::AsyncWrite;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
 
 use crate::layers::Peer;
 use crate::server::counts;
@@ -44,6 +45,8 @@ pub(super) struct Greeting {
     pub(super) tls: Option<Tls>,
     /// Who is not done by then gives its place to another.
     pub(super) within: Duration,
+    /// The server stops: who has not begun by then does not begin.
+    pub(super) stop: CancellationToken,
     pub(super) counts: Arc<Connections>,
 }
 
@@ -84,9 +87,15 @@ impl Greeting {
     /// Has the handshake and reads the preface; what the connection shows is kept with its peer. An error: the caller has
     /// another protocol, was refused, or was not done in time.
     pub(super) async fn greet(self, stream: TcpStream, peer: Peer) -> io::Result<Begun> {
-        let begun = match &self.tls {
-            Some(tls) => tokio::time::timeout(self.within, begin_tls(tls, stream, &peer)).await,
-            None => tokio::time::timeout(self.within, begin(Stream::Plain(stream))).await,
+        let beginning = async {
+            match &self.tls {
+                Some(tls) => begin_tls(tls, stream, &peer).await,
+                None => begin(Stream::Plain(stream)).await,
+            }
+        };
+        let begun = tokio::select! {
+            begun = tokio::time::timeout(self.within, beginning) => begun,
+            () = self.stop.cancelled() => return Err(io::ErrorKind::ConnectionAborted.into()),
         };
         let refused = match begun {
             Ok(Ok(begun)) => return Ok(begun),

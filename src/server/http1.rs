@@ -18,7 +18,12 @@ use tower::Service;
 use tower::ServiceExt;
 
 use crate::config::Limits;
+use crate::layers::Peer;
 use crate::server::connections::Connection;
+
+/// How long a connection that asks for nothing may take to end when the server stops, and how often that is looked at.
+const ENDING: Duration = Duration::from_millis(500);
+const LOOK: Duration = Duration::from_millis(50);
 
 /// The least that hyper takes as a limit of a head.
 const LEAST_HEAD_BYTES: usize = 8 << 10;
@@ -28,6 +33,8 @@ const LEAST_HEAD_BYTES: usize = 8 << 10;
 pub(super) struct Http1<S> {
     service: S,
     builder: http1::Builder,
+    /// How long a caller may take nothing of an answer.
+    idle: Duration,
 }
 
 impl<S> Http1<S>
@@ -42,7 +49,7 @@ where
             // Also how long a connection may ask for nothing.
             .header_read_timeout(Duration::from_secs(limits.request_seconds))
             .max_buf_size((limits.header_bytes as usize).max(LEAST_HEAD_BYTES));
-        Http1 { service, builder }
+        Http1 { service, builder, idle: Duration::from_secs(limits.upload_idle_seconds) }
     }
 
     /// Serves what comes until `stop`; then each connection ends after the request that it is at. Dropped, it ends them at once.
@@ -57,11 +64,16 @@ where
                 () = stop.cancelled() => break,
             }
         }
+        // What turns out to speak it only now has nobody any more.
+        connections.close();
+        while connections.try_recv().is_ok() {}
         while open.join_next().await.is_some() {}
     }
 
-    async fn serve_one(self, connection: Connection, stop: CancellationToken) {
+    async fn serve_one(self, mut connection: Connection, stop: CancellationToken) {
+        connection.end_after_idle(self.idle);
         let peer = connection.peer().clone();
+        let asks = peer.clone();
         let service = self.service.map_request(move |request: Request<hyper::body::Incoming>| {
             let mut request = request.map(Body::new);
             request.extensions_mut().insert(peer.clone());
@@ -73,12 +85,23 @@ where
             served = serving.as_mut() => served,
             () = stop.cancelled() => {
                 serving.as_mut().graceful_shutdown();
-                serving.await
+                tokio::select! {
+                    served = serving => served,
+                    // A head that is not whole is no call.
+                    () = asks_nothing(&asks) => return,
+                }
             }
         };
         if let Err(error) = served {
             // As of HTTP/2: a caller that went away, or was not done in time.
             tracing::debug!(error = %error, "A connection of HTTP/1 ended early");
         }
+    }
+}
+
+/// Returns once no call has been open on a connection for a while.
+async fn asks_nothing(peer: &Peer) {
+    while peer.idle_since().is_none_or(|it| it.elapsed() < ENDING) && !peer.is_leaving() {
+        tokio::time::sleep(LOOK).await;
     }
 }

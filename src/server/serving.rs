@@ -56,7 +56,7 @@ pub(super) fn serving(
 ) -> impl Future<Output = Result<(), tonic::transport::Error>> + use<> {
     let proxies = Proxies::new(&config.proxy.trusted);
     let within = Duration::from_secs(config.limits.handshake_seconds);
-    let greeting = Greeting { tls, within, counts: Arc::clone(&counted.connections) };
+    let greeting = Greeting { tls, within, stop: stop.clone(), counts: Arc::clone(&counted.connections) };
     let places = Places::new(&config.limits, proxies.clone(), Arc::clone(&counted.connections));
     let requests = requests(&config.limits, counted);
     let kinds = KindsLayer::new(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 import subprocess
 import urllib.request
@@ -31,7 +32,8 @@ def test_curl_saves_a_small_file_and_asks_for_the_best_as_the_readme_says(server
     section = (ROOT / "README.md").read_text().split("\n## With curl\n", 1)[1].split("\n## ", 1)[0]
     script = re.search(r"```bash\n(.*?)```", section, re.DOTALL)
     assert script
-    (server.folder / "model.bin").write_bytes(b"weights")
+    weights = random.Random(7).randbytes(1 << 20)
+    (server.folder / "model.bin").write_bytes(weights)
     code = script[1].replace("http://127.0.0.1:7400", f"http://127.0.0.1:{server.port}")
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", code],
@@ -42,11 +44,12 @@ def test_curl_saves_a_small_file_and_asks_for_the_best_as_the_readme_says(server
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    best = json.JSONDecoder().raw_decode(done.stdout[done.stdout.rindex('{"name":') :])[0]
+    best = json.loads(done.stdout[done.stdout.rindex('{\n  "name":') :])
     assert best["metrics"] == {"val_loss": 0.25}
+    _, team, _, project, _, artifact, _, version = best["name"].split("/")
     client = keepbest.Client(f"127.0.0.1:{server.port}")
-    client.pull("run-curl-1-model:best", server.folder / "pulled")
-    assert (server.folder / "pulled/model.bin").read_bytes() == b"weights"
+    client.pull(f"{team}/{project}/{artifact}:{version}", server.folder / "pulled")
+    assert (server.folder / "pulled/model.bin").read_bytes() == weights
 
 
 def test_connects_own_clients_call_in_all_their_protocols(server: Server) -> None:

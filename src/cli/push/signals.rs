@@ -7,14 +7,14 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::cli::failure::Failure;
 
 /// From here on the signals end nothing by themselves.
-pub(super) struct Signals {
+pub(in crate::cli) struct Signals {
     interrupt: Signal,
     terminate: Signal,
     hangup: Signal,
 }
 
 impl Signals {
-    pub(super) fn listen() -> Result<Signals, Failure> {
+    pub(in crate::cli) fn listen() -> Result<Signals, Failure> {
         let listen = |kind| {
             signal(kind).map_err(|error| Failure::failed(format!("signals cannot be listened for: {error}")))
         };
@@ -26,7 +26,7 @@ impl Signals {
     }
 
     /// What the work comes to, unless a signal comes first: then the failure about it.
-    pub(super) async fn or<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Failure> {
+    pub(in crate::cli) async fn or<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Failure> {
         tokio::select! {
             biased;
             signal = self.next() => Err(signal),

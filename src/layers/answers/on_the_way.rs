@@ -1,6 +1,8 @@
 //! Parts of an answer that the transport has, and what ends a connection that takes none of them.
 
 use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::PoisonError;
 use std::sync::Weak;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
@@ -11,8 +13,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::task::AtomicWaker;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
+use crate::layers::budget::Claim;
 use crate::layers::budget::STUCK;
+use crate::layers::peer::OpenCall;
 use crate::layers::peer::Peer;
 
 /// Cuts the connection of a peer that takes nothing, where the answer cannot end by itself: hyper holds a part for which the
@@ -54,12 +59,29 @@ pub(super) struct OnTheWay {
     begun: AtomicU64,
     left: AtomicU64,
     waker: AtomicWaker,
+    /// What an answer has that was handed over to its end: it goes with the last part.
+    kept: Mutex<Option<Kept>>,
+}
+
+/// What an answer has as long as it is on the way.
+#[derive(Debug)]
+pub(super) struct Kept {
+    pub(super) _open: OpenCall,
+    pub(super) _claim: Claim,
+    pub(super) _watch: Option<AbortOnDropHandle<()>>,
 }
 
 impl OnTheWay {
     pub(super) fn begin(self: &Arc<OnTheWay>, data: Bytes) -> Part {
         self.begun.fetch_add(1, Ordering::AcqRel);
         Part { data, on_the_way: Arc::clone(self) }
+    }
+
+    /// Keeps what an answer has until its last part has left. hyper drops a body when it has all of its bytes, which may wait long.
+    pub(super) fn keep(&self, kept: Kept) {
+        if self.left.load(Ordering::Acquire) < self.begun.load(Ordering::Acquire) {
+            *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(kept);
+        }
     }
 
     pub(super) fn poll_left(&self, context: &Context<'_>) -> Poll<()> {

@@ -1,6 +1,7 @@
 //! `keepbest watch`: what it prints, where it goes on, and the command that it runs.
 
 use std::fs;
+use std::process::Command;
 
 use serde_json::Value;
 
@@ -93,4 +94,36 @@ fn what_cannot_be_watched_is_told() {
     assert!(done.stderr.contains("holds no cursor"), "{}", done.stderr);
     let done = desk.run(&["watch", "cnn", "--cursor", "0f.1"]);
     assert!(done.code != 0 && done.stderr.contains("the cursor is of another feed"), "{}", done.stderr);
+}
+
+#[test]
+fn a_command_ends_with_the_watch_and_nothing_beside_the_place_is_touched() {
+    let desk = Desk::new();
+    push(&desk, &[0.5]);
+    let beside = desk.folder.path().join("cnn.new");
+    fs::write(&beside, "precious").unwrap();
+    let address = desk.server.address();
+    let mut watch = Command::new(env!("CARGO_BIN_EXE_keepbest"))
+        .args(["--server", &address, "watch", "cnn", "--from-start", "--cursor-file", "cnn.cursor", "--exec"])
+        .args(["sh", "-c", "echo $$ > pid.new && mv pid.new pid && exec sleep 1000"])
+        .current_dir(desk.folder.path())
+        .spawn()
+        .unwrap();
+    let pid = loop {
+        match fs::read_to_string(desk.folder.path().join("pid")) {
+            Ok(pid) => break pid.trim().to_owned(),
+            Err(_) => std::thread::yield_now(),
+        }
+    };
+    let id = rustix::process::Pid::from_raw(i32::try_from(watch.id()).unwrap()).unwrap();
+    rustix::process::kill_process(id, rustix::process::Signal::TERM).unwrap();
+    assert_eq!(watch.wait().unwrap().code(), Some(143));
+    // Who has it now reaps it.
+    let lives = || fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|it| !it.contains(") Z "));
+    while lives() {
+        std::thread::yield_now();
+    }
+    assert_eq!(fs::read_to_string(beside).unwrap(), "precious");
+    let done = desk.run(&["watch", "cnn", "--cursor-file", "no/such/folder"]);
+    assert!(done.code != 0 && done.stdout.is_empty(), "{}", done.stdout);
 }

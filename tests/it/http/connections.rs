@@ -100,3 +100,35 @@ async fn connections_of_both_kinds_have_the_same_places() {
         assert_eq!(ends.next().await, Some(0));
     }
 }
+
+#[tokio::test]
+async fn a_caller_that_asks_for_more_and_more_and_reads_nothing_is_cut() {
+    let server = server::start_with(|config| config.limits.upload_idle_seconds = 1).await;
+    for path in ["/openapi.json", "/"] {
+        let mut stream = TcpStream::connect(server.address().trim_start_matches("http://")).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n").repeat(100);
+        // When the server takes no more this waits, until it is told that the connection is no more.
+        while stream.write_all(request.as_bytes()).await.is_ok() {}
+    }
+    assert_eq!(
+        call(&server.address(), None, "Runs/ListRuns", &json!({ "parent": PROJECT })).await.status,
+        200
+    );
+}
+
+#[tokio::test]
+async fn a_head_that_is_not_whole_does_not_hold_up_the_stop() {
+    let mut server = server::start_with(|config| config.limits.drain_seconds = 1_000).await;
+    let mut open = Vec::new();
+    for begin in [&b""[..], b"G", b"GET / HTTP/1.1\r\nhost: local"] {
+        let mut stream = TcpStream::connect(server.address().trim_start_matches("http://")).await.unwrap();
+        stream.write_all(begin).await.unwrap();
+        open.push(stream);
+    }
+    // Each of them is accepted by now.
+    assert_eq!(
+        call(&server.address(), None, "Runs/ListRuns", &json!({ "parent": PROJECT })).await.status,
+        200
+    );
+    server.stop().await;
+}

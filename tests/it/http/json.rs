@@ -9,6 +9,7 @@ use tonic::Code;
 
 use crate::support::calls::methods;
 use crate::support::http1::call;
+use crate::support::http1::exchange;
 use crate::support::http1::get;
 use crate::support::http1::send;
 use crate::support::logs::Logs;
@@ -136,7 +137,7 @@ async fn a_body_that_does_not_come_whole_is_ended() {
     let server = server::start_with(|config| config.limits.request_seconds = 1).await;
     let head = "POST /keepbest.v1.Runs/GetRun HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/json\r\n";
     let request = format!("{head}content-length: 100\r\n\r\n{{\"name\":");
-    let answer = crate::support::http1::exchange(&server.address(), request.as_bytes()).await;
+    let answer = exchange(&server.address(), request.as_bytes()).await;
     assert_eq!((answer.status, reason(&answer.json())), (504, "BODY_TIMEOUT"), "{answer:?}");
 }
 
