@@ -4,6 +4,7 @@
 
 pub mod domain;
 pub mod failpoint;
+mod figures;
 mod near;
 pub mod turns;
 
