@@ -20,6 +20,7 @@ pub mod layers;
 pub mod background;
 pub mod config;
 pub mod maintenance;
+pub mod page;
 pub mod server;
 pub mod telemetry;
 
