@@ -2,6 +2,7 @@
 
 mod connections;
 mod greeting;
+mod http1;
 mod places;
 mod stream;
 mod tls;
@@ -16,9 +17,16 @@ use anyhow::anyhow;
 use tokio::net::TcpListener;
 use tokio::signal::unix::SignalKind;
 use tokio::signal::unix::signal;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+use tonic::body::Body;
+use tonic::service::Routes;
 use tonic::transport::Server;
+use tower::Layer;
+use tower::ServiceBuilder;
+use tower::ServiceExt;
 
+use crate::app::App;
 use crate::background;
 use crate::config::Config;
 use crate::config::Limits;
@@ -26,14 +34,18 @@ use crate::grpc;
 use crate::layers::AnswersLayer;
 use crate::layers::Budget;
 use crate::layers::DoorLayer;
-use crate::layers::GrpcOnlyLayer;
+use crate::layers::Http;
+use crate::layers::KindsLayer;
 use crate::layers::Proxies;
 use crate::layers::RequestsLayer;
 use crate::layers::TraceLayer;
 use crate::maintenance;
+use crate::page;
 use crate::server::connections::connections;
 use crate::server::greeting::Greeting;
+use crate::server::http1::Http1;
 use crate::server::places::Places;
+use crate::server::tls::Tls;
 
 pub use self::tls::Term;
 pub use self::tls::check as check_tls;
@@ -94,20 +106,7 @@ pub async fn serve_until(
     });
     let reading = keeper.map(|it| tokio::spawn(it.watch(stop.clone())));
     let is_encrypted = tls.is_some();
-    let proxies = Proxies::new(&config.proxy.trusted);
-    let greeting = Greeting { tls, within: Duration::from_secs(config.limits.handshake_seconds) };
-    let places = Places::new(&config.limits, proxies.clone());
-    let serving = transport(&config.limits)
-        .layer(TraceLayer { proxies })
-        .layer(GrpcOnlyLayer)
-        .layer(DoorLayer { app: app.clone(), opens_reflection: config.auth.open_reflection })
-        .layer(answers(&config.limits))
-        .layer(requests(&config.limits))
-        .add_routes(routes)
-        .serve_with_incoming_shutdown(connections(listener, places, greeting), {
-            let stop = stop.clone();
-            async move { stop.cancelled().await }
-        });
+    let serving = serving(&config, listener, address, tls, app.clone(), routes, stop.clone());
     let version = env!("CARGO_PKG_VERSION");
     tracing::info!(version, address = %address, tls = is_encrypted, database = %config.database(), objects = %config.objects(), "Listening");
     on_ready(address);
@@ -135,6 +134,49 @@ pub async fn serve_until(
     drop(lock);
     tracing::info!("Stopped");
     served
+}
+
+/// Serves connections of both kinds, with the same layers before the same services.
+fn serving(
+    config: &Config,
+    listener: TcpListener,
+    address: SocketAddr,
+    tls: Option<Tls>,
+    app: App,
+    routes: Routes,
+    stop: CancellationToken,
+) -> impl Future<Output = Result<(), tonic::transport::Error>> + use<> {
+    let proxies = Proxies::new(&config.proxy.trusted);
+    let greeting = Greeting { tls, within: Duration::from_secs(config.limits.handshake_seconds) };
+    let places = Places::new(&config.limits, proxies.clone());
+    let requests = requests(&config.limits);
+    let kinds =
+        KindsLayer::new(requests.whole, Arc::clone(&requests.budget), address.ip().is_loopback(), pages);
+    let layers = ServiceBuilder::new()
+        .layer(TraceLayer { proxies })
+        .layer(answers(&config.limits))
+        .layer(kinds)
+        .layer(DoorLayer { app, opens_reflection: config.auth.open_reflection })
+        .layer(requests)
+        .into_inner();
+    let http1 = Http1::new(layers.layer(routes.clone()), &config.limits);
+    let (of_http1, incoming_http1) = mpsc::unbounded_channel();
+    let http1 = http1.serve(incoming_http1, stop.clone());
+    let http2 = transport(&config.limits)
+        .layer(layers)
+        .add_routes(routes)
+        .serve_with_incoming_shutdown(connections(listener, places, greeting, of_http1), async move {
+            stop.cancelled().await
+        });
+    async move { futures::join!(http2, http1).0 }
+}
+
+/// What answers requests that are no calls: the page, which is a client of the service behind it.
+fn pages(calls: Http) -> Http {
+    let pages = page::router(calls)
+        .map_request(|request: http::Request<Body>| request.map(axum::body::Body::new))
+        .map_response(|response: http::Response<axum::body::Body>| response.map(Body::new));
+    Http::new(pages)
 }
 
 fn answers(limits: &Limits) -> AnswersLayer {

@@ -36,8 +36,10 @@ mod convert;
 mod counts;
 mod door;
 mod health;
+mod json;
 mod large;
 mod lists;
+mod openapi;
 mod pages;
 mod projects;
 mod runs;
@@ -46,7 +48,9 @@ mod status;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use axum::routing::get;
 use futures::Stream;
+use http::header::CONTENT_TYPE;
 use keepbest_proto::FILE_DESCRIPTOR_SET;
 use keepbest_proto::v1::admin_server::AdminServer;
 use keepbest_proto::v1::artifacts_server::ArtifactsServer;
@@ -66,6 +70,8 @@ pub(crate) use counts::Counts;
 pub(crate) use door::Call;
 pub use health::Health;
 pub use health::LIVENESS;
+pub(crate) use json::JsonMethod;
+pub(crate) use json::error as json_error;
 pub(crate) use large::Place;
 pub(crate) use status::internal;
 pub(crate) use status::of_transport;
@@ -96,6 +102,9 @@ pub(crate) fn streams_answers(path: &str) -> bool {
 pub(crate) fn streams_requests(path: &str) -> bool {
     STREAMS.contains(&path)
 }
+
+/// Where the contract is told as a document of `OpenAPI`.
+pub(crate) const OPENAPI: &str = "/openapi.json";
 
 /// The answers of a stream.
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -157,7 +166,10 @@ pub async fn routes(app: App) -> Result<(Routes, Health), tonic_reflection::serv
                 .max_decoding_message_size(MAX_MESSAGE_BYTES)
                 .max_encoding_message_size(MAX_MESSAGE_BYTES),
         );
-    Ok((routes.routes(), health))
+    // Behind the door as the methods are; what it tells is what reflection tells.
+    let document = || async { ([(CONTENT_TYPE, "application/json")], openapi::text()) };
+    let routes = routes.routes().into_axum_router().route(OPENAPI, get(document));
+    Ok((Routes::from(routes), health))
 }
 
 /// The longest resource name has four ids, with words between them. What is longer names nothing.

@@ -38,6 +38,8 @@ use crate::layers::budget::Claim;
 use crate::layers::budget::RETRY;
 use crate::layers::budget::Wait;
 use crate::layers::budget::overloaded;
+use crate::layers::kinds::is_grpc;
+use crate::layers::kinds::status_as;
 use crate::layers::peer::OpenCall;
 use crate::layers::peer::Peer;
 use crate::layers::proxies::CallerAddress;
@@ -91,7 +93,9 @@ where
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let peer = request.extensions().get::<Peer>().cloned().unwrap_or_default();
-        let (layer, streams) = (self.layer.clone(), streams_answers(request.uri().path()));
+        let layer = self.layer.clone();
+        let form =
+            Form { streams: streams_answers(request.uri().path()), is_grpc: is_grpc(request.headers()) };
         let open = peer.begin();
         let address = request.extensions().get::<CallerAddress>();
         let caller = Caller::new(address.map_or(peer.number(), |it| it.turn(peer.number())));
@@ -103,14 +107,23 @@ where
             if body.is_end_stream() {
                 return Ok(Response::from_parts(head, body));
             }
-            let mut answered = Answered::new(body, streams, open, peer, caller, layer);
+            let mut answered = Answered::new(body, form, open, peer, caller, layer);
             if let Err(refusal) = answered.begin().await {
-                return Ok(refused_body(refusal).into_http());
+                return Ok(status_as(form.is_grpc, &refused_body(refusal)));
             }
             drop(place);
             Ok(Response::from_parts(head, Body::new(answered)))
         })
     }
+}
+
+/// What an answer is like.
+#[derive(Clone, Copy, Debug)]
+struct Form {
+    /// Whether it is more than one message: then what the method still holds for it is watched from the first one on.
+    streams: bool,
+    /// Whether it has trailers that its reader looks at.
+    is_grpc: bool,
 }
 
 /// A body as it leaves.
@@ -128,8 +141,7 @@ struct Answered {
     handed: usize,
     /// Cuts the connection should hyper not ask for more; there is none before the first part.
     watch: Option<JoinHandle<()>>,
-    /// Whether it is more than one message: then what the method still holds for it is watched from the first one on.
-    streams: bool,
+    form: Form,
     /// What it begins with, where that is small.
     first: Option<Option<Result<Frame<Bytes>, Status>>>,
     /// Bytes that came from the method.
@@ -147,7 +159,7 @@ type Polled = Poll<Option<Result<Frame<Bytes>, Status>>>;
 impl Answered {
     fn new(
         body: Body,
-        streams: bool,
+        form: Form,
         open: OpenCall,
         peer: Peer,
         caller: Caller,
@@ -166,7 +178,7 @@ impl Answered {
             on_the_way: Arc::default(),
             handed: 0,
             watch: None,
-            streams,
+            form,
             first: None,
             passed: 0,
             rest: Bytes::new(),
@@ -202,7 +214,7 @@ impl Answered {
     /// Takes an answer of one message from its method, and room for it, before the transport has it: until then it keeps the place
     /// in which it was made, and one for which there is no room is refused as a whole.
     async fn begin(&mut self) -> Result<(), Refusal> {
-        if self.streams {
+        if self.form.streams {
             return Ok(());
         }
         std::future::poll_fn(|context| {
@@ -272,8 +284,9 @@ impl Answered {
         let status = refused_body(refusal);
         let mut trailers = HeaderMap::new();
         Poll::Ready(Some(match status.add_header(&mut trailers) {
-            Ok(()) => Ok(Frame::trailers(trailers)),
-            Err(_) => Err(status),
+            Ok(()) if self.form.is_grpc => Ok(Frame::trailers(trailers)),
+            // It would look whole.
+            _ => Err(status),
         }))
     }
 }
@@ -308,7 +321,7 @@ impl http_body::Body for Answered {
                 Some(Ok(frame)) if frame.is_data() => {
                     let data = frame.into_data().unwrap_or_default();
                     it.passed += data.len();
-                    if data.is_empty() || (!it.streams && it.passed <= SMALL_BYTES) {
+                    if data.is_empty() || (!it.form.streams && it.passed <= SMALL_BYTES) {
                         return Poll::Ready(Some(Ok(Frame::data(data))));
                     }
                     it.rest = data;

@@ -27,6 +27,7 @@ use crate::domain::access::Principal;
 use crate::domain::member::Identity;
 use crate::domain::refusal::Refusal;
 use crate::grpc::Call;
+use crate::grpc::OPENAPI;
 use crate::grpc::status_of;
 use crate::grpc::streams_answers;
 use crate::grpc::streams_requests;
@@ -38,8 +39,8 @@ use crate::layers::trace::REQUEST_ID;
 /// What needs no caller: whoever watches over the service has no token.
 const OPEN: &str = "/grpc.health.v1.Health/";
 /// What is open if the settings say so.
-const REFLECTION: [&str; 2] =
-    ["/grpc.reflection.v1.ServerReflection/", "/grpc.reflection.v1alpha.ServerReflection/"];
+const REFLECTION: [&str; 3] =
+    ["/grpc.reflection.v1.ServerReflection/", "/grpc.reflection.v1alpha.ServerReflection/", OPENAPI];
 
 /// Puts the door before a service.
 #[derive(Clone, Debug)]

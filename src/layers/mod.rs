@@ -1,12 +1,14 @@
-//! What every request passes before its service: one log line, who calls, errors that mean what they say, nothing but
-//! gRPC, and bounds on bodies.
+//! What every request passes before its service: one log line, what it speaks, who calls, errors that mean what they say, and bounds
+//! on bodies.
 
 mod answers;
 mod budget;
 mod certificate;
+mod connect;
 mod door;
 mod framing;
-mod grpc_only;
+mod kinds;
+mod origin;
 mod peer;
 mod proxies;
 mod requests;
@@ -16,7 +18,8 @@ pub use answers::AnswersLayer;
 pub use budget::Budget;
 pub use certificate::Certificate;
 pub use door::DoorLayer;
-pub use grpc_only::GrpcOnlyLayer;
+pub use kinds::Http;
+pub use kinds::KindsLayer;
 pub use peer::Peer;
 pub use proxies::CallerAddress;
 pub use proxies::Proxies;

@@ -5,6 +5,7 @@ use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::OnceLock;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 use std::task::Context;
@@ -16,6 +17,7 @@ use futures::FutureExt;
 use http::HeaderMap;
 use http::Request;
 use http::Response;
+use http_body::Body as _;
 use http_body::Frame;
 use tonic::Code;
 use tonic::Status;
@@ -28,6 +30,8 @@ use tracing::Span;
 use crate::grpc::internal;
 use crate::grpc::of_transport;
 use crate::layers::certificate::Certificate;
+use crate::layers::kinds::is_grpc;
+use crate::layers::kinds::status_as;
 use crate::layers::peer::Peer;
 use crate::layers::proxies::Proxies;
 
@@ -37,6 +41,17 @@ pub(super) const REQUEST_ID: &str = "x-request-id";
 const MAX_REQUEST_ID_BYTES: usize = 64;
 /// What the caller says that it is, as `grpc-python/1.80.0 grpc-c/52.0.0`: the longest that is logged.
 const MAX_PROGRAM_BYTES: usize = 128;
+
+/// What a call came to, of which no header of gRPC speaks: who turns it into something else tells it here.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Told(Arc<OnceLock<Code>>);
+
+impl Told {
+    /// The first word counts.
+    pub(super) fn tell(&self, code: Code) {
+        self.0.get_or_init(|| code);
+    }
+}
 
 /// Puts `Trace` around a service.
 #[derive(Clone, Debug, Default)]
@@ -79,6 +94,7 @@ where
         let ready = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, ready);
         let started = Instant::now();
+        let is_grpc = is_grpc(request.headers());
         let request_id = request_id(request.headers());
         let method = request.uri().path().trim_start_matches('/').to_owned();
         let connection = request.extensions().get::<Peer>().cloned().unwrap_or_default();
@@ -99,6 +115,7 @@ where
             peer.proxy = proxy.map(tracing::field::display),
             peer.certificate = connection.certificate().map(Certificate::name),
             peer.program = program(request.headers()),
+            http.status = tracing::field::Empty,
             principal = tracing::field::Empty,
             resource = tracing::field::Empty
         );
@@ -109,19 +126,24 @@ where
         if let Some(id) = id.clone() {
             request.headers_mut().insert(REQUEST_ID, id);
         }
-        let mut line = Line { started, span: span.clone(), code: None, received, sent_bytes: 0 };
+        let told = Told::default();
+        request.extensions_mut().insert(told.clone());
+        let mut line = Line { started, span: span.clone(), code: None, told, received, sent_bytes: 0 };
         let answer = async move {
             let answered = AssertUnwindSafe(inner.call(request)).catch_unwind().await;
             let mut response = match answered {
                 Ok(response) => response?,
-                Err(_) => internal(&format!("{method} panicked")).into_http(),
+                Err(_) => status_as(is_grpc, &internal(&format!("{method} panicked"))),
             };
             repair(&mut response);
             if let Some(id) = id {
                 response.headers_mut().insert(REQUEST_ID, id);
             }
             // An answer without a body has its code in the headers.
-            line.code = code_in(response.headers());
+            line.code = code_in(response.headers()).or(response.body().is_end_stream().then_some(Code::Ok));
+            if !is_grpc {
+                line.span.record("http.status", response.status().as_u16());
+            }
             Ok(response.map(|body| Body::new(Logged { body, line })))
         };
         Box::pin(answer.instrument(span))
@@ -149,14 +171,14 @@ fn code_in(headers: &HeaderMap) -> Option<Code> {
 }
 
 /// An answer without a body has its status in the headers; see [`of_transport`].
-fn repair(response: &mut Response<Body>) {
+pub(super) fn repair(response: &mut Response<Body>) {
     if let Some(status) = Status::from_header_map(response.headers()).as_ref().and_then(of_transport) {
         *response = status.into_http();
     }
 }
 
 /// The same for the trailers, which end an answer that is a stream.
-fn repair_trailers(frame: Frame<bytes::Bytes>) -> Frame<bytes::Bytes> {
+pub(super) fn repair_trailers(frame: Frame<bytes::Bytes>) -> Frame<bytes::Bytes> {
     let Some(status) = frame.trailers_ref().and_then(Status::from_header_map) else { return frame };
     let mut trailers = HeaderMap::new();
     match of_transport(&status).map(|it| it.add_header(&mut trailers)) {
@@ -171,6 +193,7 @@ struct Line {
     started: Instant,
     span: Span,
     code: Option<Code>,
+    told: Told,
     /// Bytes of the request's body that have arrived.
     received: Arc<AtomicU64>,
     /// Bytes of the answer's body that were given to the connection.
@@ -179,7 +202,10 @@ struct Line {
 
 impl Drop for Line {
     fn drop(&mut self) {
-        let code = self.code.unwrap_or(Code::Cancelled);
+        let code = match self.code {
+            None => Code::Cancelled,
+            Some(code) => self.told.0.get().copied().unwrap_or(code),
+        };
         let latency_ms = self.started.elapsed().as_secs_f64() * 1_000.0;
         let (received_bytes, sent_bytes) = (self.received.load(Ordering::Relaxed), self.sent_bytes);
         self.span.in_scope(
@@ -252,6 +278,9 @@ impl http_body::Body for Logged {
                 self.line.sent_bytes += data_bytes(frame);
                 if let Some(trailers) = frame.trailers_ref() {
                     self.line.code = Some(code_in(trailers).unwrap_or(Code::Ok));
+                } else if self.body.is_end_stream() {
+                    // Where its length is known nobody asks for more.
+                    self.line.code = self.line.code.or(Some(Code::Ok));
                 }
             }
             Some(Err(status)) => self.line.code = Some(status.code()),

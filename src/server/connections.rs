@@ -9,6 +9,7 @@ use std::task::Poll;
 use std::task::ready;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::Stream;
 use futures::StreamExt;
 use socket2::SockRef;
@@ -19,12 +20,14 @@ use tokio::io::ReadBuf;
 use tokio::net::TcpListener;
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::Sleep;
 use tonic::transport::server::Connected;
 
 use crate::layers::Peer;
+use crate::server::greeting::Begun;
 use crate::server::greeting::Greeting;
-use crate::server::greeting::PREFACE;
+use crate::server::greeting::Protocol;
 use crate::server::places::Places;
 use crate::server::stream;
 
@@ -41,14 +44,16 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long such a connection lives. A probe takes milliseconds; a trainer is disconnected, and tries again.
 const SHORT_LIFE: Duration = Duration::from_secs(5);
 
-/// Accepted connections, as many as there are places, and some that soon end; further ones wait in the kernel's queue.
+/// Accepted connections, as many as there are places, and some that soon end; further ones wait in the kernel's queue. Those that turn
+/// out to speak HTTP/1 go to `http1`, which holds no more of them than there are places.
 pub(super) fn connections(
     listener: TcpListener,
     places: Places,
     greeting: Greeting,
+    http1: UnboundedSender<Connection>,
 ) -> impl Stream<Item = io::Result<Connection>> {
-    let begin = (listener, places, greeting);
-    let accepted = futures::stream::unfold(begin, |(listener, mut places, greeting)| async move {
+    let begin = (listener, places, greeting, http1);
+    let accepted = futures::stream::unfold(begin, |(listener, mut places, greeting, http1)| async move {
         loop {
             match listener.accept().await {
                 Ok((stream, address)) => {
@@ -64,8 +69,9 @@ pub(super) fn connections(
                     }
                     let end = is_short.then(|| Box::pin(tokio::time::sleep(SHORT_LIFE)));
                     let speech = Speech::Greeting(Box::pin(greeting.clone().greet(stream, peer.clone())));
-                    let connection = Connection { peer, speech, end, _place: place };
-                    return Some((Ok(connection), (listener, places, greeting)));
+                    let whose = Some(Whose { _place: place, http1: http1.clone() });
+                    let connection = Connection { peer, speech, end, whose };
+                    return Some((Ok(connection), (listener, places, greeting, http1)));
                 }
                 Err(error) => {
                     tracing::warn!(error = %error, "Could not accept a connection");
@@ -90,27 +96,40 @@ pub(super) struct Connection {
     speech: Speech,
     /// When one that has a short place ends.
     end: Option<Pin<Box<Sleep>>>,
+    /// None: it was passed on.
+    whose: Option<Whose>,
+}
+
+/// What goes along with a connection.
+struct Whose {
     _place: OwnedSemaphorePermit,
+    /// Who serves it if it speaks HTTP/1.
+    http1: UnboundedSender<Connection>,
 }
 
 enum Speech {
     /// It has not said what it speaks. Until then nothing is said to it either.
-    Greeting(Pin<Box<dyn Future<Output = io::Result<stream::Stream>> + Send>>),
-    /// HTTP/2; what was read of it already.
-    Http2(stream::Stream, &'static [u8]),
-    /// Something else: it was told.
+    Greeting(Pin<Box<dyn Future<Output = io::Result<Begun>> + Send>>),
+    /// HTTP; what was read of it already.
+    Http(stream::Stream, Bytes),
+    /// Something else, which was told, or somebody else's by now.
     Over,
 }
 
 impl Connection {
-    /// The stream, once its caller has said that it speaks HTTP/2.
+    /// Who it is.
+    pub(super) fn peer(&self) -> &Peer {
+        &self.peer
+    }
+
+    /// The stream, once its caller has said what it speaks.
     fn poll_greeted(&mut self, context: &mut Context<'_>) -> Poll<io::Result<&mut stream::Stream>> {
         if let Speech::Greeting(greeting) = &mut self.speech {
             if self.peer.is_leaving() || self.peer.poll_cut(context).is_ready() {
                 return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
             }
             match greeting.as_mut().poll(context) {
-                Poll::Ready(Ok(stream)) => self.speech = Speech::Http2(stream, PREFACE),
+                Poll::Ready(Ok(begun)) => self.begin(begun),
                 Poll::Ready(Err(error)) => {
                     self.speech = Speech::Over;
                     return Poll::Ready(Err(error));
@@ -119,9 +138,23 @@ impl Connection {
             }
         }
         Poll::Ready(match &mut self.speech {
-            Speech::Http2(stream, _) => Ok(stream),
+            Speech::Http(stream, _) => Ok(stream),
             Speech::Greeting(_) | Speech::Over => Err(io::ErrorKind::NotConnected.into()),
         })
+    }
+
+    /// Keeps what has begun, or passes it on to who speaks HTTP/1: then this one is over.
+    fn begin(&mut self, Begun { stream, protocol, read }: Begun) {
+        self.speech = Speech::Http(stream, read);
+        if protocol == Protocol::Http1 {
+            let speech = std::mem::replace(&mut self.speech, Speech::Over);
+            if let Some(whose) = self.whose.take() {
+                let http1 = whose.http1.clone();
+                let (peer, end, whose) = (self.peer.clone(), self.end.take(), Some(whose));
+                // Nobody takes it while the server stops: then it ends here.
+                drop(http1.send(Connection { peer, speech, end, whose }));
+            }
+        }
     }
 
     fn poll_end(&mut self, context: &mut Context<'_>) -> Poll<()> {
@@ -139,7 +172,9 @@ impl Connected for Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        self.peer.closed();
+        if self.whose.is_some() {
+            self.peer.closed();
+        }
     }
 }
 
@@ -157,13 +192,12 @@ impl AsyncRead for Connection {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
         ready!(self.poll_greeted(context))?;
-        let Speech::Http2(stream, read) = &mut self.speech else {
+        let Speech::Http(stream, read) = &mut self.speech else {
             return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
         };
         if !read.is_empty() {
-            let (now, later) = read.split_at(read.len().min(buffer.remaining()));
-            buffer.put_slice(now);
-            *read = later;
+            let now = read.len().min(buffer.remaining());
+            buffer.put_slice(&read.split_to(now));
             return Poll::Ready(Ok(()));
         }
         let polled = Pin::new(stream).poll_read(context, buffer);
@@ -189,7 +223,7 @@ impl AsyncWrite for Connection {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.speech {
-            Speech::Http2(stream, _) => Pin::new(stream).poll_shutdown(context),
+            Speech::Http(stream, _) => Pin::new(stream).poll_shutdown(context),
             Speech::Greeting(_) | Speech::Over => Poll::Ready(Ok(())),
         }
     }

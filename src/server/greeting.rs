@@ -1,9 +1,10 @@
-//! The first bytes of a connection: before anything is said to a caller, it has said that it speaks HTTP/2, over TLS where that
+//! The first bytes of a connection: before anything is said to a caller, it has said that it speaks HTTP, over TLS where that
 //! is set. One that speaks something else is told in a line what this is, in a form that it can show.
 
 use std::io;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::io::AsyncRead;
 use tokio::io::AsyncReadExt;
 use tokio::io::AsyncWrite;
@@ -18,12 +19,12 @@ use crate::server::tls::is_of_tls;
 use crate::server::tls::shown;
 
 /// What every HTTP/2 connection begins with.
-pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// What every TLS connection begins with: a record of the handshake. No text and no HTTP does.
 const TLS_RECORD: u8 = 0x16;
-/// What a caller of HTTP/1 reads.
+/// What a caller with TLS reads where there is none, as HTTP/1, which its library cannot take for TLS.
 const LINE: &str = "this is a Keepbest server: it speaks gRPC, over HTTP/2 without TLS: write http://\n";
-/// The same where TLS is set.
+/// What a caller without TLS reads where TLS is set.
 const TLS_LINE: &str = "this is a Keepbest server: it speaks gRPC, over HTTP/2 with TLS: write https://\n";
 /// What a caller of HTTP/2 without TLS reads where TLS is set: settings, which come first, and that the connection goes away
 /// because of "inadequate security", the code 12, with the line behind it.
@@ -42,6 +43,31 @@ pub(super) struct Greeting {
     pub(super) within: Duration,
 }
 
+/// A connection that has begun.
+pub(super) struct Begun {
+    pub(super) stream: Stream,
+    pub(super) protocol: Protocol,
+    /// What was read of it already.
+    pub(super) read: Bytes,
+}
+
+/// What a connection of ours speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Protocol {
+    Http1,
+    Http2,
+}
+
+impl Protocol {
+    /// The same as what another connection may begin with.
+    fn preface(self) -> Preface {
+        match self {
+            Protocol::Http1 => Preface::Http1,
+            Protocol::Http2 => Preface::Http2,
+        }
+    }
+}
+
 /// Why a connection does not become one of ours.
 enum Refused {
     /// It broke, or was refused by TLS, which has said so itself.
@@ -53,13 +79,13 @@ enum Refused {
 impl Greeting {
     /// Has the handshake and reads the preface; what the connection shows is kept with its peer. An error: the caller has
     /// another protocol, was refused, or was not done in time.
-    pub(super) async fn greet(self, stream: TcpStream, peer: Peer) -> io::Result<Stream> {
+    pub(super) async fn greet(self, stream: TcpStream, peer: Peer) -> io::Result<Begun> {
         let begun = match &self.tls {
             Some(tls) => tokio::time::timeout(self.within, begin_tls(tls, stream, &peer)).await,
             None => tokio::time::timeout(self.within, begin(Stream::Plain(stream))).await,
         };
         let refused = match begun {
-            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Ok(begun)) => return Ok(begun),
             Ok(Err(refused)) => refused,
             Err(_) => Refused::Broken(io::ErrorKind::TimedOut.into(), None),
         };
@@ -98,14 +124,14 @@ impl Greeting {
 }
 
 /// The begin of a connection that should be one of TLS.
-async fn begin_tls(tls: &Tls, stream: TcpStream, peer: &Peer) -> Result<Stream, Refused> {
+async fn begin_tls(tls: &Tls, stream: TcpStream, peer: &Peer) -> Result<Begun, Refused> {
     let mut first = [0];
     match stream.peek(&mut first).await {
         Ok(0) => return Err(Refused::Broken(io::ErrorKind::UnexpectedEof.into(), None)),
         Ok(_) if first[0] == TLS_RECORD => {}
         Ok(_) => {
             // Without TLS it may be anything but ours.
-            let foreign = |stream| Refused::Foreign(Preface::Http2, stream);
+            let foreign = |it: Begun| Refused::Foreign(it.protocol.preface(), it.stream);
             return Err(begin(Stream::Plain(stream)).await.map_or_else(|refused| refused, foreign));
         }
         Err(error) => return Err(Refused::Broken(error, None)),
@@ -115,16 +141,20 @@ async fn begin_tls(tls: &Tls, stream: TcpStream, peer: &Peer) -> Result<Stream, 
     let (_, session) = stream.get_ref();
     let is_http2 = session.alpn_protocol() == Some(ALPN);
     peer.encrypt(session.peer_certificates().and_then(|chain| shown(chain.first()?)));
-    let stream = begin(Stream::Tls(Box::new(stream))).await?;
+    let begun = begin(Stream::Tls(Box::new(stream))).await?;
     // HTTP/2 over TLS is agreed upon in the handshake, or it is a caller that does not know what it speaks.
-    if is_http2 { Ok(stream) } else { Err(Refused::Foreign(Preface::Unnamed, stream)) }
+    match begun.protocol {
+        Protocol::Http2 if !is_http2 => Err(Refused::Foreign(Preface::Unnamed, begun.stream)),
+        _ => Ok(begun),
+    }
 }
 
 /// Reads the preface.
-async fn begin(mut stream: Stream) -> Result<Stream, Refused> {
+async fn begin(mut stream: Stream) -> Result<Begun, Refused> {
     match read_preface(&mut stream).await {
-        Ok(Preface::Http2) => Ok(stream),
-        Ok(preface) => Err(Refused::Foreign(preface, stream)),
+        Ok((Preface::Http2, read)) => Ok(Begun { stream, protocol: Protocol::Http2, read }),
+        Ok((Preface::Http1, read)) => Ok(Begun { stream, protocol: Protocol::Http1, read }),
+        Ok((preface, _)) => Err(Refused::Foreign(preface, stream)),
         Err(error) => Err(Refused::Broken(error, None)),
     }
 }
@@ -177,7 +207,8 @@ fn goes_away(why: &str) -> Vec<u8> {
     [&NO_SETTINGS, &[0, 0, length, GO_AWAY, 0, 0, 0, 0, 0][..], &[0; 4], &code, why].concat()
 }
 
-async fn read_preface(stream: &mut Stream) -> io::Result<Preface> {
+/// What a connection begins with, and the bytes that were read to find that out.
+async fn read_preface(stream: &mut Stream) -> io::Result<(Preface, Bytes)> {
     let mut begin = [0; PREFACE.len()];
     let mut have = 0;
     while have < begin.len() {
@@ -188,14 +219,15 @@ async fn read_preface(stream: &mut Stream) -> io::Result<Preface> {
         if !PREFACE.starts_with(&begin[..have]) {
             let is_text =
                 begin[..have].iter().all(|byte| byte.is_ascii_graphic() || byte.is_ascii_whitespace());
-            return Ok(match begin[0] {
+            let preface = match begin[0] {
                 TLS_RECORD => Preface::Tls,
                 _ if is_text => Preface::Http1,
                 _ => Preface::Other,
-            });
+            };
+            return Ok((preface, Bytes::copy_from_slice(&begin[..have])));
         }
     }
-    Ok(Preface::Http2)
+    Ok((Preface::Http2, Bytes::from_static(PREFACE)))
 }
 
 /// Says that nothing more comes, and takes what the caller has already sent: else its system throws the answer away.

@@ -31,6 +31,8 @@ pub(super) use self::shown::shown;
 
 /// HTTP/2, as the handshake calls it.
 pub(super) const ALPN: &[u8] = b"h2";
+/// HTTP/1.
+const ALPN_HTTP1: &[u8] = b"http/1.1";
 
 /// The files are looked at so often. They are a few KiB, and who replaces them has hours before the old certificate ends.
 const LOOK: Duration = Duration::from_secs(10);
@@ -154,7 +156,8 @@ fn server_config(
         }
     };
     let mut config = builder.with_single_cert(chain, key)?;
-    config.alpn_protocols = vec![ALPN.to_vec()];
+    // A caller that offers both, as a browser does, gets HTTP/2.
+    config.alpn_protocols = vec![ALPN.to_vec(), ALPN_HTTP1.to_vec()];
     // Connections are few and long. One that was resumed would not show its certificate again, which may be over by then.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;

@@ -20,6 +20,7 @@ mod faults;
 mod format;
 #[cfg(debug_assertions)]
 mod history;
+mod http;
 mod inputs;
 mod log_lines;
 mod manifests;

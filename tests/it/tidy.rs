@@ -30,20 +30,22 @@ const ROOMS: [(&str, &[&str]); 19] = [
 ];
 
 /// Words that only some rooms may say.
-const WORDS: [(&str, &[&str]); 23] = [
+const WORDS: [(&str, &[&str]); 26] = [
     ("SystemTime::now", &["clock"]),
     ("TcpListener", &["server"]),
     ("anyhow", &["maintenance", "server", "cli"]),
-    ("axum", &["page", "server"]),
+    ("axum", &["grpc", "page", "server"]),
     ("blake3", &["domain"]),
     ("clap", &["cli"]),
     ("crc_fast", &["app"]),
     ("getrandom", &["app"]),
+    ("hyper", &["server"]),
     ("keepbest_client", &["cli"]),
     ("keepbest_proto", &["grpc", "page"]),
     ("keepbest_rules", &["domain"]),
     ("maud", &["page"]),
     ("object_store", &["store", "telemetry"]), // telemetry: whose log lines there are
+    ("prost_reflect", &["grpc"]),
     ("prost_types", &["grpc", "page"]),
     ("rmp_serde", &["db"]),
     ("rustls", &["server", "store", "telemetry"]), // store: which provider its driver takes
@@ -52,6 +54,7 @@ const WORDS: [(&str, &[&str]); 23] = [
     ("tokio::spawn", &["app", "db", "layers", "server"]),
     ("toml", &["config"]),
     ("tonic", &["grpc", "layers", "page", "server", "telemetry"]),
+    ("tonic_web", &["layers"]),
     ("tracing_subscriber", &["telemetry"]),
     ("x509_parser", &["server"]),
 ];

@@ -10,6 +10,7 @@ use tokio::net::TcpStream;
 use tonic::Code;
 use tonic::Status;
 
+use crate::support::http1;
 use crate::support::raw;
 use crate::support::refusals::Witness;
 use crate::support::refusals::refusal;
@@ -46,9 +47,6 @@ async fn a_post_of_another_kind_is_refused_and_starts_nothing() {
         Some("text/plain; charset=application/grpc"),
         Some("application/x-www-form-urlencoded"),
         Some("multipart/form-data; boundary=x"),
-        Some("application/json"),
-        Some("application/grpc-web"),
-        Some("application/grpc-web+proto"),
         Some("application/grpc+json"),
         Some("application/grpcx"),
         Some(""),
@@ -91,28 +89,58 @@ async fn only_a_post_is_a_call() {
 }
 
 #[tokio::test]
-async fn http_1_reads_in_a_line_what_this_is() {
+async fn a_page_of_another_origin_does_nothing() {
+    let server = server::start().await;
+    let witness = Witness::of(&server).await;
+    let mut wire = Wire::connect(&server.address(), 1 << 16).await;
+    for content_type in
+        ["application/json", "application/proto", "application/grpc-web", "application/grpc-web-text+proto"]
+    {
+        // The name that a foreign page has made to lead here, and its own.
+        for (authority, origin, expected) in
+            [("elsewhere", None, 421), ("localhost", Some("http://elsewhere"), 403)]
+        {
+            let mut request = Request::post(format!("http://{authority}{START}"));
+            if let Some(origin) = origin {
+                request = request.header("origin", origin);
+            }
+            let request = request.header("content-type", content_type).body(()).unwrap();
+            let response = wire.send(request, start()).await;
+            assert_eq!(response.status(), expected, "{content_type}");
+            let text = text_of(response).await;
+            assert!(text.contains("this server") && text.lines().count() == 1, "{content_type}: {text}");
+            witness.nothing_stored(content_type).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn http_1_that_is_no_call_reads_in_a_line_what_is_wrong() {
     let server = server::start().await;
     let witness = Witness::of(&server).await;
     let body = String::from_utf8(vec![b'x'; 32 << 10]).unwrap();
-    for request in [
-        "GET / HTTP/1.1\r\nhost: keepbest\r\n\r\n".to_owned(),
-        "get it\r\n".to_owned(),
-        format!(
-            "POST {START} HTTP/1.1\r\nhost: keepbest\r\ncontent-type: application/grpc\r\ncontent-length: 32768\r\n\r\n{body}"
+    for (request, status, says) in [
+        ("GET / HTTP/1.1\r\nhost: keepbest\r\nconnection: close\r\n\r\n".to_owned(), 421, "`localhost`"),
+        ("get it\r\n".to_owned(), 400, ""),
+        (
+            format!(
+                "POST {START} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/grpc\r\ncontent-length: 32768\r\nconnection: close\r\n\r\n{body}"
+            ),
+            505,
+            "gRPC needs HTTP/2",
         ),
         // Begins as the preface of HTTP/2 does.
-        "PROPFIND / HTTP/1.1\r\n\r\n".to_owned(),
-        "PRI * HTTP/1.1\r\n\r\n".to_owned(),
+        (format!("PROPFIND {START} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"), 405, "POST"),
+        ("PRI * HTTP/1.1\r\nconnection: close\r\n\r\n".to_owned(), 404, ""),
+        (format!("GET /{} HTTP/1.1\r\nhost: localhost\r\n\r\n", "x".repeat(70_000)), 431, ""),
+        (format!("GET / HTTP/1.1\r\nhost: {}\r\n\r\n", "x".repeat(20_000)), 431, ""),
     ] {
-        let address = server.address();
-        let mut stream = TcpStream::connect(address.trim_start_matches("http://")).await.unwrap();
-        stream.write_all(request.as_bytes()).await.unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.unwrap();
-        let (head, line) = answer.split_once("\r\n\r\n").unwrap();
-        assert!(head.starts_with("HTTP/1.1 505 "), "{request:.20}: {head}");
-        assert!(line.contains("gRPC, over HTTP/2") && line.lines().count() == 1, "{request:.20}: {line}");
+        let answer = http1::exchange(&server.address(), request.as_bytes()).await;
+        assert_eq!(answer.status, status, "{request:.20}: {answer:?}");
+        assert!(
+            answer.text().contains(says) && answer.text().lines().count() <= 1,
+            "{request:.20}: {answer:?}"
+        );
         witness.nothing_stored(format!("{request:.20}")).await;
     }
 }

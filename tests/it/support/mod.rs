@@ -11,6 +11,7 @@ pub(crate) mod distance;
 pub(crate) mod faults;
 pub(crate) mod front;
 pub(crate) mod health;
+pub(crate) mod http1;
 pub(crate) mod launch;
 pub(crate) mod logs;
 pub(crate) mod patience;

@@ -28,9 +28,9 @@ async fn both_versions_of_tls_are_spoken_and_agree_upon_http_2() {
 }
 
 #[tokio::test]
-async fn a_caller_that_names_no_http_2_in_its_handshake_is_told() {
+async fn http_2_is_named_in_the_handshake_and_http_1_need_not_be() {
     let (authority, server) = encrypted().await;
-    let refused = authority.connect(&server.address(), &TLS13, &[b"http/1.1"]).await.unwrap_err();
+    let refused = authority.connect(&server.address(), &TLS13, &[b"h3"]).await.unwrap_err();
     assert!(refused.to_string().contains("NoApplicationProtocol"), "{refused}");
 
     let unnamed = authority.connect(&server.address(), &TLS13, &[]).await.unwrap();
@@ -38,11 +38,15 @@ async fn a_caller_that_names_no_http_2_in_its_handshake_is_told() {
     let told = connection.await.unwrap_err().to_string();
     assert!(told.contains("name `h2` in the handshake"), "{told}");
 
-    let mut unnamed = authority.connect(&server.address(), &TLS13, &[]).await.unwrap();
-    unnamed.write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
-    let mut answer = String::new();
-    unnamed.read_to_string(&mut answer).await.unwrap();
-    assert!(answer.contains("it speaks gRPC, over HTTP/2 with TLS"), "{answer}");
+    for named in [&[][..], &[&b"http/1.1"[..]]] {
+        let mut stream = authority.connect(&server.address(), &TLS13, named).await.unwrap();
+        let request = b"GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+        stream.write_all(request).await.unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await.unwrap();
+        let answer = String::from_utf8(answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{named:?}: {answer}");
+    }
 }
 
 #[tokio::test]
