@@ -90,7 +90,7 @@ fn aliases(artifact: &v1::Artifact, now_us: i64) -> Markup {
         return nothing(&html! { "No name points at a version. Give one on the version's page." });
     }
     html! {
-        div.scroll #alias-list tabindex="0" role="region" aria-label="Names" {
+        div.scroll #alias-list tabindex="0" role="region" aria-label="Table of names" {
             table {
                 thead { tr {
                     th scope="col" { "Name" } th scope="col" { "Version" } th scope="col" { "Moved" } th scope="col" { "Change" }

@@ -122,5 +122,5 @@ fn table(runs: &[v1::Run]) -> Markup {
     rows.extend(config_rows(&runs.iter().map(|it| config(Some(it))).collect::<Vec<_>>()));
     let heads: Vec<_> =
         runs.iter().map(|it| maud::html! { (show::link(&it.name)) " " (show::state(it)) }).collect();
-    side_by_side("Runs", &heads, &rows)
+    side_by_side("runs", &heads, &rows)
 }

@@ -59,7 +59,7 @@ pub(super) async fn runs<'a>(
 /// A table with a column for each thing; a row in which they differ says so.
 pub(super) fn side_by_side(label: &str, heads: &[Markup], rows: &[(String, Vec<String>)]) -> Markup {
     html! {
-        div.scroll tabindex="0" role="region" aria-label=(label) {
+        div.scroll tabindex="0" role="region" aria-label={ "Table of " (label) } {
             table.compare {
                 thead { tr { th scope="col" { span.hidden { "What" } } @for head in heads { th scope="col" { (head) } } } }
                 tbody {
@@ -107,7 +107,7 @@ fn head_and_metrics(versions: &[v1::Version], now_us: i64) -> Markup {
     html! {
         section aria-labelledby="metrics" {
             h2 #metrics { "Versions" }
-            (side_by_side("Versions", &heads(versions), &rows))
+            (side_by_side("versions", &heads(versions), &rows))
         }
     }
 }
@@ -129,7 +129,7 @@ fn settings(versions: &[v1::Version], runs: &[v1::Run]) -> Markup {
     let rows = config_rows(&versions.iter().map(of).collect::<Vec<_>>());
     html! {
         @if rows.is_empty() { p.nothing { "Their runs told no settings, or were deleted." } }
-        @else { (side_by_side("Settings", &heads(versions), &rows)) }
+        @else { (side_by_side("settings", &heads(versions), &rows)) }
     }
 }
 
@@ -146,7 +146,7 @@ fn files(versions: &[v1::Version]) -> Markup {
         .map(|path| ((*path).to_owned(), versions.iter().map(|it| text(it, path)).collect()))
         .collect();
     html! {
-        (side_by_side("Files", &heads(versions), &rows))
+        (side_by_side("files", &heads(versions), &rows))
         @if versions.iter().any(|it| !it.files_next_page_token.is_empty()) { p.note { "Only the first files of each are compared." } }
     }
 }

@@ -58,7 +58,7 @@ pub(super) fn table<'a>(
     now_us: i64,
 ) -> Markup {
     html! {
-        div.scroll #log tabindex="0" role="region" aria-label="Decisions" {
+        div.scroll #log tabindex="0" role="region" aria-label="Table of decisions" {
             table {
                 thead { tr {
                     th.number scope="col" { "Epoch" }

@@ -89,7 +89,7 @@ fn crumbs(name: &str) -> Vec<(String, String)> {
 
 /// The way on in a list whose end was not reached.
 pub(super) fn more(address: &str, text: &str) -> Markup {
-    html! { nav.more aria-label="Pages" { a href=(address) rel="next" { (text) } } }
+    html! { p.more { a href=(address) rel="next" { (text) } } }
 }
 
 /// What stands where a list has nothing.

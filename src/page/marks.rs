@@ -96,7 +96,7 @@ fn title(decision: &v1::Decision, aliases: &[String]) -> String {
 pub(super) fn draw(mark: &Mark, x: f64, y: f64) -> Markup {
     let shape = html! {
         @match mark.kind {
-            Kind::Skipped => circle r="2.4" {},
+            Kind::Skipped => circle r="3" {},
             Kind::Failed => { circle r="4.5" {} path d="M0-2.4V.6M0 2v.4" {} },
             Kind::GivenUp => { circle r="5" {} path d="M-2.4-2.4l4.8 4.8M2.4-2.4l-4.8 4.8" {} },
             Kind::Deleted => circle r="4.5" {},

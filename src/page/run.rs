@@ -30,8 +30,8 @@ const EVENT_CALLS: usize = 2;
 const FEW_EVENTS: i64 = 2_000;
 /// Decisions and versions that are marks on the curve: as many as one call gives.
 const MOST_MARKS: i32 = 1_000;
-/// Decisions below the curve; the rest has a page of its own.
-const LAST_DECISIONS: usize = 25;
+/// Rows of the tables below the curve; the rest has a page of its own.
+const LAST_ROWS: usize = 25;
 
 /// What the API told of a run.
 struct Told {
@@ -174,9 +174,9 @@ fn content(visit: &Visit, told: &Told) -> Markup {
             h2 #decisions { "Decisions" }
             div data-part="decisions" {
                 @if told.decisions.is_empty() { (nothing(&html! { "Nothing was due yet." })) }
-                @else { (decisions::table(told.decisions.iter().take(LAST_DECISIONS), monitor, visit.now_us)) }
+                @else { (decisions::table(told.decisions.iter().take(LAST_ROWS), monitor, visit.now_us)) }
             }
-            @if told.decisions.len() > LAST_DECISIONS {
+            @if told.decisions.len() > LAST_ROWS {
                 (more(&format!("/{}/decisions", run.name), "All decisions, with their reasons"))
             }
         }
@@ -281,7 +281,7 @@ fn checkpoints(told: &Told, versions: &HashMap<&str, &v1::Version>, now_us: i64)
         return nothing(&html! { "Nothing was worth a checkpoint yet." });
     }
     html! {
-        div.scroll #saves tabindex="0" role="region" aria-label="Checkpoints" {
+        div.scroll #saves tabindex="0" role="region" aria-label="Table of checkpoints" {
             table {
                 thead { tr {
                     th scope="col" { "Version" }
@@ -293,7 +293,7 @@ fn checkpoints(told: &Told, versions: &HashMap<&str, &v1::Version>, now_us: i64)
                     th scope="col" { "When" }
                 } }
                 tbody {
-                    @for decision in saves {
+                    @for decision in saves.iter().take(LAST_ROWS) {
                         @let version = versions.get(decision.version.as_str());
                         tr {
                             th scope="row" { @if decision.version.is_empty() { span.soft { "–" } } @else { (show::link(&decision.version)) } }
@@ -307,6 +307,9 @@ fn checkpoints(told: &Told, versions: &HashMap<&str, &v1::Version>, now_us: i64)
                     }
                 }
             }
+        }
+        @if saves.len() > LAST_ROWS {
+            (more(&format!("/{}/decisions?action=save", told.run.name), "All that was worth a checkpoint"))
         }
     }
 }

@@ -129,7 +129,7 @@ fn table(runs: &[v1::Run], has_projects: bool, now_us: i64) -> Markup {
     html! {
         // The button sends what is chosen to the page that compares; without a choice it says so.
         form method="get" action={ "/" (show::parent(&runs[0].name, 1)) "/compare" } {
-            div.scroll #list tabindex="0" role="region" aria-label="Runs" {
+            div.scroll #list tabindex="0" role="region" aria-label="Table of runs" {
                 table {
                     thead { tr {
                         @if !has_projects { th.pick scope="col" { span.hidden { "Compare" } } }
@@ -174,7 +174,7 @@ fn row(run: &v1::Run, has_projects: bool, now_us: i64) -> Markup {
 
 fn artifact_table(artifacts: &[v1::Artifact], now_us: i64) -> Markup {
     html! {
-        div.scroll #artifact-list tabindex="0" role="region" aria-label="Artifacts" {
+        div.scroll #artifact-list tabindex="0" role="region" aria-label="Table of artifacts" {
             table {
                 thead { tr {
                     th scope="col" { "Artifact" }

@@ -65,8 +65,8 @@ impl Scale {
         let step = round((high - low) / TICKS);
         let step = if whole { step.max(1.0).round() } else { step };
         let ticks = steps(low, high, step);
-        // 0.1 + 0.2 is to be read as 0.3.
-        ticks.into_iter().map(|it| (it, figures::metric((it / step).round() * step))).collect()
+        // 0.1 + 0.2 is to be read as 0.3, and -0.0 as 0.
+        ticks.into_iter().map(|it| (it, figures::metric((it / step).round() * step + 0.0))).collect()
     }
 }
 

@@ -25,6 +25,7 @@ pub(super) async fn version(
     let title = format!("{artifact}:{id}");
     let host = visit.host.as_deref().unwrap_or("SERVER");
     let scheme = if session::is_secure(&visit.extensions, &headers) { "https" } else { "http" };
+    let (server, short) = (format!("{scheme}://{host}"), format!("{team}/{project}/{artifact}:{id}"));
     Ok(Frame::of(&visit, &title, &parent).page(&html! {
         div.title { h1 { (show::text(id)) } (show::aliases(&version)) }
         dl.figures {
@@ -37,17 +38,19 @@ pub(super) async fn version(
             div { dt { "Run" } dd { (show::link(&version.run)) } }
         }
         div.columns {
-            section aria-labelledby="files" { h2 #files { "Files" } (files(&version)) }
+            div.stack {
+                section aria-labelledby="files" { h2 #files { "Files" } (files(&version)) }
+                section aria-labelledby="get" { h2 #get { "Get it" } (snippets(&version, &server, &short, visit.token.is_some())) }
+            }
             section aria-labelledby="origin" { h2 #origin { "Where it comes from" } (origin(&version)) }
         }
-        section aria-labelledby="get" { h2 #get { "Get it" } (snippets(&version, &format!("{scheme}://{host}"), &format!("{team}/{project}/{artifact}:{id}"), visit.token.is_some())) }
         section aria-labelledby="change" { h2 #change { "Change" } (changes(&version, &parent)) }
     }))
 }
 
 fn files(version: &v1::Version) -> Markup {
     html! {
-        div.scroll #file-list tabindex="0" role="region" aria-label="Files" {
+        div.scroll #file-list tabindex="0" role="region" aria-label="Table of files" {
             table {
                 thead { tr { th scope="col" { "Path" } th.number scope="col" { "Size" } th scope="col" { "Digest (BLAKE3)" } } }
                 tbody {
@@ -85,9 +88,9 @@ fn origin(version: &v1::Version) -> Markup {
 /// How it is fetched; the same for whoever the page is sent to.
 fn snippets(version: &v1::Version, server: &str, short: &str, has_session: bool) -> Markup {
     let token = if has_session { "  -H \"authorization: Bearer $KEEPBEST_TOKEN\" \\\n" } else { "" };
-    let command = format!("keepbest --server {server} pull {short} ./model");
+    let command = format!("keepbest --server {server} pull \\\n  {short} ./model");
     let python = format!(
-        "import keepbest\n\npulled = keepbest.Client(\"{server}\").pull(\"{short}\", \"here\")\nprint(f\"here/{{pulled.path}}\")"
+        "import keepbest\n\nclient = keepbest.Client(\"{server}\")\npulled = client.pull(\"{short}\", \"here\")\nprint(f\"here/{{pulled.path}}\")"
     );
     let curl = format!(
         "curl {server}/keepbest.v1.Artifacts/GetVersion \\\n  -H 'content-type: application/json' \\\n{token}  -d '{{\"name\": \"{}\"}}'",

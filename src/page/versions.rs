@@ -34,7 +34,7 @@ pub(super) fn table(versions: &[v1::Version], artifact: &v1::Artifact, query: &Q
     let sort = Sort { query, first: "" };
     let falling = Sort { query, first: " desc" };
     html! {
-        div.scroll #version-list tabindex="0" role="region" aria-label="Versions" {
+        div.scroll #version-list tabindex="0" role="region" aria-label="Table of versions" {
             table {
                 thead { tr {
                     th.pick scope="col" { span.hidden { "Compare" } }

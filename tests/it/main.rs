@@ -25,6 +25,7 @@ mod inputs;
 mod log_lines;
 mod manifests;
 mod outages;
+mod page;
 mod rebuild;
 mod runs;
 mod tidy;

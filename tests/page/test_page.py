@@ -1,0 +1,199 @@
+"""The page in a real browser: that it loads, lives, can be used by keys, on a phone and without scripts, and reads well."""
+
+from __future__ import annotations
+
+import subprocess
+from os import environ
+from pathlib import Path
+
+import keepbest
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from conftest import SCREENSHOTS, Demo, Looker, Server
+from playwright.sync_api import Locator, Page, expect
+
+MODEL = "/artifacts/run-digits-1-model"
+VIEWS = {
+    "team": "/..",
+    "project": "",
+    "run": "/runs/digits-1",
+    "run-smooth-log": "/runs/digits-batches?smooth=0.97&scale=log",
+    "run-failed": "/runs/digits-2",
+    "run-going": "/runs/digits-3",
+    "decisions": "/runs/digits-1/decisions",
+    "artifact": MODEL,
+    "version": f"{MODEL}/versions/production",
+    "delete": f"{MODEL}/versions/baseline/delete",
+    "compare-versions": f"{MODEL}/compare?v=production&v=baseline",
+    "compare-runs": "/compare?run=digits-1&run=digits-2&run=digits-3",
+    "not-found": "/runs/nobody",
+}
+# Statuses of pages that say what went wrong; a browser complains about them.
+REFUSED = {"not-found": 404}
+
+
+def _url(demo: Demo, view: str) -> str:
+    return f"{demo.server.url}/teams/vision" if view == "team" else demo.url(VIEWS[view])
+
+
+def _shot(page: Page, name: str) -> None:
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=SCREENSHOTS / f"{name}.png", full_page=True)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("view", VIEWS)
+def test_each_view_can_be_read_by_everybody(demo: Demo, looker: Looker, view: str, scheme: str) -> None:
+    page = looker.page(color_scheme=scheme, reduced_motion="reduce")
+    answer = page.goto(_url(demo, view))
+    assert answer is not None
+    assert answer.status == REFUSED.get(view, 200)
+    expect(page.get_by_role("heading", level=1)).to_be_visible()
+    _shot(page, f"{view}-{scheme}")
+    found = Axe().run(page)
+    assert found.violations_count == 0, found.generate_report()
+    if view in REFUSED:
+        looker.complaints = [it for it in looker.complaints if str(REFUSED[view]) not in it]
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_on_a_phone_nothing_is_wider_than_it(demo: Demo, looker: Looker, view: str) -> None:
+    page = looker.page(viewport={"width": 360, "height": 740}, device_scale_factor=2, is_mobile=True, has_touch=True)
+    page.goto(_url(demo, view))
+    wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+    _shot(page, f"{view}-phone")
+    assert wide <= 0
+    if view in REFUSED:
+        looker.complaints = []
+
+
+def test_the_checkpoints_are_on_the_curve(demo: Demo, looker: Looker) -> None:
+    page = looker.page()
+    page.goto(demo.url("/runs/digits-1"))
+    chart = page.locator("figure.curve svg.chart")
+    decisions = list(demo.client.decisions("vision/digits/digits-1"))
+    saved = [it for it in decisions if it.action == keepbest.SAVE]
+    for kind, least in [("best", 1), ("kept", 5), ("given-up", 2), ("deleted", 1), ("skipped", 10)]:
+        assert chart.locator(f".mark.{kind}").count() >= least, kind
+    assert chart.locator(".mark").count() == len(decisions)
+    assert chart.locator(".mark:not(.skipped)").count() == len(saved)
+    expect(chart.locator(".names text", has_text="production")).to_be_visible()
+    expect(chart.locator(".bands text", has_text="attempt 2")).to_be_visible()
+    # A mark leads to its version.
+    chart.locator("a.mark.best").click()
+    expect(page.get_by_role("heading", level=1)).to_contain_text("v")
+    expect(page.locator(".title")).to_contain_text("best")
+
+
+def test_what_lives_changes_without_a_reload(demo: Demo, looker: Looker) -> None:
+    page = looker.page()
+    page.goto(demo.url("/runs/digits-3"))
+    page.evaluate("window.isTheSame = true")
+    marks = page.locator("figure.curve svg.chart .mark")
+    before = marks.count()
+    # The choice of a control that is being used stays.
+    page.get_by_role("checkbox", name="accuracy").focus()
+    demo.going.epoch(14)
+    expect(marks).to_have_count(before + 1, timeout=20_000)
+    expect(page.locator("#facts")).to_contain_text("15")
+    assert page.evaluate("window.isTheSame")
+    assert page.evaluate("document.activeElement.value") == "accuracy"
+
+
+def test_a_pointer_over_the_curve_reads_its_values(demo: Demo, looker: Looker) -> None:
+    page = looker.page()
+    page.goto(demo.url("/runs/digits-1"))
+    chart = page.locator("figure.curve svg.chart")
+    box = chart.bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    tip = page.locator(".tip")
+    expect(tip).to_contain_text("val_loss")
+    expect(tip).to_contain_text("epoch")
+    page.mouse.move(2, 2)
+    expect(tip).to_have_count(0)
+
+
+def _tab_to(page: Page, wanted: Locator) -> None:
+    """Go to an element as one does without a mouse."""
+    expect(wanted).to_be_visible()
+    for _ in range(150):
+        if wanted.evaluate("it => it === document.activeElement"):
+            return
+        page.keyboard.press("Tab")
+    raise AssertionError(f"{wanted} cannot be reached by the tab key")
+
+
+def test_a_version_is_named_and_deleted_by_keys(demo: Demo, looker: Looker) -> None:
+    page = looker.page()
+    newest = max(demo.client.versions("vision/digits/run-digits-2-model"), key=lambda it: it.number)
+    page.goto(f"{demo.server.url}/{newest.name}")
+    _tab_to(page, page.get_by_label("New name"))
+    page.keyboard.type("by-keys")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("rowheader", name="by-keys")).to_be_visible()
+    assert demo.client.version("vision/digits/run-digits-2-model:by-keys").number == newest.number
+    oldest = min(demo.client.versions("vision/digits/run-digits-2-model"), key=lambda it: it.number)
+    page.goto(f"{demo.server.url}/{oldest.name}")
+    _tab_to(page, page.get_by_role("link", name="Delete this version"))
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("Frees")).to_be_visible()
+    assert oldest.number in [it.number for it in demo.client.versions("vision/digits/run-digits-2-model")]
+    _tab_to(page, page.get_by_role("button", name="Delete"))
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", level=1)).to_have_text("run-digits-2-model")
+    assert oldest.number not in [it.number for it in demo.client.versions("vision/digits/run-digits-2-model")]
+
+
+def test_it_works_without_scripts(demo: Demo, looker: Looker) -> None:
+    page = looker.page(java_script_enabled=False)
+    page.goto(demo.url("/runs/digits-1"))
+    expect(page.locator("svg.chart .mark.best")).to_have_count(1)
+    page.get_by_label("Smoothing").select_option("0.9")
+    page.get_by_role("button", name="Show").click()
+    expect(page.locator("figure.curve path.line.raw").first).to_be_visible()
+    page.goto(demo.url(MODEL))
+    boxes = page.get_by_role("checkbox")
+    boxes.nth(0).check()
+    boxes.nth(1).check()
+    page.get_by_role("button", name="Compare").click()
+    expect(page.locator("table.compare").first).to_be_visible()
+
+
+def test_a_token_opens_what_it_may_see(looker: Looker, tmp_path: Path) -> None:
+    settings = {"KEEPBEST_AUTH_REQUIRED": "true"}
+    server = Server(tmp_path, settings)
+    try:
+        admin = _keepbest(server, "admin", "init", "--data", str(tmp_path / "data")).strip()
+        as_admin = {"KEEPBEST_TOKEN": admin}
+        _keepbest(server, "admin", "create-team", "vision", **as_admin)
+        token = _keepbest(server, "admin", "create-token", "vision", "--role", "reader", **as_admin).strip()
+        page = looker.page()
+        page.goto(f"{server.url}/teams/vision")
+        _shot(page, "login-light")
+        found = Axe().run(page)
+        assert found.violations_count == 0, found.generate_report()
+        page.get_by_label("Token").fill(token)
+        page.keyboard.press("Enter")
+        expect(page).to_have_url(f"{server.url}/teams/vision")
+        expect(page.get_by_role("heading", level=1)).to_have_text("vision")
+        cookie = page.context.cookies()[0]
+        assert cookie["httpOnly"]
+        assert cookie["sameSite"] == "Strict"
+        page.get_by_role("button", name="Log out").click()
+        expect(page.get_by_role("heading", level=1)).to_have_text("Log in")
+    finally:
+        server.stop()
+
+
+def _keepbest(server: Server, *arguments: str, **settings: str) -> str:
+    done = subprocess.run(
+        [environ["KEEPBEST_BIN"], "--server", server.url, *arguments],
+        env=server.settings | settings,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
