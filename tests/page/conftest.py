@@ -57,7 +57,13 @@ class Training:
         self.strategy = keepbest.strategy(
             "digits-{epoch:02d}-{val_loss:.3f}.safetensors", monitor="val_loss", save_best_only=True, **strategy
         )
-        self.config = {"optimizer": "adam", "learning_rate": 3e-4 * seed, "batch_size": 64, "seed": seed, "layers": [64, 32]}
+        self.config = {
+            "optimizer": "adam",
+            "learning_rate": 3e-4 * seed,
+            "batch_size": 64,
+            "seed": seed,
+            "layers": [64, 32],
+        }
         self.start()
 
     def start(self) -> None:
@@ -141,7 +147,9 @@ def _batches(client: keepbest.Client, folder: Path) -> None:
         losses = (
             2.3 * math.exp(-(epoch * 800 + batch) / 900) + abs(training.chance.gauss(0, 0.12)) for batch in range(800)
         )
-        training.run.report_many([training.run.event(epoch, {"loss": loss}, batch) for batch, loss in enumerate(losses)])
+        training.run.report_many(
+            [training.run.event(epoch, {"loss": loss}, batch) for batch, loss in enumerate(losses)]
+        )
         training.epoch(epoch)
     training.run.finish()
 
