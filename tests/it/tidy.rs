@@ -39,7 +39,7 @@ const WORDS: [(&str, &[&str]); 26] = [
     ("clap", &["cli"]),
     ("crc_fast", &["app"]),
     ("getrandom", &["app"]),
-    ("hyper", &["server"]),
+    ("hyper", &["server", "telemetry"]),
     ("keepbest_client", &["cli"]),
     ("keepbest_proto", &["grpc", "page"]),
     ("keepbest_rules", &["domain"]),

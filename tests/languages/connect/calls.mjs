@@ -31,6 +31,5 @@ for (const [name, transport] of Object.entries(transports)) {
   const best = await artifacts.getBestVersion({ parent: run });
   const error = await runs.getRun({ name: `${run}-none` }).catch((it) => ConnectError.from(it));
   const [info] = error.findDetails(registry.getMessage("google.rpc.ErrorInfo"));
-  const late = await runs.getRun({ name: run }, { timeoutMs: 0 }).catch((it) => Code[ConnectError.from(it).code]);
-  console.log(JSON.stringify({ name, best: best.name, loss: best.metrics.loss, code: Code[error.code], reason: info.reason, late }));
+  console.log(JSON.stringify({ name, best: best.name, loss: best.metrics.loss, code: Code[error.code], reason: info.reason }));
 }
