@@ -38,7 +38,8 @@ pub(super) async fn artifact(
     Ok(frame.page(&html! {
         div.title { h1 { (show::text(&artifact)) } @if !found.r#type.is_empty() { span.chip { (show::text(&found.r#type)) } } }
         dl.figures {
-            div.main { dt { "Best goes by" } dd { (show::text(&found.monitor)) } }
+            (best(&found, &versions.versions))
+            div { dt { "Best goes by" } dd { (show::text(&found.monitor)) } }
             div { dt { "Where" } dd { (show::direction(found.direction())) } }
             div { dt { "Versions made" } dd { (found.version_count) } }
             div { dt { "Began" } dd { (show::age(found.create_time.as_ref(), visit.now_us)) } }
@@ -51,6 +52,17 @@ pub(super) async fn artifact(
     }))
 }
 
+/// The best version, with its value if it is on this page.
+fn best(artifact: &v1::Artifact, versions: &[v1::Version]) -> Markup {
+    let Some(best) = artifact.aliases.iter().find(|it| it.alias == "best") else { return html! {} };
+    let version = versions.iter().find(|it| it.name == best.version);
+    let value = version.and_then(|it| it.metrics.get(&artifact.monitor)).copied();
+    html! {
+        @if value.is_some() { div.main { dt { "Best" } dd { (show::metric(value)) } } }
+        div { dt { "Best version" } dd { (show::link(&best.version)) } }
+    }
+}
+
 fn list(visit: &Visit, artifact: &v1::Artifact, page: &v1::ListVersionsResponse) -> Markup {
     let filter = visit.query.first("filter");
     html! {
@@ -60,7 +72,7 @@ fn list(visit: &Visit, artifact: &v1::Artifact, page: &v1::ListVersionsResponse)
                 form.inline method="get" role="search" {
                     label for="filter" { "Filter" }
                     input #filter type="search" name="filter" value=(filter) spellcheck="false" autocomplete="off"
-                        placeholder={ (versions::field(&artifact.monitor)) " < 0.2" } aria-describedby="fields";
+                        placeholder={ (show::visible(&versions::field(&artifact.monitor))) " < 0.2" } aria-describedby="fields";
                     @if !visit.query.first("order").is_empty() { input type="hidden" name="order" value=(visit.query.first("order")); }
                     button type="submit" { "Search" }
                 }

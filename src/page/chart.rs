@@ -12,16 +12,18 @@ use crate::page::marks::Mark;
 use crate::page::points::Band;
 use crate::page::points::Point;
 use crate::page::scale::Scale;
+use crate::page::show;
 
 /// In units of the picture, which is shown as wide as there is room.
-const LEFT: f64 = 62.0;
+const LEAST_LEFT: f64 = 54.0;
 const RIGHT: f64 = 22.0;
 const TOP: f64 = 26.0;
-const BOTTOM: f64 = 34.0;
+const BOTTOM: f64 = 30.0;
 /// Labels nearer to each other than this would overlap.
 const LABEL_ROOM: f64 = 64.0;
-/// About as wide as one character of a label.
+/// About as wide as one character of a label, or more.
 const CHARACTER: f64 = 6.6;
+const WIDE_CHARACTER: f64 = 7.8;
 
 /// A line of the picture, thinned already.
 #[derive(Clone, Debug)]
@@ -60,17 +62,20 @@ impl Chart {
         let xs = xs.chain(self.marks.iter().map(|it| it.x));
         let ys = self.lines.iter().flat_map(|it| it.points.iter().map(|point| point.y));
         let ys = ys.chain(self.marks.iter().filter_map(|it| it.y));
-        let x = Scale::of(xs, false, false).on(LEFT + 10.0, right - 10.0);
         let y = Scale::of(ys, self.is_log, true).on(bottom, TOP);
+        let values = y.ticks(false);
+        let longest = values.iter().map(|(_, text)| text.len()).max().unwrap_or_default();
+        let left = (longest as f64 * WIDE_CHARACTER + 12.0).max(LEAST_LEFT).round();
+        let x = Scale::of(xs, false, false).on(left + 10.0, right - 10.0);
         html! {
-            svg.chart viewBox={ "0 0 " (self.width) " " (self.height) } role="group" aria-label=(self.label)
-                data-left=(LEFT) data-right=(right) data-top=(TOP) data-bottom=(bottom) {
-                (self.bands(&x))
+            svg.chart viewBox={ "0 0 " (self.width) " " (self.height) } role="group" aria-label=(show::visible(&self.label))
+                data-left=(left) data-right=(right) data-top=(TOP) data-bottom=(bottom) {
+                (self.bands(&x, left))
                 g.grid {
-                    @for (at, text) in y.ticks(false) {
-                        @if let Some(at) = y.place(at) {
-                            path d={ "M" (LEFT) " " (px(at)) "H" (right) } {}
-                            text x=(LEFT - 8.0) y=(px(at + 4.0)) text-anchor="end" { (text) }
+                    @for (at, text) in &values {
+                        @if let Some(at) = y.place(*at) {
+                            path d={ "M" (left) " " (px(at)) "H" (right) } {}
+                            text x=(left - 8.0) y=(px(at + 4.0)) text-anchor="end" { (text) }
                         }
                     }
                     @for (at, text) in x.ticks(true) {
@@ -78,15 +83,15 @@ impl Chart {
                             text x=(px(at)) y=(bottom + 20.0) text-anchor="middle" { (text) }
                         }
                     }
-                    path.axis d={ "M" (LEFT) " " (bottom) "H" (right) } {}
-                    text.unit x=(right) y=(bottom + 32.0) text-anchor="end" { "epoch" }
+                    path.axis d={ "M" (left) " " (bottom) "H" (right) } {}
+                    text.unit x=(left - 8.0) y=(bottom + 20.0) text-anchor="end" { "epoch" }
                 }
                 @for line in &self.lines { (draw_line(line, &x, &y)) }
                 @for mark in &self.marks {
                     @if let Some((x, y)) = place(mark, &x, &y, bottom) { (marks::draw(mark, x, y)) }
                 }
                 g.names aria-hidden="true" {
-                    @for label in self.labels(&x, &y, bottom, right) {
+                    @for label in self.labels(&x, &y, [left, right, bottom]) {
                         text x=(px(label.x)) y=(px(label.y)) text-anchor="middle" { (label.text) }
                     }
                 }
@@ -95,12 +100,12 @@ impl Chart {
     }
 
     /// A stretch for each attempt, from where it began to where the next one did, so that it shows what was done again.
-    fn bands(&self, x: &Scale) -> Markup {
+    fn bands(&self, x: &Scale, left: f64) -> Markup {
         if self.bands.len() < 2 {
             return html! {};
         }
         let bottom = self.height - BOTTOM;
-        let starts: Vec<_> = self.bands.iter().map(|it| x.place(it.from).unwrap_or(LEFT)).collect();
+        let starts: Vec<_> = self.bands.iter().map(|it| x.place(it.from).unwrap_or(left)).collect();
         let mut told = f64::NEG_INFINITY;
         let mut has_room = |from: f64| {
             let has = from - told > LABEL_ROOM;
@@ -124,14 +129,14 @@ impl Chart {
     }
 
     /// The names that point at what was kept, beside their marks, but for those that would stand on each other.
-    fn labels(&self, x: &Scale, y: &Scale, bottom: f64, right: f64) -> Vec<Label> {
+    fn labels(&self, x: &Scale, y: &Scale, [left, right, bottom]: [f64; 3]) -> Vec<Label> {
         let mut labels: Vec<Label> = Vec::new();
         // The best is drawn last and named first.
         for mark in self.marks.iter().rev().filter(|it| !it.aliases.is_empty()) {
             let Some((at, height)) = place(mark, x, y, bottom) else { continue };
             let text = shortened(&mark.aliases.join(", "));
             let half = text.chars().count() as f64 * CHARACTER / 2.0;
-            let at = at.min(right + RIGHT - half - 2.0).max(LEFT + half);
+            let at = at.min(right + RIGHT - half - 2.0).max(left + half);
             let above = height - 17.0;
             let stands = if above < TOP + 8.0 { height + 25.0 } else { above };
             let is_free = |it: &Label| {
@@ -179,7 +184,7 @@ fn draw_line(line: &Drawn, x: &Scale, y: &Scale) -> Markup {
         is_down = place.is_some();
     }
     html! {
-        path class={ "line " (line.class) } d=(path) data-name=[line.is_told.then_some(&line.name)]
+        path class={ "line " (line.class) } d=(path) data-name=[line.is_told.then(|| show::visible(&line.name))]
             data-values=[line.is_told.then_some(values)] {}
     }
 }

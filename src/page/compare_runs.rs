@@ -17,6 +17,7 @@ use crate::page::compare_versions::side_by_side;
 use crate::page::curve;
 use crate::page::curve::Look;
 use crate::page::layout::Frame;
+use crate::page::layout::LONG_LIVE_SECONDS;
 use crate::page::points::History;
 use crate::page::show;
 use crate::page::trouble::Trouble;
@@ -57,11 +58,11 @@ pub(super) async fn compare(
         let page = visit.runs().list_events(visit.ask(request)).await?.into_inner();
         are_cut |= !page.next_page_token.is_empty();
         let history = History::of(&page.events);
-        let of_metric = history.metrics.get(&metric).map(Vec::as_slice).unwrap_or_default();
-        lines.extend(curve::of_lines(of_metric, show::id(&run.name), class, look));
+        lines.extend(curve::of_lines(history.lines(&metric), show::id(&run.name), class, look));
     }
     let frame = Frame::of(&visit, "Runs side by side", &parent);
-    let frame = Frame { is_live: found.iter().any(|it| it.state() == v1::RunState::Active), ..frame };
+    let is_live = found.iter().any(|it| it.state() == v1::RunState::Active);
+    let frame = Frame { live_seconds: is_live.then_some(LONG_LIVE_SECONDS), ..frame };
     Ok(frame.page(&html! {
         div.title { h1 { "Side by side" } }
         section aria-labelledby="curve" {

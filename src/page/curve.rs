@@ -60,11 +60,13 @@ pub(super) fn chosen(query: &Query, monitor: &str, known: &BTreeSet<String>) -> 
 /// The lines of a picture: what is on held-out data in the foreground, if there is any.
 pub(super) fn lines(history: &History, base: &str, look: Look) -> Vec<Drawn> {
     let held_out = format!("val_{base}");
-    let has_both = history.metrics.contains_key(&held_out);
+    let has_both = !history.lines(&held_out).is_empty();
     let mut drawn = Vec::new();
     for (name, class) in [(base, if has_both { "train" } else { "main" }), (held_out.as_str(), "main")] {
-        let Some(of_metric) = history.metrics.get(name) else { continue };
-        drawn.extend(of_lines(of_metric, name, class, look));
+        if let (Some(of_batches), true) = (history.batches.get(name), history.metrics.contains_key(name)) {
+            drawn.extend(of_lines(of_batches, &format!("{name} of batches"), "batches", look));
+        }
+        drawn.extend(of_lines(history.lines(name), name, class, look));
     }
     drawn
 }
@@ -113,8 +115,9 @@ pub(super) fn small(history: &History, base: &str, look: Look) -> Option<Markup>
 pub(super) fn keys(lines: &[Drawn]) -> Markup {
     let has = |class| lines.iter().find(|it| it.class == class && it.is_told);
     html! {
-        @if let (Some(train), Some(main)) = (has("train"), has("main")) {
-            @for line in [main, train] {
+        @let lines: Vec<_> = ["main", "train", "batches"].into_iter().filter_map(has).collect();
+        @if lines.len() > 1 {
+            @for line in lines {
                 span.key {
                     svg.marks viewBox="0 0 20 12" width="20" height="12" aria-hidden="true" { path class={ "line " (line.class) } d="M1 6H19" {} }
                     (show::text(&line.name))

@@ -40,12 +40,13 @@ pub(super) async fn guard(State(site): State<Site>, request: Request, next: Next
     let is_look = matches!(parts.method, Method::GET | Method::HEAD);
     let site_of_link = parts.headers.get("sec-fetch-site").and_then(|it| it.to_str().ok());
     let came_from_elsewhere = matches!(site_of_link, Some("cross-site" | "same-site"));
-    let mut response = if is_look || is_of_this_site(&parts.headers, visit.host.as_deref()) {
-        next.run(Request::from_parts(parts, body)).await
-    } else {
-        let text = "this form was sent by another site: open the page itself and send it from there";
-        Trouble::forbidden(text).into_response()
-    };
+    let mut response =
+        if parts.method != Method::POST || is_of_this_site(&parts.headers, visit.host.as_deref()) {
+            next.run(Request::from_parts(parts, body)).await
+        } else {
+            let text = "this form was sent by another site: open the page itself and send it from there";
+            Trouble::forbidden(text).into_response()
+        };
     if response.extensions_mut().remove::<LoginFirst>().is_some() {
         let back = if is_look { here.as_str() } else { "" };
         let login = address("/-/login", &[("next", back)]);

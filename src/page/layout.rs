@@ -9,7 +9,9 @@ use crate::page::statics;
 use crate::page::visit::Visit;
 
 /// How often a page that lives looks for what is new. A look costs the calls of the page; a page in the background costs none.
-const LIVE_SECONDS: u32 = 4;
+pub(super) const LIVE_SECONDS: u32 = 4;
+/// The same where a look reads long histories, in the tenth of a second.
+pub(super) const LONG_LIVE_SECONDS: u32 = 20;
 
 /// What the pages differ in around their content.
 #[derive(Clone, Debug, Default)]
@@ -17,8 +19,8 @@ pub(super) struct Frame<'a> {
     pub(super) title: &'a str,
     /// Where one is: labels with addresses, from the team down to what stands before this page.
     pub(super) crumbs: Vec<(String, String)>,
-    /// Whether what it shows goes on.
-    pub(super) is_live: bool,
+    /// What it shows goes on: after how many seconds to look again.
+    pub(super) live_seconds: Option<u32>,
     pub(super) has_session: bool,
     /// Where the browser goes on by itself.
     pub(super) refresh: Option<&'a str>,
@@ -46,7 +48,7 @@ impl<'a> Frame<'a> {
                     link rel="stylesheet" href=(statics::address("page.css"));
                     script src=(statics::address("page.js")) defer {}
                 }
-                body data-live=[self.is_live.then_some(LIVE_SECONDS)] {
+                body data-live=[self.live_seconds] {
                     a.skip href="#main" { "To the content" }
                     header.top {
                         nav aria-label="Where you are" {

@@ -35,7 +35,10 @@ pub(super) struct Band {
 /// What a page draws of a run's events.
 #[derive(Debug, Default)]
 pub(super) struct History {
+    /// What the ends of epochs told.
     pub(super) metrics: BTreeMap<String, Vec<Line>>,
+    /// What batches told: of a metric that epochs tell, too, it is something else, in Keras one batch's loss beside the mean of all.
+    pub(super) batches: BTreeMap<String, Vec<Line>>,
     pub(super) bands: Vec<Band>,
     /// Where the event of a sequence stands.
     places: HashMap<i64, f64>,
@@ -60,7 +63,8 @@ impl History {
             history.reach(recorded.attempt, x);
             for (name, y) in numbers(event) {
                 history.gaps += usize::from(!y.is_finite());
-                let lines = history.metrics.entry(name.to_owned()).or_default();
+                let told = if event.batch.is_some() { &mut history.batches } else { &mut history.metrics };
+                let lines = told.entry(name.to_owned()).or_default();
                 match lines.last_mut().filter(|it| it.attempt == recorded.attempt) {
                     Some(line) => line.points.push(Point { x, y }),
                     None => lines.push(Line { attempt: recorded.attempt, points: vec![Point { x, y }] }),
@@ -68,6 +72,16 @@ impl History {
             }
         }
         history
+    }
+
+    /// The names of all metrics.
+    pub(super) fn names(&self) -> impl Iterator<Item = &String> {
+        self.metrics.keys().chain(self.batches.keys())
+    }
+
+    /// A metric's lines of epochs, or of batches where no epoch told it.
+    pub(super) fn lines(&self, metric: &str) -> &[Line] {
+        self.metrics.get(metric).or_else(|| self.batches.get(metric)).map(Vec::as_slice).unwrap_or_default()
     }
 
     /// Where a decision's event stands; as its epoch says, if the event is not among those that were read.
@@ -166,7 +180,7 @@ mod tests {
 
     use keepbest_proto::v1;
 
-    use super::{History, Point, smoothed, thinned};
+    use super::{History, Line, Point, smoothed, thinned};
 
     fn event(sequence: i64, attempt: i64, epoch: i64, batch: Option<i64>, y: f64) -> v1::RecordedEvent {
         let kind = if batch.is_some() { v1::EventKind::BatchEnd } else { v1::EventKind::EpochEnd };
@@ -185,9 +199,10 @@ mod tests {
             event(4, 2, 1, Some(1), f64::NAN),
         ];
         let history = History::of(&events);
-        let lines = &history.metrics["loss"];
-        let xs = |line: usize| lines[line].points.iter().map(|it| it.x).collect::<Vec<_>>();
-        assert_eq!((xs(0), xs(1)), (vec![0.25, 1.0, 1.0], vec![1.0, 1.5]));
+        let xs = |line: &Line| line.points.iter().map(|it| it.x).collect::<Vec<_>>();
+        let of_batches: Vec<_> = history.batches["loss"].iter().map(xs).collect();
+        assert_eq!(of_batches, [vec![0.25, 1.0], vec![1.5]]);
+        assert_eq!(history.lines("loss").iter().map(xs).collect::<Vec<_>>(), [vec![1.0], vec![1.0]]);
         assert_eq!((history.span(), history.gaps), (Some((0.25, 1.5)), 1));
         assert_eq!(history.bands.iter().map(|it| it.attempt).collect::<Vec<_>>(), [1, 2]);
         let at = |sequence| history.place(&v1::Decision { sequence, epoch: 7, ..Default::default() });

@@ -53,7 +53,7 @@ pub(super) async fn ask(visit: Visit, names: Names) -> Result<Markup, Trouble> {
                     dd { @match would.freed_bytes { Some(bytes) => (figures::size(bytes)), None => span.soft { "too much to count" } } }
                 }
                 div { dt { "Of" } dd { (figures::size(would.size_bytes)) } }
-                @if let Some(time) = &would.purge_time { div { dt { "From" } dd { (show::date(time.seconds)) } } }
+                @if let Some(time) = &would.purge_time { div { dt { "At the earliest" } dd { (show::date(time.seconds)) } } }
             }
             p { "Its number is never used again, and no call reads it any more. What other versions share with it stays." }
             @if version.aliases.iter().any(|it| it == "best") { p.warning { "It is the best. " code { "best" } " moves to the next one." } }

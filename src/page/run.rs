@@ -14,6 +14,8 @@ use crate::page::curve;
 use crate::page::curve::Look;
 use crate::page::decisions;
 use crate::page::layout::Frame;
+use crate::page::layout::LIVE_SECONDS;
+use crate::page::layout::LONG_LIVE_SECONDS;
 use crate::page::layout::more;
 use crate::page::layout::nothing;
 use crate::page::marks;
@@ -54,7 +56,9 @@ pub(super) async fn run(
     let name = format!("teams/{team}/projects/{project}/runs/{run}");
     let told = load(&visit, name).await?;
     let frame = Frame::of(&visit, &run, show::parent(&told.run.name, 1));
-    let frame = Frame { is_live: told.run.state() == v1::RunState::Active, ..frame };
+    let is_live = told.run.state() == v1::RunState::Active;
+    let seconds = if told.run.event_count <= FEW_EVENTS { LIVE_SECONDS } else { LONG_LIVE_SECONDS };
+    let frame = Frame { live_seconds: is_live.then_some(seconds), ..frame };
     Ok(frame.page(&content(&visit, &told)))
 }
 
@@ -144,7 +148,7 @@ fn content(visit: &Visit, told: &Told) -> Markup {
     let run = &told.run;
     let history = History::of(&told.events);
     let monitor = show::monitor(run);
-    let metrics = history.metrics.keys().chain(told.versions.iter().flat_map(|it| it.metrics.keys()));
+    let metrics = history.names().chain(told.versions.iter().flat_map(|it| it.metrics.keys()));
     let known = names(metrics, monitor);
     let chosen = curve::chosen(&visit.query, monitor, &known);
     let look = Look::of(&visit.query);

@@ -7,6 +7,7 @@ use maud::html;
 
 use crate::figures;
 use crate::page::layout::Frame;
+use crate::page::layout::LIVE_SECONDS;
 use crate::page::layout::more;
 use crate::page::layout::nothing;
 use crate::page::show;
@@ -31,7 +32,7 @@ pub(super) async fn of_team(visit: Visit, Path(team): Path<String>) -> Result<Ma
     let projects =
         async { Ok::<_, Trouble>(visit.projects().list_projects(visit.ask(request)).await?.into_inner()) };
     let (projects, runs) = tokio::try_join!(projects, list(&visit, format!("{parent}/projects/-")))?;
-    let frame = Frame { is_live: is_live(&runs.runs), ..Frame::of(&visit, &team, "") };
+    let frame = Frame { live_seconds: live_seconds(&runs.runs), ..Frame::of(&visit, &team, "") };
     Ok(frame.page(&html! {
         div.title { h1 { (show::text(&team)) } }
         @if !projects.projects.is_empty() {
@@ -59,7 +60,7 @@ pub(super) async fn of_project(
         async { Ok::<_, Trouble>(visit.artifacts().list_artifacts(visit.ask(request)).await?.into_inner()) };
     let (artifacts, runs) = tokio::try_join!(artifacts, list(&visit, parent.clone()))?;
     let frame = Frame::of(&visit, &project, show::parent(&parent, 1));
-    let frame = Frame { is_live: is_live(&runs.runs), ..frame };
+    let frame = Frame { live_seconds: live_seconds(&runs.runs), ..frame };
     Ok(frame.page(&html! {
         div.title { h1 { (show::text(&project)) } }
         (section(&visit, &runs, false))
@@ -84,8 +85,8 @@ async fn list(visit: &Visit, parent: String) -> Result<v1::ListRunsResponse, Tro
     Ok(visit.runs().list_runs(visit.ask(request)).await?.into_inner())
 }
 
-fn is_live(runs: &[v1::Run]) -> bool {
-    runs.iter().any(|it| it.state() == v1::RunState::Active)
+fn live_seconds(runs: &[v1::Run]) -> Option<u32> {
+    runs.iter().any(|it| it.state() == v1::RunState::Active).then_some(LIVE_SECONDS)
 }
 
 fn section(visit: &Visit, runs: &v1::ListRunsResponse, has_projects: bool) -> Markup {

@@ -4,6 +4,8 @@ use crate::figures;
 
 /// About so many lines are written.
 const TICKS: f64 = 5.0;
+/// Within fewer powers of ten twice and five times each of them has a line, too.
+const FEW_DECADES: f64 = 3.0;
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Scale {
@@ -47,12 +49,18 @@ impl Scale {
     pub(super) fn place(&self, value: f64) -> Option<f64> {
         let value = if self.is_log { value.log10() } else { value };
         let share = (value - self.low) / (self.high - self.low);
-        share.is_finite().then(|| self.from + share * (self.to - self.from))
+        share.is_finite().then_some(self.from + share * (self.to - self.from))
     }
 
     /// Round values on it, with the texts for them. With `whole` no fractions.
     pub(super) fn ticks(&self, whole: bool) -> Vec<(f64, String)> {
-        if self.is_log && self.high - self.low >= 1.5 {
+        if self.is_log && (0.7..FEW_DECADES).contains(&(self.high - self.low)) {
+            let decades = steps(self.low.floor(), self.high, 1.0).into_iter();
+            let ticks = decades.flat_map(|it| [1.0, 2.0, 5.0].map(|factor| factor * 10_f64.powf(it)));
+            let range = 10_f64.powf(self.low)..=10_f64.powf(self.high);
+            return ticks.filter(|it| range.contains(it)).map(|it| (it, figures::metric(it))).collect();
+        }
+        if self.is_log && self.high - self.low >= FEW_DECADES {
             let every = ((self.high - self.low) / 6.0).ceil().max(1.0);
             let exponents = steps(self.low, self.high, every);
             return exponents
@@ -117,7 +125,9 @@ mod tests {
         assert_eq!(texts(&[1.0, 12.0], false, true), ["2", "4", "6", "8", "10", "12"]);
         assert_eq!(texts(&[1.0, 2.0], false, true), ["1", "2"]);
         assert_eq!(texts(&[0.001, 10.0], true, false), ["0.001", "0.01", "0.1", "1", "10"]);
-        assert_eq!(texts(&[3.0, 3.0], false, false).len(), 6);
+        assert_eq!(texts(&[0.3, 4.0], true, false), ["0.5", "1", "2"]);
+        assert_eq!(texts(&[2.0, 3.0], true, false), ["2", "2.2", "2.4", "2.6", "2.8", "3"]);
+        assert_eq!(texts(&[3.0, 3.0], false, false).len(), 7);
         assert!(texts(&[f64::NAN], false, false).len() > 2);
     }
 

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import keepbest
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+
+import keepbest
 
 ROOT = Path(__file__).parents[2]
 SCREENSHOTS = ROOT / "target/page-screenshots"

@@ -1,4 +1,4 @@
-"""The page in a real browser: that it loads, lives, can be used by keys, on a phone and without scripts, and reads well."""
+"""The page in a real browser: that it loads, lives, reads well, and works by keys, on a phone and without scripts."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import subprocess
 from os import environ
 from pathlib import Path
 
-import keepbest
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from conftest import SCREENSHOTS, Demo, Looker, Server
 from playwright.sync_api import Locator, Page, expect
+
+import keepbest
 
 MODEL = "/artifacts/run-digits-1-model"
 VIEWS = {
@@ -98,6 +99,19 @@ def test_what_lives_changes_without_a_reload(demo: Demo, looker: Looker) -> None
     expect(page.locator("#facts")).to_contain_text("15")
     assert page.evaluate("window.isTheSame")
     assert page.evaluate("document.activeElement.value") == "accuracy"
+
+
+def test_a_choice_is_shown_in_its_place(demo: Demo, looker: Looker) -> None:
+    page = looker.page()
+    page.goto(demo.url("/runs/digits-1"))
+    page.evaluate("window.isTheSame = true")
+    smoothing = page.get_by_label("Smoothing")
+    smoothing.focus()
+    smoothing.select_option("0.9")
+    expect(page.locator("figure.curve path.line.raw").first).to_be_visible()
+    # The address is what was chosen, to be sent on; and whoever goes by keys is where they were.
+    expect(page).to_have_url(demo.url("/runs/digits-1?m=accuracy&m=learning_rate&m=loss&smooth=0.9"))
+    assert page.evaluate("window.isTheSame && document.activeElement.name") == "smooth"
 
 
 def test_a_pointer_over_the_curve_reads_its_values(demo: Demo, looker: Looker) -> None:

@@ -4,9 +4,12 @@
 
 // Parts that changed are put in the place of the old ones, unless somebody is using them.
 async function refresh() {
-  const response = await fetch(location.href, { headers: { accept: "text/html" }, redirect: "error" });
+  const address = location.href;
+  const response = await fetch(address, { headers: { accept: "text/html" }, redirect: "error" });
   if (!response.ok) return false;
   const fresh = new DOMParser().parseFromString(await response.text(), "text/html");
+  // Meanwhile something else was chosen: this answer is an old one.
+  if (location.href !== address) return true;
   for (const part of document.querySelectorAll("[data-part]")) {
     const next = fresh.querySelector(`[data-part="${CSS.escape(part.dataset.part)}"]`);
     if (!next || next.innerHTML === part.dataset.shown) continue;
@@ -120,9 +123,17 @@ function follow(event) {
 document.addEventListener("pointermove", follow);
 document.addEventListener("pointerleave", follow);
 
-// A choice is shown at once; the button is for who has no script.
+// A choice is shown at once, in its place, so that whoever goes by keys stays where they are; the address follows, to be sent on.
 for (const form of document.querySelectorAll("form[data-submits]")) {
-  form.addEventListener("change", () => form.requestSubmit());
+  form.addEventListener("change", async () => {
+    const chosen = [...new FormData(form)].filter(([, value]) => value !== "");
+    history.replaceState(null, "", `?${new URLSearchParams(chosen)}`);
+    try {
+      await refresh();
+    } catch {
+      form.requestSubmit();
+    }
+  });
 }
 
 if (document.body.dataset.live) live(Number(document.body.dataset.live));

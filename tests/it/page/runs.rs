@@ -87,7 +87,11 @@ async fn a_long_history_is_thinned_keeps_its_spike_and_says_what_it_leaves_out()
     let strategy = v1::Strategy { monitor: "loss".to_owned(), mode: v1::Mode::Min.into(), ..best_only() };
     let mut trainer = Trainer::start_as(&server, start_request("long", strategy)).await.unwrap();
     for thousand in 0..21 {
-        let loss = |batch: i64| if batch == 7_777 { 77.0 } else { 1.0 + (batch as f64 / 900.0).sin() / 2.0 };
+        let loss = |batch: i64| match batch {
+            7_777 => 77.0,
+            7_778 => -77.0,
+            _ => 1.0 + (batch as f64 / 900.0).sin() / 2.0,
+        };
         let batches = thousand * 1_000..(thousand + 1) * 1_000;
         trainer.report(batches.map(|it| batch_end(0, it, loss(it))).collect()).await.unwrap();
     }
@@ -95,7 +99,7 @@ async fn a_long_history_is_thinned_keeps_its_spike_and_says_what_it_leaves_out()
     let shown = browser.get("/teams/default/projects/digits/runs/long").await;
     let values = shown.text.split("data-values=\"").nth(1).unwrap().split('"').next().unwrap();
     assert!((400..=800).contains(&count(values, ";")), "{}", count(values, ";"));
-    assert!(values.contains(" 77;"), "{values}");
+    assert!(values.contains(" 77;") && values.contains(" -77;"), "{values}");
     assert!(shown.text.contains("of 21,000 events"), "{}", shown.text);
     let next = shown.text.split("href=\"?events=").nth(1).unwrap().split('"').next().unwrap();
     let rest = browser.get(&format!("/teams/default/projects/digits/runs/long?events={next}")).await;
