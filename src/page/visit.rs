@@ -1,6 +1,8 @@
 //! One look at a page: who looks, at which address, and how the API is asked for them.
 
 use std::convert::Infallible;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
 
 use axum::extract::FromRequestParts;
 use http::Extensions;
@@ -16,6 +18,8 @@ use keepbest_proto::v1::projects_client::ProjectsClient;
 use keepbest_proto::v1::runs_client::RunsClient;
 use tonic::Request;
 use tonic::metadata::MetadataMap;
+use tower::ServiceExt;
+use tracing::Instrument;
 
 use crate::page::Api;
 use crate::page::Site;
@@ -37,6 +41,8 @@ pub(super) struct Visit {
     pub(super) query: Query,
     /// Microseconds since 1970.
     pub(super) now_us: i64,
+    /// Whether the page's log line has heard who looks, and at what.
+    is_recorded: AtomicBool,
 }
 
 impl Visit {
@@ -54,8 +60,20 @@ impl Visit {
             host: host.map(str::to_owned),
             query: Query::of(parts.uri.query().unwrap_or_default().as_bytes()),
             now_us: site.clock.now_us(),
+            is_recorded: AtomicBool::new(false),
             site: site.clone(),
         }
+    }
+
+    /// The API. What is behind it says in the log line who calls, and for what. The line of a page has room for one of each: those of
+    /// the first call, which is for what the page is about.
+    fn api(&self) -> Api {
+        let api = self.site.api.clone();
+        if !self.is_recorded.swap(true, Ordering::Relaxed) {
+            return api;
+        }
+        let call = move |request| api.clone().oneshot(request).instrument(tracing::info_span!("part"));
+        Api::new(tower::service_fn(call))
     }
 
     /// A request to the API, made for whoever looks.
@@ -74,23 +92,23 @@ impl Visit {
     }
 
     pub(super) fn admin(&self) -> AdminClient<Api> {
-        AdminClient::new(self.site.api.clone())
+        AdminClient::new(self.api())
     }
 
     pub(super) fn artifacts(&self) -> ArtifactsClient<Api> {
-        ArtifactsClient::new(self.site.api.clone())
+        ArtifactsClient::new(self.api())
     }
 
     pub(super) fn checkpoints(&self) -> CheckpointsClient<Api> {
-        CheckpointsClient::new(self.site.api.clone())
+        CheckpointsClient::new(self.api())
     }
 
     pub(super) fn projects(&self) -> ProjectsClient<Api> {
-        ProjectsClient::new(self.site.api.clone())
+        ProjectsClient::new(self.api())
     }
 
     pub(super) fn runs(&self) -> RunsClient<Api> {
-        RunsClient::new(self.site.api.clone())
+        RunsClient::new(self.api())
     }
 }
 

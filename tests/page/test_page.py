@@ -15,7 +15,6 @@ import keepbest
 
 MODEL = "/artifacts/run-digits-1-model"
 VIEWS = {
-    "team": "/..",
     "project": "",
     "run": "/runs/digits-1",
     "run-smooth-log": "/runs/digits-batches?smooth=0.97&scale=log",
@@ -28,13 +27,17 @@ VIEWS = {
     "compare-versions": f"{MODEL}/compare?v=production&v=baseline",
     "compare-runs": "/compare?run=digits-1&run=digits-2&run=digits-3",
     "not-found": "/runs/nobody",
+    # Outside of the project.
+    "home": "",
+    "team": "",
 }
 # Statuses of pages that say what went wrong; a browser complains about them.
 REFUSED = {"not-found": 404}
 
 
 def _url(demo: Demo, view: str) -> str:
-    return f"{demo.server.url}/teams/vision" if view == "team" else demo.url(VIEWS[view])
+    outside = {"home": demo.server.url, "team": f"{demo.server.url}/teams/vision"}
+    return outside.get(view) or demo.url(VIEWS[view])
 
 
 def _shot(page: Page, name: str) -> None:
@@ -174,16 +177,34 @@ def test_it_works_without_scripts(demo: Demo, looker: Looker) -> None:
     expect(page.locator("table.compare").first).to_be_visible()
 
 
+def _openssl(*arguments: str) -> None:
+    subprocess.run(["openssl", *arguments], check=True, capture_output=True)
+
+
+def _certificate(folder: Path) -> dict[str, str]:
+    """Make an authority and a certificate for this machine; the server's settings for them."""
+    curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-subj"]
+    ca, key, request, pem = (str(folder / name) for name in ("ca.pem", "server.key", "server.csr", "server.pem"))
+    (folder / "names").write_text("subjectAltName=DNS:localhost,IP:127.0.0.1\n")
+    _openssl("req", "-x509", *curve, "/CN=Example CA", "-days", "2", "-keyout", f"{ca}.key", "-out", ca)
+    _openssl("req", *curve, "/CN=localhost", "-keyout", key, "-out", request)
+    signed = ["-CA", ca, "-CAkey", f"{ca}.key", "-CAcreateserial", "-days", "2", "-extfile", str(folder / "names")]
+    _openssl("x509", "-req", "-in", request, *signed, "-out", pem)
+    return {"KEEPBEST_TLS_CERTIFICATE": pem, "KEEPBEST_TLS_KEY": key, "KEEPBEST_CA": ca}
+
+
 def test_a_token_opens_what_it_may_see(looker: Looker, tmp_path: Path) -> None:
-    settings = {"KEEPBEST_AUTH_REQUIRED": "true"}
+    settings = {"KEEPBEST_AUTH_REQUIRED": "true"} | _certificate(tmp_path)
     server = Server(tmp_path, settings)
+    server.url = server.url.replace("http://127.0.0.1", "https://localhost")
     try:
         admin = _keepbest(server, "admin", "init", "--data", str(tmp_path / "data")).strip()
         as_admin = {"KEEPBEST_TOKEN": admin}
         _keepbest(server, "admin", "create-team", "vision", **as_admin)
         token = _keepbest(server, "admin", "create-token", "vision", "--role", "reader", **as_admin).strip()
-        page = looker.page()
+        page = looker.page(ignore_https_errors=True)
         page.goto(f"{server.url}/teams/vision")
+        assert page.evaluate("performance.getEntriesByType('navigation')[0].nextHopProtocol") == "h2"
         _shot(page, "login-light")
         found = Axe().run(page)
         assert found.violations_count == 0, found.generate_report()
@@ -193,6 +214,7 @@ def test_a_token_opens_what_it_may_see(looker: Looker, tmp_path: Path) -> None:
         expect(page.get_by_role("heading", level=1)).to_have_text("vision")
         cookie = page.context.cookies()[0]
         assert cookie["httpOnly"]
+        assert cookie["secure"]
         assert cookie["sameSite"] == "Strict"
         page.get_by_role("button", name="Log out").click()
         expect(page.get_by_role("heading", level=1)).to_have_text("Log in")

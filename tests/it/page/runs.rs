@@ -6,6 +6,7 @@ use keepbest_proto::v1;
 use crate::page::count;
 use crate::page::save;
 use crate::support::browser::Browser;
+use crate::support::logs::Logs;
 use crate::support::requests::Trainer;
 use crate::support::requests::batch_end;
 use crate::support::requests::best_only;
@@ -51,6 +52,7 @@ async fn each_decision_is_a_mark_on_the_curve() {
         shown.text
     );
     assert!(shown.text.contains("attempt 2 begins") && shown.text.contains("data-live="), "{}", shown.text);
+    assert!(shown.text.contains("Uploading <bdi>model-05.keras</bdi> of epoch 5"), "{}", shown.text);
     // One value stands at the same place in the line and in the mark.
     let values = shown.text.split("data-values=\"").nth(1).unwrap();
     let place = values.split(';').find(|it| it.ends_with("0.4")).unwrap().split(' ').collect::<Vec<_>>();
@@ -132,6 +134,27 @@ async fn lists_lead_to_runs_and_filters_are_the_apis() {
     assert!(start.text.contains("href=\"/teams/default\""), "{}", start.text);
     let log = browser.get(&format!("{RUN}/decisions?action=skip")).await;
     assert_eq!(count(&log.text, "outcome skipped"), 1, "{}", log.text);
+}
+
+/// A page makes several calls; its log line is one, and says once who looked, and at what.
+#[tokio::test]
+async fn a_look_is_one_line_in_the_log() {
+    let logs = Logs::begin();
+    let server = server::start().await;
+    trained(&server).await;
+    Browser::new(&server.address()).get(RUN).await;
+    let line = loop {
+        let is_look = |it: &String| it.contains(&format!("rpc.method={} ", &RUN[1..]));
+        if let Some(line) = logs.with("Answered").into_iter().find(is_look) {
+            break line;
+        }
+        tokio::task::yield_now().await;
+    };
+    assert_eq!((count(&line, "principal="), count(&line, "resource=")), (1, 1), "{line}");
+    assert!(
+        line.contains(&format!("resource={} ", &RUN[1..]))
+            || line.contains(&format!("resource={}}}", &RUN[1..]))
+    );
 }
 
 #[tokio::test]
