@@ -10,6 +10,7 @@ use maud::html;
 
 use crate::page::layout::Frame;
 use crate::page::layout::nothing;
+use crate::page::runs;
 use crate::page::show;
 use crate::page::trouble::Trouble;
 use crate::page::visit::Visit;
@@ -42,7 +43,14 @@ pub(super) async fn home(visit: Visit) -> Result<Response, Trouble> {
     if let (1, Some(team), true, false) = (teams.len(), teams.first(), who.auth_required, is_admin) {
         return Ok(Redirect::to(&format!("/teams/{team}")).into_response());
     }
-    let frame = Frame { title: "Teams", has_session: visit.token.is_some(), ..Frame::default() };
+    // Whoever has just begun finds what was just begun.
+    let runs = match who.auth_required {
+        true => None,
+        false => Some(runs::list(&visit, format!("teams/{DEFAULT_TEAM}/projects/-")).await?),
+    };
+    let live_seconds = runs.as_ref().and_then(|it| runs::live_seconds(&it.runs));
+    let frame =
+        Frame { title: "Teams", live_seconds, has_session: visit.token.is_some(), ..Frame::default() };
     let page = frame.page(&html! {
         div.title { h1 { "Teams" } }
         @if is_admin {
@@ -58,8 +66,9 @@ pub(super) async fn home(visit: Visit) -> Result<Response, Trouble> {
                 input #team name="team" required pattern="[A-Za-z0-9._\\-]+" spellcheck="false" autocomplete="off";
                 button type="submit" { "Open" }
             }
-            p.note { "The first part of a project's name: runs of " code { "vision/digits" } " are in the team " code { "vision" } "." }
+            p.note { "A team is the first part of a project's name: runs of " code { "vision/digits" } " are in the team " code { "vision" } "." }
         }
+        @if let Some(runs) = &runs { (runs::section(&visit, runs, true)) }
     });
     Ok(page.into_response())
 }

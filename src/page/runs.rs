@@ -75,7 +75,8 @@ pub(super) async fn of_project(
     }))
 }
 
-async fn list(visit: &Visit, parent: String) -> Result<v1::ListRunsResponse, Trouble> {
+/// A page of runs, as the address asks for them.
+pub(super) async fn list(visit: &Visit, parent: String) -> Result<v1::ListRunsResponse, Trouble> {
     let request = v1::ListRunsRequest {
         parent,
         page_size: RUNS_A_PAGE,
@@ -85,11 +86,13 @@ async fn list(visit: &Visit, parent: String) -> Result<v1::ListRunsResponse, Tro
     Ok(visit.runs().list_runs(visit.ask(request)).await?.into_inner())
 }
 
-fn live_seconds(runs: &[v1::Run]) -> Option<u32> {
+/// Whether any of them goes on, so that it is worth to look again.
+pub(super) fn live_seconds(runs: &[v1::Run]) -> Option<u32> {
     runs.iter().any(|it| it.state() == v1::RunState::Active).then_some(LIVE_SECONDS)
 }
 
-fn section(visit: &Visit, runs: &v1::ListRunsResponse, has_projects: bool) -> Markup {
+/// Runs with what narrows them down.
+pub(super) fn section(visit: &Visit, runs: &v1::ListRunsResponse, has_projects: bool) -> Markup {
     let filter = visit.query.first("filter");
     let fresh = visit.query.with("page", "");
     html! {
@@ -136,9 +139,9 @@ fn table(runs: &[v1::Run], has_projects: bool, now_us: i64) -> Markup {
                         @if !has_projects { th.pick scope="col" { span.hidden { "Compare" } } }
                         th scope="col" { "Run" }
                         th scope="col" { "State" }
-                        th scope="col" { "Monitor" }
                         th.number scope="col" { "Best" }
                         th.number scope="col" { "Epoch" }
+                        th scope="col" { "Monitor" }
                         th.number scope="col" { "Events" }
                         th.number scope="col" { "Attempt" }
                         th scope="col" { "Heard" }
@@ -162,9 +165,9 @@ fn row(run: &v1::Run, has_projects: bool, now_us: i64) -> Markup {
                 (show::link(&run.name))
             }
             td { (show::state(run)) }
-            td { (show::text(show::monitor(run))) }
             td.number { (show::metric(show::best(run))) }
             td.number { @if let Some(epoch) = run.last_epoch { (epoch.saturating_add(1)) } }
+            td { (show::text(show::monitor(run))) }
             td.number { (figures::grouped(run.event_count.max(0).cast_unsigned())) }
             td.number { (run.attempt) }
             td { (show::age(run.heard_time.as_ref(), now_us)) }

@@ -131,7 +131,7 @@ async fn lists_lead_to_runs_and_filters_are_the_apis() {
         assert!(wrong.text.contains("BAD_FILTER"), "{}", wrong.text);
     }
     let start = browser.get("/").await;
-    assert!(start.text.contains("href=\"/teams/default\""), "{}", start.text);
+    assert!(start.text.contains("href=\"/teams/default\"") && start.text.contains(RUN), "{}", start.text);
     let log = browser.get(&format!("{RUN}/decisions?action=skip")).await;
     assert_eq!(count(&log.text, "outcome skipped"), 1, "{}", log.text);
 }
