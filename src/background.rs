@@ -1,4 +1,5 @@
-//! When the service's own work is done: the collector's (`app/collect.rs`), and the audit log's (`app/admin.rs`).
+//! When the service's own work is done: the collector's (`app/collect.rs`), the audit log's (`app/admin.rs`), and the look at how much
+//! of it is left (`app/metrics.rs`).
 
 use std::time::Duration;
 
@@ -61,4 +62,28 @@ pub async fn keep_audit_log(app: App, stop: CancellationToken) {
             tracing::warn!(error = %causes(&error), "Left the audit log for the next turn");
         }
     }
+}
+
+/// How often it is looked up how much work is left: as often as Prometheus asks by default, or a little less.
+const LOOK_EVERY: Duration = Duration::from_secs(30);
+
+/// Looks up how much of the service's own work is left, until told to stop.
+pub async fn look_at_backlog(app: App, stop: CancellationToken) {
+    let mut looks = tokio::time::interval(LOOK_EVERY);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let looked = tokio::select! {
+            () = stop.cancelled() => return,
+            _ = looks.tick() => app.look_at_backlog().await,
+        };
+        if let Err(error) = looked {
+            // The database's own metrics and the health tell it louder.
+            tracing::debug!(error = %causes(&error), "Could not look up how much work is left");
+        }
+    }
+}
+
+/// Gives versions their places in the feed, and tells those who watch, until the server stops.
+pub async fn keep_feed(app: App) {
+    app.keep_feed().await;
 }

@@ -25,6 +25,7 @@ mod runs;
 mod serve;
 mod show;
 mod versions;
+mod watch;
 mod words;
 
 use std::process::ExitCode;
@@ -82,6 +83,7 @@ async fn execute(arguments: Arguments) -> Result<(), Failure> {
         Command::Show(show) => show::show(context, show).await,
         Command::Best(best) => show::best(context, best).await,
         Command::Versions(versions) => versions::list(context, versions).await,
+        Command::Watch(watch) => watch::watch(context, watch).await,
         Command::Pull(pull) => pull::pull(context, pull).await,
         Command::Push(push) => push::push(context, push).await,
         Command::Decisions(decisions) => decisions::list(context, decisions).await,

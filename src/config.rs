@@ -63,6 +63,7 @@ pub struct Config {
     pub audit: Audit,
     pub rates: Rates,
     pub log: Log,
+    pub metrics: Metrics,
     pub limits: Limits,
     pub collector: Collector,
 }
@@ -100,6 +101,13 @@ pub enum ConfirmWrites {
 pub enum LogFormat {
     Text,
     Json,
+}
+
+/// Where the server's metrics are told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Metrics {
+    /// A port of their own, for Prometheus. `None`: there is none, for whoever reaches it learns how much is done here.
+    pub listen: Option<SocketAddr>,
 }
 
 /// What one server takes at most, so that its memory is bounded.
@@ -188,6 +196,7 @@ impl Default for Config {
             rates: Rates { team_requests_per_second: 0, team_events_per_second: 0 },
             audit: Audit { retention_days: 365, reads_one_in: 1 },
             log: Log { format: LogFormat::Text, filter: "info".to_owned() },
+            metrics: Metrics { listen: None },
             limits: Limits {
                 max_connections: 1024,
                 max_connections_per_peer: 256,

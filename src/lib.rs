@@ -5,6 +5,7 @@
 pub mod domain;
 pub mod failpoint;
 mod figures;
+pub mod metrics;
 mod near;
 pub mod turns;
 

@@ -185,6 +185,21 @@ pub fn check_places(config: &Config) -> anyhow::Result<()> {
     }
 }
 
+/// The folder of the objects, unless they are in a store on servers.
+fn objects_folder(config: &Config) -> Option<PathBuf> {
+    match &config.store_url {
+        None => Some(config.data_dir.join(OBJECTS)),
+        Some(url) => url.folder().map(Path::to_owned),
+    }
+}
+
+/// The folders in which something is kept, by what that is.
+pub fn folders(config: &Config) -> Vec<(&'static str, PathBuf)> {
+    let database = sqlite_file(config).map(|it| folder_of(&it).to_owned());
+    let folders = [("database", database), ("objects", objects_folder(config))];
+    folders.into_iter().filter_map(|(of, folder)| Some((of, folder?))).collect()
+}
+
 /// The object store, as messages name it.
 fn place(config: &Config) -> String {
     config.store_url.as_ref().map_or_else(
@@ -263,11 +278,7 @@ pub async fn check(config: &Config, read: ReadData) -> anyhow::Result<CheckRepor
 /// Fills an empty database from the object store. No server may run on either. Nothing is made where the store has nothing to
 /// rebuild from: a name that was mistyped must not become an empty service.
 pub async fn rebuild(config: &Config) -> anyhow::Result<RebuildReport> {
-    let objects = match &config.store_url {
-        None => Some(config.data_dir.join(OBJECTS)),
-        Some(url) => url.folder().map(Path::to_owned),
-    };
-    if let Some(objects) = objects.filter(|it| !it.is_dir()) {
+    if let Some(objects) = objects_folder(config).filter(|it| !it.is_dir()) {
         bail!(
             "there is no folder `{}` to rebuild from: name the data folder whose database was lost with --data",
             objects.display()

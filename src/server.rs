@@ -1,9 +1,12 @@
 //! The server: one listener, limits on what may connect, and a graceful stop that ends.
 
 mod connections;
+mod counts;
 mod greeting;
 mod http1;
+mod metrics;
 mod places;
+mod serving;
 mod stream;
 mod tls;
 
@@ -17,45 +20,26 @@ use anyhow::anyhow;
 use tokio::net::TcpListener;
 use tokio::signal::unix::SignalKind;
 use tokio::signal::unix::signal;
-use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use tonic::body::Body;
-use tonic::service::Routes;
-use tonic::transport::Server;
-use tower::Layer;
-use tower::ServiceBuilder;
-use tower::ServiceExt;
 
 use crate::app::App;
 use crate::background;
+use crate::clock::Clock;
 use crate::config::Config;
-use crate::config::Limits;
 use crate::grpc;
-use crate::layers::AnswersLayer;
 use crate::layers::Budget;
-use crate::layers::DoorLayer;
-use crate::layers::Http;
-use crate::layers::KindsLayer;
-use crate::layers::Proxies;
-use crate::layers::RequestsLayer;
-use crate::layers::TraceLayer;
+use crate::layers::Requests;
 use crate::maintenance;
-use crate::page;
-use crate::server::connections::connections;
-use crate::server::greeting::Greeting;
-use crate::server::http1::Http1;
-use crate::server::places::Places;
-use crate::server::tls::Tls;
+use crate::metrics::seconds_of;
+use crate::server::counts::Connections;
+use crate::server::metrics::Disks;
+use crate::server::serving::serving;
+use crate::server::tls::Keeper;
 
+pub use self::metrics::Metrics;
 pub use self::tls::Term;
 pub use self::tls::check as check_tls;
-
-/// 1 MiB frames double the throughput of 16 KiB ones at half the CPU.
-const FRAME_BYTES: u32 = 1 << 20;
-/// Bytes under way on one stream: 4 MiB fill a link of 400 MB/s at 10 ms.
-const STREAM_WINDOW_BYTES: u32 = 4 << 20;
-/// Bytes under way on one connection.
-const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 
 /// Serves until SIGINT or SIGTERM. `on_ready` hears the address once connections are accepted.
 pub async fn serve(config: Config, on_ready: impl FnOnce(SocketAddr) + Send) -> anyhow::Result<()> {
@@ -80,9 +64,11 @@ pub async fn serve_until(
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     // First of all: a port that is taken leaves no data folder behind.
-    let listener = TcpListener::bind(config.listen).await;
-    let listener = listener
-        .with_context(|| format!("listen on {}: choose another address with --listen", config.listen))?;
+    let listener = bind(config.listen, "choose another address with --listen").await?;
+    let scraped = match config.metrics.listen {
+        Some(address) => Some(bind(address, "choose another one as `metrics.listen`").await?),
+        None => None,
+    };
     let (tls, keeper) = tls::open(&config.tls)?.unzip();
     let lock = maintenance::lock(&config)?;
     let app = tokio::select! {
@@ -94,21 +80,21 @@ pub async fn serve_until(
     };
     let address = listener.local_addr().context("find the address")?;
 
-    let interval = Duration::from_secs(config.collector.interval_seconds);
-    let collector = tokio::spawn(background::collect_every(app.clone(), interval, stop.clone()));
-    let auditing = tokio::spawn(background::keep_audit_log(app.clone(), stop.clone()));
     let (routes, health) = grpc::routes(app.clone()).await.context("set up reflection")?;
-    let watching = tokio::spawn(health.watch(app.clone(), stop.clone()));
+    let counted = Counted::new(&config);
+    let metrics = counted.metrics(&app, &config, &health, keeper.as_ref());
     let (told, waits) = (stop.clone(), app.clone());
     tokio::spawn(async move {
         told.cancelled().await;
         waits.stop();
     });
-    let reading = keeper.map(|it| tokio::spawn(it.watch(stop.clone())));
     let is_encrypted = tls.is_some();
-    let serving = serving(&config, listener, address, tls, app.clone(), routes, stop.clone());
+    let serving = serving(&config, listener, tls, app.clone(), routes, &counted, stop.clone());
     let version = env!("CARGO_PKG_VERSION");
-    tracing::info!(version, address = %address, tls = is_encrypted, database = %config.database(), objects = %config.objects(), "Listening");
+    let at = scraped.as_ref().and_then(|it| it.local_addr().ok()).map(tracing::field::display);
+    tracing::info!(version, address = %address, tls = is_encrypted, metrics = at, database = %config.database(), objects = %config.objects(), "Listening");
+    let scraping = scraped.map(|listener| tokio::spawn(metrics::serve(listener, metrics.clone())));
+    let tasks = in_background(&config, &app, health, keeper, scraping.is_some().then_some(&metrics), &stop);
     on_ready(address);
 
     let drain = Duration::from_secs(config.limits.drain_seconds);
@@ -124,82 +110,86 @@ pub async fn serve_until(
         }
     };
     stop.cancel();
-    watching.await.context("stop the health watch")?;
-    collector.await.context("stop the collector")?;
-    auditing.await.context("stop the keeping of the audit log")?;
-    if let Some(reading) = reading {
-        reading.await.context("stop the look at the certificate")?;
+    // What only waits ends with it.
+    app.stop();
+    for (what, task) in tasks {
+        task.await.with_context(|| format!("stop {what}"))?;
     }
     app.close().await;
     drop(lock);
+    // Last: what a stop waits for can be looked at.
+    if let Some(scraping) = scraping {
+        scraping.abort();
+    }
     tracing::info!("Stopped");
     served
 }
 
-/// Serves connections of both kinds, with the same layers before the same services.
-fn serving(
+async fn bind(address: SocketAddr, remedy: &str) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| format!("listen on {address}: {remedy}"))
+}
+
+/// What a server does by itself while it serves, each with a name for whoever waits for its end.
+fn in_background(
     config: &Config,
-    listener: TcpListener,
-    address: SocketAddr,
-    tls: Option<Tls>,
-    app: App,
-    routes: Routes,
-    stop: CancellationToken,
-) -> impl Future<Output = Result<(), tonic::transport::Error>> + use<> {
-    let proxies = Proxies::new(&config.proxy.trusted);
-    let greeting = Greeting { tls, within: Duration::from_secs(config.limits.handshake_seconds) };
-    let places = Places::new(&config.limits, proxies.clone());
-    let requests = requests(&config.limits);
-    let kinds =
-        KindsLayer::new(requests.whole, Arc::clone(&requests.budget), address.ip().is_loopback(), pages);
-    let layers = ServiceBuilder::new()
-        .layer(TraceLayer { proxies })
-        .layer(answers(&config.limits))
-        .layer(kinds)
-        .layer(DoorLayer { app, opens_reflection: config.auth.open_reflection })
-        .layer(requests)
-        .into_inner();
-    let http1 = Http1::new(layers.layer(routes.clone()), &config.limits);
-    let (of_http1, incoming_http1) = mpsc::unbounded_channel();
-    let http1 = http1.serve(incoming_http1, stop.clone());
-    let http2 = transport(&config.limits)
-        .layer(layers)
-        .add_routes(routes)
-        .serve_with_incoming_shutdown(connections(listener, places, greeting, of_http1), async move {
-            stop.cancelled().await
-        });
-    async move { futures::join!(http2, http1).0 }
-}
-
-/// What answers requests that are no calls: the page, which is a client of the service behind it.
-fn pages(calls: Http) -> Http {
-    let pages = page::router(calls)
-        .map_request(|request: http::Request<Body>| request.map(axum::body::Body::new))
-        .map_response(|response: http::Response<axum::body::Body>| response.map(Body::new));
-    Http::new(pages)
-}
-
-fn answers(limits: &Limits) -> AnswersLayer {
-    AnswersLayer {
-        idle: Duration::from_secs(limits.upload_idle_seconds),
-        budget: Arc::new(Budget::of_answers(limits.answer_buffers_bytes)),
+    app: &App,
+    health: grpc::Health,
+    keeper: Option<Keeper>,
+    metrics: Option<&Metrics>,
+    stop: &CancellationToken,
+) -> Vec<(&'static str, JoinHandle<()>)> {
+    let interval = Duration::from_secs(config.collector.interval_seconds);
+    let mut tasks = vec![
+        ("the health watch", tokio::spawn(health.watch(app.clone(), stop.clone()))),
+        ("the collector", tokio::spawn(background::collect_every(app.clone(), interval, stop.clone()))),
+        ("the keeping of the audit log", tokio::spawn(background::keep_audit_log(app.clone(), stop.clone()))),
+        ("the keeping of the feed", tokio::spawn(background::keep_feed(app.clone()))),
+    ];
+    if let Some(keeper) = keeper {
+        tasks.push(("the look at the certificate", tokio::spawn(keeper.watch(stop.clone()))));
     }
-}
-
-fn requests(limits: &Limits) -> RequestsLayer {
-    RequestsLayer {
-        whole: Duration::from_secs(limits.request_seconds),
-        budget: Arc::new(Budget::of_requests(limits.request_buffers_bytes)),
+    // What nobody asks for is not looked up.
+    if let Some(metrics) = metrics {
+        let backlog = background::look_at_backlog(app.clone(), stop.clone());
+        tasks.push(("the look at the backlog", tokio::spawn(backlog)));
+        tasks.push(("the look at the disks", tokio::spawn(metrics.disks().watch(stop.clone()))));
     }
+    tasks
 }
 
-fn transport(limits: &Limits) -> Server {
-    Server::builder()
-        .max_frame_size(FRAME_BYTES)
-        .initial_stream_window_size(STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .max_concurrent_streams(limits.max_streams_per_connection)
-        .http2_max_header_list_size(limits.header_bytes)
+/// Where the rooms count what is not in `app`.
+struct Counted {
+    requests: Arc<Requests>,
+    connections: Arc<Connections>,
+    request_buffers: Arc<Budget>,
+    answer_buffers: Arc<Budget>,
+}
+
+impl Counted {
+    fn new(config: &Config) -> Counted {
+        let limits = &config.limits;
+        Counted {
+            requests: Arc::new(Requests::new(grpc::methods())),
+            connections: Arc::new(Connections::new(limits.max_connections.into())),
+            request_buffers: Arc::new(Budget::of_requests(limits.request_buffers_bytes)),
+            answer_buffers: Arc::new(Budget::of_answers(limits.answer_buffers_bytes)),
+        }
+    }
+
+    /// With all else that is told.
+    fn metrics(&self, app: &App, config: &Config, health: &grpc::Health, keeper: Option<&Keeper>) -> Metrics {
+        Metrics::new(metrics::All {
+            app: app.clone(),
+            requests: Arc::clone(&self.requests),
+            connections: Arc::clone(&self.connections),
+            request_buffers: Arc::clone(&self.request_buffers),
+            answer_buffers: Arc::clone(&self.answer_buffers),
+            start_seconds: seconds_of(Clock::System.now_us()),
+            ready: health.ready(),
+            certificate_until: keeper.map(Keeper::until),
+            disks: Arc::new(Disks::new(maintenance::folders(config))),
+        })
+    }
 }
 
 /// tonic's graceful stop waits for every open stream, however long: after the drain limit this drops what is still open. Writes

@@ -31,8 +31,19 @@ pub enum Denied {
     Closed,
 }
 
+/// How much of what is shared is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Usage {
+    /// All units.
+    pub units: u64,
+    pub taken: u64,
+    /// Things that are asked for and wait.
+    pub waiting: usize,
+}
+
 #[derive(Debug)]
 struct Shared {
+    units: u64,
     /// The most that one caller has.
     share: u64,
     /// The most that wait.
@@ -75,7 +86,7 @@ impl Turns {
     /// So many units, of which one caller has at most its share, and so many that may wait.
     pub fn new(units: u64, share: u64, waiting: usize) -> Turns {
         let state = State { free: units, ..State::default() };
-        Turns(Arc::new(Shared { share, waiting, state: Mutex::new(state) }))
+        Turns(Arc::new(Shared { units, share, waiting, state: Mutex::new(state) }))
     }
 
     /// Takes units, once it is the caller's turn. Who asks for more than a share gets a share.
@@ -106,6 +117,12 @@ impl Turns {
     pub fn is_within_share(&self, caller: u64, units: u64) -> bool {
         let taken = self.lock().callers.get(&caller).map_or(0, |it| it.taken);
         taken + units.min(self.0.share) <= self.0.share
+    }
+
+    /// How much is taken now.
+    pub fn usage(&self) -> Usage {
+        let (units, state) = (self.0.units, self.lock());
+        Usage { units, taken: units.saturating_sub(state.free), waiting: state.waiting }
     }
 
     /// Nothing is given any more.

@@ -12,6 +12,7 @@ use crate::app::Error;
 use crate::app::buffers::held::Holders;
 use crate::domain::digest::CHUNK_BYTES;
 use crate::domain::refusal::Refusal;
+use crate::metrics::Counter;
 use crate::turns::Caller;
 use crate::turns::Denied;
 use crate::turns::Taken;
@@ -64,6 +65,15 @@ pub(super) struct Buffers {
     /// Of small calls alone.
     small: Turns,
     holders: Arc<Holders>,
+    refusals: Arc<Counter>,
+}
+
+/// How much room there is, and what is taken of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Usage {
+    pub(super) limit_bytes: u64,
+    pub(super) used_bytes: u64,
+    pub(super) waiting: u64,
 }
 
 /// Units of a part, of which a caller has a part, but what it needs for one thing.
@@ -95,6 +105,7 @@ impl Buffers {
             rest: turns(rest, CHUNK_BYTES, waiting, UNIT_BYTES),
             small: turns(small, UNIT_BYTES, waiting, SMALL_UNIT_BYTES),
             holders: Arc::default(),
+            refusals: Arc::default(),
         }
     }
 
@@ -111,7 +122,7 @@ impl Buffers {
     /// Refuses at once an upload that would find no place to wait, before it has cost more than a message.
     pub(super) fn check_crowd(&self) -> Result<(), Error> {
         match self.first.is_crowded(Caller::current().number()) {
-            true => Err(overloaded()),
+            true => Err(self.overloaded()),
             false => Ok(()),
         }
     }
@@ -166,13 +177,36 @@ impl Buffers {
         let mut room = std::pin::pin!(room);
         for _ in 0..WAIT.as_secs() / TURN.as_secs() {
             match timeout(TURN, room.as_mut()).await {
-                Ok(room) => return room.map_err(|_| overloaded()),
+                Ok(room) => return room.map_err(|_| self.overloaded()),
                 Err(_) => {
                     self.holders.ask_slowest((!of.is_within_share(caller, units)).then_some(caller));
                 }
             }
         }
-        Err(overloaded())
+        Err(self.overloaded())
+    }
+
+    fn overloaded(&self) -> Error {
+        self.refusals.add(1);
+        overloaded()
+    }
+
+    /// How many calls found no room.
+    pub(super) fn refusals(&self) -> &Counter {
+        &self.refusals
+    }
+
+    /// How the room is used now, in all of its parts.
+    pub(super) fn usage(&self) -> Usage {
+        let parts = [(&self.first, UNIT_BYTES), (&self.rest, UNIT_BYTES), (&self.small, SMALL_UNIT_BYTES)];
+        let mut all = Usage { limit_bytes: 0, used_bytes: 0, waiting: 0 };
+        for (part, unit) in parts {
+            let usage = part.usage();
+            all.limit_bytes += usage.units * unit;
+            all.used_bytes += usage.taken * unit;
+            all.waiting += usage.waiting as u64;
+        }
+        all
     }
 }
 

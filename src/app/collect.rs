@@ -3,6 +3,8 @@
 //! What stands in the way of one thing alone, a row that cannot be read or an object that cannot be deleted, keeps none of the
 //! others: it is logged, counted and tried again by the next pass. Only a database or a store that is away ends a pass.
 
+use std::time::Instant;
+
 use crate::app::App;
 use crate::app::Error;
 use crate::app::causes;
@@ -67,6 +69,13 @@ impl App {
     }
 
     async fn collect_with(&self, graces: Graces) -> Result<GcReport, Error> {
+        let begin = Instant::now();
+        let collected = self.pass(graces).await;
+        self.metrics.collected(begin, collected.as_ref().map_err(drop), self.clock.now_us());
+        collected
+    }
+
+    async fn pass(&self, graces: Graces) -> Result<GcReport, Error> {
         let now_us = self.clock.now_us();
         let mut report = GcReport::default();
         report.expired_checkpoints = report.take(self.db.expire_checkpoints(now_us).await?);

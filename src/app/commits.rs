@@ -5,6 +5,7 @@ use crate::app::Error;
 use crate::app::runs::check_json;
 use crate::db::Commit;
 use crate::db::Committed;
+use crate::db::Published;
 use crate::db::VersionRow;
 use crate::domain::checkpoint::Checkpoint;
 use crate::domain::checkpoint::Contents;
@@ -38,10 +39,11 @@ impl App {
                 metadata: metadata.clone(),
                 now_us: self.clock.now_us(),
             };
-            if let Committed::Version(uid) = self.db.commit(commit).await? {
+            if let Committed::Version(Published { uid, .. }) = self.db.commit(commit).await? {
                 // Before the answer: what is acknowledged can be rebuilt from the store alone. If it fails, the version stands,
                 // and a repeated commit writes the manifest and answers it.
                 self.write_manifest(&uid).await?;
+                self.feed.wake(&name.run.project.team);
                 return Ok(self.db.version_by_uid(&uid).await?);
             }
         }
@@ -53,7 +55,9 @@ impl App {
 
     /// Gives a save up and answers the checkpoint.
     pub async fn abandon(&self, name: CheckpointName, attempt: i64) -> Result<Checkpoint, Error> {
-        self.db.abandon(name.clone(), attempt, self.clock.now_us()).await?;
+        if self.db.abandon(name.clone(), attempt, self.clock.now_us()).await? {
+            self.metrics.abandoned();
+        }
         self.checkpoint(&name).await
     }
 

@@ -11,9 +11,11 @@ pub mod decisions;
 pub mod deletions;
 mod error;
 pub mod events;
+pub mod feed;
 mod hints;
 pub mod keys;
 mod manifests;
+mod metrics;
 pub mod parts;
 pub mod queries;
 pub mod rates;
@@ -31,7 +33,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::app::access::Access;
 use crate::app::buffers::Buffers;
+use crate::app::feed::Feed;
 use crate::app::keys::Keys;
+use crate::app::metrics::Metrics;
 use crate::app::rates::Most;
 use crate::app::rates::Rates;
 use crate::app::uploads::KnownCells;
@@ -108,8 +112,10 @@ pub struct App {
     cells: Arc<KnownCells>,
     access: Arc<Access>,
     rates: Arc<Rates>,
+    metrics: Arc<Metrics>,
     /// Who calls; none: the service itself.
     caller: Option<Arc<Principal>>,
+    feed: Feed,
     stopping: CancellationToken,
 }
 
@@ -138,7 +144,9 @@ impl App {
             cells: Arc::default(),
             access: Arc::new(Access::new(limits.requires_authentication)),
             rates: Arc::new(Rates::new(limits.rates)),
+            metrics: Arc::default(),
             caller: None,
+            feed: Feed::default(),
             stopping: CancellationToken::new(),
             limits,
         }

@@ -43,7 +43,7 @@ impl App {
         let complete =
             CompletePart { name: name.clone(), attempt, part, file_count, metadata, now_us, expire_time_us };
         let uid = match self.db.complete_part(complete).await? {
-            Some(uid) => uid,
+            Some(published) => published.uid,
             None => self.wait_for_parts(&name, attempt, &mut wait).await?,
         };
         // Whichever call answers first, the manifest is in the store by then.

@@ -15,12 +15,17 @@ use crate::app::App;
 use crate::app::Error;
 use crate::domain::ids::Id;
 use crate::domain::refusal::Refusal;
+use crate::metrics::Counter;
+use crate::metrics::Each;
 
 /// A team may ask for as much at once as it may in so many seconds, after it has been quiet: a training reports an epoch's batches
 /// together.
 const BURST_SECONDS: u32 = 2;
 /// The least pause that is told.
 const LEAST_PAUSE: Duration = Duration::from_millis(10);
+
+/// What is counted.
+const WORDS: [&str; 2] = ["requests", "events"];
 
 /// What a team may ask for in a second; none: as much as it likes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -34,6 +39,7 @@ pub struct Most {
 pub(super) struct Rates {
     requests: Option<Rate>,
     events: Option<Rate>,
+    refusals: Each<Counter, 2>,
 }
 
 #[derive(Debug)]
@@ -47,18 +53,31 @@ struct Rate {
 impl Rates {
     pub(super) fn new(most: Most) -> Rates {
         let rate = |what, most: Option<NonZeroU32>| most.map(|most| Rate::new(what, most));
-        Rates { requests: rate("requests", most.requests), events: rate("events", most.events) }
+        let refusals = Each::of(&WORDS);
+        Rates { requests: rate(WORDS[0], most.requests), events: rate(WORDS[1], most.events), refusals }
     }
 
     /// Counts a request with so many events, or refuses it.
     pub(super) fn take(&self, team: &Id, events: usize) -> Result<(), Refusal> {
         if let Some(rate) = &self.requests {
-            rate.take(team, 1)?;
+            self.counted(0, rate.take(team, 1))?;
         }
         match &self.events {
-            Some(rate) if events > 0 => rate.take(team, u32::try_from(events).unwrap_or(u32::MAX)),
+            Some(rate) if events > 0 => {
+                self.counted(1, rate.take(team, u32::try_from(events).unwrap_or(u32::MAX)))
+            }
             _ => Ok(()),
         }
+    }
+
+    fn counted(&self, place: usize, taken: Result<(), Refusal>) -> Result<(), Refusal> {
+        self.refusals.at(place).add(u64::from(taken.is_err()));
+        taken
+    }
+
+    /// How often each rate was exceeded.
+    pub(super) fn refusals(&self) -> &Each<Counter, 2> {
+        &self.refusals
     }
 }
 

@@ -25,7 +25,7 @@ pub(super) use self::listing::Listing;
 pub(super) use self::operate::{CheckConfig, Gc, Migrate, Serve, Settings};
 pub(super) use self::recover::{Check, Rebuild};
 pub(super) use self::runs::{Action, Artifacts, Decisions, Projects, Runs};
-pub(super) use self::versions::{Best, Mode, Show, Versions};
+pub(super) use self::versions::{Best, Mode, Show, Versions, Watch};
 
 /// A checkpoint service: decides, stores, versions and finds the best model of every training run.
 #[derive(Debug, Parser)]
@@ -130,6 +130,7 @@ pub(super) enum Command {
     Show(Show),
     Best(Best),
     Versions(Versions),
+    Watch(Watch),
     Pull(Pull),
     Push(Push),
     Decisions(Decisions),

@@ -59,7 +59,7 @@ pub(super) async fn best(context: &mut Context, arguments: args::Best) -> Result
 }
 
 /// Finds out which of the things that have the name there is.
-async fn settle(client: &Client, place: Place) -> Result<String, Failure> {
+pub(super) async fn settle(client: &Client, place: Place) -> Result<String, Failure> {
     let (named, may_be_team) = match place {
         Place::Told(name) => return Ok(name),
         Place::ArtifactOrRun(named) => (named, false),

@@ -33,6 +33,7 @@ pub const KEYS: &[&str] = &[
     "rates.team_events_per_second",
     "log.format",
     "log.filter",
+    "metrics.listen",
     "limits.max_connections",
     "limits.max_connections_per_peer",
     "limits.handshake_seconds",
@@ -133,6 +134,7 @@ impl Config {
             "database.migrate" => self.database.migrate = setting.flag()?,
             "log.format" => self.log.format = setting.log_format()?,
             "log.filter" => self.log.filter = setting.text("directives as `info`")?.to_owned(),
+            "metrics.listen" => self.metrics.listen = Some(setting.address()?),
             "limits.max_connections" => limits.max_connections = setting.small(1..=1_000_000)?,
             "limits.max_connections_per_peer" => {
                 limits.max_connections_per_peer = setting.small(1..=1_000_000)?;
@@ -235,6 +237,7 @@ impl Config {
             "rates.team_events_per_second" => number(self.rates.team_events_per_second.into()),
             "log.format" => text(if self.log.format == LogFormat::Text { "text" } else { "json" }.to_owned()),
             "log.filter" => text(self.log.filter.clone()),
+            "metrics.listen" => self.metrics.listen.and_then(|it| text(it.to_string())),
             "limits.max_connections" => number(limits.max_connections.into()),
             "limits.max_connections_per_peer" => number(limits.max_connections_per_peer.into()),
             "limits.handshake_seconds" => number(limits.handshake_seconds),

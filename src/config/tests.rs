@@ -29,7 +29,7 @@ fn the_example_file_holds_the_defaults() {
 #[test]
 fn the_example_file_shows_every_key() {
     let mut uncommented = EXAMPLE.to_owned();
-    for key in ["database_url", "store_url", "certificate", "key", "client_ca"] {
+    for key in ["database_url", "store_url", "certificate", "key", "client_ca", "listen"] {
         uncommented = uncommented.replace(&format!("# {key} = "), &format!("{key} = "));
     }
     let table: toml::Table = uncommented.parse().unwrap();
@@ -68,7 +68,8 @@ fn every_key_can_be_set() {
 #[test]
 fn every_key_is_told() {
     let text = "database_url = 'postgres://a:s3cr@host/db'\nstore_url = 's3://bucket'\n\
-                [tls]\ncertificate = 'c.pem'\nkey = 'k.pem'\nclient_ca = 'ca.pem'";
+                [tls]\ncertificate = 'c.pem'\nkey = 'k.pem'\nclient_ca = 'ca.pem'\n\
+                [metrics]\nlisten = '127.0.0.1:9464'";
     let config = from_file(text).unwrap();
     let settings = config.settings();
     assert_eq!(settings.iter().map(|(key, _)| key.as_str()).collect::<Vec<_>>(), KEYS);
@@ -89,7 +90,7 @@ fn an_unknown_key_is_refused_with_the_known_ones() {
     assert_eq!(
         from_file("datadir = 'x'").unwrap_err(),
         "key `datadir` in `keepbest.toml` is unknown; the keys there are `data_dir`, `listen`, `allow_remote`, \
-         [tls], [proxy], `database_url`, `store_url`, `confirm_writes`, [database], [auth], [audit], [rates], [log], [limits], [collector], [store]"
+         [tls], [proxy], `database_url`, `store_url`, `confirm_writes`, [database], [auth], [audit], [rates], [log], [metrics], [limits], [collector], [store]"
     );
     assert!(from_file("[logs]\nformat = 'text'").unwrap_err().starts_with("key `logs` in"));
 }

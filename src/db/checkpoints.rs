@@ -262,8 +262,9 @@ impl Db {
         found(name, row.as_ref())
     }
 
-    /// Gives a pending checkpoint up; the earlier best stands. Repeated: nothing changes.
-    pub async fn abandon(&self, name: CheckpointName, attempt: i64, now_us: i64) -> Result<(), Error> {
+    /// Gives a pending checkpoint up; the earlier best stands. Repeated: nothing changes, and
+    /// false is the answer.
+    pub async fn abandon(&self, name: CheckpointName, attempt: i64, now_us: i64) -> Result<bool, Error> {
         let run = name.run.clone();
         let abandoned = self.write_of(&run, move |connection| {
             Box::pin(async move {
@@ -274,20 +275,23 @@ impl Db {
                 failpoint!("abandon.locked");
                 let checkpoint = read(connection, &name).await?;
                 match checkpoint.state {
-                    CheckpointState::Deleted => Ok(()),
-                    CheckpointState::Committed => Ok(checkpoint.check_pending(&name)?),
+                    CheckpointState::Deleted => Ok(false),
+                    CheckpointState::Committed => {
+                        checkpoint.check_pending(&name)?;
+                        Ok(false)
+                    }
                     CheckpointState::Pending => {
                         run.check_attempt(attempt)?;
                         give_up(connection, run, &checkpoint.uid, now_us).await?;
                         failpoint!("abandon.written");
-                        Ok(())
+                        Ok(true)
                     }
                 }
             })
         });
-        abandoned.await?;
+        let abandoned = abandoned.await?;
         failpoint!("abandon.committed");
-        Ok(())
+        Ok(abandoned)
     }
 }
 

@@ -10,12 +10,15 @@ use crate::db::Db;
 use crate::db::Error;
 use crate::db::checkpoints::take_checkpoints;
 use crate::db::connection::args;
+use crate::db::feed;
+use crate::db::feed::NewVersion;
 use crate::db::from_json;
 use crate::db::job::Outcome;
 use crate::db::job::Turn;
 use crate::db::job::Unfit;
 use crate::db::job::Write;
 use crate::db::job::lane;
+use crate::db::metrics;
 use crate::db::runs::save_progress;
 use crate::db::runs::take_runs;
 use crate::db::tx::Tx;
@@ -49,10 +52,18 @@ pub struct Commit {
 /// What a commit came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Committed {
-    /// It is a version: its uid.
-    Version(String),
+    /// It is a version.
+    Version(Published),
     /// Files were declared since they were read: they are to be read again.
     FilesChanged,
+}
+
+/// A checkpoint that is a version.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Published {
+    pub uid: String,
+    /// Whether this call made it one, and not an earlier one.
+    pub is_new: bool,
 }
 
 impl Db {
@@ -72,6 +83,12 @@ impl Write for Commit {
         // Versions of one artifact are numbered one after the other.
         let turn = Turn::of(&self.name.run, 12);
         Turn { lanes: [turn.lanes[0], Some(lane(&self.artifact_uid))], ..turn }
+    }
+
+    fn count(&self, committed: &Committed, metrics: &metrics::Metrics) {
+        if let Committed::Version(Published { is_new: true, .. }) = committed {
+            metrics.committed();
+        }
     }
 
     async fn run(set: &[&Self], tx: &mut Tx<'_>) -> Result<Vec<Outcome<Committed>>, Error> {
@@ -100,7 +117,7 @@ impl Write for Commit {
             let contents = match standing {
                 Ok(Some(contents)) => contents,
                 Ok(None) => {
-                    outcomes.push(Outcome::Done(Committed::Version(uid)));
+                    outcomes.push(Outcome::Done(Committed::Version(Published { uid, is_new: false })));
                     continue;
                 }
                 Err(unfit) => {
@@ -130,7 +147,7 @@ impl Write for Commit {
             }
             let (metadata, now_us) = (commit.metadata.clone(), commit.now_us);
             publications.push(artifacts.publish(run, checkpoint.clone(), contents, metadata, now_us));
-            outcomes.push(Outcome::Done(Committed::Version(uid)));
+            outcomes.push(Outcome::Done(Committed::Version(Published { uid, is_new: true })));
         }
         failpoint!("commit.numbered");
         write(tx, publications, artifacts, &runs).await?;
@@ -278,6 +295,16 @@ pub(super) async fn write(
     tx.execute_of(sql, publications.iter().map(row).collect()).await?;
     insert_metrics(tx, &publications).await?;
     put_aliases(tx, &publications).await?;
+    let of_feed = publications.iter().map(|it| NewVersion {
+        checkpoint_uid: &it.checkpoint.uid,
+        team: it.run.name.project.team.as_str(),
+        project: it.run.name.project.project.as_str(),
+        artifact_uid: &it.checkpoint.artifact_uid,
+        run_uid: &it.run.uid,
+        is_best: it.is_best,
+        commit_time_us: it.commit_time_us,
+    });
+    feed::append(tx, &of_feed.collect::<Vec<_>>()).await?;
     let sql = "WITH {v: uid text, next_version bigint} UPDATE artifacts SET next_version = v.next_version FROM v \
         WHERE artifacts.uid = v.uid";
     tx.execute_of(sql, artifacts.0.iter().map(|(uid, it)| args![uid, it.next_version]).collect()).await?;

@@ -23,6 +23,7 @@ use crate::db::Error;
 use crate::db::audit;
 use crate::db::audit::NewEntry;
 use crate::db::connection::Connection;
+use crate::db::metrics::Metrics;
 use crate::db::tx::Tx;
 use crate::domain::refusal::Refusal;
 
@@ -88,6 +89,9 @@ pub(super) trait Write: Send + Sync + Sized + 'static {
 
     /// Whose turn it takes, and how much of it.
     fn turn(&self) -> Turn;
+
+    /// Counts what it has done, once the commit is known.
+    fn count(&self, _answer: &Self::Answer, _metrics: &Metrics) {}
 
     /// Carries a set out: one outcome each, in their order. It loads, decides and only then writes; an error is of all of them.
     fn run<'a>(
@@ -155,7 +159,7 @@ pub(super) trait Job: Any + Send {
     /// Carries it out alone next time.
     fn set_alone(&mut self);
     /// Answers the caller, once the commit is known.
-    fn answer(self: Box<Self>, committed: Result<(), Error>);
+    fn answer(self: Box<Self>, committed: Result<(), Error>, metrics: &Metrics);
 }
 
 struct Pending<W: Write> {
@@ -277,11 +281,14 @@ impl<W: Write> Job for Pending<W> {
         self.outcome = Outcome::Later;
     }
 
-    fn answer(self: Box<Self>, committed: Result<(), Error>) {
+    fn answer(self: Box<Self>, committed: Result<(), Error>, metrics: &Metrics) {
         let result = match (self.outcome, committed) {
             (Outcome::Refused(refused), _) => Err(refused),
             (_, Err(error)) => Err(error),
-            (Outcome::Done(answer), Ok(())) => Ok(answer),
+            (Outcome::Done(answer), Ok(())) => {
+                self.write.count(&answer, metrics);
+                Ok(answer)
+            }
             (Outcome::Later, Ok(())) => Err(Error::stopped()),
         };
         // The caller may be gone; the work stands all the same.

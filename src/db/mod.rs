@@ -17,12 +17,14 @@ mod decisions;
 mod deletions;
 mod error;
 mod events;
+mod feed;
 mod files;
 mod filters;
 mod job;
 mod manifests;
 mod marks;
 mod members;
+mod metrics;
 mod parts;
 mod places;
 mod postgres;
@@ -62,6 +64,7 @@ use crate::db::job::Rare;
 use crate::db::job::Turn;
 use crate::db::job::Work;
 use crate::db::job::Write;
+use crate::db::metrics::Metrics;
 use crate::db::postgres::Pool;
 use crate::db::sqlite::Readers;
 use crate::db::writer::Writer;
@@ -89,6 +92,7 @@ pub use collect::ManifestKey;
 pub use collect::Step;
 pub use commits::Commit;
 pub use commits::Committed;
+pub use commits::Published;
 pub use decisions::DecisionFilter;
 pub use decisions::DecisionRow;
 pub use deletions::DeletedVersion;
@@ -99,11 +103,14 @@ pub use deletions::slices::DeleteSlice;
 pub use deletions::slices::DeletedSlice;
 pub use error::Error;
 pub use events::EventRow;
+pub use feed::FeedEnd;
+pub use feed::FeedEntry;
 pub use files::Before;
 pub use files::FileChunk;
 pub use manifests::ManifestPage;
 pub use manifests::StoredManifest;
 pub use marks::StoreMark;
+pub use metrics::Backlog;
 pub use parts::CompletePart;
 pub use parts::PartRow;
 pub use parts::Standing;
@@ -155,6 +162,7 @@ pub struct Shared {
     database: Database,
     writer: Writer,
     unsynced: CancellationToken,
+    metrics: Arc<Metrics>,
     #[cfg(debug_assertions)]
     watch: watch::Watch,
 }
@@ -227,26 +235,28 @@ impl Db {
             copied => drop(copied?),
         }
         let readers = Readers::open(options.create_if_missing(false).read_only(true)).await?;
-        let unsynced = CancellationToken::new();
-        let writer = Writer::on_sqlite(connection, unsynced.clone())?;
-        let db = Db::over(Database::Sqlite(readers), writer, unsynced);
+        let (unsynced, metrics) = (CancellationToken::new(), Arc::<Metrics>::default());
+        let writer = Writer::on_sqlite(connection, unsynced.clone(), Arc::clone(&metrics))?;
+        let db = Db::over(Database::Sqlite(readers), writer, unsynced, metrics);
         db.refuse_unfinished_rebuild().await?;
         Ok(db)
     }
 
     pub async fn open_postgres(url: &str, options: Postgres) -> Result<Db, Error> {
         let pool = Pool::open(url, options).await?;
-        let writer = Writer::on_postgres(pool.clone());
-        let db = Db::over(Database::Postgres(pool), writer, CancellationToken::new());
+        let metrics = Arc::<Metrics>::default();
+        let writer = Writer::on_postgres(pool.clone(), Arc::clone(&metrics));
+        let db = Db::over(Database::Postgres(pool), writer, CancellationToken::new(), metrics);
         postgres::at_start(|| db.refuse_unfinished_rebuild()).await?;
         Ok(db)
     }
 
-    fn over(database: Database, writer: Writer, unsynced: CancellationToken) -> Db {
+    fn over(database: Database, writer: Writer, unsynced: CancellationToken, metrics: Arc<Metrics>) -> Db {
         let shared = Shared {
             database,
             writer,
             unsynced,
+            metrics,
             #[cfg(debug_assertions)]
             watch: watch::Watch::default(),
         };
@@ -283,7 +293,10 @@ impl Db {
     /// Carries a write out, to its end even if the caller goes away. Answers after the commit.
     async fn change<W: Write>(&self, write: W) -> Result<W::Answer, Error> {
         let entry = self.entry.clone().filter(|_| W::AUDITED);
-        self.writer.write(write, entry).await
+        let (begin, kind) = (Instant::now(), write.turn().kind());
+        let written = self.writer.write(write, entry).await;
+        self.metrics.written(kind, begin, written.as_ref().err());
+        written
     }
 
     /// The same for a closure.

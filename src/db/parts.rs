@@ -10,6 +10,7 @@ use crate::db::checkpoints::take_checkpoints;
 use crate::db::commits;
 use crate::db::commits::Artifacts;
 use crate::db::commits::Publication;
+use crate::db::commits::Published;
 use crate::db::connection::Row;
 use crate::db::connection::Value;
 use crate::db::connection::args;
@@ -18,6 +19,7 @@ use crate::db::job::Outcome;
 use crate::db::job::Turn;
 use crate::db::job::Unfit;
 use crate::db::job::Write;
+use crate::db::metrics::Metrics;
 use crate::db::runs::take_runs;
 use crate::db::tx::Tx;
 use crate::domain::checkpoint::Checkpoint;
@@ -74,9 +76,9 @@ pub enum Standing {
 }
 
 impl Db {
-    /// Records a part as complete and publishes the checkpoint if it was the last one: answers its uid. None: other parts
+    /// Records a part as complete and publishes the checkpoint if it was the last one. None: other parts
     /// are missing, or the checkpoint will never be published; `standing` tells which. Repeated: the same.
-    pub async fn complete_part(&self, complete: CompletePart) -> Result<Option<String>, Error> {
+    pub async fn complete_part(&self, complete: CompletePart) -> Result<Option<Published>, Error> {
         self.change(complete).await
     }
 
@@ -148,13 +150,19 @@ impl Db {
 }
 
 impl Write for CompletePart {
-    type Answer = Option<String>;
+    type Answer = Option<Published>;
 
     fn turn(&self) -> Turn {
         Turn::of(&self.name.run, 6)
     }
 
-    async fn run(set: &[&Self], tx: &mut Tx<'_>) -> Result<Vec<Outcome<Option<String>>>, Error> {
+    fn count(&self, published: &Option<Published>, metrics: &Metrics) {
+        if let Some(Published { is_new: true, .. }) = published {
+            metrics.committed();
+        }
+    }
+
+    async fn run(set: &[&Self], tx: &mut Tx<'_>) -> Result<Vec<Outcome<Option<Published>>>, Error> {
         // All parts of a run take its row first, so one after the other comes in and exactly one is the last.
         let runs = take_runs(tx, set.iter().map(|it| &it.name.run)).await?;
         // Writers of files take this row too, so no file changes from here on.
@@ -164,7 +172,7 @@ impl Write for CompletePart {
         let present = present(tx, &uids).await?;
         let complete = complete_files(tx, &uids).await?;
         let mut book = Book { runs, present, complete, is_lone: set.len() == 1, ..Book::default() };
-        let mut outcomes: Vec<Outcome<Option<String>>> =
+        let mut outcomes: Vec<Outcome<Option<Published>>> =
             set.iter().map(|part| book.take(part, taken.get(&part.name))).collect();
         book.publish(tx, set, &mut outcomes).await?;
         book.write(tx).await?;
@@ -193,7 +201,7 @@ struct Book {
 
 impl Book {
     /// Records a part, if it is new; none: others are missing.
-    fn take(&mut self, part: &CompletePart, taken: Option<(&Checkpoint, i64)>) -> Outcome<Option<String>> {
+    fn take(&mut self, part: &CompletePart, taken: Option<(&Checkpoint, i64)>) -> Outcome<Option<Published>> {
         let place = self.calls;
         self.calls += 1;
         let (Some((checkpoint, _)), Some(run)) = (taken, self.runs.get(&part.name.run)) else {
@@ -211,7 +219,9 @@ impl Book {
             Err(refusal) => return Outcome::Refused(refusal.into()),
         };
         match checkpoint.state {
-            CheckpointState::Committed => return Outcome::Done(Some(checkpoint.uid)),
+            CheckpointState::Committed => {
+                return Outcome::Done(Some(Published { uid: checkpoint.uid, is_new: false }));
+            }
             CheckpointState::Deleted => return Outcome::Done(None),
             CheckpointState::Pending => {}
         }
@@ -250,7 +260,7 @@ impl Book {
         &mut self,
         tx: &mut Tx<'_>,
         set: &[&CompletePart],
-        outcomes: &mut [Outcome<Option<String>>],
+        outcomes: &mut [Outcome<Option<Published>>],
     ) -> Result<(), Error> {
         if self.last.is_empty() {
             return Ok(());
@@ -266,7 +276,7 @@ impl Book {
             let refused = match contents {
                 Ok(contents) if artifacts.has(&checkpoint.artifact_uid) => {
                     let Some(run) = self.runs.get_mut(&part.name.run) else { continue };
-                    *outcome = Outcome::Done(Some(checkpoint.uid.clone()));
+                    *outcome = Outcome::Done(Some(Published { uid: checkpoint.uid.clone(), is_new: true }));
                     let publication = artifacts.publish(run, checkpoint, contents, None, part.now_us);
                     self.publications.push(publication);
                     continue;

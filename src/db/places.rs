@@ -3,13 +3,17 @@
 
 use std::sync::Arc;
 use std::time::Duration;
+use std::time::Instant;
 
 use crate::db::Error;
 use crate::domain::refusal::Refusal;
+use crate::metrics::Each;
+use crate::metrics::Seconds;
 use crate::turns::Caller;
 use crate::turns::Denied;
 use crate::turns::Taken;
 use crate::turns::Turns;
+use crate::turns::Usage;
 
 /// How long a long read waits for its place.
 const LONG_WAIT: Duration = Duration::from_secs(5);
@@ -20,7 +24,7 @@ const MOST_SHORT_WAITING: usize = 8_192;
 /// When a caller that found no place should come back.
 const RETRY: Duration = Duration::from_secs(2);
 
-/// What a read is like.
+/// What a read is like. Its places and figures are in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Read {
     /// Whether the database answers.
@@ -31,12 +35,18 @@ pub(super) enum Read {
     Long,
 }
 
+impl Read {
+    /// The kinds, as they are told.
+    pub(super) const WORDS: [&str; 3] = ["ping", "short", "long"];
+}
+
 /// Places of all kinds.
 #[derive(Clone, Debug)]
 pub(super) struct Places {
     ping: Turns,
     short: Turns,
     long: Turns,
+    waits: Arc<Each<Seconds, 3>>,
 }
 
 impl Places {
@@ -46,6 +56,7 @@ impl Places {
             ping: Turns::new(1, 1, MOST_SHORT_WAITING),
             short: Turns::new(short, short, MOST_SHORT_WAITING),
             long: Turns::new(long, long.saturating_sub(1).max(1), MOST_LONG_WAITING),
+            waits: Arc::new(Each::of(&Read::WORDS)),
         }
     }
 
@@ -61,16 +72,27 @@ impl Places {
         if let Some(place) = lane.try_take(caller, 1) {
             return Ok(place);
         }
-        let place = lane.take(caller, 1);
+        let (place, begin) = (lane.take(caller, 1), Instant::now());
         let place = match read {
             Read::Ping | Read::Short => place.await,
             Read::Long => tokio::time::timeout(LONG_WAIT, place).await.unwrap_or(Err(Denied::Crowded)),
         };
+        self.waits.at(read as usize).since(begin);
         place.map_err(|denied| match (denied, read) {
             (Denied::Closed, _) => Error::stopped(),
             (Denied::Crowded, Read::Long) => overloaded(),
             (Denied::Crowded, _) => Error::Busy(Arc::new(sqlx::Error::PoolTimedOut)),
         })
+    }
+
+    /// How the places of each kind are used.
+    pub(super) fn usage(&self) -> [Usage; 3] {
+        [&self.ping, &self.short, &self.long].map(Turns::usage)
+    }
+
+    /// How long reads of each kind waited that had to.
+    pub(super) fn waits(&self) -> &Each<Seconds, 3> {
+        &self.waits
     }
 
     /// Nobody gets a place any more.

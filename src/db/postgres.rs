@@ -179,6 +179,16 @@ impl Pool {
         Ok(lent)
     }
 
+    /// Of reads.
+    pub(super) fn read_places(&self) -> &Places {
+        &self.reads
+    }
+
+    /// How many connections are open, and how many of them are idle.
+    pub(super) fn connections(&self) -> (u64, u64) {
+        (u64::from(self.connections.size()), self.connections.num_idle() as u64)
+    }
+
     /// How many writes have a connection at once.
     pub(super) fn places(&self) -> usize {
         self.places

@@ -208,11 +208,10 @@ impl Queue {
         }
     }
 
-    /// How many writes wait.
-    #[cfg(test)]
-    pub(super) fn len(&self) -> usize {
+    /// How many writes wait, in the order of [`Turn::KINDS`].
+    pub(super) fn waiting(&self) -> [usize; 3] {
         let waiting = self.lock();
-        waiting.reports.count + waiting.short.count + waiting.long.count
+        [waiting.reports.count, waiting.short.count, waiting.long.count]
     }
 
     /// Nothing more comes in; what waits is still carried out.
@@ -243,12 +242,26 @@ fn is_free(busy: &HashSet<u64>, turn: Turn) -> bool {
     !turn.lanes.iter().flatten().any(|lane| busy.contains(lane))
 }
 
+impl Turn {
+    /// The kinds of writes, as they are told.
+    pub(super) const KINDS: [&str; 3] = ["report", "short", "long"];
+
+    /// Its place among the kinds.
+    pub(super) fn kind(self) -> usize {
+        match self {
+            Turn { rows, .. } if rows > SHORT_ROWS => 2,
+            Turn { is_report: true, .. } => 0,
+            Turn { is_report: false, .. } => 1,
+        }
+    }
+}
+
 impl Waiting {
     fn ring(&mut self, turn: Turn) -> &mut Ring {
-        match turn {
-            Turn { rows, .. } if rows > SHORT_ROWS => &mut self.long,
-            Turn { is_report: true, .. } => &mut self.reports,
-            Turn { is_report: false, .. } => &mut self.short,
+        match turn.kind() {
+            0 => &mut self.reports,
+            1 => &mut self.short,
+            _ => &mut self.long,
         }
     }
 }

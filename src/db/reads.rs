@@ -72,7 +72,10 @@ impl Db {
 
     /// A short read that was stopped is the database's fault and not its caller's, who cannot ask for less.
     async fn ask(&self, kind: Read, sql: &str, bound: Bound) -> Result<Vec<Row>, Error> {
-        match (kind, self.ask_once(kind, sql, bound).await) {
+        let begin = Instant::now();
+        let asked = self.ask_once(kind, sql, bound).await;
+        self.metrics.read(kind, begin, asked.as_ref().err());
+        match (kind, asked) {
             (Read::Short | Read::Ping, Err(Error::Late(why))) => Err(Error::Busy(why)),
             (_, answer) => answer,
         }

@@ -20,6 +20,7 @@ use crate::db::job::Outcome;
 use crate::db::job::Turn;
 use crate::db::job::Unfit;
 use crate::db::job::Write;
+use crate::db::metrics::Metrics;
 use crate::db::new_uid;
 use crate::db::runs::save_progress;
 use crate::db::runs::take_runs;
@@ -69,6 +70,16 @@ impl Write for Report {
         let ends = self.events().iter().filter(|it| it.kind != EventKind::BatchEnd).count();
         let rows = 4 + 2 * ends.min(MOST_DECISIONS) + self.events().len() / EVENTS_A_ROW;
         Turn { is_report: true, ..Turn::of(&self.run, rows) }
+    }
+
+    fn count(&self, reported: &Reported, metrics: &Metrics) {
+        let first_new = self.first_sequence.saturating_add(reported.duplicate_count);
+        let new = reported.decisions.iter().filter(|it| it.sequence >= first_new);
+        let repeated = usize::try_from(reported.duplicate_count).unwrap_or_default();
+        // A report that repeats an old one whole is answered where the writer stands, which is far behind its end.
+        let end = if repeated < self.events().len() { reported.next_sequence } else { first_new };
+        let stored = u64::try_from(end.saturating_sub(first_new)).unwrap_or_default();
+        metrics.reported(stored, repeated as u64, new);
     }
 
     async fn run(set: &[&Self], tx: &mut Tx<'_>) -> Result<Vec<Outcome<Reported>>, Error> {

@@ -11,7 +11,7 @@ use crate::db::Db;
 use crate::db::Error;
 
 /// The migrations, oldest first. One is only ever added.
-const MIGRATIONS: [(i64, &str, &str); 12] = [
+const MIGRATIONS: [(i64, &str, &str); 13] = [
     (1, "init", include_str!("../../migrations/0001_init.sql")),
     (2, "parts", include_str!("../../migrations/0002_parts.sql")),
     (3, "manifests", include_str!("../../migrations/0003_manifests.sql")),
@@ -24,6 +24,7 @@ const MIGRATIONS: [(i64, &str, &str); 12] = [
     (11, "superseded_lists", include_str!("../../migrations/0011_superseded_lists.sql")),
     (12, "failures", include_str!("../../migrations/0012_failures.sql")),
     (13, "access", include_str!("../../migrations/0013_access.sql")),
+    (14, "feed", include_str!("../../migrations/0014_feed.sql")),
 ];
 
 /// Where sqlx records what was applied.

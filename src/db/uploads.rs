@@ -22,6 +22,7 @@ use crate::db::job::Outcome;
 use crate::db::job::Turn;
 use crate::db::job::Unfit;
 use crate::db::job::Write;
+use crate::db::metrics::Metrics;
 use crate::db::new_uid;
 use crate::db::tx::Tx;
 use crate::domain::cells::Assembled;
@@ -85,6 +86,10 @@ impl Write for WriteFiles {
     fn turn(&self) -> Turn {
         let chunks: usize = self.files.iter().map(|step| step.chunks.len()).sum();
         Turn::of(&self.checkpoint.run, 3 + 3 * self.files.len() + 3 * chunks)
+    }
+
+    fn count(&self, _: &Vec<StoredFile>, metrics: &Metrics) {
+        metrics.pinned(self.files.iter().flat_map(|step| &step.chunks));
     }
 
     async fn run(set: &[&Self], tx: &mut Tx<'_>) -> Result<Vec<Outcome<Vec<StoredFile>>>, Error> {

@@ -302,16 +302,21 @@ impl Db {
 
     /// The versions of the entries, but for those that were deleted meanwhile.
     async fn versions_at(&self, entries: Vec<Entry>) -> Result<Vec<(VersionRow, Place)>, Error> {
+        let uids = entries.iter().map(|it| it.uid.as_str()).collect();
+        let mut versions = self.versions_by_uid(uids).await?;
+        Ok(entries.iter().filter_map(|it| Some((versions.remove(&it.uid)?, it.place))).collect())
+    }
+
+    /// Versions by their checkpoints' uids, but for those that were deleted.
+    pub async fn versions_by_uid(&self, uids: Vec<&str>) -> Result<HashMap<String, VersionRow>, Error> {
         let sql = "WITH {v: uid text} SELECT a.team, a.project, a.id, c.version, r.id, c.uid, c.attempt, c.epoch, c.batch, \
             c.step, c.path, c.weights_only, c.size_bytes, c.file_count, c.digest, c.metrics, c.reason, c.reason_text, \
             c.commit_time_us, c.metadata FROM v CROSS JOIN checkpoints c JOIN artifacts a ON a.uid = c.artifact_uid \
             JOIN runs r ON r.uid = c.run_uid WHERE c.uid = v.uid AND c.state = 'COMMITTED'";
-        let rows = self.rows_of(sql, entries.iter().map(|it| args![&it.uid]).collect()).await?;
+        let rows = self.rows_of(sql, uids.into_iter().map(|uid| args![uid]).collect()).await?;
         let versions = self.with_aliases(rows.iter().map(version_of).collect::<Result<_, _>>()?).await?;
         let uid = |version: &VersionRow| version.checkpoint.checkpoint.as_str().to_owned();
-        let mut versions: HashMap<String, VersionRow> =
-            versions.into_iter().map(|it| (uid(&it), it)).collect();
-        Ok(entries.iter().filter_map(|it| Some((versions.remove(&it.uid)?, it.place))).collect())
+        Ok(versions.into_iter().map(|it| (uid(&it), it)).collect())
     }
 
     /// The run of this id, if it saves into the artifact.

@@ -11,6 +11,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
+use std::time::Instant;
 
 use sqlx::Connection as _;
 use sqlx::SqliteConnection;
@@ -23,6 +24,7 @@ use crate::db::connection::Connection;
 use crate::db::job::Job;
 use crate::db::job::Write;
 use crate::db::job::job;
+use crate::db::metrics::Metrics;
 use crate::db::postgres::Pool;
 use crate::db::postgres::in_time;
 use crate::db::queue::Batch;
@@ -50,6 +52,7 @@ struct Tasks {
     queue: Arc<Queue>,
     running: AtomicUsize,
     statements: Arc<AtomicU64>,
+    metrics: Arc<Metrics>,
 }
 
 impl Drop for Writer {
@@ -66,11 +69,12 @@ impl Writer {
     pub(super) fn on_sqlite(
         connection: SqliteConnection,
         unsynced: CancellationToken,
+        metrics: Arc<Metrics>,
     ) -> Result<Writer, Error> {
         let (queue, statements) = (Arc::new(Queue::default()), Arc::new(AtomicU64::new(0)));
         let closed = CancellationToken::new();
         let guard = closed.clone().drop_guard();
-        let serving = serve(connection, Arc::clone(&queue), unsynced, Arc::clone(&statements));
+        let serving = serve(connection, Arc::clone(&queue), unsynced, Arc::clone(&statements), metrics);
         // With a clock, since failpoints sleep.
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(sqlx::Error::Io)?;
@@ -83,13 +87,14 @@ impl Writer {
         Ok(Writer { queue, postgres: None, statements, closed })
     }
 
-    pub(super) fn on_postgres(pool: Pool) -> Writer {
+    pub(super) fn on_postgres(pool: Pool, metrics: Arc<Metrics>) -> Writer {
         let (queue, statements) = (Arc::new(Queue::default()), Arc::new(AtomicU64::new(0)));
         let tasks = Tasks {
             pool,
             queue: Arc::clone(&queue),
             running: AtomicUsize::new(0),
             statements: Arc::clone(&statements),
+            metrics,
         };
         let closed = CancellationToken::new();
         closed.cancel();
@@ -105,6 +110,11 @@ impl Writer {
     /// Statements of all transactions so far, without those that begin and end one.
     pub(super) fn statements(&self) -> u64 {
         self.statements.load(Ordering::Relaxed)
+    }
+
+    /// How many writes of each kind wait.
+    pub(super) fn waiting(&self) -> [usize; 3] {
+        self.queue.waiting()
     }
 
     /// Queues a write and waits for its commit.
@@ -152,12 +162,13 @@ async fn serve(
     queue: Arc<Queue>,
     unsynced: CancellationToken,
     statements: Arc<AtomicU64>,
+    metrics: Arc<Metrics>,
 ) {
     while let Some(Batch { jobs, hold }) = queue.next(Mix::Kinds).await {
         let mut left = sets_of(jobs, ROWS_BETWEEN_REPORTS);
         // What a transaction leaves for the sake of reports is next, before anything else: nothing is left for good.
         while !left.is_empty() {
-            let mut sets = std::mem::take(&mut left);
+            let (mut sets, begin) = (std::mem::take(&mut left), Instant::now());
             let mut tx = Tx::new(Connection::Sqlite(&mut connection), false);
             let committed = commit(&mut tx, &mut sets, &mut left, || queue.take_reports()).await;
             statements.fetch_add(tx.statements(), Ordering::Relaxed);
@@ -165,7 +176,8 @@ async fn serve(
                 // Whatever failed, the next transaction begins outside of one.
                 drop(tx.connection().control("ROLLBACK").await);
             }
-            queue.put_back(settle(sets, &committed));
+            metrics.transaction(sizes(&sets), begin, committed.is_ok());
+            queue.put_back(settle(sets, &committed, &metrics));
             if let Err(Error::Unsynced(_)) = committed {
                 // Never again: the next sync may succeed and have lost what this one could not write. Closing the connection would
                 // sync once more, so it stays open until the process ends.
@@ -209,7 +221,7 @@ impl Tasks {
 
     async fn carry_out(&self, batch: Batch) {
         let until = batch.jobs.iter().filter_map(|job| job.until()).min();
-        let mut sets = sets_of(batch.jobs, usize::MAX);
+        let (mut sets, begin) = (sets_of(batch.jobs, usize::MAX), Instant::now());
         let committed = async {
             let mut lent = self.pool.lend_until(until).await?;
             let is_set = sets.first().is_some_and(|set| set.len() > 1);
@@ -228,13 +240,19 @@ impl Tasks {
             committed
         };
         let committed = committed.await;
-        self.queue.put_back(settle(sets, &committed));
+        self.metrics.transaction(sizes(&sets), begin, committed.is_ok());
+        self.queue.put_back(settle(sets, &committed, &self.metrics));
         self.queue.release(batch.hold);
     }
 }
 
 /// Writes of one kind, or a lone one.
 type Set = Vec<Box<dyn Job>>;
+
+/// The kind of each set's writes, and how many it has.
+fn sizes(sets: &[Set]) -> impl Iterator<Item = (usize, usize)> {
+    sets.iter().filter_map(|set| Some((set.first()?.turn().kind(), set.len())))
+}
 
 /// The writes by their kinds, in the order in which each kind came first. A set has so many rows at most, unless it is of
 /// reports or a lone write.
@@ -258,14 +276,14 @@ fn sets_of(jobs: Vec<Box<dyn Job>>, rows: usize) -> Vec<Set> {
 }
 
 /// Answers everybody but those who are to be carried out again, alone, and gives these back.
-fn settle(sets: Vec<Set>, committed: &Result<(), Error>) -> Vec<Box<dyn Job>> {
+fn settle(sets: Vec<Set>, committed: &Result<(), Error>, metrics: &Metrics) -> Vec<Box<dyn Job>> {
     let mut again = Vec::new();
     for mut job in sets.into_iter().flatten() {
         if committed.is_ok() && job.stands().is_none() {
             job.set_alone();
             again.push(job);
         } else {
-            job.answer(committed.clone());
+            job.answer(committed.clone(), metrics);
         }
     }
     again

@@ -8,6 +8,8 @@ use tonic::Status;
 use crate::app::Error;
 use crate::app::deletions::How;
 use crate::app::deletions::Selection;
+use crate::app::feed::Begin;
+use crate::app::feed::Seen;
 use crate::app::reads::ReadPiece;
 use crate::domain::filter::Place;
 use crate::domain::ids::ArtifactName;
@@ -185,6 +187,26 @@ impl Face {
         deletion_to(request.name, deleted, request.allow_missing)
     }
 
+    async fn watch_versions(
+        &self,
+        request: v1::WatchVersionsRequest,
+    ) -> Result<Answers<v1::WatchVersionsResponse>, Error> {
+        record(&request.parent);
+        let parent = BestParent::parse(&request.parent)?;
+        let begin = match (request.cursor, request.from_start) {
+            (cursor, _) if !cursor.is_empty() => Begin::Behind(cursor),
+            (_, true) => Begin::First,
+            (_, false) => Begin::Now,
+        };
+        let seen = self.app.watch_versions(&parent, &begin, request.best_only).await?;
+        let message = |seen: Seen| v1::WatchVersionsResponse {
+            version: seen.version.as_ref().map(version_to),
+            is_best: seen.is_best,
+            cursor: seen.cursor,
+        };
+        Ok(seen.map(move |it| it.map(message).map_err(status)).boxed())
+    }
+
     async fn read_file(&self, request: v1::ReadFileRequest) -> Result<Answers<v1::ReadFileResponse>, Error> {
         record(&request.version);
         let name = VersionName::parse(&request.version)?;
@@ -219,9 +241,11 @@ service! {
         delete_versions: v1::DeleteVersionsRequest => v1::Deletion,
         delete_artifact: v1::DeleteArtifactRequest => v1::Deletion,
         read_file: v1::ReadFileRequest => Answers<v1::ReadFileResponse>,
+        watch_versions: v1::WatchVersionsRequest => Answers<v1::WatchVersionsResponse>,
     }
 
     type ReadFileStream = Answers<v1::ReadFileResponse>;
+    type WatchVersionsStream = Answers<v1::WatchVersionsResponse>;
 }
 
 fn artifact_position(position: &str) -> Result<(String, String), Refusal> {

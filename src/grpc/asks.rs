@@ -183,6 +183,7 @@ asks! {
 
     GetBestVersionRequest { parent: BestParent } => Read;
     GetVersionRequest { name: VersionName } => Read;
+    WatchVersionsRequest { parent: BestParent } => Read;
     ListVersionsRequest { parent: ArtifactName } => Read;
     GetArtifactRequest { name: ArtifactName } => Read;
     ListArtifactsRequest { parent: ListParent } => Read;

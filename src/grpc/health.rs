@@ -4,6 +4,7 @@
 //! are not. `liveness` is SERVING as long as the process can say so: a supervisor that restarts servers because their
 //! database is away makes it worse.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -12,6 +13,7 @@ use tonic_health::server::HealthReporter;
 
 use crate::app::App;
 use crate::app::causes;
+use crate::metrics::Gauge;
 
 /// Ask for this service to learn whether the process is alive.
 pub const LIVENESS: &str = "liveness";
@@ -25,18 +27,25 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub struct Health {
     reporter: HealthReporter,
     services: Vec<&'static str>,
+    ready: Arc<Gauge>,
 }
 
 impl Health {
     /// Ready at once: whoever makes it has just opened the database.
     pub(super) async fn new(reporter: HealthReporter, services: Vec<&'static str>) -> Health {
-        let health = Health { reporter, services };
+        let health = Health { reporter, services, ready: Arc::default() };
         health.reporter.set_service_status(LIVENESS, ServingStatus::Serving).await;
         health.say(true).await;
         health
     }
 
+    /// Whether it is ready: 1, or 0.
+    pub fn ready(&self) -> Arc<Gauge> {
+        Arc::clone(&self.ready)
+    }
+
     async fn say(&self, ready: bool) {
+        self.ready.set(i64::from(ready));
         let status = if ready { ServingStatus::Serving } else { ServingStatus::NotServing };
         for service in &self.services {
             self.reporter.set_service_status(*service, status).await;

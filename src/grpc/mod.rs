@@ -57,6 +57,8 @@ use keepbest_proto::v1::artifacts_server::ArtifactsServer;
 use keepbest_proto::v1::checkpoints_server::CheckpointsServer;
 use keepbest_proto::v1::projects_server::ProjectsServer;
 use keepbest_proto::v1::runs_server::RunsServer;
+use prost::Message as _;
+use prost_types::FileDescriptorSet;
 use tonic::Status;
 use tonic::server::NamedService;
 use tonic::service::Routes;
@@ -91,7 +93,11 @@ const STREAMS: [&str; 4] = [
 ];
 
 /// The methods whose answers are streams of ours.
-const ANSWER_STREAMS: [&str; 2] = ["/keepbest.v1.Runs/StreamEvents", "/keepbest.v1.Artifacts/ReadFile"];
+const ANSWER_STREAMS: [&str; 3] = [
+    "/keepbest.v1.Runs/StreamEvents",
+    "/keepbest.v1.Artifacts/ReadFile",
+    "/keepbest.v1.Artifacts/WatchVersions",
+];
 
 /// Whether the answers of a method are a stream.
 pub(crate) fn streams_answers(path: &str) -> bool {
@@ -105,6 +111,23 @@ pub(crate) fn streams_requests(path: &str) -> bool {
 
 /// Where the contract is told as a document of `OpenAPI`.
 pub(crate) const OPENAPI: &str = "/openapi.json";
+/// All methods that are served, those of health and reflection among them, as `keepbest.v1.Runs/StartRun`.
+pub fn methods() -> Vec<String> {
+    let mut methods: Vec<String> =
+        STREAMS.iter().map(|path| path.trim_start_matches('/').to_owned()).collect();
+    for set in [FILE_DESCRIPTOR_SET, tonic_health::pb::FILE_DESCRIPTOR_SET] {
+        let set = FileDescriptorSet::decode(set).expect("a build made it, whose code serves it");
+        for file in &set.file {
+            for service in &file.service {
+                let name = |method: &str| format!("{}.{}/{method}", file.package(), service.name());
+                methods.extend(service.method.iter().map(|method| name(method.name())));
+            }
+        }
+    }
+    methods.sort_unstable();
+    methods.dedup();
+    methods
+}
 
 /// The answers of a stream.
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -184,9 +207,6 @@ fn record(name: &str) {
 
 #[cfg(test)]
 mod tests {
-    use prost::Message as _;
-    use prost_types::FileDescriptorSet;
-
     use super::*;
 
     #[test]

@@ -37,7 +37,6 @@ use crate::layers::budget::Budget;
 use crate::layers::budget::Claim;
 use crate::layers::budget::RETRY;
 use crate::layers::budget::Wait;
-use crate::layers::budget::overloaded;
 use crate::layers::kinds::is_grpc;
 use crate::layers::kinds::status_as;
 use crate::layers::peer::OpenCall;
@@ -199,7 +198,7 @@ impl Answered {
             return Poll::Ready(Ok(()));
         }
         if self.claim.gave_way(context) {
-            return Poll::Ready(Err(cut(overloaded())));
+            return Poll::Ready(Err(cut(self.claim.overloaded())));
         }
         if self.gives_way.as_mut().poll(context).is_ready() {
             return Poll::Ready(Err(cut(slow())));
@@ -248,7 +247,7 @@ impl Answered {
             Poll::Ready(room) => room,
             Poll::Pending => {
                 ready!(self.wait.get_or_insert_with(Wait::begin).poll_over(context));
-                Err(overloaded())
+                Err(self.claim.overloaded())
             }
         };
         self.wait = None;

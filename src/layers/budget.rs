@@ -20,6 +20,8 @@ use tokio::time::Sleep;
 
 use crate::domain::refusal::Refusal;
 use crate::layers::peer::Peer;
+use crate::metrics::Counter;
+use crate::metrics::Text;
 
 /// Bytes are taken in steps of this, so that a small body takes once.
 const STEP_BYTES: u64 = 16 << 10;
@@ -52,6 +54,7 @@ pub struct Budget {
     /// Whether a body may be one that nobody asks, so that it cannot end.
     cuts: bool,
     state: Mutex<State>,
+    refusals: Counter,
 }
 
 #[derive(Debug, Default)]
@@ -78,12 +81,31 @@ struct Entry {
 impl Budget {
     /// A sum of so many bytes for requests.
     pub fn of_requests(bytes: u64) -> Budget {
-        Budget { bytes, waiting: WAITING_REQUESTS, cuts: false, state: Mutex::default() }
+        Budget::new(bytes, WAITING_REQUESTS, false)
     }
 
     /// A sum of so many bytes for answers.
     pub fn of_answers(bytes: u64) -> Budget {
-        Budget { bytes, waiting: WAITING_ANSWERS, cuts: true, state: Mutex::default() }
+        Budget::new(bytes, WAITING_ANSWERS, true)
+    }
+
+    fn new(bytes: u64, waiting: usize, cuts: bool) -> Budget {
+        Budget { bytes, waiting, cuts, state: Mutex::default(), refusals: Counter::default() }
+    }
+
+    /// Tells how the sum is used, which is of `buffers`.
+    pub fn tell(&self, text: &mut Text, buffers: &str) {
+        let (labels, state) = ([("buffers", buffers)], self.lock());
+        text.gauge("keepbest_buffer_limit_bytes", "Room for bytes in memory, taken or not.")
+            .put(&labels, self.bytes);
+        text.gauge("keepbest_buffer_used_bytes", "Room for bytes in memory that is taken.")
+            .put(&labels, state.taken);
+        text.gauge("keepbest_buffer_waiting", "Who waits for room.").put(&labels, state.waiting.len() as u64);
+        text.counter(
+            "keepbest_buffer_refusals_total",
+            "Calls that found no room and were told to come back.",
+        )
+        .put(&labels, &self.refusals);
     }
 
     /// A body's share, which is empty at first.
@@ -168,7 +190,7 @@ impl Claim {
         let mut state = self.budget.lock();
         let Some(entry) = state.claims.get_mut(&self.number) else { return Poll::Ready(Ok(())) };
         if entry.gave_way.is_some() {
-            return Poll::Ready(Err(overloaded()));
+            return Poll::Ready(Err(self.overloaded()));
         }
         entry.since.get_or_insert_with(Instant::now);
         let peer = entry.peer.number();
@@ -189,10 +211,17 @@ impl Claim {
             slowest.waker.take().into_iter().for_each(Waker::wake);
         }
         if state.waiting.len() >= self.budget.waiting && !state.waiting.contains_key(&self.number) {
-            return Poll::Ready(Err(overloaded()));
+            return Poll::Ready(Err(self.overloaded()));
         }
         state.waiting.insert(self.number, context.waker().clone());
         Poll::Pending
+    }
+
+    /// The refusal of a body for which there is no room.
+    pub(super) fn overloaded(&self) -> Refusal {
+        self.budget.refusals.add(1);
+        let message = "the server holds as many bytes of requests and answers as its memory allows: come back in a moment";
+        Refusal::exhausted("OVERLOADED", message).retry_after(RETRY)
     }
 
     /// The most that it can have.
@@ -265,13 +294,6 @@ impl Wait {
         context.waker().wake_by_ref();
         Poll::Pending
     }
-}
-
-/// The refusal of a body for which there is no room.
-pub(super) fn overloaded() -> Refusal {
-    let message =
-        "the server holds as many bytes of requests and answers as its memory allows: come back in a moment";
-    Refusal::exhausted("OVERLOADED", message).retry_after(RETRY)
 }
 
 #[cfg(test)]

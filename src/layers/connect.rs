@@ -37,7 +37,6 @@ use crate::layers::budget::Budget;
 use crate::layers::budget::Claim;
 use crate::layers::budget::RETRY;
 use crate::layers::budget::Wait;
-use crate::layers::budget::overloaded;
 use crate::layers::peer::Peer;
 use crate::layers::trace::Told;
 
@@ -202,7 +201,7 @@ impl Connect {
                 let frame = std::future::poll_fn(|context| {
                     let polled = std::pin::Pin::new(&mut body).poll_frame(context);
                     match polled.is_pending() && !whole.is_empty() && claim.gave_way(context) {
-                        true => std::task::Poll::Ready(Err(overloaded())),
+                        true => std::task::Poll::Ready(Err(claim.overloaded())),
                         false => polled.map(Ok),
                     }
                 });
@@ -218,7 +217,7 @@ impl Connect {
                     std::task::Poll::Ready(room) => std::task::Poll::Ready(room),
                     std::task::Poll::Pending => {
                         let over = wait.get_or_insert_with(Wait::begin).poll_over(context);
-                        over.map(|()| Err(overloaded()))
+                        over.map(|()| Err(claim.overloaded()))
                     }
                 })
                 .await?;

@@ -29,7 +29,6 @@ use crate::grpc::streams_requests;
 use crate::layers::budget::Budget;
 use crate::layers::budget::Claim;
 use crate::layers::budget::Wait;
-use crate::layers::budget::overloaded;
 use crate::layers::framing::Framing;
 use crate::layers::framing::Part;
 use crate::layers::peer::Peer;
@@ -142,7 +141,7 @@ impl Received {
             Poll::Ready(None | Some(Err(_))) => false,
             Poll::Ready(Some(Ok(_))) => self.is_due() && self.clock.is_over(),
             Poll::Pending if self.is_due() && self.held > 0 && self.claim.gave_way(context) => {
-                return refuse(overloaded());
+                return refuse(self.claim.overloaded());
             }
             Poll::Pending => self.is_due() && self.clock.poll_over(context),
         };
@@ -165,7 +164,7 @@ impl Received {
             Poll::Pending => {
                 self.frame = Some(frame);
                 ready!(self.wait.get_or_insert_with(Wait::begin).poll_over(context));
-                return refuse(overloaded());
+                return refuse(self.claim.overloaded());
             }
         }
         (self.held, self.wait) = (bytes, None);

@@ -6,12 +6,9 @@ use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::OnceLock;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering;
 use std::task::Context;
 use std::task::Poll;
 use std::task::ready;
-use std::time::Instant;
 
 use futures::FutureExt;
 use http::HeaderMap;
@@ -32,11 +29,15 @@ use crate::grpc::of_transport;
 use crate::layers::certificate::Certificate;
 use crate::layers::kinds::is_grpc;
 use crate::layers::kinds::status_as;
+use crate::layers::metrics::OpenRequest;
+use crate::layers::metrics::Requests;
 use crate::layers::peer::Peer;
 use crate::layers::proxies::Proxies;
 
 /// The request id comes in and goes out under this name; one is made if it is missing.
 pub(super) const REQUEST_ID: &str = "x-request-id";
+/// Where a caller says which trace it is in.
+const TRACE_PARENT: &str = "traceparent";
 /// Longest request id taken from a caller.
 const MAX_REQUEST_ID_BYTES: usize = 64;
 /// What the caller says that it is, as `grpc-python/1.80.0 grpc-c/52.0.0`: the longest that is logged.
@@ -54,24 +55,26 @@ impl Told {
 }
 
 /// Puts `Trace` around a service.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct TraceLayer {
     /// Who may say for whom it calls.
     pub proxies: Proxies,
+    /// Where requests are counted.
+    pub requests: Arc<Requests>,
 }
 
 impl<S> Layer<S> for TraceLayer {
     type Service = Trace<S>;
 
     fn layer(&self, inner: S) -> Trace<S> {
-        Trace { inner, proxies: self.proxies.clone() }
+        Trace { inner, layer: self.clone() }
     }
 }
 
 #[derive(Clone, Debug)]
 pub struct Trace<S> {
     inner: S,
-    proxies: Proxies,
+    layer: TraceLayer,
 }
 
 type Answer<E> = Pin<Box<dyn Future<Output = Result<Response<Body>, E>> + Send>>;
@@ -93,13 +96,13 @@ where
     fn call(&mut self, mut request: Request<Body>) -> Answer<S::Error> {
         let ready = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, ready);
-        let started = Instant::now();
         let is_grpc = is_grpc(request.headers());
         let request_id = request_id(request.headers());
         let method = request.uri().path().trim_start_matches('/').to_owned();
+        let open = Arc::new(self.layer.requests.begin(&method));
         let connection = request.extensions().get::<Peer>().cloned().unwrap_or_default();
         let peer = connection.address();
-        let caller = peer.map(|it| self.proxies.caller(it.ip(), request.headers()));
+        let caller = peer.map(|it| self.layer.proxies.caller(it.ip(), request.headers()));
         if let Some(caller) = caller {
             request.extensions_mut().insert(caller);
         }
@@ -116,19 +119,19 @@ where
             peer.certificate = connection.certificate().map(Certificate::name),
             peer.program = program(request.headers()),
             http.status = tracing::field::Empty,
+            trace.id = trace_id(request.headers()),
             principal = tracing::field::Empty,
             resource = tracing::field::Empty
         );
-        let received = Arc::new(AtomicU64::new(0));
-        let counted = Arc::clone(&received);
-        let mut request = request.map(|body| Body::new(Counted { body, received: counted }));
+        let counted = Arc::clone(&open);
+        let mut request = request.map(|body| Body::new(Counted { body, open: counted }));
         let id = http::HeaderValue::from_str(&request_id).ok();
         if let Some(id) = id.clone() {
             request.headers_mut().insert(REQUEST_ID, id);
         }
         let told = Told::default();
         request.extensions_mut().insert(told.clone());
-        let mut line = Line { started, span: span.clone(), code: None, told, received, sent_bytes: 0 };
+        let mut line = Line { open, span: span.clone(), code: None, told, sent_bytes: 0 };
         let answer = async move {
             let answered = AssertUnwindSafe(inner.call(request)).catch_unwind().await;
             let mut response = match answered {
@@ -166,6 +169,24 @@ fn program(headers: &HeaderMap) -> Option<&str> {
     (program.len() <= MAX_PROGRAM_BYTES && is_harmless).then_some(program)
 }
 
+/// The trace that the caller is in (W3C Trace Context): of `00-TRACE-PARENT-FLAGS` the second part, if all is as it must be.
+fn trace_id(headers: &HeaderMap) -> Option<&str> {
+    let mut parts = headers.get(TRACE_PARENT)?.to_str().ok()?.split('-');
+    let is_hex = |part: &str, length: usize| {
+        part.len() == length && part.bytes().all(|it| matches!(it, b'0'..=b'9' | b'a'..=b'f'))
+    };
+    let is_id = |part: &str, length| is_hex(part, length) && part.bytes().any(|it| it != b'0');
+    let (version, trace) = (parts.next()?, parts.next()?);
+    let is_right = is_hex(version, 2)
+        && version != "ff"
+        && is_id(trace, 32)
+        && parts.next().is_some_and(|parent| is_id(parent, 16))
+        && parts.next().is_some_and(|flags| is_hex(flags, 2))
+        // A later version may say more behind these.
+        && (version != "00" || parts.next().is_none());
+    is_right.then_some(trace)
+}
+
 fn code_in(headers: &HeaderMap) -> Option<Code> {
     headers.get("grpc-status").map(|value| Code::from_bytes(value.as_bytes()))
 }
@@ -190,12 +211,10 @@ pub(super) fn repair_trailers(frame: Frame<bytes::Bytes>) -> Frame<bytes::Bytes>
 /// Writes its line when it is dropped: also for a caller that went away.
 #[derive(Debug)]
 struct Line {
-    started: Instant,
+    open: Arc<OpenRequest>,
     span: Span,
     code: Option<Code>,
     told: Told,
-    /// Bytes of the request's body that have arrived.
-    received: Arc<AtomicU64>,
     /// Bytes of the answer's body that were given to the connection.
     sent_bytes: u64,
 }
@@ -206,8 +225,8 @@ impl Drop for Line {
             None => Code::Cancelled,
             Some(code) => self.told.0.get().copied().unwrap_or(code),
         };
-        let latency_ms = self.started.elapsed().as_secs_f64() * 1_000.0;
-        let (received_bytes, sent_bytes) = (self.received.load(Ordering::Relaxed), self.sent_bytes);
+        let latency_ms = self.open.end(code).as_secs_f64() * 1_000.0;
+        let (received_bytes, sent_bytes) = (self.open.received_bytes(), self.sent_bytes);
         self.span.in_scope(
             || tracing::info!(rpc.code = ?code, latency_ms, received_bytes, sent_bytes, "Answered"),
         );
@@ -217,7 +236,7 @@ impl Drop for Line {
 /// Passes the body of a request on and counts its bytes.
 struct Counted {
     body: Body,
-    received: Arc<AtomicU64>,
+    open: Arc<OpenRequest>,
 }
 
 impl http_body::Body for Counted {
@@ -230,7 +249,7 @@ impl http_body::Body for Counted {
     ) -> Poll<Option<Result<Frame<Self::Data>, Status>>> {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
         if let Some(Ok(frame)) = &frame {
-            self.received.fetch_add(data_bytes(frame), Ordering::Relaxed);
+            self.open.receive(data_bytes(frame));
         }
         Poll::Ready(frame)
     }
@@ -275,7 +294,9 @@ impl http_body::Body for Logged {
         };
         match &frame {
             Some(Ok(frame)) => {
-                self.line.sent_bytes += data_bytes(frame);
+                let bytes = data_bytes(frame);
+                self.line.sent_bytes += bytes;
+                self.line.open.send(bytes);
                 if let Some(trailers) = frame.trailers_ref() {
                     self.line.code = Some(code_in(trailers).unwrap_or(Code::Ok));
                 } else if self.body.is_end_stream() {
@@ -297,5 +318,38 @@ impl http_body::Body for Logged {
 
     fn size_hint(&self) -> http_body::SizeHint {
         self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_whole_trace_parent_names_a_trace() {
+        const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+        let of = |text: &str| {
+            let headers = HeaderMap::from_iter([(TRACE_PARENT.parse().unwrap(), text.parse().unwrap())]);
+            trace_id(&headers).map(str::to_owned)
+        };
+        assert_eq!(trace_id(&HeaderMap::new()), None);
+        for right in
+            [format!("00-{TRACE}-00f067aa0ba902b7-01"), format!("01-{TRACE}-00f067aa0ba902b7-00-more")]
+        {
+            assert_eq!(of(&right).as_deref(), Some(TRACE), "{right}");
+        }
+        for wrong in [
+            String::new(),
+            TRACE.to_owned(),
+            format!("00-{TRACE}-00f067aa0ba902b7"),
+            format!("00-{TRACE}-00f067aa0ba902b7-01-more"),
+            format!("00-{TRACE}-0000000000000000-01"),
+            format!("00-{}-00f067aa0ba902b7-01", "0".repeat(32)),
+            format!("00-{}-00f067aa0ba902b7-01", TRACE.to_uppercase()),
+            format!("ff-{TRACE}-00f067aa0ba902b7-01"),
+            format!("00-{TRACE}4-00f067aa0ba902b7-01"),
+        ] {
+            assert_eq!(of(&wrong), None, "{wrong}");
+        }
     }
 }

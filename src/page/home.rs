@@ -68,7 +68,7 @@ pub(super) async fn home(visit: Visit) -> Result<Response, Trouble> {
             }
             p.note { "A team is the first part of a project's name: runs of " code { "vision/digits" } " are in the team " code { "vision" } "." }
         }
-        @if let Some(runs) = &runs { (runs::section(&visit, runs, true)) }
+        @if let Some(runs) = &runs { (runs::section(&visit, runs, &format!("Runs of {DEFAULT_TEAM}"), true)) }
     });
     Ok(page.into_response())
 }

@@ -42,7 +42,7 @@ pub(super) async fn of_team(visit: Visit, Path(team): Path<String>) -> Result<Ma
                 @if !projects.next_page_token.is_empty() { p.note { "These are the first " (projects.projects.len()) "." } }
             }
         }
-        (section(&visit, &runs, true))
+        (section(&visit, &runs, "Runs", true))
     }))
 }
 
@@ -63,7 +63,7 @@ pub(super) async fn of_project(
     let frame = Frame { live_seconds: live_seconds(&runs.runs), ..frame };
     Ok(frame.page(&html! {
         div.title { h1 { (show::text(&project)) } }
-        (section(&visit, &runs, false))
+        (section(&visit, &runs, "Runs", false))
         section aria-labelledby="artifacts" {
             h2 #artifacts { "Artifacts" }
             @if artifacts.artifacts.is_empty() { (nothing(&html! { "Nothing was kept yet." })) }
@@ -92,12 +92,17 @@ pub(super) fn live_seconds(runs: &[v1::Run]) -> Option<u32> {
 }
 
 /// Runs with what narrows them down.
-pub(super) fn section(visit: &Visit, runs: &v1::ListRunsResponse, has_projects: bool) -> Markup {
+pub(super) fn section(
+    visit: &Visit,
+    runs: &v1::ListRunsResponse,
+    heading: &str,
+    has_projects: bool,
+) -> Markup {
     let filter = visit.query.first("filter");
     let fresh = visit.query.with("page", "");
     html! {
         section aria-labelledby="runs" {
-            h2 #runs { "Runs" }
+            h2 #runs { (heading) }
             div.bar {
                 nav.tabs aria-label="Which runs" {
                     @for (value, label) in FILTERS {

@@ -4,6 +4,7 @@
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::Context;
 use std::task::Poll;
 use std::task::ready;
@@ -25,6 +26,7 @@ use tokio::time::Sleep;
 use tonic::transport::server::Connected;
 
 use crate::layers::Peer;
+use crate::server::counts::Connections;
 use crate::server::greeting::Begun;
 use crate::server::greeting::Greeting;
 use crate::server::greeting::Protocol;
@@ -69,7 +71,9 @@ pub(super) fn connections(
                     }
                     let end = is_short.then(|| Box::pin(tokio::time::sleep(SHORT_LIFE)));
                     let speech = Speech::Greeting(Box::pin(greeting.clone().greet(stream, peer.clone())));
-                    let whose = Some(Whose { _place: place, http1: http1.clone() });
+                    let counts = Arc::clone(&greeting.counts);
+                    counts.opened(is_short);
+                    let whose = Some(Whose { counts, _place: place, http1: http1.clone() });
                     let connection = Connection { peer, speech, end, whose };
                     return Some((Ok(connection), (listener, places, greeting, http1)));
                 }
@@ -102,6 +106,7 @@ pub(super) struct Connection {
 
 /// What goes along with a connection.
 struct Whose {
+    counts: Arc<Connections>,
     _place: OwnedSemaphorePermit,
     /// Who serves it if it speaks HTTP/1.
     http1: UnboundedSender<Connection>,
@@ -172,8 +177,9 @@ impl Connected for Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        if self.whose.is_some() {
+        if let Some(whose) = &self.whose {
             self.peer.closed();
+            whose.counts.closed();
         }
     }
 }

@@ -2,6 +2,7 @@
 //! is set. One that speaks something else is told in a line what this is, in a form that it can show.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,6 +13,8 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 use crate::layers::Peer;
+use crate::server::counts;
+use crate::server::counts::Connections;
 use crate::server::stream::Stream;
 use crate::server::tls::ALPN;
 use crate::server::tls::Tls;
@@ -41,6 +44,7 @@ pub(super) struct Greeting {
     pub(super) tls: Option<Tls>,
     /// Who is not done by then gives its place to another.
     pub(super) within: Duration,
+    pub(super) counts: Arc<Connections>,
 }
 
 /// A connection that has begun.
@@ -93,6 +97,11 @@ impl Greeting {
         match refused {
             Refused::Broken(error, stream) => {
                 // What only looks whether the port is open, as balancers do, is no news.
+                self.counts.refuse(match error.kind() {
+                    _ if is_of_tls(&error) => counts::Refused::Tls,
+                    io::ErrorKind::TimedOut => counts::Refused::Late,
+                    _ => counts::Refused::Broken,
+                });
                 if is_of_tls(&error) {
                     tracing::info!(peer.address = address, error = %error, "A handshake of TLS failed");
                 } else {
@@ -105,6 +114,7 @@ impl Greeting {
             }
             Refused::Foreign(preface, mut stream) => {
                 let speaks = preface.name();
+                self.counts.refuse(counts::Refused::Protocol);
                 tracing::info!(
                     peer.address = address,
                     speaks,

@@ -12,6 +12,8 @@ use tokio::time::Instant;
 use crate::config::Limits;
 use crate::layers::Peer;
 use crate::layers::Proxies;
+use crate::server::counts::Connections;
+use crate::server::counts::Refused;
 
 /// A connection without a call for so long gives its place to a new one: longer than a client needs for its first call.
 const IDLE: Duration = Duration::from_secs(1);
@@ -34,12 +36,13 @@ pub(super) struct Places {
     per_peer: usize,
     proxies: Proxies,
     told: Option<Instant>,
+    counts: Arc<Connections>,
     /// Connections so far.
     accepted: u64,
 }
 
 impl Places {
-    pub(super) fn new(limits: &Limits, proxies: Proxies) -> Places {
+    pub(super) fn new(limits: &Limits, proxies: Proxies, counts: Arc<Connections>) -> Places {
         let count = |number| usize::try_from(number).unwrap_or(usize::MAX);
         Places {
             lasting: Arc::new(Semaphore::new(count(limits.max_connections).min(Semaphore::MAX_PERMITS))),
@@ -48,6 +51,7 @@ impl Places {
             per_peer: count(limits.max_connections_per_peer),
             proxies,
             told: None,
+            counts,
             accepted: 0,
         }
     }
@@ -59,6 +63,7 @@ impl Places {
         // worse than connect.
         let ip = address.ip();
         if !ip.to_canonical().is_loopback() && !self.proxies.trusts(ip) && !self.has_room(ip) {
+            self.counts.refuse(Refused::Address);
             return None;
         }
         self.accepted += 1;
@@ -129,6 +134,8 @@ mod tests {
 
     use tokio::time::advance;
 
+    use super::Arc;
+    use super::Connections;
     use super::IDLE;
     use super::Places;
     use super::Proxies;
@@ -138,7 +145,8 @@ mod tests {
     fn places() -> Places {
         let mut limits = Config::default().limits;
         limits.max_connections_per_peer = 2;
-        Places::new(&limits, Proxies::new(&["10.0.0.0/8".parse().unwrap()]))
+        let proxies = Proxies::new(&["10.0.0.0/8".parse().unwrap()]);
+        Places::new(&limits, proxies, Arc::new(Connections::new(2)))
     }
 
     fn comes(places: &mut Places, address: &str) -> Option<Peer> {

@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config;
 use crate::maintenance::causes;
+use crate::metrics::Gauge;
 use crate::server::tls::files::Files;
 
 pub use self::files::Term;
@@ -63,6 +64,8 @@ pub(super) struct Keeper {
     read: files::Print,
     /// Why what lies there now is not used, so that it is told once.
     refused: Option<String>,
+    /// Until when the certificate is good, in seconds since 1970.
+    until: Arc<Gauge>,
 }
 
 /// Reads the files for the first time; none where nothing is encrypted.
@@ -73,11 +76,18 @@ pub(super) fn open(settings: &config::Tls) -> anyhow::Result<Option<(Tls, Keeper
     let (next, now) = watch::channel(Arc::new(config));
     let hangup = signal(SignalKind::hangup()).context("listen for SIGHUP")?;
     tell(&term);
-    let keeper = Keeper { settings: settings.clone(), hangup, next, read, refused: None };
+    let until = Arc::<Gauge>::default();
+    until.set(term.until_seconds());
+    let keeper = Keeper { settings: settings.clone(), hangup, next, read, refused: None, until };
     Ok(Some((Tls(now), keeper)))
 }
 
 impl Keeper {
+    /// Until when the certificate is good, in seconds since 1970.
+    pub(super) fn until(&self) -> Arc<Gauge> {
+        Arc::clone(&self.until)
+    }
+
     /// Reads the files again, now and then and when somebody says so, until `stop`.
     pub(super) async fn watch(mut self, stop: CancellationToken) {
         loop {
@@ -103,6 +113,7 @@ impl Keeper {
             Ok(Some((config, term, read))) => {
                 self.next.send_replace(Arc::new(config));
                 (self.read, self.refused) = (read, None);
+                self.until.set(term.until_seconds());
                 tell(&term);
             }
             Err(error) => {

@@ -4,6 +4,7 @@ mod ask;
 mod blocks;
 mod folder;
 mod mark;
+mod metrics;
 mod place;
 mod probe;
 mod put;
@@ -25,6 +26,8 @@ use crate::domain::time::date_of;
 use crate::store::ask::ask;
 use crate::store::blocks::Blocks;
 use crate::store::folder::Folder;
+use crate::store::metrics::Metrics;
+use crate::store::metrics::Operation;
 
 pub use ask::CALL_LIMIT;
 pub use blocks::Block;
@@ -94,6 +97,7 @@ pub struct Store {
     confirm: Confirm,
     unsynced: CancellationToken,
     blocks: Blocks,
+    metrics: Arc<Metrics>,
 }
 
 impl Store {
@@ -124,6 +128,7 @@ impl Store {
             confirm: Confirm::Size,
             unsynced: CancellationToken::new(),
             blocks: Blocks::default(),
+            metrics: Arc::default(),
         }
     }
 
@@ -145,19 +150,27 @@ impl Store {
     /// All bytes of an object.
     pub async fn get(&self, key: &str) -> Result<Bytes, Error> {
         let (objects, path) = (&self.objects, &key.into());
-        match ask(move || async move { objects.get(path).await?.bytes().await }).await {
-            Ok(found) => Ok(found),
-            Err(error) => Err(self.missing(error, key).await),
-        }
+        let get = async {
+            match ask(move || async move { objects.get(path).await?.bytes().await }).await {
+                Ok(found) => Ok(found),
+                Err(error) => Err(self.missing(error, key).await),
+            }
+        };
+        let found = self.metrics.of(Operation::Get, get).await?;
+        self.metrics.read(found.len() as u64);
+        Ok(found)
     }
 
     /// The size of an object.
     pub async fn size_bytes(&self, key: &str) -> Result<u64, Error> {
         let (objects, path) = (&self.objects, &key.into());
-        match ask(move || async move { objects.head(path).await }).await {
-            Ok(found) => Ok(found.size),
-            Err(error) => Err(self.missing(error, key).await),
-        }
+        let size = async {
+            match ask(move || async move { objects.head(path).await }).await {
+                Ok(found) => Ok(found.size),
+                Err(error) => Err(self.missing(error, key).await),
+            }
+        };
+        self.metrics.of(Operation::Size, size).await
     }
 
     /// The error with our key; what is missing is so only in the right store.
@@ -171,7 +184,9 @@ impl Store {
     /// The folders in a folder, in their order.
     pub async fn folders(&self, folder: &str) -> Result<Vec<String>, Error> {
         let (objects, path) = (&self.objects, &folder.into());
-        let listed = ask(move || async move { objects.list_with_delimiter(Some(path)).await }).await?;
+        let list =
+            async { Ok(ask(move || async move { objects.list_with_delimiter(Some(path)).await }).await?) };
+        let listed = self.metrics.of(Operation::List, list).await?;
         let mut folders: Vec<String> = listed.common_prefixes.iter().map(ToString::to_string).collect();
         folders.sort_unstable();
         Ok(folders)
@@ -180,20 +195,24 @@ impl Store {
     /// The keys of all objects in a folder, in their order. For reading only: nothing is ever deleted because of a list.
     pub async fn keys(&self, folder: &str) -> Result<Vec<String>, Error> {
         let listed = self.objects.list(Some(&folder.into()));
-        let mut keys: Vec<String> = listed.map_ok(|it| it.location.to_string()).try_collect().await?;
+        let list = async { Ok(listed.map_ok(|it| it.location.to_string()).try_collect().await?) };
+        let mut keys: Vec<String> = self.metrics.of(Operation::List, list).await?;
         keys.sort_unstable();
         Ok(keys)
     }
 
     /// Removes an object; one that is gone already is fine.
     pub async fn delete(&self, key: &str) -> Result<(), Error> {
-        self.delete_leftover(key, 1).await?;
         let (objects, path) = (&self.objects, &key.into());
-        match ask(move || async move { objects.delete(path).await }).await {
-            Ok(()) => Ok(()),
-            Err(object_store::Error::NotFound { .. }) => self.check_mark().await,
-            Err(error) => Err(error.into()),
-        }
+        let delete = async {
+            self.delete_leftover(key, 1).await?;
+            match ask(move || async move { objects.delete(path).await }).await {
+                Ok(()) => Ok(()),
+                Err(object_store::Error::NotFound { .. }) => self.check_mark().await,
+                Err(error) => Err(error.into()),
+            }
+        };
+        self.metrics.of(Operation::Delete, delete).await
     }
 
     /// Removes what processes left of an object that died while they wrote it, so long before it was written last. Answers

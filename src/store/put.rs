@@ -13,6 +13,7 @@ use object_store::path::Path;
 use crate::store::Error;
 use crate::store::Store;
 use crate::store::ask::ask;
+use crate::store::metrics::Operation;
 
 /// What is asked of the store, beside its own answer, before an object counts as stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +29,13 @@ impl Store {
     /// Stores an object; durable when it returns. Its key is new or its bytes say the same, so repeating it is harmless.
     pub async fn put(&self, key: &str, pieces: Vec<Bytes>) -> Result<(), Error> {
         let payload: PutPayload = pieces.into_iter().collect();
+        let bytes = payload.content_length() as u64;
+        self.metrics.of(Operation::Put, self.put_payload(key, payload)).await?;
+        self.metrics.wrote(bytes);
+        Ok(())
+    }
+
+    async fn put_payload(&self, key: &str, payload: PutPayload) -> Result<(), Error> {
         let (path, written) = (&Path::from(key), &payload);
         let put = ask(move || async move {
             self.check_folder().await?;

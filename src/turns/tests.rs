@@ -34,6 +34,7 @@ async fn a_caller_has_its_share_and_who_waits_is_not_passed_by() {
     assert_eq!(first.units(), 8, "who asks for more than a share gets a share");
     let mut more = Box::pin(turns.take(1, 1));
     assert!(more.as_mut().now_or_never().is_none() && !turns.is_within_share(1, 1));
+    assert_eq!(turns.usage(), Usage { units: 16, taken: 8, waiting: 1 });
     // What it waits for is its own, and keeps nobody.
     let second = turns.try_take(2, 6).unwrap();
     let mut large = Box::pin(turns.take(3, 4));

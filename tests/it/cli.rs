@@ -9,6 +9,7 @@ mod pushes;
 mod recover;
 mod remove;
 mod told;
+mod watch;
 
 use std::ffi::OsStr;
 use std::fs;

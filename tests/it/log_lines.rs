@@ -2,12 +2,16 @@
 //! program.
 
 use keepbest_proto::v1;
+use tonic::Request;
 
 use crate::support::logs::Logs;
 use crate::support::requests::PROJECT;
 use crate::support::requests::best_only;
 use crate::support::requests::start_request;
 use crate::support::server;
+
+/// The trace of a caller.
+const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 
 #[tokio::test]
 async fn a_line_tells_the_caller_the_bytes_and_the_whole_name() {
@@ -16,7 +20,10 @@ async fn a_line_tells_the_caller_the_bytes_and_the_whole_name() {
     let run = "r".repeat(128);
     server.runs().start_run(start_request(&run, best_only())).await.unwrap();
     let name = format!("{PROJECT}/runs/{run}");
-    server.runs().get_run(v1::GetRunRequest { name: name.clone() }).await.unwrap();
+    let mut request = Request::new(v1::GetRunRequest { name: name.clone() });
+    let parent = format!("00-{TRACE}-00f067aa0ba902b7-01");
+    request.metadata_mut().insert("traceparent", parent.parse().unwrap());
+    server.runs().get_run(request).await.unwrap();
     // Each line is written when its answer has ended, which its caller may hear before.
     let lines = loop {
         let lines: Vec<_> = logs.with("Answered").into_iter().filter(|it| it.contains("/GetRun")).collect();
@@ -26,7 +33,8 @@ async fn a_line_tells_the_caller_the_bytes_and_the_whole_name() {
         tokio::task::yield_now().await;
     };
     let [line] = lines.as_slice() else { panic!("{lines:?}") };
-    for part in ["peer.address=127.0.0.1:", "peer.program=\"tonic/", &format!("resource={name}")] {
+    let (resource, trace) = (format!("resource={name}"), format!("trace.id=\"{TRACE}\""));
+    for part in ["peer.address=127.0.0.1:", "peer.program=\"tonic/", &resource, &trace] {
         assert!(line.contains(part), "{part} is not in {line}");
     }
     let number = |field: &str| -> u64 {

@@ -45,7 +45,7 @@ fn projects(channel: Channel) -> ProjectsClient<Channel> {
     ProjectsClient::new(channel)
 }
 
-fn artifacts(channel: Channel) -> ArtifactsClient<Channel> {
+pub(crate) fn artifacts(channel: Channel) -> ArtifactsClient<Channel> {
     ArtifactsClient::new(channel)
 }
 

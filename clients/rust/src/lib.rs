@@ -56,6 +56,7 @@ mod retry;
 mod run;
 mod tls;
 mod upload;
+mod watch;
 
 pub use keepbest_proto::v1;
 
@@ -75,6 +76,7 @@ pub use crate::retry::Retry;
 pub use crate::run::{Part, Run};
 pub use crate::tls::Tls;
 pub use crate::upload::{Survey, UploadOptions, Uploaded, survey, upload, upload_file, upload_tree};
+pub use crate::watch::Watch;
 
 #[cfg(test)]
 mod tests {

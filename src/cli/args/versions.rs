@@ -1,5 +1,7 @@
 //! The arguments of the commands that find versions.
 
+use std::path::PathBuf;
+
 use clap::{Args, ValueEnum};
 
 use super::Listing;
@@ -70,6 +72,47 @@ pub(in crate::cli) struct Versions {
     pub(in crate::cli) order_by: String,
     #[command(flatten)]
     pub(in crate::cli) list: Listing,
+}
+
+/// Watch versions as they become visible, and run a command for each
+///
+/// Each version comes once and in its order, also while servers restart. A watch that is begun again with `--cursor-file` goes on where
+/// it was: a version whose command did not end well comes again.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  keepbest watch cnn
+  keepbest watch vision --best --json                    each new best of a team, a line of JSON each
+  keepbest watch cnn --best --cursor-file cnn.cursor --exec ./evaluate --model {path}")]
+pub(in crate::cli) struct Watch {
+    /// An artifact, a run, a project or a team [default: --project]
+    #[arg(value_name = "NAME|TEAM/PROJECT[/NAME]", conflicts_with = "run")]
+    pub(in crate::cli) parent: Option<String>,
+    /// Only the versions of this run
+    #[arg(long, value_name = "TEAM/PROJECT/RUN")]
+    pub(in crate::cli) run: Option<String>,
+    /// Only versions that became the best of their artifact
+    #[arg(long)]
+    pub(in crate::cli) best: bool,
+    /// Begin with the first version that is still there, not with the next one
+    #[arg(long, conflicts_with = "cursor")]
+    pub(in crate::cli) from_start: bool,
+    /// Begin behind this place, as `--json` prints it
+    #[arg(long)]
+    pub(in crate::cli) cursor: Option<String>,
+    /// File that keeps the place, so that the next watch goes on behind it
+    #[arg(long, value_name = "FILE", conflicts_with = "cursor")]
+    pub(in crate::cli) cursor_file: Option<PathBuf>,
+    /// End after so many versions
+    #[arg(long, value_name = "N")]
+    pub(in crate::cli) count: Option<u64>,
+    /// Folder that a version is pulled to for --exec [default: ARTIFACT-vN in the current one]
+    #[arg(long, value_name = "DIR", requires = "exec")]
+    pub(in crate::cli) directory: Option<PathBuf>,
+    /// Command to run for each version, once it is pulled; the last option. `{path}` in it is the folder, `{version}` the name. If it
+    /// fails the watch ends
+    #[arg(long, value_name = "COMMAND", num_args = 1.., allow_hyphen_values = true)]
+    pub(in crate::cli) exec: Vec<String>,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]

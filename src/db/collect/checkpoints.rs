@@ -58,6 +58,7 @@ async fn purge_page(
         return Ok(Purge::More);
     }
     connection.execute("DELETE FROM files WHERE checkpoint_uid = $1", args![&uid]).await?;
+    connection.execute("DELETE FROM feed WHERE checkpoint_uid = $1", args![&uid]).await?;
     connection
         .execute("UPDATE checkpoints SET purge_time_us = $1 WHERE uid = $2", args![now_us, &uid])
         .await?;

@@ -180,6 +180,7 @@ pub(super) async fn put_aliases(connection: &mut Connection<'_>, head: &Manifest
     Ok(())
 }
 
+/// What versions are found by: their metrics, and their places in the feed of their team.
 pub(super) async fn put_metrics(
     connection: &mut Connection<'_>,
     rebuilt: &RebuiltVersion,
@@ -187,6 +188,12 @@ pub(super) async fn put_metrics(
     let sql = "INSERT INTO version_metrics (checkpoint_uid, name, value, commit_time_us, run_uid, artifact_uid, team, \
         project) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
     let ManifestHead { artifact, run, version } = &rebuilt.head;
+    // Whether it became the best then no manifest tells.
+    let feed = "INSERT INTO feed (checkpoint_uid, team, project, artifact_uid, run_uid, is_best, commit_time_us) \
+        VALUES ($1, $2, $3, $4, $5, 0, $6) ON CONFLICT (checkpoint_uid) DO NOTHING";
+    let (team, project) = (artifact.team.as_str(), artifact.project.as_str());
+    let values = args![&version.checkpoint, team, project, &artifact.uid, &run.uid, version.commit_time_us];
+    connection.execute(feed, values).await?;
     for (name, value) in &rebuilt.ranked_metrics {
         let values = args![
             &version.checkpoint,

@@ -22,7 +22,8 @@ struct Held {
 
 impl Held {
     async fn new(connection: SqliteConnection) -> Held {
-        let writer = Arc::new(Writer::on_sqlite(connection, CancellationToken::new()).unwrap());
+        let writer =
+            Arc::new(Writer::on_sqlite(connection, CancellationToken::new(), Arc::default()).unwrap());
         let (begun, open) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let (told, gate, first) = (Arc::clone(&begun), Arc::clone(&open), Arc::clone(&writer));
         let first = tokio::spawn(async move {
@@ -202,7 +203,7 @@ async fn a_report_waits_for_no_upload_that_has_not_begun_and_no_upload_is_left_f
     };
     // Of two sets, which are one transaction unless a report comes.
     let uploads = [write("small", 1, Some(&gates[0])), write("large", ROWS_BETWEEN_REPORTS, Some(&gates[1]))];
-    while writer.queue.len() < uploads.len() {
+    while writer.waiting().iter().sum::<usize>() < uploads.len() {
         tokio::task::yield_now().await;
     }
     open.notify_one();
@@ -213,7 +214,7 @@ async fn a_report_waits_for_no_upload_that_has_not_begun_and_no_upload_is_left_f
     assert!(futures::poll!(&mut report).is_pending());
     // Short ones go before long ones, but not before one that was left.
     let small = write("another small", 1, None);
-    while writer.queue.len() < 2 {
+    while writer.waiting().iter().sum::<usize>() < 2 {
         tokio::task::yield_now().await;
     }
     gates[0][1].notify_one();

@@ -42,6 +42,11 @@ impl Term {
         humantime::format_rfc3339_seconds(SystemTime::UNIX_EPOCH + since_1970).to_string()
     }
 
+    /// The same in seconds since 1970.
+    pub(super) fn until_seconds(&self) -> i64 {
+        self.until_seconds
+    }
+
     /// Whether it has gone by.
     pub fn is_over(&self) -> bool {
         self.until_seconds.saturating_mul(1_000_000) < Clock::System.now_us()

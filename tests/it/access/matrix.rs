@@ -29,7 +29,7 @@ fn does(method: &str) -> Does {
         "WhoAmI" => Does::Identify,
         "GetRun" | "ListRuns" | "ListEvents" | "ListDecisions" | "GetCheckpoint" | "GetBestVersion"
         | "GetVersion" | "ListVersions" | "GetArtifact" | "ListArtifacts" | "ListFiles" | "ListAliases"
-        | "ReadFile" | "ListProjects" => Does::Read,
+        | "ReadFile" | "WatchVersions" | "ListProjects" => Does::Read,
         "StartRun" | "ReportEvents" | "StreamEvents" | "FinishRun" | "AwaitDecision" | "Heartbeat"
         | "PrepareFile" | "WriteFile" | "WriteSmallFiles" | "FindMissingChunks" | "CommitCheckpoint"
         | "AbandonCheckpoint" => Does::Train,

@@ -21,7 +21,7 @@ fn is_read(method: &str) -> bool {
     let name = method.rsplit('/').next().unwrap();
     name.starts_with("Get")
         || name.starts_with("List")
-        || ["ReadFile", "AwaitDecision", "FindMissingChunks"].contains(&name)
+        || ["ReadFile", "WatchVersions", "AwaitDecision", "FindMissingChunks"].contains(&name)
 }
 
 /// Two replicas, and which methods were asked of them.

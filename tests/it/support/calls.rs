@@ -30,7 +30,7 @@ pub(crate) fn names(method: &str) -> Names {
         "ListProjects" => Names::Team,
         "StartRun" | "ListRuns" | "ListArtifacts" | "DeleteProject" => Names::Project,
         "ReportEvents" | "StreamEvents" | "FinishRun" | "GetRun" | "ListEvents" | "ListDecisions"
-        | "AwaitDecision" | "GetBestVersion" | "DeleteRun" | "Heartbeat" => Names::Run,
+        | "AwaitDecision" | "GetBestVersion" | "WatchVersions" | "DeleteRun" | "Heartbeat" => Names::Run,
         "PrepareFile" | "WriteFile" | "WriteSmallFiles" | "FindMissingChunks" | "CommitCheckpoint"
         | "AbandonCheckpoint" | "GetCheckpoint" => Names::Checkpoint,
         "GetArtifact" | "ListVersions" | "ListAliases" | "SetAlias" | "DeleteAlias" | "DeleteVersions"
@@ -90,6 +90,7 @@ fn of_runs(method: &str, name: String, attempt: i64) -> Vec<u8> {
             let wait = Some(prost_types::Duration::default());
             v1::AwaitDecisionRequest { run: name, attempt, wait, ..Default::default() }.encode_to_vec()
         }
+        "WatchVersions" => v1::WatchVersionsRequest { parent: name, ..Default::default() }.encode_to_vec(),
         _ => v1::GetBestVersionRequest { parent: name, ..Default::default() }.encode_to_vec(),
     }
 }

@@ -27,6 +27,7 @@ pub(crate) mod refusals;
 pub(crate) mod replicas;
 pub(crate) mod requests;
 pub(crate) mod s3;
+pub(crate) mod scrape;
 pub(crate) mod server;
 pub(crate) mod soak;
 pub(crate) mod strace;

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from types import ModuleType
     from typing import Any
 
+    from keepbest._notebook import table
+    from keepbest._watch import WatchedVersion
     from keepbest.client import Client
     from keepbest.errors import (
         Aborted,
@@ -73,7 +75,9 @@ _HOMES = {
     "Client": "client",
     "Launch": "ranks",
     "Run": "run",
+    "WatchedVersion": "_watch",
     "launch_from_environment": "ranks",
+    "table": "_notebook",
     **dict.fromkeys(("Action", "Decision", "Event", "Strategy", "Version"), "types"),
 }
 _ACTIONS = {"SAVE": "ACTION_SAVE", "SKIP": "ACTION_SKIP", "FAIL": "ACTION_FAIL"}
@@ -141,6 +145,8 @@ __all__ = [
     "Unauthenticated",
     "Unavailable",
     "Version",
+    "WatchedVersion",
     "launch_from_environment",
     "strategy",
+    "table",
 ]

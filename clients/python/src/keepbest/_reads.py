@@ -9,7 +9,9 @@ from typing import Any
 
 from keepbest._arguments import message, wrong
 from keepbest._channel import Connection
+from keepbest._curve import Curve
 from keepbest._load import load, load_mapped
+from keepbest._notebook import History
 from keepbest._progress import OnProgress, progress_of
 from keepbest._proto.keepbest.v1.artifacts_pb2 import (
     GetArtifactRequest,
@@ -17,6 +19,7 @@ from keepbest._proto.keepbest.v1.artifacts_pb2 import (
     ListAliasesRequest,
     ListArtifactsRequest,
     ListVersionsRequest,
+    WatchVersionsRequest,
 )
 from keepbest._proto.keepbest.v1.projects_pb2 import ListProjectsRequest
 from keepbest._proto.keepbest.v1.runs_pb2 import (
@@ -28,9 +31,16 @@ from keepbest._proto.keepbest.v1.runs_pb2 import (
 from keepbest._retry import Timeout, call
 from keepbest._tell import tell
 from keepbest._versions import files_of, version_of
+from keepbest._watch import WatchedVersion, watch
 from keepbest.names import artifact_name, listed_name, parent_name, run_name, team_name, version_name
 from keepbest.strategy import mode_value
-from keepbest.types import Alias, Artifact, Decision, RecordedEvent, RunResource, Version
+from keepbest.types import Action, Alias, Artifact, Decision, RecordedEvent, RunResource, Version
+
+# Of a history: events a call, the most that the server takes; calls, so that one ends; saves, of which a curve keeps
+# fewer.
+_EVENTS_A_CALL = 10_000
+_MOST_CALLS = 20
+_SAVES = 1_000
 
 
 class Reads:
@@ -145,6 +155,40 @@ class Reads:
         )
         return self._pages(self.connection.stubs().artifacts.ListVersions, request, "versions")
 
+    def watch(
+        self,
+        parent: str | None = None,
+        *,
+        best_only: bool = False,
+        from_start: bool = False,
+        cursor: str | None = None,
+        timeout: Timeout = None,
+    ) -> Iterator[WatchedVersion]:
+        """The versions of a team, project, artifact or run as they become visible: an iterator without an end.
+
+        Each comes once and in its order, whatever breaks meanwhile. To go on in another process keep the `cursor` of
+        the last one that was dealt with.
+
+        Args:
+            parent: `team`, `team/project`, `team/project/artifact`, or a full resource name (of a run too); None: the
+                client's project.
+            best_only: only versions that became the best of their artifact.
+            from_start: begin with the first version that is still there; else with the next one.
+            cursor: begin behind this place.
+            timeout: seconds for which the server may be away; None: as for the client.
+
+        Raises:
+            FailedPrecondition: `CURSOR_UNKNOWN`: the cursor is of another team, or of a database that was made anew.
+        """
+        request = message(
+            WatchVersionsRequest,
+            parent=parent_name(parent or self.project),
+            best_only=best_only,
+            from_start=from_start,
+            cursor=cursor or "",
+        )
+        return watch(self.connection, request, self.connection.patience(timeout))
+
     def aliases(self, artifact: str, page_size: int = 0) -> Iterator[Alias]:
         """The aliases of an artifact with the versions that they point at, by name, fetched page by page.
 
@@ -166,6 +210,36 @@ class Reads:
             raise TypeError(wrong("metrics", metrics, f'a list of names, as ["{metrics}"]'))
         request = message(ListEventsRequest, parent=run_name(self.project, run), metrics=metrics or [])
         return self._pages(self.connection.stubs().runs.ListEvents, request, "events")
+
+    def history(self, run: str, metric: str | None = None) -> History:
+        """A run with the values of one metric and which moments were saved; a notebook draws it.
+
+        The first 200,000 events are read, in calls of 10,000, and of them 1,000 points are kept.
+
+        Args:
+            run: its name.
+            metric: its name; None: the run's monitor.
+        """
+        resource = self.run(run)
+        curve = Curve(resource.strategy, metric)
+        stubs, patience = self.connection.stubs().runs, self.connection.patience
+        events = ListEventsRequest(parent=resource.name, metrics=[curve.metric], page_size=_EVENTS_A_CALL)
+        for _ in range(_MOST_CALLS):
+            page = call(stubs.ListEvents, events, patience())
+            for recorded in page.events:
+                if not recorded.writer:
+                    curve.add(recorded.event)
+            events.page_token = page.next_page_token
+            if not page.next_page_token:
+                break
+        saves = ListDecisionsRequest(
+            parent=resource.name, action=Action.ACTION_SAVE, newest_first=True, page_size=_SAVES
+        )
+        for decision in reversed(call(stubs.ListDecisions, saves, patience()).decisions):
+            if decision.version:
+                number = int(decision.version.rpartition("/v")[2])
+                curve.note_saved(decision, Version(number=number))
+        return History(resource, curve, is_whole=not events.page_token)
 
     def _pages(self, method: Callable[..., Any], request: Any, what: str) -> Iterator[Any]:
         """What is in the field `what` of all pages, from that of `request` on."""

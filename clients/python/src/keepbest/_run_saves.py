@@ -9,6 +9,7 @@ from typing import Any, Literal, overload
 
 from keepbest._arguments import wrong
 from keepbest._channel import Connection
+from keepbest._curve import Curve
 from keepbest._files import Saveable
 from keepbest._progress import OnProgress, unseen
 from keepbest._proto.keepbest.v1.checkpoints_pb2 import AbandonCheckpointRequest
@@ -36,6 +37,7 @@ class RunSaves:
     """
 
     _connection: Connection
+    _curve: Curve
     attempt: int
     rank: int
     ranks: int
@@ -198,6 +200,7 @@ class RunSaves:
                 self.abandon(decision)
             raise
         save.check(version, files)
+        self._curve.note_saved(decision, version)
         return version
 
     def abandon(self, decision: Decision, timeout: Timeout = None) -> None:

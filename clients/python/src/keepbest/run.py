@@ -10,9 +10,11 @@ from typing import Any
 
 from keepbest._arguments import check_text, check_whole, wrong
 from keepbest._channel import Connection
+from keepbest._curve import Curve
 from keepbest._events import DueCounter, EventBuffer, make_event
 from keepbest._heartbeat import Heartbeat
 from keepbest._monitor import MonitorWatch
+from keepbest._notebook import live_run_html, never_raises
 from keepbest._proto.keepbest.v1.resources_pb2 import EVENT_KIND_BATCH_END, EVENT_KIND_EPOCH_END, EVENT_KIND_TRAIN_END
 from keepbest._proto.keepbest.v1.runs_pb2 import (
     AwaitDecisionRequest,
@@ -65,11 +67,14 @@ class Run(RunSaves):
         """Take the server's answer to StartRun; `Client.start_run` calls this."""
         super().__init__()
         self._connection = connection
+        # Of what this object reports; a notebook draws it.
+        self._curve = Curve(response.run.strategy)
         self._intake = Intake(response.run.strategy)
         # Of a named writer and of other ranks nothing is decided.
         is_decided = not writer and rank_of_ranks[0] == 0
         self._monitor_watch = MonitorWatch(response.run.strategy) if is_decided else None
         self._epoch = response.run.last_epoch
+        self._is_reported = False
         self.is_ended = False
         self._due_at_rank_0 = DueCounter.of(response.run.strategy)
         self._due_at_rank_0.correct(response.next_due)
@@ -92,6 +97,14 @@ class Run(RunSaves):
     def __repr__(self) -> str:
         """Its name, its attempt, and where it goes on."""
         return f"Run(name={self.name!r}, attempt={self.attempt}, next_epoch={self.next_epoch})"
+
+    @never_raises
+    def _repr_html_(self) -> str:
+        return live_run_html(self.resource, self.attempt, self._last_epoch(), self._curve)
+
+    def _last_epoch(self) -> int | None:
+        """The newest epoch that was reported, here or before; None: there is none."""
+        return self._epoch if self._is_reported or self.resource.HasField("last_epoch") else None
 
     def report_epoch(self, epoch: int, metrics: Mapping[str, Any], step: int | None = None) -> Decision | None:
         """Report the end of an epoch; see `report`.
@@ -148,7 +161,7 @@ class Run(RunSaves):
             StaleAttempt: a newer attempt of the run was started.
         """
         _check_event(event)
-        self._epoch = event.epoch
+        self._note(event)
         if self.rank > 0:
             return self._decision_of_rank_0(event) if self._due_at_rank_0.step(event) else None
         if self._reports.add(event).due:
@@ -287,8 +300,14 @@ class Run(RunSaves):
         with contextlib.suppress(KeepbestError):
             self.fail(f"{type(error).__name__}: {error}".rstrip(": "), timeout=5.0)
 
+    def _note(self, event: Event) -> None:
+        self._epoch = event.epoch
+        self._is_reported = True
+        self._curve.add(event)
+
     def _looked_at(self, event: Event) -> Event:
         _check_event(event)
+        self._note(event)
         if self._monitor_watch is not None and event.kind == EVENT_KIND_EPOCH_END:
             self._monitor_watch.look(event)
         return event

@@ -219,6 +219,8 @@ impl Checkpoints for Shared {
 
 #[tonic::async_trait]
 impl Artifacts for Shared {
+    type WatchVersionsStream =
+        Pin<Box<dyn tokio_stream::Stream<Item = Result<v1::WatchVersionsResponse, Status>> + Send>>;
     type ReadFileStream =
         Pin<Box<dyn tokio_stream::Stream<Item = Result<v1::ReadFileResponse, Status>> + Send>>;
 
@@ -250,6 +252,13 @@ impl Artifacts for Shared {
             responses.push(Ok(v1::ReadFileResponse { file: None, offset_bytes, data: piece.into() }));
         }
         Ok(Response::new(Box::pin(tokio_stream::iter(responses))))
+    }
+
+    async fn watch_versions(
+        &self,
+        _: Request<v1::WatchVersionsRequest>,
+    ) -> Result<Response<Self::WatchVersionsStream>, Status> {
+        Err(Status::unimplemented("WatchVersions"))
     }
 
     uncalled! {

@@ -19,6 +19,28 @@ class GetBestVersionRequest(_message.Message):
     include_files: bool
     def __init__(self, parent: _Optional[str] = ..., metric: _Optional[str] = ..., mode: _Optional[_Union[_resources_pb2.Mode, str]] = ..., include_files: bool = ...) -> None: ...
 
+class WatchVersionsRequest(_message.Message):
+    __slots__ = ("parent", "best_only", "cursor", "from_start")
+    PARENT_FIELD_NUMBER: _ClassVar[int]
+    BEST_ONLY_FIELD_NUMBER: _ClassVar[int]
+    CURSOR_FIELD_NUMBER: _ClassVar[int]
+    FROM_START_FIELD_NUMBER: _ClassVar[int]
+    parent: str
+    best_only: bool
+    cursor: str
+    from_start: bool
+    def __init__(self, parent: _Optional[str] = ..., best_only: bool = ..., cursor: _Optional[str] = ..., from_start: bool = ...) -> None: ...
+
+class WatchVersionsResponse(_message.Message):
+    __slots__ = ("version", "is_best", "cursor")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    IS_BEST_FIELD_NUMBER: _ClassVar[int]
+    CURSOR_FIELD_NUMBER: _ClassVar[int]
+    version: _resources_pb2.Version
+    is_best: bool
+    cursor: str
+    def __init__(self, version: _Optional[_Union[_resources_pb2.Version, _Mapping]] = ..., is_best: bool = ..., cursor: _Optional[str] = ...) -> None: ...
+
 class GetVersionRequest(_message.Message):
     __slots__ = ("name", "include_files")
     NAME_FIELD_NUMBER: _ClassVar[int]

@@ -55,6 +55,11 @@ class ArtifactsStub(object):
                 request_serializer=keepbest_dot_v1_dot_artifacts__pb2.ReadFileRequest.SerializeToString,
                 response_deserializer=keepbest_dot_v1_dot_artifacts__pb2.ReadFileResponse.FromString,
                 )
+        self.WatchVersions = channel.unary_stream(
+                '/keepbest.v1.Artifacts/WatchVersions',
+                request_serializer=keepbest_dot_v1_dot_artifacts__pb2.WatchVersionsRequest.SerializeToString,
+                response_deserializer=keepbest_dot_v1_dot_artifacts__pb2.WatchVersionsResponse.FromString,
+                )
         self.SetAlias = channel.unary_unary(
                 '/keepbest.v1.Artifacts/SetAlias',
                 request_serializer=keepbest_dot_v1_dot_artifacts__pb2.SetAliasRequest.SerializeToString,
@@ -134,6 +139,19 @@ class ArtifactsServicer(object):
 
     def ReadFile(self, request, context):
         """The bytes of a file or a range of it. Each chunk is verified before its first byte leaves.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchVersions(self, request, context):
+        """The versions of a run, an artifact, a project or a team as they become visible, each once and in their order, on whichever replica: of
+        two versions of an artifact the earlier one comes first. The first message, and one every 20 s in which nothing came, has no
+        version: it says where the watch stands. A watch that broke is begun again with the last cursor, and nothing is skipped and nothing
+        comes twice. It ends with UNAVAILABLE when the server stops. Versions that were deleted are left out.
+
+        INVALID_ARGUMENT     BAD_CURSOR
+        FAILED_PRECONDITION  CURSOR_UNKNOWN: the cursor is of another team, or of a database that was made anew since
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -219,6 +237,11 @@ def add_ArtifactsServicer_to_server(servicer, server):
                     servicer.ReadFile,
                     request_deserializer=keepbest_dot_v1_dot_artifacts__pb2.ReadFileRequest.FromString,
                     response_serializer=keepbest_dot_v1_dot_artifacts__pb2.ReadFileResponse.SerializeToString,
+            ),
+            'WatchVersions': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchVersions,
+                    request_deserializer=keepbest_dot_v1_dot_artifacts__pb2.WatchVersionsRequest.FromString,
+                    response_serializer=keepbest_dot_v1_dot_artifacts__pb2.WatchVersionsResponse.SerializeToString,
             ),
             'SetAlias': grpc.unary_unary_rpc_method_handler(
                     servicer.SetAlias,
@@ -388,6 +411,23 @@ class Artifacts(object):
         return grpc.experimental.unary_stream(request, target, '/keepbest.v1.Artifacts/ReadFile',
             keepbest_dot_v1_dot_artifacts__pb2.ReadFileRequest.SerializeToString,
             keepbest_dot_v1_dot_artifacts__pb2.ReadFileResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def WatchVersions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(request, target, '/keepbest.v1.Artifacts/WatchVersions',
+            keepbest_dot_v1_dot_artifacts__pb2.WatchVersionsRequest.SerializeToString,
+            keepbest_dot_v1_dot_artifacts__pb2.WatchVersionsResponse.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
 
