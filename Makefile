@@ -20,7 +20,7 @@ export JAX_PLATFORMS := cpu
 STAGES := setup fmt lint docs deny proto stubs settings test-rust test-s3 test-python conformance
 
 .PHONY: help demo test setup build python fmt format lint docs deny proto stubs settings
-.PHONY: test-rust test-s3 test-azure test-python test-pins test-tf-keras test-deploy test-languages book conformance bench bench-peers clean
+.PHONY: test-rust test-s3 test-azure test-python test-pins test-tf-keras test-deploy test-languages test-page book conformance bench bench-peers clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -45,16 +45,16 @@ setup: python ## What the tests need: .venv, the Postgres server and strace (ins
 
 fmt: python ## Is all code formatted?
 	cargo fmt --all --check
-	cd clients/python && ruff format --check . ../../demo ../../benches ../../tests/deploy ../../tests/languages ../../docs/site ../../scripts/check-book --config pyproject.toml
+	cd clients/python && ruff format --check . ../../demo ../../benches ../../tests/deploy ../../tests/languages ../../tests/page ../../docs/site ../../scripts/check-book --config pyproject.toml
 
 format: python ## Format all code
 	cargo fmt --all
-	cd clients/python && ruff format . ../../demo ../../benches ../../tests/deploy ../../tests/languages ../../docs/site ../../scripts/check-book --config pyproject.toml
+	cd clients/python && ruff format . ../../demo ../../benches ../../tests/deploy ../../tests/languages ../../tests/page ../../docs/site ../../scripts/check-book --config pyproject.toml
 	buf format -w proto
 
 lint: python ## clippy, ruff, mypy and shellcheck; warnings are errors
 	cargo clippy $(locked) --workspace --all-targets -- -D warnings
-	cd clients/python && ruff check . ../../demo ../../benches ../../tests/deploy ../../tests/languages ../../docs/site ../../scripts/check-book --config pyproject.toml
+	cd clients/python && ruff check . ../../demo ../../benches ../../tests/deploy ../../tests/languages ../../tests/page ../../docs/site ../../scripts/check-book --config pyproject.toml
 	cd clients/python && mypy
 	shellcheck scripts/setup-* scripts/check-stubs scripts/stages scripts/test-pins deploy/compose-secrets demo/run .ci/run clients/python/generate.sh \
 		clients/examples/shell/plain clients/examples/shell/complete
@@ -112,6 +112,11 @@ test-languages: build python ## clients/examples, built with their toolchains, a
 	scripts/setup-languages
 	PYTHONPATH=clients/python/src pytest -q -p no:cacheprovider tests/languages
 
+test-page: build ## The page in Chromium: looks, keys, phone, no scripts, axe-core; pictures in target/page-screenshots
+	scripts/setup-page
+	scripts/setup-python page
+	PATH="$(CURDIR)/.venv-page/bin:$$PATH" pytest -q -p no:cacheprovider tests/page
+
 book: build ## The site of docs/: target/book, which is read without a network (170 MB in .venv-book)
 	@scripts/setup-python book
 	rm -rf $(target)/book $(target)/book-pages
@@ -141,4 +146,4 @@ bench-peers: ## Measurements beside MLflow, wandb and cp, with a release build (
 
 clean: ## Remove what was built; data/ stays
 	cargo clean
-	rm -rf .venv .venv-tf .venv-deploy .venv-book .azurite .helm
+	rm -rf .venv .venv-tf .venv-deploy .venv-book .venv-page .azurite .helm

@@ -4,6 +4,7 @@
 
 pub mod domain;
 pub mod failpoint;
+mod figures;
 pub mod metrics;
 mod near;
 pub mod turns;
@@ -20,6 +21,7 @@ pub mod layers;
 pub mod background;
 pub mod config;
 pub mod maintenance;
+pub mod page;
 pub mod server;
 pub mod telemetry;
 

@@ -147,11 +147,10 @@ impl Db {
 
     /// The next entries of a scope behind a position, `limit` of them unless the feed ends.
     pub async fn feed(&self, scope: &BestScope, after: i64, limit: i64) -> Result<Vec<FeedEntry>, Error> {
-        let (scope, mut values) = condition(scope);
-        values.extend(args![after, limit]);
-        let (after, limit) = (values.len() - 1, values.len());
+        let (scope, values) = condition(scope);
+        let values = [args![after, limit], values].concat();
         let sql = format!(
-            "SELECT checkpoint_uid, position, is_best FROM feed WHERE {scope} AND position > ${after} ORDER BY position LIMIT ${limit}"
+            "SELECT checkpoint_uid, position, is_best FROM feed WHERE {scope} AND position > $1 ORDER BY position LIMIT $2"
         );
         let entry = |row: &Row| {
             Ok(FeedEntry { checkpoint_uid: row.text(0)?, position: row.int(1)?, is_best: row.flag(2)? })
@@ -162,11 +161,11 @@ impl Db {
 
 fn condition(scope: &BestScope) -> (&'static str, Vec<Value>) {
     match scope {
-        BestScope::Run(uid) => ("run_uid = $1", args![uid]),
-        BestScope::Artifact(uid) => ("artifact_uid = $1", args![uid]),
+        BestScope::Run(uid) => ("run_uid = $3", args![uid]),
+        BestScope::Artifact(uid) => ("artifact_uid = $3", args![uid]),
         BestScope::Project(team, project) => {
-            ("team = $1 AND project = $2", args![team.as_str(), project.as_str()])
+            ("team = $3 AND project = $4", args![team.as_str(), project.as_str()])
         }
-        BestScope::Team(team) => ("team = $1", args![team.as_str()]),
+        BestScope::Team(team) => ("team = $3", args![team.as_str()]),
     }
 }

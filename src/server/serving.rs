@@ -4,9 +4,6 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::HeaderValue;
-use http::StatusCode;
-use http::header;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -15,6 +12,7 @@ use tonic::service::Routes;
 use tonic::transport::Server;
 use tower::Layer;
 use tower::ServiceBuilder;
+use tower::ServiceExt;
 
 use crate::app::App;
 use crate::config::Config;
@@ -26,6 +24,7 @@ use crate::layers::KindsLayer;
 use crate::layers::Proxies;
 use crate::layers::RequestsLayer;
 use crate::layers::TraceLayer;
+use crate::page;
 use crate::server::Counted;
 use crate::server::connections::connections;
 use crate::server::greeting::Greeting;
@@ -39,10 +38,6 @@ const FRAME_BYTES: u32 = 1 << 20;
 const STREAM_WINDOW_BYTES: u32 = 4 << 20;
 /// Bytes under way on one connection.
 const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
-
-/// What a person reads who looks.
-const HERE: &str =
-    "this is a Keepbest server: it takes gRPC, gRPC-Web, and unary calls as JSON (see /openapi.json)\n";
 
 /// Serves connections of both kinds, with the same layers before the same services.
 pub(super) fn serving(
@@ -84,20 +79,12 @@ pub(super) fn serving(
     async move { futures::join!(http2, http1).0 }
 }
 
-/// What answers requests that are no calls.
-fn pages(_calls: Http) -> Http {
-    Http::new(tower::service_fn(|request: http::Request<Body>| async move {
-        let (status, line) = match request.uri().path() {
-            "/" => (StatusCode::OK, HERE),
-            _ => (StatusCode::NOT_FOUND, "there is nothing here: see / and /openapi.json\n"),
-        };
-        let mut response = http::Response::new(Body::new(line.to_owned()));
-        *response.status_mut() = status;
-        response
-            .headers_mut()
-            .insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-        Ok(response)
-    }))
+/// What answers requests that are no calls: the page, which is a client of the service behind it.
+fn pages(calls: Http) -> Http {
+    let pages = page::router(calls)
+        .map_request(|request: http::Request<Body>| request.map(axum::body::Body::new))
+        .map_response(|response: http::Response<axum::body::Body>| response.map(Body::new));
+    Http::new(pages)
 }
 
 fn answers(limits: &Limits, counted: &Counted) -> AnswersLayer {

@@ -26,6 +26,7 @@ mod log_lines;
 mod manifests;
 mod metrics;
 mod outages;
+mod page;
 mod rebuild;
 mod runs;
 mod tidy;

@@ -38,6 +38,11 @@ const COMPLETIONS: &[(&str, &str, &[&str])] = &[
            AND action = $7 ORDER BY position LIMIT $3) AS part_1",
         ],
     ),
+    (
+        "FROM feed WHERE {scope}",
+        "{scope}",
+        &["run_uid = $3", "artifact_uid = $3", "team = $3 AND project = $4", "team = $3"],
+    ),
     ("SELECT 1 FROM {table} LIMIT 1", "{table}", &["artifacts", "doomed_objects"]),
     ("SELECT 1 FROM {table} WHERE uid", "{table}", &["artifacts", "runs"]),
     (

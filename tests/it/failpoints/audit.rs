@@ -182,7 +182,7 @@ pub(super) async fn nothing_is_left(database: &TestDatabase, objects: &Path) -> 
         _ => key,
     };
     // A put that took too long and was repeated may still be taking its own unfinished file away.
-    for _ in 0..300 {
+    for _ in 0..3_000 {
         if !files_below(objects).iter().any(|it| it.contains('#')) {
             break;
         }

@@ -3,6 +3,7 @@
 pub(crate) mod apps;
 pub(crate) mod authority;
 pub(crate) mod azure;
+pub(crate) mod browser;
 pub(crate) mod calls;
 pub(crate) mod cluster;
 pub(crate) mod databases;
