@@ -91,9 +91,8 @@ async fn a_name_with_a_wrong_word_is_not_taken_for_another_kind() {
     let channel = server.channel();
     for method in methods() {
         for kind in [Names::Project, Names::Run, Names::Checkpoint, Names::Artifact, Names::Version] {
-            let best =
-                ["GetBestVersion", "WatchVersions"].iter().any(|it| method.ends_with(it))
-                    && !matches!(kind, Names::Checkpoint | Names::Version);
+            let best = ["GetBestVersion", "WatchVersions"].iter().any(|it| method.ends_with(it))
+                && !matches!(kind, Names::Checkpoint | Names::Version);
             let files = method.ends_with("/ListFiles") && kind == Names::Checkpoint;
             if kind == names(&method) || best || files {
                 continue;
