@@ -80,7 +80,7 @@ test-rust: setup ## Rust unit and integration tests, on SQLite and Postgres
 	cargo test $(locked) --workspace
 
 # The tests over the wire but for one, which is about the data folder.
-wire := access:: bounds:: events:: inputs:: metrics:: runs:: uploads:: wire_traces --skip a_second_server_on_the_same_folder
+wire := access:: bounds:: events:: http:: inputs:: metrics:: page:: runs:: uploads:: watch:: wire_traces --skip a_second_server_on_the_same_folder
 
 test-s3: setup ## The tests over the wire again, on Postgres and an S3 server
 	KEEPBEST_TEST_REPLICA=s3 cargo test $(locked) --test it -- $(wire)

@@ -185,6 +185,7 @@ impl Counted {
             request_buffers: Arc::clone(&self.request_buffers),
             answer_buffers: Arc::clone(&self.answer_buffers),
             start_seconds: seconds_of(Clock::System.now_us()),
+            collector_interval: config.collector.interval_seconds,
             ready: health.ready(),
             certificate_until: keeper.map(Keeper::until),
             disks: Arc::new(Disks::new(maintenance::folders(config))),

@@ -40,6 +40,8 @@ pub(super) struct All {
     pub(super) answer_buffers: Arc<Budget>,
     /// When it started, in seconds since 1970.
     pub(super) start_seconds: f64,
+    /// Seconds between two passes of the collector.
+    pub(super) collector_interval: u64,
     /// Whether it is ready: 1, or 0.
     pub(super) ready: Arc<Gauge>,
     /// Until when the certificate is good, in seconds since 1970; none: nothing is encrypted.
@@ -74,6 +76,8 @@ impl Metrics {
         all.disks.tell(&mut text);
         text.gauge("keepbest_ready", "Whether the database answers, so that the server's health is SERVING.")
             .put(&[], &*all.ready);
+        text.gauge("keepbest_collector_interval_seconds", "How long the collector rests between two passes.")
+            .put(&[], all.collector_interval);
         let mut certificate = text
             .gauge("keepbest_certificate_expiry_timestamp_seconds", "When the certificate of TLS expires.");
         if let Some(until) = &all.certificate_until {

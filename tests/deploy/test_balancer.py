@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 import socket
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -47,6 +49,25 @@ def test_at_the_limit_of_connections_it_is_alive_and_the_limit_stands(balancer: 
     assert [_connected(balancer) for _ in range(2 * _MOST_CONNECTIONS)] == [None] * (2 * _MOST_CONNECTIONS)
     for connection in held:
         connection.close()
+
+
+def test_json_and_the_page_come_through_the_balancer(servers: list[Server], tmp_path: Path) -> None:
+    replica = Server(tmp_path / "log", {"KEEPBEST_DATA_DIR": str(tmp_path / "data")})
+    servers.append(replica)
+    balancer = Balancer(tmp_path / "balancer", [replica.port])
+    try:
+        until("the replica is healthy", lambda: balancer.healthy() == {replica.port})
+        address = f"http://127.0.0.1:{balancer.port}"
+        body = json.dumps({"parent": "teams/default/projects/default"}).encode()
+        call = urllib.request.Request(
+            f"{address}/keepbest.v1.Runs/ListRuns", body, {"content-type": "application/json"}
+        )
+        with urllib.request.urlopen(call) as answer:
+            assert json.load(answer) == {"runs": [], "nextPageToken": ""}
+        with urllib.request.urlopen(f"{address}/") as answer:
+            assert answer.headers["content-type"].startswith("text/html")
+    finally:
+        balancer.end()
 
 
 def test_the_balancer_says_who_called_and_a_replica_that_trusts_it_believes_it(

@@ -391,6 +391,8 @@ def test_metrics_have_a_port_where_they_are_wanted() -> None:
         if kind == "Service" and monitor["spec"]["selector"]["matchLabels"].items() <= it["metadata"]["labels"].items()
     ]
     [endpoint] = monitor["spec"]["endpoints"]
+    # By this the rules of deploy/prometheus know it.
+    assert endpoint["relabelings"] == [{"targetLabel": "job", "replacement": "keepbest"}]
     with_port = [it for it in services if endpoint["port"] in {port["name"] for port in it["spec"]["ports"]}]
     # Each replica is scraped, and once.
     assert [it["spec"].get("clusterIP") for it in with_port] == ["None"]

@@ -84,7 +84,7 @@ class Curve:
 
 
 def thinned(points: Sequence[tuple[Moment, float]], most: int) -> list[tuple[Moment, float]]:
-    """At most so many of the points: of each four the lowest and the highest, as often as it takes."""
+    """At most so many of the points and the newest: of each four the lowest and the highest, as often as it takes."""
     kept = list(points)
     while len(kept) > max(most, 4):
         fewer = []
@@ -93,5 +93,6 @@ def thinned(points: Sequence[tuple[Moment, float]], most: int) -> list[tuple[Mom
             places = range(len(group))
             chosen = {min(places, key=lambda it: group[it][1]), max(places, key=lambda it: group[it][1])}
             fewer += [group[it] for it in sorted(chosen)]
-        kept = fewer
+        # Where the metric stands now.
+        kept = fewer if fewer[-1] == kept[-1] else [*fewer, kept[-1]]
     return kept

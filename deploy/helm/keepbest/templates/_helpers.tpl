@@ -78,6 +78,9 @@ helm.sh/chart: {{ printf "%s-%s" .of.Chart.Name .of.Chart.Version | replace "+" 
 {{- if and .Values.metrics.serviceMonitor.enabled (not .Values.metrics.enabled) -}}
 {{- fail "metrics.serviceMonitor needs metrics.enabled" -}}
 {{- end -}}
+{{- if and .Values.metrics.serviceMonitor.enabled .Values.networkPolicy.enabled (not .Values.networkPolicy.scrapers) -}}
+{{- fail "metrics.serviceMonitor asks a port that the network policy opens to nobody: name who scrapes in networkPolicy.scrapers" -}}
+{{- end -}}
 {{- if not (or .Values.networkPolicy.enabled .Values.tls.requireClientCertificate .Values.allowUnguarded (dig "auth" "required" false .Values.settings)) -}}
 {{- fail "nothing guards the port: leave networkPolicy.enabled on, set settings.auth.required=true, or say allowUnguarded=true because something else guards it" -}}
 {{- end -}}
@@ -146,7 +149,7 @@ allow_remote = true
 {{/* JSON, which is YAML and has no indentation to keep. */}}
 {{- define "keepbest.envoyTls" -}}
 {{- $pair := dict "certificate_chain" (dict "filename" "/etc/envoy-tls/tls.crt") "private_key" (dict "filename" "/etc/envoy-tls/tls.key") -}}
-{{- $common := dict "tls_params" (dict "tls_minimum_protocol_version" "TLSv1_2") "alpn_protocols" (list "h2") "tls_certificates" (list $pair) -}}
+{{- $common := dict "tls_params" (dict "tls_minimum_protocol_version" "TLSv1_2") "alpn_protocols" (list "h2" "http/1.1") "tls_certificates" (list $pair) -}}
 {{- $context := dict "@type" "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext" "common_tls_context" $common -}}
 {{- toJson (dict "name" "envoy.transport_sockets.tls" "typed_config" $context) -}}
 {{- end -}}
