@@ -8,18 +8,14 @@ use tokio::process::Command;
 use super::args;
 use super::context::Context;
 use super::failure::Failure;
-use super::names::{self, Place};
-use super::show::settle;
+use super::show::{looked_in, settle};
 
 /// What opens an address: on most desktops of Linux, and on macOS.
 const OPENERS: [&str; 2] = ["xdg-open", "open"];
 
 /// Prints the address and has it opened, if something here can.
 pub(super) async fn open(context: &mut Context, arguments: args::Open) -> Result<(), Failure> {
-    let place = match &arguments.name {
-        Some(name) => names::place(name, &context.project)?,
-        None => Place::Told(context.project.name()),
-    };
+    let place = looked_in(context, arguments.name.as_deref(), None)?;
     let client = context.connect().await?;
     let name = settle(&client, place).await?;
     let address = format!("{}/{name}", client.address().trim_end_matches('/'));

@@ -41,11 +41,7 @@ pub(super) async fn show(context: &mut Context, arguments: args::Show) -> Result
 
 /// `best`: finds the best version in a team, a project, an artifact or a run and prints it.
 pub(super) async fn best(context: &mut Context, arguments: args::Best) -> Result<(), Failure> {
-    let place = match (&arguments.parent, &arguments.run) {
-        (Some(parent), _) => names::place(parent, &context.project)?,
-        (None, Some(run)) => Place::Told(names::run(run, &context.project)?.run()),
-        (None, None) => Place::Told(context.project.name()),
-    };
+    let place = looked_in(context, arguments.parent.as_deref(), arguments.run.as_deref())?;
     let client = context.connect().await?;
     let parent = settle(&client, place).await?;
     let request = v1::GetBestVersionRequest {
@@ -56,6 +52,19 @@ pub(super) async fn best(context: &mut Context, arguments: args::Best) -> Result
     };
     let version = client.get_best_version(request).await?;
     show_version(context, &version, Some(&parent))
+}
+
+/// Where a command looks: in what is named, in a run, or in the project.
+pub(super) fn looked_in(
+    context: &Context,
+    parent: Option<&str>,
+    run: Option<&str>,
+) -> Result<Place, Failure> {
+    Ok(match (parent, run) {
+        (Some(parent), _) => names::place(parent, &context.project)?,
+        (None, Some(run)) => Place::Told(names::run(run, &context.project)?.run()),
+        (None, None) => Place::Told(context.project.name()),
+    })
 }
 
 /// Finds out which of the things that have the name there is.

@@ -13,9 +13,8 @@ use tokio::process::Command;
 use super::args;
 use super::context::Context;
 use super::failure::Failure;
-use super::names::{self, Place};
 use super::push::signals::Signals;
-use super::show::settle;
+use super::show::{looked_in, settle};
 use super::{human, json, words};
 
 /// The longest cursor that is read from a file: the server's have at most 64 bytes.
@@ -26,11 +25,7 @@ const VERSION: &str = "{version}";
 
 /// Watches until the count is reached, or for ever.
 pub(super) async fn watch(context: &mut Context, arguments: args::Watch) -> Result<(), Failure> {
-    let place = match (&arguments.parent, &arguments.run) {
-        (Some(parent), _) => names::place(parent, &context.project)?,
-        (None, Some(run)) => Place::Told(names::run(run, &context.project)?.run()),
-        (None, None) => Place::Told(context.project.name()),
-    };
+    let place = looked_in(context, arguments.parent.as_deref(), arguments.run.as_deref())?;
     let client = context.connect().await?;
     let parent = settle(&client, place).await?;
     let kept = arguments.cursor_file.as_deref().map(read_cursor).transpose()?.flatten();
