@@ -167,10 +167,15 @@ impl App {
     }
 
     /// Removes an alias of a user's.
-    pub async fn delete_alias(&self, artifact: &ArtifactName, alias: &str) -> Result<(), Error> {
-        let alias = alias::check(alias)?;
+    pub async fn delete_alias(
+        &self,
+        artifact: &ArtifactName,
+        alias: &str,
+        expected: &str,
+    ) -> Result<(), Error> {
+        let (alias, expected) = (alias::check(alias)?, parse_expected(expected)?);
         let artifact_uid = self.db.artifact(artifact).await?.uid;
-        match self.db.delete_alias(artifact_uid, alias.clone()).await? {
+        match self.db.delete_alias(artifact_uid, alias.clone(), expected).await? {
             true => Ok(()),
             false => Err(Refusal::not_found("alias", format!("{artifact}/versions/{alias}")).into()),
         }

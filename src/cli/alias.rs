@@ -52,8 +52,12 @@ pub(super) async fn remove(context: &mut Context, arguments: args::AliasRm) -> R
     {
         return Err(meant::version(&client, &target, no_alias(error, alias, &name)).await);
     }
-    let request =
-        v1::DeleteAliasRequest { artifact: name.clone(), alias: target.version, allow_missing: true };
+    let request = v1::DeleteAliasRequest {
+        artifact: name.clone(),
+        alias: target.version,
+        allow_missing: true,
+        ..Default::default()
+    };
     client.delete_alias(request).await?;
     if context.output.is_json() {
         context.output.document(&json!({ "artifact": name, "alias": alias }))?;

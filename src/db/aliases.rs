@@ -108,9 +108,21 @@ impl Db {
     }
 
     /// Removes an alias of a user's; answers whether there was one.
-    pub async fn delete_alias(&self, artifact_uid: String, alias: Id) -> Result<bool, Error> {
+    pub async fn delete_alias(
+        &self,
+        artifact_uid: String,
+        alias: Id,
+        expected: Expected,
+    ) -> Result<bool, Error> {
         self.write(move |connection| {
             Box::pin(async move {
+                // It moves in transactions that have this row.
+                lock_artifact(connection, &artifact_uid).await?;
+                let current = "SELECT c.version FROM aliases a JOIN checkpoints c ON c.uid = a.checkpoint_uid \
+                    WHERE a.artifact_uid = $1 AND a.alias = $2";
+                let current = connection.row(current, args![&artifact_uid, alias.as_str()]).await?;
+                let Some(current) = current.map(|row| row.int(0)).transpose()? else { return Ok(false) };
+                check_expected(&alias, Some(current), expected)?;
                 let sql = "DELETE FROM aliases WHERE artifact_uid = $1 AND alias = $2 AND owner = 'user'";
                 Ok(connection.execute(sql, args![&artifact_uid, alias.as_str()]).await? == 1)
             })

@@ -143,7 +143,7 @@ impl Face {
     async fn delete_alias(&self, request: v1::DeleteAliasRequest) -> Result<v1::DeleteAliasResponse, Error> {
         record(&request.artifact);
         let artifact = ArtifactName::parse(&request.artifact)?;
-        match self.app.delete_alias(&artifact, &request.alias).await {
+        match self.app.delete_alias(&artifact, &request.alias, &request.expected_version).await {
             Err(Error::Refused(refusal)) if request.allow_missing && refusal.kind == Kind::NotFound => {}
             deleted => deleted?,
         }

@@ -120,10 +120,10 @@ fn aliases(artifact: &v1::Artifact, now_us: i64) -> Markup {
                                     form.inline method="post" action={ "/" (artifact.name) "/alias" } {
                                         input type="hidden" name="alias" value=(alias.alias);
                                         input type="hidden" name="expected" value=(version);
-                                        input.tiny name="version" placeholder=(version) aria-label={ "Move " (alias.alias) " to version" }
+                                        input.tiny name="version" required placeholder=(version) aria-label={ "Move " (alias.alias) " to version" }
                                             autocomplete="off" spellcheck="false";
                                         button type="submit" name="do" value="move" { "Move" }
-                                        button.quiet type="submit" name="do" value="remove" aria-label={ "Remove " (alias.alias) } { "Remove" }
+                                        button.quiet type="submit" name="do" value="remove" formnovalidate aria-label={ "Remove " (alias.alias) } { "Remove" }
                                     }
                                 }
                             }

@@ -29,19 +29,20 @@ pub(super) async fn home(visit: Visit) -> Result<Response, Trouble> {
         return Ok(Redirect::to(&format!("/teams/{asked}")).into_response());
     }
     let who = visit.admin().who_am_i(visit.ask(v1::WhoAmIRequest {})).await?.into_inner();
-    let mut teams: BTreeSet<String> =
-        who.grants.iter().filter_map(|it| it.scope.split('/').nth(1)).map(str::to_owned).collect();
+    // `teams/a`, or `teams/a/projects/p` where a token is of one project.
+    let scopes = who.grants.iter().filter(|it| !it.scope.is_empty());
+    let mut teams: BTreeSet<String> = scopes.map(|it| it.scope.clone()).collect();
     let is_admin = who.grants.iter().any(|it| it.scope.is_empty());
     if is_admin {
         let request = v1::ListTeamsRequest { page_size: A_PAGE, ..Default::default() };
         let page = visit.admin().list_teams(visit.ask(request)).await?.into_inner();
-        teams.extend(page.teams.iter().map(|it| show::id(&it.name).to_owned()));
+        teams.extend(page.teams.iter().map(|it| it.name.clone()));
     }
     if !who.auth_required {
-        teams.insert(DEFAULT_TEAM.to_owned());
+        teams.insert(format!("teams/{DEFAULT_TEAM}"));
     }
-    if let (1, Some(team), true, false) = (teams.len(), teams.first(), who.auth_required, is_admin) {
-        return Ok(Redirect::to(&format!("/teams/{team}")).into_response());
+    if let (1, Some(scope), true, false) = (teams.len(), teams.first(), who.auth_required, is_admin) {
+        return Ok(Redirect::to(&format!("/{scope}")).into_response());
     }
     // Whoever has just begun finds what was just begun.
     let runs = match who.auth_required {
@@ -58,7 +59,7 @@ pub(super) async fn home(visit: Visit) -> Result<Response, Trouble> {
         }
         @if teams.is_empty() { (nothing(&html! { "You are a member of no team yet." })) }
         @else {
-            ul.cards { @for team in &teams { li { a href={ "/teams/" (team) } { (show::text(team)) } } } }
+            ul.cards { @for scope in &teams { li { a href={ "/" (scope) } { (show::text(&short(scope))) } } } }
         }
         @if !who.auth_required {
             form.inline method="get" action="/" {
@@ -71,4 +72,9 @@ pub(super) async fn home(visit: Visit) -> Result<Response, Trouble> {
         @if let Some(runs) = &runs { (runs::section(&visit, runs, &format!("Runs of {DEFAULT_TEAM}"), true)) }
     });
     Ok(page.into_response())
+}
+
+/// `teams/a/projects/p` as people write it.
+fn short(scope: &str) -> String {
+    scope.split('/').skip(1).step_by(2).collect::<Vec<_>>().join("/")
 }

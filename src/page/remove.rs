@@ -44,6 +44,7 @@ pub(super) async fn ask(visit: Visit, names: Names) -> Result<Markup, Trouble> {
     let title = format!("Delete {id}");
     let is_servers = |alias: &str| alias == "latest" || alias == "best" || alias.starts_with("epoch_");
     let taken: Vec<_> = version.aliases.iter().filter(|it| !is_servers(it)).collect();
+    let shown = version.aliases.join(",");
     Ok(Frame::of(&visit, &title, show::parent(&version.name, 1)).page(&html! {
         section.narrow {
             h1 { "Delete " (show::text(id)) "?" }
@@ -60,8 +61,8 @@ pub(super) async fn ask(visit: Visit, names: Names) -> Result<Markup, Trouble> {
             @if takes_names {
                 p.warning { "These names go with it: " @for alias in &taken { (show::alias_chip(alias)) " " } }
             }
-            form method="post" {
-                @if takes_names { input type="hidden" name="names" value="go"; }
+            form method="post" action={ "/" (version.name) "/delete" } {
+                @if takes_names { input type="hidden" name="names" value=(shown); }
                 button.danger type="submit" { "Delete " (id) }
                 " " a href={ "/" (version.name) } { "Keep it" }
             }
@@ -83,7 +84,16 @@ pub(super) async fn remove(
     let form = session::fields(Request::from_parts(parts, body)).await?;
     let name = name_of(names);
     let back = Redirect::to(&format!("/{}", show::parent(&name, 1)));
-    let delete_aliases = form.first("names") == "go";
+    let shown = form.first("names");
+    let delete_aliases = !shown.is_empty();
+    if delete_aliases {
+        let request = v1::GetVersionRequest { name: name.clone(), include_files: false };
+        let version = visit.artifacts().get_version(visit.ask(request)).await?.into_inner();
+        if version.aliases.join(",") != shown {
+            let text = "its names have changed since that was shown: open the page again and look at them";
+            return Err(Trouble::bad(text));
+        }
+    }
     let request = v1::DeleteVersionRequest { name, delete_aliases, validate_only: false };
     visit.artifacts().delete_version(visit.ask(request)).await?;
     Ok(back)

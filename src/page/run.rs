@@ -28,8 +28,11 @@ use crate::page::visit::Visit;
 const EVENTS_A_CALL: i32 = 10_000;
 /// Calls for events: with the run, its decisions and its versions a page has five.
 const EVENT_CALLS: usize = 2;
-/// A run with so few events is asked for all its metrics; of a longer one only those that are shown, by the names that its versions have.
+/// A run with so few events is asked for all its metrics; of a longer one only those that are shown, by the names that its versions and
+/// its first events have.
 const FEW_EVENTS: i64 = 2_000;
+/// First events that tell what metrics are called: some epochs, or some batches of the first one.
+const NAMED_BY: i32 = 200;
 /// Decisions and versions that are marks on the curve: as many as one call gives.
 const MOST_MARKS: i32 = 1_000;
 /// Rows of the tables below the curve; the rest has a page of its own.
@@ -38,6 +41,8 @@ const LAST_ROWS: usize = 25;
 /// What the API told of a run.
 struct Told {
     run: v1::Run,
+    /// Of a long history, whole.
+    first: Vec<v1::RecordedEvent>,
     events: Vec<v1::RecordedEvent>,
     /// Where the events go on that were not read.
     rest: String,
@@ -65,10 +70,11 @@ pub(super) async fn run(
 async fn load(visit: &Visit, name: String) -> Result<Told, Trouble> {
     let run = visit.runs().get_run(visit.ask(v1::GetRunRequest { name })).await?.into_inner();
     let (versions, decisions) = tokio::try_join!(versions(visit, &run), newest_decisions(visit, &run))?;
-    let metrics = wanted(visit, &run, &versions);
+    let first = first_events(visit, &run).await?;
+    let metrics = wanted(visit, &run, &versions, &first);
     let mut events = Vec::new();
     let mut page_token = visit.query.first("events").to_owned();
-    let mut calls = 0;
+    let mut calls = usize::from(!first.is_empty());
     while calls < EVENT_CALLS {
         let request = v1::ListEventsRequest {
             parent: run.name.clone(),
@@ -85,6 +91,7 @@ async fn load(visit: &Visit, name: String) -> Result<Told, Trouble> {
         }
     }
     let mut told = Told {
+        first,
         events,
         rest: page_token,
         has_older_decisions: !decisions.next_page_token.is_empty(),
@@ -128,14 +135,35 @@ async fn newest_decisions(visit: &Visit, run: &v1::Run) -> Result<v1::ListDecisi
     Ok(visit.runs().list_decisions(visit.ask(request)).await?.into_inner())
 }
 
+/// The first events of a long history, whole: what its metrics are called.
+async fn first_events(visit: &Visit, run: &v1::Run) -> Result<Vec<v1::RecordedEvent>, Trouble> {
+    if run.event_count <= FEW_EVENTS {
+        return Ok(Vec::new());
+    }
+    let request =
+        v1::ListEventsRequest { parent: run.name.clone(), page_size: NAMED_BY, ..Default::default() };
+    Ok(visit.runs().list_events(visit.ask(request)).await?.into_inner().events)
+}
+
 /// The metrics that events are asked for; none means all of them.
-fn wanted(visit: &Visit, run: &v1::Run, versions: &[v1::Version]) -> Vec<String> {
+fn wanted(
+    visit: &Visit,
+    run: &v1::Run,
+    versions: &[v1::Version],
+    first: &[v1::RecordedEvent],
+) -> Vec<String> {
     if run.event_count <= FEW_EVENTS {
         return Vec::new();
     }
-    let known = names(versions.iter().flat_map(|it| it.metrics.keys()), show::monitor(run));
+    let metrics = versions.iter().flat_map(|it| it.metrics.keys()).chain(of_events(first));
+    let known = names(metrics, show::monitor(run));
     let chosen = curve::chosen(&visit.query, show::monitor(run), &known);
     chosen.into_iter().flat_map(|it| [format!("val_{it}"), it]).collect()
+}
+
+/// Names of metrics in events.
+fn of_events(events: &[v1::RecordedEvent]) -> impl Iterator<Item = &String> {
+    events.iter().filter_map(|it| it.event.as_ref()).flat_map(|it| it.metrics.keys())
 }
 
 /// What pictures there may be: the names of metrics without `val_`.
@@ -149,6 +177,7 @@ fn content(visit: &Visit, told: &Told) -> Markup {
     let history = History::of(&told.events);
     let monitor = show::monitor(run);
     let metrics = history.names().chain(told.versions.iter().flat_map(|it| it.metrics.keys()));
+    let metrics = metrics.chain(of_events(&told.first));
     let known = names(metrics, monitor);
     let chosen = curve::chosen(&visit.query, monitor, &known);
     let look = Look::of(&visit.query);

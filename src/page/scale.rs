@@ -7,6 +7,9 @@ const TICKS: f64 = 5.0;
 /// Within fewer powers of ten twice and five times each of them has a line, too.
 const FEW_DECADES: f64 = 3.0;
 
+/// Values that are no further apart beside their size are the same, but for what an average has made of them.
+const FLAT: f64 = 1e-12;
+
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Scale {
     low: f64,
@@ -30,8 +33,8 @@ impl Scale {
         };
         let mut low = shown().reduce(f64::min).unwrap_or(0.0);
         let mut high = shown().reduce(f64::max).unwrap_or(1.0);
-        if high - low <= f64::EPSILON * high.abs() {
-            let room = if low == 0.0 || is_log { 0.5 } else { low.abs() / 10.0 };
+        if high - low <= FLAT * high.abs().max(low.abs()) {
+            let room = if high == 0.0 || is_log { 0.5 } else { high.abs() / 10.0 };
             (low, high) = (low - room, high + room);
         } else if padded {
             let room = (high - low) * 0.06;
@@ -85,13 +88,10 @@ fn steps(low: f64, high: f64, step: f64) -> Vec<f64> {
     if !(last - first).is_finite() || last - first > 100.0 {
         return Vec::new();
     }
-    let mut ticks = Vec::new();
-    let mut at = first;
-    while at <= last {
-        ticks.push(at * step);
-        at += 1.0;
-    }
-    ticks
+    // Counted, not added up: beside a large number one more is none.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "from 0 to 100")]
+    let count = (last - first + 1.0).max(0.0) as u32;
+    (0..count).map(|it| (first + f64::from(it)) * step).collect()
 }
 
 /// 1, 2 or 5 times a power of ten, near the value.
@@ -113,6 +113,7 @@ fn round(value: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::Scale;
+    use super::steps;
 
     fn texts(values: &[f64], is_log: bool, whole: bool) -> Vec<String> {
         let scale = Scale::of(values.iter().copied(), is_log, false);
@@ -129,6 +130,10 @@ mod tests {
         assert_eq!(texts(&[2.0, 3.0], true, false), ["2", "2.2", "2.4", "2.6", "2.8", "3"]);
         assert_eq!(texts(&[3.0, 3.0], false, false).len(), 7);
         assert!(texts(&[f64::NAN], false, false).len() > 2);
+        // Averages of a constant differ by what a sum leaves; such a range has no steps of its own, and ends.
+        assert_eq!(texts(&[0.1, 0.1 + 3e-17, 0.1 - 2e-17], false, false).len(), 5);
+        assert_eq!(steps(1e17, 1e17 + 64.0, 1.0).len(), 65);
+        assert!(steps(0.1 - 2e-17, 0.1 + 3e-17, 1e-18).len() <= 101);
     }
 
     #[test]

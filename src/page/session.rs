@@ -85,6 +85,8 @@ pub(super) async fn log_in(State(site): State<Site>, request: Request) -> Result
         );
     }
     match visit.admin().who_am_i(visit.ask_as(Some(token), v1::WhoAmIRequest {})).await {
+        // Whoever asks nobody knows no session either.
+        Ok(who) if !who.get_ref().auth_required => Ok(Redirect::to(next).into_response()),
         Ok(_) => {
             let is_secure = is_secure(&parts.extensions, &parts.headers);
             Ok(with_cookie(Redirect::to(next), token, SESSION_SECONDS, is_secure))

@@ -156,7 +156,8 @@ async fn a_change_repeated_at_another_replica_answers_the_same() {
         assert!(pointed.name.ends_with(&version));
     }
     let (alias, allow_missing) = ("production".to_owned(), true);
-    let delete = v1::DeleteAliasRequest { artifact: artifact.clone(), alias, allow_missing };
+    let delete =
+        v1::DeleteAliasRequest { artifact: artifact.clone(), alias, allow_missing, ..Default::default() };
     let _: v1::DeleteAliasResponse = twins.same("DeleteAlias", delete).await;
     let delete = v1::DeleteVersionRequest { name: version.name, ..Default::default() };
     // A repeat does not count once more what the first call freed.

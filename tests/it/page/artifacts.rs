@@ -49,6 +49,15 @@ async fn a_name_moves_only_from_where_it_was_seen() {
     assert_eq!(alias(&server, "prod").await.as_deref(), Some("v2"));
     let shown = browser.get(ARTIFACT).await;
     assert!(shown.text.contains("name=\"expected\" value=\"v2\""), "{}", shown.text);
+    // The same form twice is once; to a version that is not there is no move; and a name goes only from where it was seen.
+    let again = browser.post(&form("alias"), "alias=prod&version=v2&expected=v0&do=move").await;
+    assert_eq!(again.status, StatusCode::SEE_OTHER);
+    let nowhere = browser.post(&form("alias"), "alias=prod&version=v99&expected=v2&do=move").await;
+    assert_eq!(nowhere.status, StatusCode::BAD_REQUEST);
+    assert!(nowhere.text.contains("there is no version `v99` here"), "{}", nowhere.text);
+    let late = browser.post(&form("alias"), "alias=prod&expected=v0&do=remove").await;
+    assert_eq!(late.status, StatusCode::CONFLICT);
+    assert_eq!(alias(&server, "prod").await.as_deref(), Some("v2"));
     browser.post(&form("alias"), "alias=prod&expected=v2&do=remove").await;
     assert_eq!(alias(&server, "prod").await, None);
 }
@@ -69,7 +78,15 @@ async fn a_deletion_says_first_what_it_frees() {
     assert!(named.text.contains("These names go with it") && named.text.contains("prod"), "{}", named.text);
     let refused = browser.post(&format!("{ARTIFACT}/versions/v0/delete"), "").await;
     assert_eq!(refused.status, StatusCode::CONFLICT);
-    browser.post(&format!("{ARTIFACT}/versions/v0/delete"), "names=go").await;
+    let shown = named.text.split("name=\"names\" value=\"").nth(1).unwrap().split('"').next().unwrap();
+    let form = format!("names={}", shown.replace(',', "%2C"));
+    // Somebody else gives it a name meanwhile, which nobody has been shown.
+    browser.post(&format!("{ARTIFACT}/alias"), "alias=live&version=v0&expected=none").await;
+    let changed = browser.post(&format!("{ARTIFACT}/versions/v0/delete"), &form).await;
+    assert!(changed.text.contains("its names have changed"), "{}", changed.text);
+    assert_eq!(alias(&server, "live").await.as_deref(), Some("v0"));
+    browser.post(&format!("{ARTIFACT}/alias"), "alias=live&expected=v0&do=remove").await;
+    browser.post(&format!("{ARTIFACT}/versions/v0/delete"), &form).await;
     assert_eq!(alias(&server, "v0").await, None);
 }
 

@@ -37,6 +37,10 @@ async fn whoever_is_not_known_logs_in_and_comes_back() {
     assert!(!shown.text.contains(&token.text), "the token is in no page");
     // It is at the start that one finds the only team that one has.
     assert_eq!(browser.get("/").await.header("location"), "/teams/a");
+    // A token of one project leads there.
+    let mut other = Browser::new(&guarded.server.address());
+    other.log_in(&guarded.token("a/p", "reader").await).await;
+    assert_eq!(other.get("/").await.header("location"), "/teams/a/projects/p");
     guarded.revoke(&token.token.unwrap().name).await;
     assert_eq!(browser.get(run).await.status, StatusCode::SEE_OTHER, "a session ends with its token");
     let out = browser.post("/-/logout", "").await;
@@ -122,6 +126,8 @@ async fn a_server_that_asks_nobody_shows_no_login() {
     let shown = browser.get("/-/login?next=%2Fteams%2Ft").await;
     assert_eq!((shown.status, shown.header("location")), (StatusCode::SEE_OTHER, "/teams/t"));
     assert!(!browser.get("/").await.text.contains("Log out"));
+    let taken = Browser::new(&server.address()).log_in("anything").await;
+    assert_eq!((taken.status, taken.header("set-cookie")), (StatusCode::SEE_OTHER, ""));
     // Nor does it lead to another server.
     assert_eq!(browser.get("/-/login?next=%2F%2Fevil.example").await.header("location"), "/");
 }

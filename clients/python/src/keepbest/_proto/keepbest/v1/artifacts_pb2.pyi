@@ -168,14 +168,16 @@ class SetAliasRequest(_message.Message):
     def __init__(self, artifact: _Optional[str] = ..., alias: _Optional[str] = ..., version: _Optional[str] = ..., expected_version: _Optional[str] = ...) -> None: ...
 
 class DeleteAliasRequest(_message.Message):
-    __slots__ = ("artifact", "alias", "allow_missing")
+    __slots__ = ("artifact", "alias", "allow_missing", "expected_version")
     ARTIFACT_FIELD_NUMBER: _ClassVar[int]
     ALIAS_FIELD_NUMBER: _ClassVar[int]
     ALLOW_MISSING_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_VERSION_FIELD_NUMBER: _ClassVar[int]
     artifact: str
     alias: str
     allow_missing: bool
-    def __init__(self, artifact: _Optional[str] = ..., alias: _Optional[str] = ..., allow_missing: bool = ...) -> None: ...
+    expected_version: str
+    def __init__(self, artifact: _Optional[str] = ..., alias: _Optional[str] = ..., allow_missing: bool = ..., expected_version: _Optional[str] = ...) -> None: ...
 
 class DeleteAliasResponse(_message.Message):
     __slots__ = ()
