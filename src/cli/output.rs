@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::fmt::Write as _;
 use std::io::{self, Write};
-use std::process::ExitCode;
+use std::process::{ExitCode, Stdio};
 
 use comfy_table::{Cell, CellAlignment, Table, presets};
 use serde_json::Value;
@@ -28,6 +28,11 @@ pub(super) enum Column {
     Text(String),
     /// Aligned to the right, so that digits stand below each other.
     Number(String),
+}
+
+/// Where another program writes what it has to say beside our lines.
+pub(super) fn to_stderr() -> Stdio {
+    Stdio::from(io::stderr())
 }
 
 impl Output {

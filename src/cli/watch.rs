@@ -4,7 +4,6 @@ use std::fs;
 use std::io;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 
 use keepbest_client::{Client, PullOptions, v1};
 use serde_json::json;
@@ -13,6 +12,7 @@ use tokio::process::Command;
 use super::args;
 use super::context::Context;
 use super::failure::Failure;
+use super::output::to_stderr;
 use super::push::signals::Signals;
 use super::show::{looked_in, settle};
 use super::{human, json, words};
@@ -113,7 +113,7 @@ async fn run(
     command.args(rest).kill_on_drop(true);
     if context.output.is_json() {
         // What reads our lines reads nothing else.
-        command.stdout(Stdio::from(io::stderr()));
+        command.stdout(to_stderr());
     }
     let status = command.status().await;
     let status =

@@ -190,12 +190,12 @@ mod tests {
     fn a_message_goes_to_json_and_back_as_it_is() {
         let method = JsonMethod::at("/keepbest.v1.Runs/ReportEvents").unwrap();
         let text = r#"{"run": "teams/a/projects/b/runs/c", "attempt": "9007199254740993", "events":
-            [{"kind": "EVENT_KIND_EPOCH_END", "epoch": 3, "metrics": {"loss": "NaN", "acc": -0.0}}]}"#;
+            [{"kind": "EVENT_KIND_EPOCH_END", "epoch": 3, "metrics": {"loss": "NaN", "acc": -0.5}}]}"#;
         let bytes = method.request(text.as_bytes()).unwrap();
         let report = keepbest_proto::v1::ReportEventsRequest::decode(bytes.as_slice()).unwrap();
         assert_eq!((report.attempt, report.events[0].epoch), (9_007_199_254_740_993, 3));
         assert!(report.events[0].metrics["loss"].is_nan());
-        assert!(report.events[0].metrics["acc"].is_sign_negative());
+        assert_eq!(report.events[0].metrics["acc"].to_string(), "-0.5");
         let same = JsonMethod { answer: method.request.clone(), ..method };
         let written: Value = serde_json::from_str(&same.answer(&bytes).unwrap()).unwrap();
         assert_eq!(written["attempt"], "9007199254740993");
