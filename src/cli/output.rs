@@ -31,7 +31,7 @@ pub(super) enum Column {
 }
 
 /// Where another program writes what it has to say beside our lines.
-pub(super) fn to_stderr() -> Stdio {
+pub(super) fn where_errors_go() -> Stdio {
     Stdio::from(io::stderr())
 }
 

@@ -12,7 +12,7 @@ use tokio::process::Command;
 use super::args;
 use super::context::Context;
 use super::failure::Failure;
-use super::output::to_stderr;
+use super::output::where_errors_go;
 use super::push::signals::Signals;
 use super::show::{looked_in, settle};
 use super::{human, json, words};
@@ -113,7 +113,7 @@ async fn run(
     command.args(rest).kill_on_drop(true);
     if context.output.is_json() {
         // What reads our lines reads nothing else.
-        command.stdout(to_stderr());
+        command.stdout(where_errors_go());
     }
     let status = command.status().await;
     let status =
