@@ -262,7 +262,7 @@ impl Watcher {
         let app = self.app.clone();
         loop {
             // A long way may have nothing on it that is looked for.
-            if silent.is_elapsed() || spoke.elapsed() >= STANDING {
+            if spoke.elapsed() >= STANDING {
                 return self.stands_still().await;
             }
             if app.stopping.is_cancelled() {
@@ -296,13 +296,7 @@ impl Watcher {
     async fn stands_still(&self) -> Result<Seen, Error> {
         let (scope, _) = self.app.feed_scope(&self.parent).await?;
         if scope != self.scope {
-            let (what, name) = match &self.parent {
-                BestParent::Run(name) => ("run", name.to_string()),
-                BestParent::Artifact(name) => ("artifact", name.to_string()),
-                BestParent::Project(name) => ("project", name.to_string()),
-                BestParent::Team(name) => ("team", name.to_string()),
-            };
-            return Err(Refusal::not_found(what, name).into());
+            return Err(Refusal::not_found(self.parent.what(), &self.parent).into());
         }
         Ok(self.stands())
     }

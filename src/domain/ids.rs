@@ -228,7 +228,28 @@ impl ListParent {
     }
 }
 
+impl fmt::Display for BestParent {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            BestParent::Run(name) => name.fmt(formatter),
+            BestParent::Artifact(name) => name.fmt(formatter),
+            BestParent::Project(name) => name.fmt(formatter),
+            BestParent::Team(name) => name.fmt(formatter),
+        }
+    }
+}
+
 impl BestParent {
+    /// What it is, in a word.
+    pub fn what(&self) -> &'static str {
+        match self {
+            BestParent::Run(_) => "run",
+            BestParent::Artifact(_) => "artifact",
+            BestParent::Project(_) => "project",
+            BestParent::Team(_) => "team",
+        }
+    }
+
     /// Parses the resource name of a run, an artifact, a project or a team.
     pub fn parse(name: &str) -> Result<Self, Refusal> {
         let count = name.split('/').count();

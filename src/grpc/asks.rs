@@ -106,12 +106,7 @@ impl Named for BestParent {
     }
 
     fn what(&self) -> &'static str {
-        match self {
-            BestParent::Run(_) => "run",
-            BestParent::Artifact(_) => "artifact",
-            BestParent::Project(_) => "project",
-            BestParent::Team(_) => "team",
-        }
+        BestParent::what(self)
     }
 }
 
